@@ -1,0 +1,121 @@
+//! What a store says of itself.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a stack of store and layers promises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// What an acknowledged write survives.
+    pub durability: Durability,
+    /// When a write is visible to every handle.
+    pub consistency: Consistency,
+    /// The usual finality of a deletion. A single [`Deletion`](crate::Deletion) may be weaker and then says so.
+    pub deletion: DeletionGrade,
+    /// When a write is visible in the listing; `None`: the store cannot list.
+    pub listing: Option<Consistency>,
+}
+
+impl Capabilities {
+    /// Capabilities with these promises.
+    pub fn new(
+        durability: Durability,
+        consistency: Consistency,
+        deletion: DeletionGrade,
+        listing: Option<Consistency>,
+    ) -> Self {
+        Self { durability, consistency, deletion, listing }
+    }
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Nothing: it ends with the process.
+    Process,
+    /// The end of the process and of the machine's power, not the loss of its disk.
+    Host,
+    /// The loss of a machine.
+    Replicated,
+}
+
+/// When a write that was acknowledged is visible to reads that begin after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// At once, to every handle.
+    Strong,
+    /// After a while.
+    Eventual {
+        /// The visibility bound: the longest that takes.
+        within: Duration,
+    },
+}
+
+impl Consistency {
+    /// The visibility bound: zero for [`Consistency::Strong`].
+    pub fn bound(&self) -> Duration {
+        match self {
+            Self::Strong => Duration::ZERO,
+            Self::Eventual { within } => *within,
+        }
+    }
+}
+
+/// The usual [`Finality`](crate::Finality) of a store's deletions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeletionGrade {
+    /// The bytes are beyond the engine's own recovery when the call returns.
+    Immediate,
+    /// They will be, without anybody's help.
+    Eventual {
+        /// The longest that takes, or `None` where no bound is known.
+        within: Option<Duration>,
+    },
+    /// An operator can bring the key back for a while.
+    Recoverable {
+        /// How long.
+        window: Duration,
+    },
+}
+
+/// The scheme and the redacted location of a store, for people: never a credential, never an id.
+///
+/// ```
+/// let info = keystead_core::StoreInfo::new("file", "/var/lib/app/keys.db");
+/// assert_eq!(info.to_string(), "file:/var/lib/app/keys.db");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreInfo {
+    scheme: &'static str,
+    location: String,
+}
+
+impl StoreInfo {
+    /// Describes a store; an empty location is left out of what is shown.
+    pub fn new(scheme: &'static str, location: impl Into<String>) -> Self {
+        Self { scheme, location: location.into() }
+    }
+
+    /// The kind of store, as in its URL: `memory`, `file`, ...
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+}
+
+impl fmt::Display for StoreInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.location.as_str() {
+            "" => f.write_str(self.scheme),
+            location => write!(f, "{}:{location}", self.scheme),
+        }
+    }
+}

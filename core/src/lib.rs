@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+
+mod batch;
+mod capabilities;
+mod error;
+mod ext;
+mod forward;
+mod id;
+mod key;
+mod name;
+mod outcome;
+mod store;
+
+pub use async_trait::async_trait;
+pub use futures_core::stream::BoxStream;
+
+pub use crate::capabilities::{Capabilities, Consistency, DeletionGrade, Durability, StoreInfo};
+pub use crate::error::{BoxError, Effect, Error, ErrorDetails, ErrorKind, ErrorType, Operation, Result};
+pub use crate::ext::KeyStoreExt;
+pub use crate::id::{InvalidKeyId, KeyId};
+pub use crate::key::{InvalidSecretKey, SecretKey};
+pub use crate::name::{InvalidNameTemplate, NameTemplate};
+pub use crate::outcome::{Deletion, Erasure, Finality, PutMode};
+pub use crate::store::KeyStore;

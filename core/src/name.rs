@@ -1,0 +1,248 @@
+//! [`NameTemplate`]: ids in the names of a store that has names.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::KeyId;
+
+const PLACEHOLDER: &str = "%s";
+const ESCAPED: &str = "--";
+
+/// A path with one `%s` where the user's id goes, such as `/app/user-keys/%s`: the origin's way of naming parameters.
+///
+/// An id of `A-Z a-z 0-9 _ . -` that does not start with `--` stands as it is. Any other becomes `--` followed by its
+/// bytes, each outside `A-Z a-z 0-9 _ .` as `-XX` in upper-case hexadecimal. No two ids share a name, and every name
+/// gives its id back:
+///
+/// ```
+/// use keystead_core::{KeyId, NameTemplate};
+///
+/// let template = NameTemplate::new("/app/user-keys/%s")?;
+/// let id = KeyId::new("alice@example.com")?;
+/// assert_eq!(template.name(&id), "/app/user-keys/--alice-40example.com");
+/// assert_eq!(template.id("/app/user-keys/--alice-40example.com"), Some(id));
+/// assert_eq!(template.id("/app/other/alice"), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameTemplate {
+    prefix: String,
+    suffix: String,
+}
+
+impl NameTemplate {
+    /// Checks a template. The limits of an engine (lengths, levels, reserved words) are checked by its backend.
+    ///
+    /// # Errors
+    /// [`InvalidNameTemplate`] if there is not exactly one `%s`, if a segment between slashes is empty, if a character is
+    /// none of `A-Z a-z 0-9 / _ . + = @ -`, or if the first segment is not literal: an id there could spell a word
+    /// that the engine reserves.
+    pub fn new(template: &str) -> Result<Self, InvalidNameTemplate> {
+        let Some((prefix, suffix)) = template.split_once(PLACEHOLDER) else {
+            return Err(InvalidNameTemplate::NoPlaceholder);
+        };
+        if suffix.contains(PLACEHOLDER) {
+            return Err(InvalidNameTemplate::ManyPlaceholders);
+        }
+        let literal = |c: char| c.is_ascii_alphanumeric() || "/_.+=@-".contains(c);
+        if !prefix.chars().chain(suffix.chars()).all(literal) {
+            return Err(InvalidNameTemplate::Character);
+        }
+        let relative = template.strip_prefix('/').unwrap_or(template);
+        if relative.split('/').any(str::is_empty) {
+            return Err(InvalidNameTemplate::EmptySegment);
+        }
+        if !prefix.trim_start_matches('/').contains('/') {
+            return Err(InvalidNameTemplate::FirstSegmentNotLiteral);
+        }
+        Ok(Self { prefix: prefix.to_owned(), suffix: suffix.to_owned() })
+    }
+
+    /// The name of `id`: at most [`max_name_len`](Self::max_name_len) bytes of ASCII.
+    pub fn name(&self, id: &KeyId) -> String {
+        format!("{}{}{}", self.prefix, encode_segment(id), self.suffix)
+    }
+
+    /// The id whose [`name`](Self::name) this is, or `None` if it is not a name of ours.
+    pub fn id(&self, name: &str) -> Option<KeyId> {
+        decode_segment(name.strip_prefix(&self.prefix)?.strip_suffix(&self.suffix)?)
+    }
+
+    /// What comes before the id: where a listing starts.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// What comes after the id.
+    pub fn suffix(&self) -> &str {
+        &self.suffix
+    }
+
+    /// The length in bytes of the longest name that an id can get: an id of 128 bytes that are all escaped.
+    pub fn max_name_len(&self) -> usize {
+        self.prefix.len() + ESCAPED.len() + 3 * KeyId::MAX_LEN + self.suffix.len()
+    }
+}
+
+impl fmt::Display for NameTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{PLACEHOLDER}{}", self.prefix, self.suffix)
+    }
+}
+
+fn encode_segment(id: &KeyId) -> String {
+    let id = id.as_str();
+    if stands_as_it_is(id) {
+        return id.to_owned();
+    }
+    let mut segment = String::with_capacity(ESCAPED.len() + 3 * id.len());
+    segment.push_str(ESCAPED);
+    for &byte in id.as_bytes() {
+        if is_plain(byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("-{byte:02X}"));
+        }
+    }
+    segment
+}
+
+fn decode_segment(segment: &str) -> Option<KeyId> {
+    let id = match segment.strip_prefix(ESCAPED) {
+        None => KeyId::new(segment),
+        Some(escaped) => KeyId::new(String::from_utf8(unescape(escaped)?).ok()?),
+    };
+    // Only the one spelling that we write is ours: anything else would let two names claim one id.
+    id.ok().filter(|id| encode_segment(id) == segment)
+}
+
+fn unescape(escaped: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.as_bytes();
+    loop {
+        rest = match rest {
+            [] => return Some(bytes),
+            [b'-', high, low, rest @ ..] => {
+                bytes.push(16 * hex_digit(*high)? + hex_digit(*low)?);
+                rest
+            }
+            [byte, rest @ ..] if is_plain(*byte) => {
+                bytes.push(*byte);
+                rest
+            }
+            _ => return None,
+        };
+    }
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+fn stands_as_it_is(id: &str) -> bool {
+    !id.starts_with(ESCAPED) && id.bytes().all(|byte| is_plain(byte) || byte == b'-')
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.'
+}
+
+/// Why a text is no [`NameTemplate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidNameTemplate {
+    /// There is no `%s`: all users would share one key.
+    NoPlaceholder,
+    /// There is more than one `%s`.
+    ManyPlaceholders,
+    /// A character is none of `A-Z a-z 0-9 / _ . + = @ -`.
+    Character,
+    /// Two slashes meet, or the template ends with one.
+    EmptySegment,
+    /// The `%s` stands in the first segment, where an engine reserves words.
+    FirstSegmentNotLiteral,
+}
+
+impl fmt::Display for InvalidNameTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoPlaceholder => {
+                "name template has no %s, so all users would share one key: put %s where the id goes"
+            }
+            Self::ManyPlaceholders => "name template has more than one %s: leave one, where the id goes",
+            Self::Character => "name template has a character outside A-Z a-z 0-9 / _ . + = @ -: remove it",
+            Self::EmptySegment => "name template has an empty segment: remove the doubled or last slash",
+            Self::FirstSegmentNotLiteral => {
+                "name template has %s in its first segment: start with a literal one, as in /app/%s"
+            }
+        })
+    }
+}
+
+impl StdError for InvalidNameTemplate {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(id: &str) -> String {
+        NameTemplate::new("/k/%s").unwrap().name(&KeyId::new(id).unwrap())
+    }
+
+    #[test]
+    fn ordinary_ids_stand_as_they_are() {
+        for id in ["67e55044-10b1-426f-9247-bb680e5fe0c8", "a", "..", "-40", "a-40b", "user_1.x", "-"] {
+            assert_eq!(name(id), format!("/k/{id}"));
+        }
+    }
+
+    #[test]
+    fn other_ids_are_escaped() {
+        assert_eq!(name("alice@example.com"), "/k/--alice-40example.com");
+        assert_eq!(name("--"), "/k/---2D-2D");
+        assert_eq!(name("--a"), "/k/---2D-2Da");
+        assert_eq!(name("a/b"), "/k/--a-2Fb");
+        assert_eq!(name("\u{e9}"), "/k/---C3-A9");
+        assert_eq!(name("a:1"), "/k/--a-3A1");
+    }
+
+    #[test]
+    fn names_that_we_never_write_have_no_id() {
+        let template = NameTemplate::new("/k/%s/key").unwrap();
+        for segment in
+            ["", "--", "--abc", "--a-2fb", "--a-2", "--a-", "--a@b", "a b", "---FF", "---0A", "a/b", "--a-41"]
+        {
+            assert_eq!(template.id(&format!("/k/{segment}/key")), None, "{segment}");
+        }
+        assert_eq!(template.id("/k/key"), None);
+        assert!(template.id("/k/a/key").is_some());
+    }
+
+    #[test]
+    fn the_longest_name_is_as_long_as_said() {
+        let template = NameTemplate::new("/k/%s").unwrap();
+        assert_eq!(template.name(&KeyId::new("/".repeat(128)).unwrap()).len(), template.max_name_len());
+    }
+
+    #[test]
+    fn unsafe_templates_are_refused() {
+        let refusal = |template| NameTemplate::new(template).unwrap_err();
+        assert_eq!(refusal("/app/keys"), InvalidNameTemplate::NoPlaceholder);
+        assert_eq!(refusal(""), InvalidNameTemplate::NoPlaceholder);
+        assert_eq!(refusal("/app/%s/%s"), InvalidNameTemplate::ManyPlaceholders);
+        assert_eq!(refusal("/app/%s%s"), InvalidNameTemplate::ManyPlaceholders);
+        assert_eq!(refusal("/app/%d/%s"), InvalidNameTemplate::Character);
+        assert_eq!(refusal("/a b/%s"), InvalidNameTemplate::Character);
+        assert_eq!(refusal("/app//%s"), InvalidNameTemplate::EmptySegment);
+        assert_eq!(refusal("//app/%s"), InvalidNameTemplate::EmptySegment);
+        assert_eq!(refusal("/app/%s/"), InvalidNameTemplate::EmptySegment);
+        assert_eq!(refusal("/%s"), InvalidNameTemplate::FirstSegmentNotLiteral);
+        assert_eq!(refusal("%s/x"), InvalidNameTemplate::FirstSegmentNotLiteral);
+        assert_eq!(refusal("/a%s/x"), InvalidNameTemplate::FirstSegmentNotLiteral);
+        assert_eq!(NameTemplate::new("app/%s.key").unwrap().to_string(), "app/%s.key");
+    }
+}

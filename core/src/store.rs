@@ -1,0 +1,177 @@
+//! [`KeyStore`]: the contract.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures_core::stream::BoxStream;
+
+use crate::{
+    Capabilities, Consistency, Deletion, DeletionGrade, Effect, Erasure, Error, ErrorKind, Finality, KeyId, Operation,
+    PutMode, Result, SecretKey, StoreInfo, batch,
+};
+
+/// How often [`KeyStore::get_or_create`] starts again after losing to a creator whose key was deleted at once.
+const CREATE_ATTEMPTS: u32 = 8;
+
+/// What to wait after losing that often.
+const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
+
+/// A place that keeps one secret key per user.
+///
+/// # Promises
+/// Every store keeps these, and the conformance suite checks them. The *bound* is the visibility bound of
+/// [`Capabilities::consistency`]: zero for [`Consistency::Strong`].
+///
+/// 1. A value is whole or an error: never torn, mixed, truncated, or somebody else's.
+/// 2. [`PutMode::Create`] never overwrites. Of racing creators at most one gets `Ok`, and exactly one if all others got
+///    [`AlreadyExists`](ErrorKind::AlreadyExists).
+/// 3. [`get_or_create`](Self::get_or_create) gives back the candidate only after the store's `Ok` to its creation, or
+///    after reading its bytes back; else the key that it read. As long as nobody overwrites or deletes the id, all
+///    callers hold the same key.
+/// 4. [`NotFound`](ErrorKind::NotFound) is the engine's own word for absence, and at most one bound old. Denied,
+///    throttled, damaged, pending deletion, wrong key and timeout are never "not found".
+/// 5. After `Ok` of a delete and the bound, as long as no other write overlapped it or came later, no get of any handle
+///    yields the key.
+/// 6. A first answer is the truth. Only an answer that follows, within one call, an attempt of unknown outcome is
+///    ambiguous; it is settled by reading back, or reported with [`Effect::Unknown`]. Reading our own bytes back proves
+///    that a write was applied; absence proves nothing on an eventually consistent store.
+/// 7. Dropping a future half-way leaves the old value, the new value or (create) none; no lock and no leak.
+///
+/// # Errors
+/// Every method may fail with the kinds of the last three groups of [`ErrorKind`] (the operator's, time's and nobody's);
+/// each method names the others it gives. An [`Unsupported`](ErrorKind::Unsupported), [`InvalidId`](ErrorKind::InvalidId)
+/// or [`InvalidKey`](ErrorKind::InvalidKey) comes before any effect.
+#[async_trait]
+pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
+    /// Scheme and redacted location, for people. Never a credential, never an id.
+    fn info(&self) -> StoreInfo;
+
+    /// What this stack of store and layers promises; a layer rewrites what it changes.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Reads the key of `id`.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is none; [`PendingDeletion`](ErrorKind::PendingDeletion) if it is
+    /// scheduled for deletion; [`Corrupt`](ErrorKind::Corrupt) if what is stored is not a key of ours.
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey>;
+
+    /// Stores `key` for `id`.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists) with [`PutMode::Create`] if there is a key;
+    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if one is scheduled for deletion;
+    /// [`Unsupported`](ErrorKind::Unsupported) for a mode that the store does not know.
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()>;
+
+    /// Deletes the key of `id` and says how final that is.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is none; [`PendingDeletion`](ErrorKind::PendingDeletion) if it is
+    /// scheduled for deletion already.
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion>;
+
+    /// The ids of all keys, in any order, each once, in bounded memory. Entries that are not ours are left out.
+    ///
+    /// # Errors
+    /// The stream yields [`Unsupported`](ErrorKind::Unsupported) once and ends if the store cannot list
+    /// ([`Capabilities::listing`] is `None`), and [`Corrupt`](ErrorKind::Corrupt) for an entry whose id cannot be read,
+    /// after which it goes on.
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>>;
+
+    /// The cheapest call that proves credentials and reachability; needs no right to list.
+    async fn check(&self) -> Result<()>;
+
+    /// Reads many keys: one outcome per id, in the ids' order. One bad id never spoils its neighbours; a repeated id is
+    /// sent once and shares one outcome.
+    ///
+    /// # Errors
+    /// Each outcome is one of [`get_key`](Self::get_key).
+    async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+        batch::each(ids, |id| self.get_key(id)).await
+    }
+
+    /// Deletes many keys: one outcome per id, in the ids' order. One bad id never spoils its neighbours; a repeated id
+    /// is sent once and shares one outcome.
+    ///
+    /// # Errors
+    /// Each outcome is one of [`delete_key`](Self::delete_key).
+    async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+        batch::each(ids, |id| self.delete_key(id)).await
+    }
+
+    /// Stores the candidate, or gives back the key that stands: what
+    /// [`get_or_create_key`](crate::KeyStoreExt::get_or_create_key) ends in.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if another creator won and its key is
+    /// not visible yet (the default knows no clock; stores with a timer wait for the bound first), or if keys were
+    /// created and deleted under the call over and over; else one of [`get_key`](Self::get_key) or
+    /// [`put_key_with`](Self::put_key_with).
+    async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
+        for _ in 0..CREATE_ATTEMPTS {
+            let refusal = match self.put_key_with(id, candidate, PutMode::Create).await {
+                Ok(()) => return Ok(candidate.clone()),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists || e.effect() == Effect::Unknown => e,
+                Err(e) => return Err(e),
+            };
+            match self.get_key(id).await {
+                Ok(standing) => return Ok(standing),
+                Err(_) if refusal.effect() == Effect::Unknown => return Err(refusal),
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                Err(_) => {}
+            }
+            // The winner's key is not there: not visible yet, or, on a strong store, deleted meanwhile.
+            if let Consistency::Eventual { within } = self.capabilities().consistency {
+                return Err(lost_to_an_invisible_winner(self.info().scheme(), within));
+            }
+        }
+        Err(lost_to_an_invisible_winner(self.info().scheme(), CONTENTION_PAUSE))
+    }
+
+    /// Deletes the key if there is one, then proves the absence. Idempotent: erasing a key that is not there is `Ok`, and
+    /// so is erasing one that is scheduled for deletion (`RecoverableUntil`, not verified).
+    ///
+    /// The default knows no clock, so it never says `verified` on a store that is not [`Consistency::Strong`].
+    ///
+    /// # Errors
+    /// One of [`delete_key`](Self::delete_key), but for the two that say the key is gone already.
+    async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
+        let grade = self.capabilities().deletion;
+        let (existed, finality) = match self.delete_key(id).await {
+            Ok(deletion) => (true, deletion.finality),
+            Err(e) if e.kind() == ErrorKind::NotFound => (false, finality_of_absence(grade)),
+            Err(e) if e.kind() == ErrorKind::PendingDeletion => {
+                return Ok(Erasure::new(true, recoverable_until(grade, e.retry_after()), false));
+            }
+            Err(e) => return Err(e.with_operation(Operation::Erase)),
+        };
+        let strong = self.capabilities().consistency == Consistency::Strong;
+        let verified = strong && matches!(self.get_key(id).await, Err(e) if e.kind() == ErrorKind::NotFound);
+        Ok(Erasure::new(existed, finality, verified))
+    }
+}
+
+fn lost_to_an_invisible_winner(store: &'static str, retry_after: Duration) -> Error {
+    Error::new(ErrorKind::Conflict, Operation::Create, store)
+        .with_retry_after(retry_after)
+        .with_source("another caller created a key that cannot be read yet: try again after the pause")
+}
+
+/// What an earlier delete of a key that is not found any more has left.
+fn finality_of_absence(grade: DeletionGrade) -> Finality {
+    match grade {
+        // A key that could still be brought back would be pending deletion, not absent.
+        DeletionGrade::Immediate | DeletionGrade::Recoverable { .. } => Finality::Immediate,
+        DeletionGrade::Eventual { within } => Finality::Eventual { within },
+    }
+}
+
+fn recoverable_until(grade: DeletionGrade, remaining: Option<Duration>) -> Finality {
+    let window = match grade {
+        DeletionGrade::Recoverable { window } => window,
+        DeletionGrade::Immediate | DeletionGrade::Eventual { .. } => Duration::ZERO,
+    };
+    Finality::RecoverableUntil(SystemTime::now() + remaining.unwrap_or(window))
+}
