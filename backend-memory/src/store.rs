@@ -1,0 +1,174 @@
+//! [`MemoryStore`]: a lock-striped hash table.
+
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use foldhash::fast::RandomState;
+use futures_util::stream::{self, StreamExt};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use keystead_core::{
+    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Error, ErrorKind, Finality, KeyId,
+    KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo, async_trait,
+};
+
+const SCHEME: &str = "memory";
+
+/// A power of two, and many more than the threads that are likely to meet.
+const SHARDS: usize = 64;
+
+/// Keys in the process's memory, gone when the last clone of the store is.
+///
+/// Clones are handles of one store. Keys are wiped when they are overwritten, deleted or dropped with the store, unless
+/// a caller still holds them. `Debug` prints the number of keys only.
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    table: Arc<Table>,
+}
+
+impl MemoryStore {
+    /// An empty store, which shares nothing with any other.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: usize = self.table.shards.iter().map(|shard| shard.read().len()).sum();
+        f.debug_struct("MemoryStore").field("keys", &keys).finish()
+    }
+}
+
+#[async_trait]
+impl KeyStore for MemoryStore {
+    fn info(&self) -> StoreInfo {
+        StoreInfo::new(SCHEME, "")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Durability::Process, Consistency::Strong, DeletionGrade::Immediate, Some(Consistency::Strong))
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        let (hash, shard) = self.table.find(id);
+        let entries = shard.read();
+        let entry = entries.find(hash, |entry| entry.id == *id);
+        entry.map(|entry| entry.key.clone()).ok_or_else(|| failed(ErrorKind::NotFound, Operation::Get))
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        let create = match mode {
+            PutMode::Create => true,
+            PutMode::Overwrite => false,
+            _ => return Err(failed(ErrorKind::Unsupported, Operation::Put)),
+        };
+        let (hash, shard) = self.table.find(id);
+        match shard.write().entry(hash, |entry| entry.id == *id, |entry| self.table.hash(&entry.id)) {
+            Entry::Occupied(_) if create => return Err(failed(ErrorKind::AlreadyExists, Operation::Create)),
+            Entry::Occupied(mut entry) => entry.get_mut().key = key.clone(),
+            Entry::Vacant(entry) => {
+                entry.insert(KeyEntry { id: id.clone(), key: key.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        let (hash, shard) = self.table.find(id);
+        match shard.write().find_entry(hash, |entry| entry.id == *id) {
+            Ok(entry) => drop(entry.remove()),
+            Err(_) => return Err(failed(ErrorKind::NotFound, Operation::Delete)),
+        }
+        Ok(Deletion::new(Finality::Immediate))
+    }
+
+    /// One shard's ids at a time are copied: a key that stands throughout is listed once, whatever else is written.
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        let shards = stream::iter(&self.table.shards);
+        shards.flat_map(|shard| stream::iter(shard.ids()).map(Ok)).boxed()
+    }
+
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn failed(kind: ErrorKind, operation: Operation) -> Error {
+    Error::new(kind, operation, SCHEME)
+}
+
+struct Table {
+    // Ids may be chosen by an attacker, so the hash is keyed with the process's own random state.
+    hasher: RandomState,
+    shards: [Shard; SHARDS],
+}
+
+/// On cache lines of its own, so that threads on different shards don't slow each other down.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard(RwLock<HashTable<KeyEntry>>);
+
+struct KeyEntry {
+    id: KeyId,
+    key: SecretKey,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { hasher: RandomState::default(), shards: std::array::from_fn(|_| Shard::default()) }
+    }
+}
+
+impl Table {
+    fn hash(&self, id: &KeyId) -> u64 {
+        self.hasher.hash_one(id)
+    }
+
+    fn find(&self, id: &KeyId) -> (u64, &Shard) {
+        let hash = self.hash(id);
+        // The table inside the shard uses the lowest and the highest bits.
+        let number = (hash >> 32) as usize % SHARDS;
+        (hash, &self.shards[number])
+    }
+}
+
+impl Shard {
+    // A poisoned lock is used on: no code of ours can panic while it holds one half-way through a change.
+    fn read(&self) -> RwLockReadGuard<'_, HashTable<KeyEntry>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashTable<KeyEntry>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids(&self) -> Vec<KeyId> {
+        self.read().iter().map(|entry| entry.id.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_executor::block_on;
+    use keystead_core::KeyStoreExt;
+
+    use super::*;
+
+    #[test]
+    fn debug_prints_the_number_of_keys_only() {
+        let store = MemoryStore::new();
+        let id = KeyId::new("alice").unwrap();
+        block_on(store.put_key(&id, &SecretKey::new(*b"secret").unwrap())).unwrap();
+        assert_eq!(format!("{store:?}"), "MemoryStore { keys: 1 }");
+    }
+
+    #[test]
+    fn clones_are_handles_of_one_store() {
+        let store = MemoryStore::new();
+        let id = KeyId::new("alice").unwrap();
+        let key = block_on(store.clone().get_or_create_key(&id)).unwrap();
+        assert_eq!(block_on(store.get_key(&id)).unwrap(), key);
+    }
+}

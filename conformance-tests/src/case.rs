@@ -1,0 +1,109 @@
+//! [`Case`]: one promise with a permanent id, and the list of all of them.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use futures_util::future::BoxFuture;
+use keystead_core::Capabilities;
+
+use crate::context::{Context, Outcome};
+use crate::rooms;
+
+/// One promise of the contract and the test that holds a store to it.
+pub struct Case {
+    pub(crate) id: &'static str,
+    pub(crate) sentence: &'static str,
+    pub(crate) needs: &'static [Need],
+    pub(crate) body: fn(Context) -> BoxFuture<'static, Outcome>,
+}
+
+impl Case {
+    /// The permanent dotted id.
+    pub fn id(&self) -> &'static str {
+        self.id
+    }
+
+    /// What the store promises.
+    pub fn sentence(&self) -> &'static str {
+        self.sentence
+    }
+
+    /// What a store must say of itself for this case to apply.
+    pub fn needs(&self) -> &'static [Need] {
+        self.needs
+    }
+
+    /// Why these capabilities exclude the case, if they do.
+    pub(crate) fn excluded_by(&self, capabilities: &Capabilities) -> Option<&'static str> {
+        self.needs.iter().find(|need| !need.met_by(capabilities)).map(Need::reason)
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case").field("id", &self.id).field("needs", &self.needs).finish_non_exhaustive()
+    }
+}
+
+/// What a store must say of itself for a case to apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Need {
+    /// It can list.
+    Listing,
+    /// It cannot list.
+    NoListing,
+    /// Its harness can plant an entry that is no key.
+    ForeignEntries,
+}
+
+impl Need {
+    fn met_by(&self, capabilities: &Capabilities) -> bool {
+        match self {
+            Self::Listing => capabilities.listing.is_some(),
+            Self::NoListing => capabilities.listing.is_none(),
+            // Only the harness can tell, when it is asked to.
+            Self::ForeignEntries => true,
+        }
+    }
+
+    /// Why a store that does not meet the need is excused.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Listing => "the store cannot list (Capabilities::listing is None)",
+            Self::NoListing => "the store can list (Capabilities::listing is Some)",
+            Self::ForeignEntries => "the harness cannot plant an entry that is no key (plant_foreign gave false)",
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Listing => "a store that can list",
+            Self::NoListing => "a store that cannot list",
+            Self::ForeignEntries => "a harness that can plant a foreign entry",
+        })
+    }
+}
+
+/// All cases, in the order of their rooms.
+pub fn cases() -> &'static [Case] {
+    static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| rooms::all().into_iter().flatten().collect());
+    &ALL
+}
+
+/// Lists the cases of a room: id, sentence, what it needs, and the function that is the test.
+macro_rules! room {
+    ($($id:literal: $sentence:literal $(, needs $need:ident)* => $body:ident;)+) => {
+        pub(super) fn room() -> Vec<$crate::case::Case> {
+            vec![$($crate::case::Case {
+                id: $id,
+                sentence: $sentence,
+                needs: &[$($crate::case::Need::$need),*],
+                body: |context| Box::pin($body(context)),
+            }),+]
+        }
+    };
+}
+pub(crate) use room;

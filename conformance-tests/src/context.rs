@@ -1,0 +1,246 @@
+//! [`Context`]: what a case has at hand, and the expectations that cases are written in.
+
+use std::fmt::{self, Debug};
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use keystead_core::{
+    BoxError, Capabilities, Consistency, DeletionGrade, Durability, Error, ErrorKind, KeyId, KeyStore, Operation,
+    SecretKey,
+};
+use tokio::runtime::Handle;
+
+use crate::harness::{Harness, Namespace};
+
+/// Between two reads that wait for a write to become visible.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long a call that must not be blocked may take on a store that is merely slow.
+const UNBLOCKED: Duration = Duration::from_secs(20);
+
+/// How a case ends.
+pub(crate) type Outcome<T = ()> = Result<T, Stop>;
+
+/// Why a case ends early.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Failed(Failure),
+    Ignored(&'static str),
+}
+
+/// What a store did against its promise. Holds no key bytes and no ids.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) call: String,
+    pub(crate) expected: String,
+    pub(crate) got: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "    call: {}", self.call)?;
+        writeln!(f, "expected: {}", self.expected)?;
+        write!(f, "     got: {}", self.got)
+    }
+}
+
+pub(crate) fn fail<T>(call: impl Into<String>, expected: impl Into<String>, got: impl Into<String>) -> Outcome<T> {
+    Err(Stop::Failed(Failure { call: call.into(), expected: expected.into(), got: got.into() }))
+}
+
+pub(crate) fn ensure(
+    holds: bool,
+    call: impl Into<String>,
+    expected: impl Into<String>,
+    got: impl Into<String>,
+) -> Outcome {
+    if holds { Ok(()) } else { fail(call, expected, got) }
+}
+
+pub(crate) type Store = Arc<dyn KeyStore>;
+
+/// One case's own namespace and the store in it.
+pub(crate) struct Context {
+    pub(crate) store: Store,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) namespaces: Arc<Mutex<Vec<Namespace>>>,
+    pub(crate) harness: Arc<dyn Harness>,
+    pub(crate) namespace: Namespace,
+    pub(crate) scale: f64,
+}
+
+impl Context {
+    /// A size for local stores and one for remote ones, at scale 1.
+    pub(crate) fn size(&self, local: usize, remote: usize) -> usize {
+        let size = if self.capabilities.durability == Durability::Replicated { remote } else { local };
+        // A size is far below the numbers that f64 cannot hold.
+        ((size as f64 * self.scale).ceil() as usize).max(1)
+    }
+
+    /// A second client over the same data.
+    pub(crate) async fn reopen(&self) -> Outcome<Store> {
+        supplied("reopen", self.harness.reopen(&self.namespace).await)
+    }
+
+    /// The store of another namespace.
+    pub(crate) async fn open_another(&self) -> Outcome<Store> {
+        let namespace = Namespace::random();
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
+        supplied("open", self.harness.open(&namespace).await)
+    }
+
+    /// Puts an entry that is no key beside the keys.
+    pub(crate) async fn plant_foreign(&self) -> Outcome<bool> {
+        supplied("plant_foreign", self.harness.plant_foreign(&self.namespace).await)
+    }
+
+    fn bound(&self) -> Duration {
+        self.capabilities.consistency.bound()
+    }
+
+    fn listing_bound(&self) -> Duration {
+        self.capabilities.listing.as_ref().map_or(Duration::ZERO, Consistency::bound)
+    }
+
+    /// Whether the store may say "pending deletion" of a key that was deleted.
+    pub(crate) fn is_recoverable(&self) -> bool {
+        matches!(self.capabilities.deletion, DeletionGrade::Recoverable { .. })
+    }
+
+    /// The key of `id` is this one, within the bound.
+    pub(crate) async fn holds(&self, store: &Store, id: &KeyId, key: &SecretKey) -> Outcome {
+        self.within(self.bound(), || async { same(&call("get_key", id), store.get_key(id).await, key) }).await
+    }
+
+    /// There is no key of `id`, within the bound.
+    pub(crate) async fn absent(&self, store: &Store, id: &KeyId) -> Outcome {
+        self.within(self.bound(), || async {
+            let answer = store.get_key(id).await;
+            let pending = matches!(&answer, Err(e) if e.kind() == ErrorKind::PendingDeletion);
+            if pending && self.is_recoverable() {
+                return Ok(());
+            }
+            self.refused(&call("get_key", id), answer, ErrorKind::NotFound, Operation::Get)
+        })
+        .await
+    }
+
+    /// The listing gives exactly these ids, each once, within its bound.
+    pub(crate) async fn lists(&self, store: &Store, ids: &[KeyId]) -> Outcome {
+        let mut expected = ids.to_vec();
+        expected.sort();
+        self.within(self.listing_bound(), || async {
+            let mut listed = list(store).await?;
+            listed.sort();
+            let got = || difference(&expected, &listed);
+            ensure(listed == expected, "list_keys", format!("{} ids, each once", expected.len()), got())
+        })
+        .await
+    }
+
+    /// This call was refused with this kind, and the error says what was being done and where.
+    pub(crate) fn refused<T: Debug>(
+        &self,
+        call: &str,
+        answer: Result<T, Error>,
+        kind: ErrorKind,
+        operation: Operation,
+    ) -> Outcome {
+        let scheme = self.store.info().scheme();
+        let expected = format!("an error of kind {kind:?}, operation {operation:?}, store {scheme:?}");
+        match answer {
+            Err(e) if e.kind() == kind && e.operation() == operation && e.store() == scheme => Ok(()),
+            Err(e) => {
+                let got = format!("kind {:?}, operation {:?}, store {:?}", e.kind(), e.operation(), e.store());
+                fail(call, expected, got)
+            }
+            Ok(value) => fail(call, expected, format!("Ok({value:?})")),
+        }
+    }
+
+    /// Repeats a look until it succeeds or the bound is over.
+    async fn within<F, A>(&self, bound: Duration, mut look: F) -> Outcome
+    where
+        F: FnMut() -> A,
+        A: Future<Output = Outcome>,
+    {
+        let start = Instant::now();
+        loop {
+            // Taken before the look: one that begins within the bound may still be stale.
+            let last = start.elapsed() >= bound;
+            match look().await {
+                Err(Stop::Failed(_)) if !last => tokio::time::sleep(POLL).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Runs calls on a thread of their own, so that one which blocks its thread is seen and stops nothing else.
+    pub(crate) async fn unblocked<F>(&self, what: &str, calls: F) -> Outcome
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        let runtime = Handle::current();
+        std::thread::spawn(move || done.send(runtime.block_on(calls)));
+        let limit = UNBLOCKED + self.bound();
+        match tokio::time::timeout(limit, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => fail(what, "an answer", "a panic in the store"),
+            Err(_) => fail(what, format!("an answer within {limit:?}"), "none"),
+        }
+    }
+}
+
+fn supplied<T>(what: &str, answer: Result<T, BoxError>) -> Outcome<T> {
+    // A harness is its author's own: its errors are shown as they are.
+    answer.or_else(|e| fail(format!("Harness::{what}"), "Ok", format!("an error of the harness: {e}")))
+}
+
+/// A call as failures quote it: an id is told by its length.
+pub(crate) fn call(method: &str, id: &KeyId) -> String {
+    format!("{method}(id of {} bytes)", id.as_str().len())
+}
+
+/// This call succeeded.
+pub(crate) fn ok<T>(call: &str, answer: Result<T, Error>) -> Outcome<T> {
+    answer.or_else(|e| fail(call, "Ok", describe(&e)))
+}
+
+/// This call gave exactly this key.
+pub(crate) fn same(call: &str, answer: Result<SecretKey, Error>, key: &SecretKey) -> Outcome {
+    let expected = format!("the key of {} bytes that was stored last", key.expose_secret().len());
+    match answer {
+        Ok(got) if got == *key => Ok(()),
+        Ok(got) => {
+            let (got, key) = (got.expose_secret(), key.expose_secret());
+            let equal = got.iter().zip(key).take_while(|(a, b)| a == b).count();
+            fail(call, expected, format!("{} bytes, of which the first {equal} are the same", got.len()))
+        }
+        Err(e) => fail(call, expected, describe(&e)),
+    }
+}
+
+/// All ids of a listing, which must not fail.
+pub(crate) async fn list(store: &Store) -> Outcome<Vec<KeyId>> {
+    let mut ids = Vec::new();
+    let mut listing = store.list_keys();
+    while let Some(id) = listing.next().await {
+        ids.push(ok("list_keys", id)?);
+    }
+    Ok(ids)
+}
+
+fn describe(e: &Error) -> String {
+    format!("kind {:?}, operation {:?}, store {:?}, effect {:?}", e.kind(), e.operation(), e.store(), e.effect())
+}
+
+/// How a sorted listing differs from the sorted ids that it should give.
+fn difference(expected: &[KeyId], listed: &[KeyId]) -> String {
+    let missing = expected.iter().filter(|id| listed.binary_search(id).is_err()).count();
+    let strange = listed.iter().filter(|id| expected.binary_search(id).is_err()).count();
+    let repeated = listed.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    format!("{} ids: {missing} missing, {strange} that were not stored, {repeated} repeated", listed.len())
+}

@@ -1,0 +1,94 @@
+//! [`main`]: the suite as a test target that behaves like any other.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use keystead_core::BoxError;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tokio::runtime::Runtime;
+
+use crate::case::{Case, cases};
+use crate::harness::Harness;
+use crate::report::{CaseResult, Report, Verdict};
+use crate::runner::{Options, run_case};
+
+/// Where to write the JSON report.
+const REPORT: &str = "KEYSTEAD_CONFORMANCE_REPORT";
+
+/// What to multiply sizes and rounds by.
+const SCALE: &str = "KEYSTEAD_CONFORMANCE_SCALE";
+
+/// How long blocked threads of a broken store may hold up the end.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
+/// The `main` of a test target with `harness = false`: runs the suite over the stores of this harness.
+///
+/// It takes the arguments of Rust's own test runner (`FILTER`, `--exact`, `--skip`, `--list`, `--test-threads`,
+/// `--format`, ...), so that `cargo test` and nextest work as usual. With `KEYSTEAD_CONFORMANCE_REPORT=FILE` in the
+/// environment it writes the JSON report there; `KEYSTEAD_CONFORMANCE_SCALE=0.1` makes sizes and rounds a tenth.
+pub fn main(harness: impl Harness) -> ExitCode {
+    match try_main(Arc::new(harness)) {
+        Ok(code) => code,
+        Err(e) => {
+            report_to_stderr(&e);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the face of a test program")]
+fn report_to_stderr(e: &BoxError) {
+    eprintln!("the conformance suite cannot run: {e}");
+}
+
+fn try_main(harness: Arc<dyn Harness>) -> Result<ExitCode, BoxError> {
+    let arguments = Arguments::from_args();
+    let scale = scale_from_environment()?;
+    let report_path = std::env::var_os(REPORT).map(PathBuf::from);
+    // Some cases block a thread on purpose, and a broken store blocks more of them.
+    let jobs = arguments.test_threads.unwrap_or(Options::default().jobs);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(jobs + 4).enable_all().build()?;
+    let runtime = Arc::new(runtime);
+
+    let results = Arc::new(Mutex::new(Vec::new()));
+    let trial = |case: &'static Case| {
+        let (harness, runtime, results) = (harness.clone(), runtime.clone(), results.clone());
+        Trial::ignorable_test(case.id(), move || {
+            let result = runtime.block_on(run_case(harness, case, scale));
+            results.lock().unwrap_or_else(PoisonError::into_inner).push(result.clone());
+            completion(result)
+        })
+    };
+    let conclusion = libtest_mimic::run(&arguments, cases().iter().map(trial).collect());
+
+    if let Some(path) = report_path {
+        let results = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
+        let report = Report::new(harness.name(), in_order(results));
+        std::fs::write(&path, report.to_json()).map_err(|e| format!("writing {} failed: {e}", path.display()))?;
+    }
+    if let Some(runtime) = Arc::into_inner(runtime) {
+        Runtime::shutdown_timeout(runtime, SHUTDOWN);
+    }
+    Ok(conclusion.exit_code())
+}
+
+fn scale_from_environment() -> Result<f64, BoxError> {
+    let Some(text) = std::env::var_os(SCALE) else { return Ok(Options::default().scale) };
+    let scale = text.to_str().and_then(|text| text.parse().ok()).filter(|scale: &f64| *scale > 0.0 && *scale <= 1e3);
+    scale.ok_or_else(|| format!("{SCALE} is not a number above 0 and up to 1000: give one such as 0.5").into())
+}
+
+fn completion(result: CaseResult) -> Result<Completion, Failed> {
+    match result.verdict {
+        Verdict::Passed => Ok(Completion::Completed),
+        Verdict::Ignored(reason) => Ok(Completion::ignored_with(reason)),
+        Verdict::Failed(text) => Err(Failed::from(text)),
+    }
+}
+
+fn in_order(mut results: Vec<CaseResult>) -> Vec<CaseResult> {
+    results.sort_by_key(|result| cases().iter().position(|case| case.id() == result.id));
+    results
+}

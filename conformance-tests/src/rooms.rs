@@ -1,0 +1,31 @@
+//! The cases, a room a topic.
+
+mod batch;
+mod create;
+mod delete;
+mod erase;
+mod get;
+mod get_or_create;
+mod handles;
+mod ids;
+mod leak;
+mod list;
+mod put;
+
+use crate::case::Case;
+
+pub(crate) fn all() -> Vec<Vec<Case>> {
+    vec![
+        get::room(),
+        put::room(),
+        create::room(),
+        delete::room(),
+        erase::room(),
+        get_or_create::room(),
+        batch::room(),
+        list::room(),
+        handles::room(),
+        ids::room(),
+        leak::room(),
+    ]
+}

@@ -1,0 +1,89 @@
+//! Keys and ids in texts.
+
+use std::error::Error as StdError;
+use std::slice;
+
+use keystead_core::{Error, KeyStoreExt, PutMode};
+
+use crate::canary::Canary;
+use crate::case::room;
+use crate::context::{Context, Outcome, fail, list, ok};
+
+room! {
+    "leak.debug_store":
+        "no rendering of the store, its info or its capabilities shows a key or an id"
+        => debug_store;
+    "leak.debug_key":
+        "no rendering of a key, of an id or of an outcome shows their bytes"
+        => debug_key;
+    "leak.error_chain":
+        "no rendering of an error or of its causes shows a key or an id"
+        => error_chain;
+}
+
+async fn debug_store(cx: Context) -> Outcome {
+    for canary in [Canary::new(), Canary::of_text()] {
+        ok("put_key", cx.store.put_key(&canary.id, &canary.key).await)?;
+        cx.holds(&cx.store, &canary.id, &canary.key).await?;
+        for store in [cx.store.clone(), cx.reopen().await?] {
+            cx.holds(&store, &canary.id, &canary.key).await?;
+            canary.not_in("Debug of the store", &format!("{store:?}"))?;
+            canary.not_in("alternate Debug of the store", &format!("{store:#?}"))?;
+            canary.not_in("Debug and Display of info()", &format!("{0:?} {0:#?} {0}", store.info()))?;
+            canary.not_in("Debug of capabilities()", &format!("{:?}", store.capabilities()))?;
+        }
+    }
+    Ok(())
+}
+
+async fn debug_key(cx: Context) -> Outcome {
+    for canary in [Canary::new(), Canary::of_text()] {
+        ok("put_key", cx.store.put_key(&canary.id, &canary.key).await)?;
+        cx.holds(&cx.store, &canary.id, &canary.key).await?;
+        let key = ok("get_key", cx.store.get_key(&canary.id).await)?;
+        canary.key_not_in("Debug of a key", &format!("{key:?} {key:#?} {:?}", canary.key))?;
+        canary.not_in("Debug of an id", &format!("{0:?} {0:#?}", canary.id))?;
+        if cx.capabilities.listing.is_some() {
+            let ids = list(&cx.store).await?;
+            canary.not_in("Debug of listed ids", &format!("{ids:?}"))?;
+        }
+        let outcomes = cx.store.get_keys(slice::from_ref(&canary.id)).await;
+        canary.not_in("Debug of the outcomes of get_keys", &format!("{outcomes:?} {outcomes:#?}"))?;
+        let deletion = ok("delete_key", cx.store.delete_key(&canary.id).await)?;
+        let erasure = ok("erase_key", cx.store.erase_key(&canary.id).await)?;
+        canary.not_in("Debug of a deletion and an erasure", &format!("{deletion:?} {erasure:?}"))?;
+    }
+    Ok(())
+}
+
+async fn error_chain(cx: Context) -> Outcome {
+    for canary in [Canary::new(), Canary::of_text()] {
+        let missing = [
+            cx.store.get_key(&canary.id).await.err(),
+            cx.store.delete_key(&canary.id).await.err(),
+            cx.store.get_keys(slice::from_ref(&canary.id)).await.pop().and_then(Result::err),
+            cx.store.delete_keys(slice::from_ref(&canary.id)).await.pop().and_then(Result::err),
+        ];
+        ok("put_key", cx.store.put_key(&canary.id, &canary.key).await)?;
+        cx.holds(&cx.store, &canary.id, &canary.key).await?;
+        let existing = cx.store.put_key_with(&canary.id, &canary.key, PutMode::Create).await.err();
+        for error in missing.into_iter().chain([existing]) {
+            match error {
+                Some(error) => chain_is_clean(&canary, &error)?,
+                None => return fail("a call that must be refused", "an error", "Ok"),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn chain_is_clean(canary: &Canary, error: &Error) -> Outcome {
+    canary.not_in("Debug and Display of an error", &format!("{error} {error:?} {error:#?}"))?;
+    canary.not_in("Debug of an error's details", &format!("{:?}", error.details()))?;
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        canary.not_in("Debug and Display of an error's cause", &format!("{e} {e:?} {e:#?}"))?;
+        cause = e.source();
+    }
+    Ok(())
+}

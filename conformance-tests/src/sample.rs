@@ -1,0 +1,190 @@
+//! Ids and keys that stores get wrong.
+
+use keystead_core::{KeyId, SecretKey};
+
+pub(crate) fn id(text: impl Into<String>) -> KeyId {
+    KeyId::new(text).expect("the suite's ids are valid")
+}
+
+pub(crate) fn key(bytes: impl Into<Vec<u8>>) -> SecretKey {
+    SecretKey::new(bytes).expect("the suite's keys are valid")
+}
+
+/// `len` bytes that no other key of the run has.
+pub(crate) fn random_key(len: usize) -> SecretKey {
+    SecretKey::generate(len).expect("the suite's keys have valid lengths")
+}
+
+/// `count` ordinary ids.
+pub(crate) fn ids(count: usize) -> Vec<KeyId> {
+    (0..count).map(|number| id(format!("user-{number:05}"))).collect()
+}
+
+/// Keys of every awkward length and content.
+pub(crate) fn awkward_keys() -> Vec<SecretKey> {
+    let lengths = [1, 2, 3, 15, 16, 31, 32, 33, 64, 255, 256, 257, 1024, 2048, 3071, 3072];
+    let contents: [&[u8]; 24] = [
+        b"\0",
+        b"\n",
+        b" ",
+        b"\0\0secret\0\0",
+        b"secret\n",
+        b"secret\r\n",
+        b"\nsecret",
+        b" secret ",
+        b"\tsecret\t",
+        b"\xff\xfe\x80\xc3\x28",
+        b"\xef\xbb\xbfsecret",
+        b"{{ssm:x}}",
+        b"aGVsbG8=",
+        b"aGVsbG8gd29ybGQ",
+        b"deadbeef",
+        b"0",
+        b"null",
+        b"\"secret\"",
+        b"'); DROP TABLE keys;--",
+        b"%00%0a",
+        b"\\0\\n",
+        "\u{e9}e\u{301}\u{1F511}".as_bytes(),
+        &[0; 32],
+        &[0xff; 32],
+    ];
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let every_byte_backwards: Vec<u8> = (0..=255).rev().collect();
+    let mut keys: Vec<SecretKey> = lengths.map(random_key).into();
+    keys.extend(contents.map(key));
+    keys.extend([key(every_byte), key(every_byte_backwards)]);
+    keys
+}
+
+/// Ids that are easily mistaken for each other or for something else.
+pub(crate) fn hostile_ids() -> Vec<KeyId> {
+    let texts = [
+        "67e55044-10b1-426f-9247-bb680e5fe0c8",
+        "67E55044-10B1-426F-9247-BB680E5FE0C8",
+        "a",
+        "A",
+        "aa",
+        "aA",
+        ".",
+        "..",
+        "...",
+        "../x",
+        "a/../b",
+        "a/./b",
+        "a/b",
+        "a//b",
+        "/a",
+        "a/",
+        "/",
+        "\\",
+        "C:\\x",
+        "CON",
+        "con",
+        "nul.txt",
+        " ",
+        " a",
+        "a ",
+        "a b",
+        "a  b",
+        "a+b",
+        "a:1",
+        "name:label",
+        "%s",
+        "%",
+        "%2e%2e",
+        "%2E%2E",
+        "-",
+        "--",
+        "--a",
+        "---2Da",
+        "-40",
+        "a-40b",
+        "a@b",
+        "--a-40b",
+        "a-b",
+        "a_b",
+        "a.b",
+        "alice@example.com",
+        "Alice@example.com",
+        "alice@example.com ",
+        "--alice-40example.com",
+        "auth0|5f7c8e",
+        "google-oauth2|1234567890",
+        "user-123456",
+        "user",
+        "aws-x",
+        "AWSx",
+        "SSMx",
+        "ssm",
+        "*",
+        "?",
+        "a*",
+        "[a]",
+        "'",
+        "\"",
+        "'; DROP TABLE keys;--",
+        "$HOME",
+        "${x}",
+        "{{ssm:x}}",
+        "<a>",
+        "a&b",
+        "a=b",
+        "a#b",
+        "~",
+        "0",
+        "00",
+        "1",
+        "01",
+        "null",
+        "NULL",
+        "true",
+        "\u{e9}",
+        "e\u{301}",
+        "\u{c9}",
+        "\u{df}",
+        "ss",
+        "\u{fb01}",
+        "fi",
+        "\u{130}",
+        "i",
+        "I",
+        "\u{131}",
+        "\u{410}",
+        "\u{1F511}",
+        "\u{1F468}\u{200D}\u{1F469}\u{200D}\u{1F467}",
+        "\u{5e9}\u{5dc}\u{5d5}\u{5dd}",
+        "\u{202e}abc",
+        "a\u{200b}b",
+        "\u{feff}a",
+        "\u{a0}a",
+        "\u{2028}",
+        "\u{10ffff}",
+    ];
+    let mut ids: Vec<KeyId> = texts.map(id).into();
+    ids.extend([
+        id("a".repeat(128)),
+        id("a".repeat(127)),
+        id(format!("{}b", "a".repeat(127))),
+        id(format!("{}B", "a".repeat(127))),
+        id("\u{1F511}".repeat(32)),
+        id(format!("{}\u{1F512}", "\u{1F511}".repeat(31))),
+        id("/".repeat(128)),
+        id("-".repeat(128)),
+        id("@".repeat(128)),
+    ]);
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_hostile_ids_are_distinct() {
+        let ids = hostile_ids();
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+    }
+}
