@@ -1,0 +1,65 @@
+//! Small helpers for bytes: secret ones on the heap, random ones, and reading fields in turn.
+
+use zeroize::Zeroizing;
+
+/// 32 secret bytes that never leave the heap and are wiped when dropped.
+pub(crate) struct Key32(Box<Zeroizing<[u8; 32]>>);
+
+impl Key32 {
+    pub(crate) fn random() -> Self {
+        let mut key = Self::zero();
+        fill_random(key.0.as_mut_slice());
+        key
+    }
+
+    pub(crate) fn copy_of(bytes: &[u8; 32]) -> Self {
+        let mut key = Self::zero();
+        key.0.copy_from_slice(bytes);
+        key
+    }
+
+    pub(crate) fn zero() -> Self {
+        Self(Box::new(Zeroizing::new([0; 32])))
+    }
+
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(crate) fn expose_mut(&mut self) -> &mut [u8; 32] {
+        &mut self.0
+    }
+}
+
+impl Clone for Key32 {
+    fn clone(&self) -> Self {
+        Self::copy_of(self.expose())
+    }
+}
+
+/// From the operating system's generator, which does not stall.
+pub(crate) fn fill_random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system has a working random generator");
+}
+
+/// Takes fields off the front of a buffer.
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Fields<'a> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(field)
+    }
+
+    pub(crate) fn slice(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (field, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(field)
+    }
+
+    /// What is left is zeros only.
+    pub(crate) fn is_padding(&self) -> bool {
+        self.0.iter().all(|byte| *byte == 0)
+    }
+}

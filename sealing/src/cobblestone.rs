@@ -1,0 +1,212 @@
+//! Cobblestone-256: chunked encryption with a key commitment, as specified by C2SP
+//! (<https://c2sp.org/chunked-encryption>), with HKDF-Expand-SHA-512 and AES-256-GCM.
+//!
+//! ```text
+//! message key (32) || base nonce (12) || commitment (32)
+//!     = HKDF-Expand-SHA-512(input key, "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM" || 0x00 || salt || context)
+//! sealed = salt (24) || commitment (32) || chunks
+//! ```
+//!
+//! Each chunk is 16,384 bytes of the message, the last one fewer and possibly none, sealed with AES-256-GCM under the
+//! message key, without associated data; its nonce is the base nonce XOR the chunk's number, big-endian. The commitment
+//! is compared in constant time before anything is decrypted, so a sealed message opens under one key only.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hkdf;
+use zeroize::Zeroizing;
+
+use crate::bytes::fill_random;
+
+/// What a sealed message of fewer than 16,384 bytes has on top, in bytes: salt, commitment and one tag.
+pub const OVERHEAD: usize = SALT_LEN + COMMITMENT_LEN + TAG_LEN;
+
+const LABEL: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
+const SALT_LEN: usize = 24;
+const KEY_LEN: usize = 32;
+const NONCE_LEN: usize = 12;
+const COMMITMENT_LEN: usize = 32;
+const DERIVED_LEN: usize = KEY_LEN + NONCE_LEN + COMMITMENT_LEN;
+const TAG_LEN: usize = 16;
+const CHUNK_LEN: usize = 16 * 1024;
+const SEALED_CHUNK_LEN: usize = CHUNK_LEN + TAG_LEN;
+
+/// Seals `message` under a 32-byte key and a context that [`open`] must be given again, with a fresh random salt.
+///
+/// # Panics
+/// If the operating system's random generator fails.
+pub fn seal(key: &[u8; KEY_LEN], context: &[u8], message: &[u8]) -> Vec<u8> {
+    let mut salt = [0; SALT_LEN];
+    fill_random(&mut salt);
+    seal_with_salt(key, context, &salt, message)
+}
+
+/// A salt must never be used twice under one key.
+fn seal_with_salt(key: &[u8; KEY_LEN], context: &[u8], salt: &[u8; SALT_LEN], message: &[u8]) -> Vec<u8> {
+    let derived = Derived::new(key, context, salt);
+    let chunks = message.len() / CHUNK_LEN + 1;
+    // All at once: a growing buffer would leave copies of the message behind.
+    let mut sealed = Vec::with_capacity(SALT_LEN + COMMITMENT_LEN + message.len() + chunks * TAG_LEN);
+    sealed.extend_from_slice(salt);
+    sealed.extend_from_slice(derived.commitment());
+    for number in 0..chunks {
+        let rest = &message[number * CHUNK_LEN..];
+        let chunk = &rest[..rest.len().min(CHUNK_LEN)];
+        let start = sealed.len();
+        sealed.extend_from_slice(chunk);
+        let tag = derived
+            .cipher()
+            .seal_in_place_separate_tag(derived.nonce(number), Aad::empty(), &mut sealed[start..])
+            .expect("a chunk is far below the limits of AES-GCM");
+        sealed.extend_from_slice(tag.as_ref());
+    }
+    sealed
+}
+
+/// Opens what [`seal`] made of a message of any length.
+///
+/// # Errors
+/// [`Unopened::WrongKey`] if the commitment does not match: another key or another context, or a damaged salt or
+/// commitment; [`Unopened::Damaged`] if it matches and the rest is not what was sealed.
+pub fn open(key: &[u8; KEY_LEN], context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+    let (salt, rest) = sealed.split_first_chunk::<SALT_LEN>().ok_or(Unopened::Damaged)?;
+    let (commitment, mut chunks) = rest.split_first_chunk::<COMMITMENT_LEN>().ok_or(Unopened::Damaged)?;
+    let derived = Derived::new(key, context, salt);
+    verify_slices_are_equal(derived.commitment(), commitment).map_err(|_| Unopened::WrongKey)?;
+    let cipher = derived.cipher();
+    let mut message = Zeroizing::new(Vec::with_capacity(chunks.len()));
+    for number in 0.. {
+        let (chunk, rest) = chunks.split_at(chunks.len().min(SEALED_CHUNK_LEN));
+        let start = message.len();
+        message.extend_from_slice(chunk);
+        let opened = cipher
+            .open_in_place(derived.nonce(number), Aad::empty(), &mut message[start..])
+            .map_err(|_| Unopened::Damaged)?
+            .len();
+        message.truncate(start + opened);
+        if chunk.len() < SEALED_CHUNK_LEN {
+            break;
+        }
+        chunks = rest;
+    }
+    Ok(message)
+}
+
+/// Message key, base nonce and commitment, in this order.
+struct Derived(Zeroizing<[u8; DERIVED_LEN]>);
+
+impl Derived {
+    fn new(key: &[u8; KEY_LEN], context: &[u8], salt: &[u8; SALT_LEN]) -> Self {
+        let mut derived = Self(Zeroizing::new([0; DERIVED_LEN]));
+        hkdf::Prk::new_less_safe(hkdf::HKDF_SHA512, key)
+            .expand(&[LABEL, salt, context], DerivedLen)
+            .and_then(|okm| okm.fill(derived.0.as_mut_slice()))
+            .expect("76 bytes are within what HKDF gives");
+        derived
+    }
+
+    fn cipher(&self) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.0[..KEY_LEN]).expect("an AES-256 key has 32 bytes"))
+    }
+
+    fn nonce(&self, chunk: usize) -> Nonce {
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(&self.0[KEY_LEN..KEY_LEN + NONCE_LEN]);
+        for (byte, number) in nonce.iter_mut().rev().zip(chunk.to_be_bytes().iter().rev()) {
+            *byte ^= number;
+        }
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    fn commitment(&self) -> &[u8] {
+        &self.0[KEY_LEN + NONCE_LEN..]
+    }
+}
+
+struct DerivedLen;
+
+impl hkdf::KeyType for DerivedLen {
+    fn len(&self) -> usize {
+        DERIVED_LEN
+    }
+}
+
+/// Why a sealed message did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unopened {
+    /// It was sealed under another key or context.
+    WrongKey,
+    /// It is not what was sealed.
+    Damaged,
+}
+
+impl fmt::Display for Unopened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WrongKey => "the message was sealed under another key or context",
+            Self::Damaged => "the sealed message is damaged",
+        })
+    }
+}
+
+impl StdError for Unopened {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: [u8; 32] = [7; 32];
+
+    #[test]
+    fn a_known_message_seals_to_known_bytes() {
+        // Computed with Python's `cryptography` from the specification.
+        let key: [u8; 32] = std::array::from_fn(|i| i as u8);
+        let salt: [u8; 24] = std::array::from_fn(|i| 0x40 + i as u8);
+        let sealed = seal_with_salt(&key, b"context", &salt, b"hello, cobblestone");
+        assert_eq!(hex::encode(sealed), KNOWN);
+    }
+
+    const KNOWN: &str = concat!(
+        "404142434445464748494a4b4c4d4e4f505152535455565776cd36f130dd711a453ffbd5e54ec503700d909c9861040c",
+        "c641514017ca400a34e22e7a4f6f142aec8c5f8c4a451a5eb9b8d7cffb227d0133bb2f70157b2d73d5a2",
+    );
+
+    #[test]
+    fn messages_around_the_chunk_length_open_again() {
+        for len in [0, 1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, 2 * CHUNK_LEN, 3 * CHUNK_LEN + 5] {
+            let message: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let sealed = seal(&KEY, b"c", &message);
+            assert_eq!(sealed.len(), 56 + len + 16 * (len / CHUNK_LEN + 1));
+            assert_eq!(*open(&KEY, b"c", &sealed).unwrap(), message, "{len}");
+        }
+    }
+
+    #[test]
+    fn another_key_or_context_is_told_by_the_commitment() {
+        let sealed = seal(&KEY, b"c", b"message");
+        assert_eq!(open(&[8; 32], b"c", &sealed), Err(Unopened::WrongKey));
+        assert_eq!(open(&KEY, b"d", &sealed), Err(Unopened::WrongKey));
+    }
+
+    proptest! {
+        #[test]
+        fn no_flipped_bit_and_no_other_length_opens(
+            message in proptest::collection::vec(any::<u8>(), 0..300), at in any::<proptest::sample::Index>(),
+            bit in 0..8_u8, more in 1..64_usize,
+        ) {
+            let sealed = seal(&KEY, b"c", &message);
+            let mut flipped = sealed.clone();
+            flipped[at.index(sealed.len())] ^= 1 << bit;
+            prop_assert!(open(&KEY, b"c", &flipped).is_err());
+            prop_assert!(open(&KEY, b"c", &sealed[..at.index(sealed.len())]).is_err());
+            let longer = [sealed.as_slice(), &vec![0; more]].concat();
+            prop_assert!(open(&KEY, b"c", &longer).is_err());
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! [`Keyring`]: a store's own keys. FORMAT.md, "Keyring", is the specification.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use aws_lc_rs::{digest, hmac};
+use keystead_core::{BoxError, KeyId};
+use zeroize::Zeroizing;
+
+use crate::bytes::{Fields, Key32, fill_random};
+use crate::cobblestone::{self, Unopened};
+use crate::record::RowKey;
+use crate::root::{Argon2Cost, REFERENCE_LEN, RootHint, RootSecret, SALT_LEN};
+
+/// The length in bytes of a sealed keyring.
+pub const KEYRING_LEN: usize = HEADER_LEN + SEALED_LEN + CHECKSUM_LEN;
+
+const FORMAT: &[u8] = b"keystead/keyring/v1";
+const SUITE: u8 = 1;
+const ROOT_BYTES: u8 = 0;
+const ROOT_PASSPHRASE: u8 = 1;
+const ROOT_PROVIDER: u8 = 2;
+
+const HEADER_LEN: usize = 4 + 8 + 3 * 4 + SALT_LEN + 2 + REFERENCE_LEN;
+const SEALED_LEN: usize = PLAINTEXT_LEN + cobblestone::OVERHEAD;
+const CHECKSUM_LEN: usize = 32;
+
+const STORE_ID_LEN: usize = 16;
+const SLOTS: usize = 16;
+const PLAINTEXT_LEN: usize = STORE_ID_LEN + 32 + 4 + SLOTS * (4 + 32);
+
+/// The keys of one store: the name key, which hides ids, and a record key for each epoch. Wiped when dropped.
+///
+/// An epoch is a span of time between two rotations, counted from 1. Records name the epoch they were sealed in; new ones
+/// are sealed in the latest. The generation counts how often the keyring was changed, so that a process sees when
+/// another one has changed it.
+#[derive(Clone)]
+pub struct Keyring {
+    generation: u64,
+    store_id: [u8; STORE_ID_LEN],
+    name_key: Key32,
+    // The same key, ready for use.
+    namer: hmac::Key,
+    // In ascending order; never empty.
+    epochs: Vec<(u32, Key32)>,
+}
+
+impl Keyring {
+    /// The keyring of a new store: generation 1, epoch 1, fresh random keys.
+    ///
+    /// # Panics
+    /// If the operating system's random generator fails.
+    pub fn generate() -> Self {
+        let mut store_id = [0; STORE_ID_LEN];
+        fill_random(&mut store_id);
+        Self::new(1, store_id, Key32::random(), vec![(1, Key32::random())])
+    }
+
+    fn new(generation: u64, store_id: [u8; STORE_ID_LEN], name_key: Key32, epochs: Vec<(u32, Key32)>) -> Self {
+        let namer = hmac::Key::new(hmac::HMAC_SHA256, name_key.expose());
+        Self { generation, store_id, name_key, namer, epochs }
+    }
+
+    /// The same keyring with one more epoch, a fresh key in it, and the next generation; `None` if all 16 slots are taken.
+    ///
+    /// # Panics
+    /// If the operating system's random generator fails.
+    pub fn next_epoch(&self) -> Option<Self> {
+        if self.epochs.len() == SLOTS {
+            return None;
+        }
+        let (latest, _) = self.current_epoch();
+        let mut next = self.clone();
+        next.generation = self.generation.checked_add(1)?;
+        next.epochs.push((latest.checked_add(1)?, Key32::random()));
+        Some(next)
+    }
+
+    /// How often the keyring was changed, counted from 1.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The generation of a sealed keyring, without opening it: not to be trusted for more than noticing a change.
+    /// `None` if this is no sealed keyring.
+    pub fn generation_of(sealed: &[u8]) -> Option<u64> {
+        if sealed.len() != KEYRING_LEN {
+            return None;
+        }
+        sealed.get(4..).and_then(|rest| rest.first_chunk()).map(|generation| u64::from_be_bytes(*generation))
+    }
+
+    /// HMAC-SHA-256 of the id under the name key.
+    pub fn row_key(&self, id: &KeyId) -> RowKey {
+        let tag = hmac::sign(&self.namer, id.as_str().as_bytes());
+        let mut row = [0; 32];
+        row.copy_from_slice(tag.as_ref());
+        row
+    }
+
+    pub(crate) fn store_id(&self) -> &[u8] {
+        &self.store_id
+    }
+
+    pub(crate) fn epoch(&self, epoch: u32) -> Option<&Key32> {
+        self.epochs.iter().find(|(number, _)| *number == epoch).map(|(_, key)| key)
+    }
+
+    pub(crate) fn current_epoch(&self) -> (u32, &Key32) {
+        let (epoch, key) = self.epochs.last().expect("a keyring has an epoch");
+        (*epoch, key)
+    }
+
+    /// Seals the keyring under a root secret: [`KEYRING_LEN`] bytes. With a passphrase it takes Argon2id's time and memory.
+    ///
+    /// # Errors
+    /// [`KeyringError`] if the root secret cannot be used: an empty passphrase, a provider that fails, no memory.
+    pub fn seal_with(&self, root: &RootSecret) -> Result<Vec<u8>, KeyringError> {
+        let (key, hint) = root.for_sealing()?;
+        let mut bytes = header(self.generation, &hint);
+        let sealed = cobblestone::seal(key.expose(), &context(&bytes), &self.plaintext());
+        bytes.extend_from_slice(&sealed);
+        let checksum = digest::digest(&digest::SHA256, &bytes);
+        bytes.extend_from_slice(checksum.as_ref());
+        Ok(bytes)
+    }
+
+    /// Opens a sealed keyring. With a passphrase it takes Argon2id's time and memory.
+    ///
+    /// # Errors
+    /// [`KeyringError`]; damage is told from a wrong root secret by the checksum, before any secret is used.
+    pub fn open_with(root: &RootSecret, sealed: &[u8]) -> Result<Self, KeyringError> {
+        let (body, checksum) = sealed.split_last_chunk::<CHECKSUM_LEN>().ok_or(KeyringError::Damaged)?;
+        let intact = digest::digest(&digest::SHA256, body).as_ref() == checksum;
+        if sealed.len() != KEYRING_LEN || !intact {
+            return Err(KeyringError::Damaged);
+        }
+        let (header, sealed) = body.split_at(HEADER_LEN);
+        let (generation, hint) = parse_header(header)?;
+        let key = root.for_opening(&hint)?;
+        let plaintext = cobblestone::open(key.expose(), &context(header), sealed).map_err(|e| match e {
+            Unopened::WrongKey => KeyringError::WrongRoot,
+            Unopened::Damaged => KeyringError::Damaged,
+        })?;
+        parse_plaintext(generation, &plaintext).ok_or(KeyringError::Damaged)
+    }
+
+    fn plaintext(&self) -> Zeroizing<Vec<u8>> {
+        let mut plaintext = Zeroizing::new(Vec::with_capacity(PLAINTEXT_LEN));
+        plaintext.extend_from_slice(&self.store_id);
+        plaintext.extend_from_slice(self.name_key.expose());
+        let count = u32::try_from(self.epochs.len()).expect("there are at most 16 epochs");
+        plaintext.extend_from_slice(&count.to_be_bytes());
+        for (epoch, key) in &self.epochs {
+            plaintext.extend_from_slice(&epoch.to_be_bytes());
+            plaintext.extend_from_slice(key.expose());
+        }
+        plaintext.resize(PLAINTEXT_LEN, 0);
+        plaintext
+    }
+}
+
+/// Shows the generation and the number of epochs only.
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { generation, epochs, .. } = self;
+        f.debug_struct("Keyring").field("generation", generation).field("epochs", &epochs.len()).finish_non_exhaustive()
+    }
+}
+
+fn header(generation: u64, hint: &RootHint) -> Vec<u8> {
+    let none = Argon2Cost { memory_kib: 0, passes: 0, lanes: 0 };
+    let (kind, cost, salt, reference) = match hint {
+        RootHint::Bytes => (ROOT_BYTES, none, [0; SALT_LEN], [].as_slice()),
+        RootHint::Passphrase { cost, salt } => (ROOT_PASSPHRASE, *cost, *salt, [].as_slice()),
+        RootHint::Provider { reference } => (ROOT_PROVIDER, none, [0; SALT_LEN], reference.as_slice()),
+    };
+    let reference_len = u16::try_from(reference.len()).expect("a reference has at most 512 bytes");
+    let mut header = Vec::with_capacity(KEYRING_LEN);
+    header.extend_from_slice(&[SUITE, kind, 0, 0]);
+    header.extend_from_slice(&generation.to_be_bytes());
+    header.extend_from_slice(&cost.memory_kib.to_be_bytes());
+    header.extend_from_slice(&cost.passes.to_be_bytes());
+    header.extend_from_slice(&cost.lanes.to_be_bytes());
+    header.extend_from_slice(&salt);
+    header.extend_from_slice(&reference_len.to_be_bytes());
+    header.extend_from_slice(reference);
+    header.resize(HEADER_LEN, 0);
+    header
+}
+
+fn parse_header(header: &[u8]) -> Result<(u64, RootHint), KeyringError> {
+    let (generation, hint) = read_header(header).ok_or(KeyringError::Damaged)?;
+    match hint {
+        RootHint::Passphrase { cost, .. } if !cost.is_within_bounds() => Err(KeyringError::CostOutOfBounds),
+        // One spelling only: what a kind does not use must be zero.
+        _ if self::header(generation, &hint) != header => Err(KeyringError::Damaged),
+        _ => Ok((generation, hint)),
+    }
+}
+
+fn read_header(header: &[u8]) -> Option<(u64, RootHint)> {
+    let mut fields = Fields(header);
+    let [suite, kind, ..] = *fields.array::<4>()?;
+    if suite != SUITE {
+        return None;
+    }
+    let generation = u64::from_be_bytes(*fields.array()?);
+    let cost = Argon2Cost {
+        memory_kib: u32::from_be_bytes(*fields.array()?),
+        passes: u32::from_be_bytes(*fields.array()?),
+        lanes: u32::from_be_bytes(*fields.array()?),
+    };
+    let salt = *fields.array()?;
+    let reference_len = u16::from_be_bytes(*fields.array()?);
+    let reference = fields.slice(usize::from(reference_len))?.to_vec();
+    let hint = match kind {
+        ROOT_BYTES => RootHint::Bytes,
+        ROOT_PASSPHRASE => RootHint::Passphrase { cost, salt },
+        ROOT_PROVIDER => RootHint::Provider { reference },
+        _ => return None,
+    };
+    Some((generation, hint))
+}
+
+fn parse_plaintext(generation: u64, plaintext: &[u8]) -> Option<Keyring> {
+    let mut fields = Fields(plaintext);
+    let store_id = *fields.array()?;
+    let name_key = Key32::copy_of(fields.array()?);
+    let count = usize::try_from(u32::from_be_bytes(*fields.array()?)).ok()?;
+    if plaintext.len() != PLAINTEXT_LEN || !(1..=SLOTS).contains(&count) {
+        return None;
+    }
+    let mut epochs = Vec::with_capacity(count);
+    for _ in 0..count {
+        let epoch = u32::from_be_bytes(*fields.array()?);
+        epochs.push((epoch, Key32::copy_of(fields.array()?)));
+    }
+    let ascending = epochs.is_sorted_by(|(earlier, _), (later, _)| earlier < later);
+    (ascending && fields.is_padding()).then(|| Keyring::new(generation, store_id, name_key, epochs))
+}
+
+/// What a sealed keyring is bound to: its format and its whole header, each after its length.
+fn context(header: &[u8]) -> Vec<u8> {
+    let mut context = Vec::with_capacity(FORMAT.len() + header.len() + 4);
+    for field in [FORMAT, header] {
+        let len = u16::try_from(field.len()).expect("the fields of a context are short");
+        context.extend_from_slice(&len.to_be_bytes());
+        context.extend_from_slice(field);
+    }
+    context
+}
+
+/// Why a keyring could not be opened or sealed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum KeyringError {
+    /// It is not what was sealed.
+    Damaged,
+    /// It is whole, and was sealed under another root secret.
+    WrongRoot,
+    /// It was sealed under another kind of root secret.
+    OtherKindOfRoot {
+        /// The kind, in words.
+        needed: &'static str,
+    },
+    /// It asks for more time or memory for its passphrase than any store of ours would.
+    CostOutOfBounds,
+    /// The passphrase is empty.
+    EmptyPassphrase,
+    /// The passphrase is longer than Argon2 takes (4 GiB).
+    PassphraseTooLong,
+    /// There is not enough memory to stretch the passphrase.
+    OutOfMemory,
+    /// The provider of the root secret failed.
+    Provider(BoxError),
+}
+
+impl fmt::Display for KeyringError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged => f.write_str("the keyring is damaged: restore the store from a backup"),
+            Self::WrongRoot => {
+                f.write_str("the root secret is not the one of this store: give the one it was made with")
+            }
+            Self::OtherKindOfRoot { needed } => write!(f, "the store was made with {needed}: give that"),
+            Self::CostOutOfBounds => f.write_str(
+                "the keyring asks for more than 1 GiB, 16 passes or 16 lanes of Argon2id: \
+                 it was not written by keystead, restore the store from a backup",
+            ),
+            Self::EmptyPassphrase => f.write_str("the passphrase is empty: give one"),
+            Self::PassphraseTooLong => f.write_str("the passphrase is too long: give a shorter one"),
+            Self::OutOfMemory => {
+                f.write_str("not enough memory for Argon2id: free as much as the store's parameters ask for")
+            }
+            Self::Provider(_) => f.write_str("the provider of the root secret failed"),
+        }
+    }
+}
+
+impl StdError for KeyringError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Provider(e) => Some(e.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use keystead_core::SecretKey;
+
+    use super::*;
+    use crate::root::RootProvider;
+
+    fn root() -> RootSecret {
+        RootSecret::from_bytes([7; 32])
+    }
+
+    fn with_checksum(mut sealed: Vec<u8>) -> Vec<u8> {
+        let body = sealed.len() - CHECKSUM_LEN;
+        let checksum = digest::digest(&digest::SHA256, &sealed[..body]);
+        sealed[body..].copy_from_slice(checksum.as_ref());
+        sealed
+    }
+
+    #[test]
+    fn a_sealed_keyring_opens_again() {
+        let keyring = Keyring::generate().next_epoch().unwrap();
+        let sealed = keyring.seal_with(&root()).unwrap();
+        assert_eq!(sealed.len(), KEYRING_LEN);
+        assert_eq!(Keyring::generation_of(&sealed), Some(2));
+        let opened = Keyring::open_with(&root(), &sealed).unwrap();
+        assert_eq!(opened.generation(), 2);
+        let id = KeyId::new("alice").unwrap();
+        assert_eq!(opened.row_key(&id), keyring.row_key(&id));
+        assert_eq!(opened.current_epoch().0, 2);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_damage_and_not_a_wrong_secret() {
+        let sealed = Keyring::generate().seal_with(&root()).unwrap();
+        for at in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut flipped = sealed.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(matches!(Keyring::open_with(&root(), &flipped), Err(KeyringError::Damaged)), "{at} {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_lengths_are_damage() {
+        let sealed = Keyring::generate().seal_with(&root()).unwrap();
+        for len in [0, 31, 32, HEADER_LEN, sealed.len() - 1] {
+            assert!(matches!(Keyring::open_with(&root(), &sealed[..len]), Err(KeyringError::Damaged)), "{len}");
+            assert_eq!(Keyring::generation_of(&sealed[..len]), None);
+        }
+        let longer = with_checksum([sealed, vec![0; 64]].concat());
+        assert!(matches!(Keyring::open_with(&root(), &longer), Err(KeyringError::Damaged)));
+    }
+
+    #[test]
+    fn a_wrong_root_secret_is_told_from_damage() {
+        let sealed = Keyring::generate().seal_with(&root()).unwrap();
+        let wrong = RootSecret::from_bytes([8; 32]);
+        assert!(matches!(Keyring::open_with(&wrong, &sealed), Err(KeyringError::WrongRoot)));
+        let passphrase = RootSecret::passphrase("hunter2");
+        assert!(matches!(Keyring::open_with(&passphrase, &sealed), Err(KeyringError::OtherKindOfRoot { .. })));
+    }
+
+    #[test]
+    fn a_passphrase_opens_what_it_sealed_and_another_does_not() {
+        let right = RootSecret::passphrase("correct horse");
+        let sealed = Keyring::generate().seal_with(&right).unwrap();
+        assert!(Keyring::open_with(&right, &sealed).is_ok());
+        let wrong = RootSecret::passphrase("correct horse ");
+        assert!(matches!(Keyring::open_with(&wrong, &sealed), Err(KeyringError::WrongRoot)));
+        let empty = RootSecret::passphrase("");
+        assert!(matches!(Keyring::generate().seal_with(&empty), Err(KeyringError::EmptyPassphrase)));
+    }
+
+    #[test]
+    fn argon2_parameters_out_of_bounds_are_refused_before_they_are_run() {
+        let right = RootSecret::passphrase("correct horse");
+        let mut sealed = Keyring::generate().seal_with(&right).unwrap();
+        sealed[12..16].copy_from_slice(&u32::MAX.to_be_bytes());
+        let forged = with_checksum(sealed);
+        assert!(matches!(Keyring::open_with(&right, &forged), Err(KeyringError::CostOutOfBounds)));
+    }
+
+    #[test]
+    fn an_unused_field_that_is_not_zero_is_damage() {
+        let mut sealed = Keyring::generate().seal_with(&root()).unwrap();
+        sealed[13] = 1;
+        assert!(matches!(Keyring::open_with(&root(), &with_checksum(sealed)), Err(KeyringError::Damaged)));
+    }
+
+    #[derive(Debug)]
+    struct Vault;
+
+    impl RootProvider for Vault {
+        fn create(&self) -> Result<(SecretKey, Vec<u8>), BoxError> {
+            Ok((SecretKey::new([9; 32])?, b"vault/key/1".to_vec()))
+        }
+
+        fn recover(&self, reference: &[u8]) -> Result<SecretKey, BoxError> {
+            if reference != b"vault/key/1" {
+                return Err("no such key".into());
+            }
+            Ok(SecretKey::new([9; 32])?)
+        }
+    }
+
+    #[test]
+    fn a_provider_gets_its_reference_back() {
+        let root = RootSecret::provider(Arc::new(Vault));
+        let sealed = Keyring::generate().seal_with(&root).unwrap();
+        assert!(Keyring::open_with(&root, &sealed).is_ok());
+    }
+
+    #[test]
+    fn there_are_at_most_16_epochs() {
+        let mut keyring = Keyring::generate();
+        for _ in 1..SLOTS {
+            keyring = keyring.next_epoch().unwrap();
+        }
+        assert!(keyring.next_epoch().is_none());
+        let sealed = keyring.seal_with(&root()).unwrap();
+        assert_eq!(Keyring::open_with(&root(), &sealed).unwrap().epochs.len(), SLOTS);
+    }
+}

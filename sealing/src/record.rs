@@ -1,0 +1,196 @@
+//! Records: one user's id and key, sealed. FORMAT.md, "Record", is the specification.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use keystead_core::{KeyId, SecretKey};
+use zeroize::Zeroizing;
+
+use crate::bytes::Fields;
+use crate::cobblestone;
+use crate::keyring::Keyring;
+
+/// The length in bytes of every sealed record is a multiple of this.
+pub const RECORD_STEP: usize = 256;
+
+const FORMAT: &[u8] = b"keystead/record/v1";
+const SUITE: u8 = 1;
+
+/// Suite and epoch, in clear.
+const PREFIX_LEN: usize = 1 + 4;
+
+/// HMAC-SHA-256 of an id under the store's name key: what a record is stored under, and tells no one whose it is.
+pub type RowKey = [u8; 32];
+
+/// What a store keeps for one user.
+#[derive(Clone, Debug)]
+pub struct SealedRecord {
+    /// Where to keep it.
+    pub row: RowKey,
+    /// What to keep: a multiple of [`RECORD_STEP`] bytes, at most 13 times as long.
+    pub bytes: Vec<u8>,
+}
+
+impl Keyring {
+    /// Seals a user's key under the current epoch. Two calls never give the same bytes.
+    ///
+    /// # Panics
+    /// If the operating system's random generator fails.
+    pub fn seal(&self, id: &KeyId, key: &SecretKey) -> SealedRecord {
+        let row = self.row_key(id);
+        let (epoch, record_key) = self.current_epoch();
+        let message = plaintext(id.as_str().as_bytes(), key.expose_secret());
+        let sealed = cobblestone::seal(record_key.expose(), &self.context(epoch, &row), &message);
+        let mut bytes = Vec::with_capacity(PREFIX_LEN + sealed.len());
+        bytes.push(SUITE);
+        bytes.extend_from_slice(&epoch.to_be_bytes());
+        bytes.extend_from_slice(&sealed);
+        SealedRecord { row, bytes }
+    }
+
+    /// Opens the record that was found under `row`.
+    ///
+    /// # Errors
+    /// [`RecordError::UnknownEpoch`] if it was sealed under an epoch that this keyring does not hold, so an older or newer
+    /// one may; [`RecordError::Damaged`] if it is not, bit for bit, a record that was sealed for this row of this store.
+    pub fn open(&self, row: &RowKey, sealed: &[u8]) -> Result<(KeyId, SecretKey), RecordError> {
+        let mut fields = Fields(sealed);
+        let suite = fields.array::<1>().ok_or(RecordError::Damaged)?;
+        let epoch = u32::from_be_bytes(*fields.array().ok_or(RecordError::Damaged)?);
+        if *suite != [SUITE] || sealed.len() % RECORD_STEP != 0 {
+            return Err(RecordError::Damaged);
+        }
+        let record_key = self.epoch(epoch).ok_or(RecordError::UnknownEpoch)?;
+        let message = cobblestone::open(record_key.expose(), &self.context(epoch, row), fields.0)
+            .map_err(|_| RecordError::Damaged)?;
+        let (id, key) = parse(&message).ok_or(RecordError::Damaged)?;
+        if self.row_key(&id) != *row {
+            return Err(RecordError::Damaged);
+        }
+        Ok((id, key))
+    }
+
+    /// What a record is bound to: format, store, epoch and row, each after its length.
+    fn context(&self, epoch: u32, row: &RowKey) -> Vec<u8> {
+        let mut context = Vec::with_capacity(128);
+        for field in [FORMAT, self.store_id(), &epoch.to_be_bytes(), row] {
+            let len = u16::try_from(field.len()).expect("the fields of a context are short");
+            context.extend_from_slice(&len.to_be_bytes());
+            context.extend_from_slice(field);
+        }
+        context
+    }
+}
+
+/// Id and key, each after its length, and zeros up to the next step.
+fn plaintext(id: &[u8], key: &[u8]) -> Zeroizing<Vec<u8>> {
+    let id_len = u8::try_from(id.len()).expect("an id has at most 128 bytes");
+    let key_len = u16::try_from(key.len()).expect("a key has at most 3072 bytes");
+    let used = 1 + id.len() + 2 + key.len();
+    let around = PREFIX_LEN + cobblestone::OVERHEAD;
+    let len = (around + used).next_multiple_of(RECORD_STEP) - around;
+    let mut message = Zeroizing::new(Vec::with_capacity(len));
+    message.push(id_len);
+    message.extend_from_slice(id);
+    message.extend_from_slice(&key_len.to_be_bytes());
+    message.extend_from_slice(key);
+    message.resize(len, 0);
+    message
+}
+
+fn parse(message: &[u8]) -> Option<(KeyId, SecretKey)> {
+    let mut fields = Fields(message);
+    let [id_len] = *fields.array()?;
+    let id = fields.slice(usize::from(id_len))?;
+    let key_len = u16::from_be_bytes(*fields.array()?);
+    let key = fields.slice(usize::from(key_len))?;
+    if !fields.is_padding() {
+        return None;
+    }
+    let id = KeyId::new(std::str::from_utf8(id).ok()?).ok()?;
+    Some((id, SecretKey::new(key).ok()?))
+}
+
+/// Why a record did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// It was sealed under an epoch that the keyring does not hold.
+    UnknownEpoch,
+    /// It is not what was sealed for this row of this store.
+    Damaged,
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownEpoch => "the record was sealed under an epoch that the keyring does not hold",
+            Self::Damaged => "the record is damaged, or was written for another id or store",
+        })
+    }
+}
+
+impl StdError for RecordError {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sealed(keyring: &Keyring, id: &str, key: &[u8]) -> SealedRecord {
+        keyring.seal(&KeyId::new(id).unwrap(), &SecretKey::new(key).unwrap())
+    }
+
+    #[test]
+    fn every_key_of_32_bytes_fits_one_step() {
+        let keyring = Keyring::generate();
+        assert_eq!(sealed(&keyring, "a", &[7; 32]).bytes.len(), 256);
+        assert_eq!(sealed(&keyring, &"a".repeat(128), &[7; 32]).bytes.len(), 256);
+        assert_eq!(sealed(&keyring, &"a".repeat(128), &[7; 3072]).bytes.len(), 13 * 256);
+    }
+
+    #[test]
+    fn a_record_opens_in_its_own_place_only() {
+        let keyring = Keyring::generate();
+        let (alice, bob) = (sealed(&keyring, "alice", b"1"), sealed(&keyring, "bob", b"2"));
+        assert_eq!(keyring.open(&alice.row, &alice.bytes).unwrap().0.as_str(), "alice");
+        assert_eq!(keyring.open(&bob.row, &alice.bytes), Err(RecordError::Damaged));
+        let other = Keyring::generate();
+        assert_eq!(other.open(&alice.row, &alice.bytes), Err(RecordError::Damaged));
+    }
+
+    #[test]
+    fn an_epoch_that_is_not_held_is_told_apart() {
+        let old = Keyring::generate();
+        let new = old.next_epoch().unwrap();
+        let record = sealed(&new, "alice", b"secret");
+        assert_eq!(old.open(&record.row, &record.bytes), Err(RecordError::UnknownEpoch));
+        assert!(new.open(&record.row, &record.bytes).is_ok());
+        let record = sealed(&old, "alice", b"secret");
+        assert!(new.open(&record.row, &record.bytes).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens_and_nothing_else_does(
+            id in "[^\\p{Cc}]{1,32}", key in proptest::collection::vec(any::<u8>(), 1..3072),
+            at in any::<proptest::sample::Index>(), bit in 0..8_u8,
+        ) {
+            let keyring = Keyring::generate();
+            let record = sealed(&keyring, &id, &key);
+            let (opened_id, opened_key) = keyring.open(&record.row, &record.bytes).unwrap();
+            prop_assert_eq!(opened_id.as_str(), id);
+            prop_assert_eq!(opened_key.expose_secret(), key);
+            let mut flipped = record.bytes.clone();
+            flipped[at.index(record.bytes.len())] ^= 1 << bit;
+            prop_assert!(keyring.open(&record.row, &flipped).is_err());
+            prop_assert!(keyring.open(&record.row, &record.bytes[..at.index(record.bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_record(bytes in proptest::collection::vec(any::<u8>(), 0..1024)) {
+            prop_assert!(Keyring::generate().open(&[0; 32], &bytes).is_err());
+        }
+    }
+}

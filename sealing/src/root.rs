@@ -1,0 +1,278 @@
+//! [`RootSecret`]: what opens a store's keyring.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use keystead_core::{BoxError, SecretKey};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::bytes::{Key32, fill_random};
+use crate::keyring::KeyringError;
+
+/// The length in bytes of the longest reference that a [`RootProvider`] may ask to be kept.
+pub(crate) const REFERENCE_LEN: usize = 512;
+
+pub(crate) const SALT_LEN: usize = 16;
+
+/// What new stores use: 64 MiB, 3 passes, 4 lanes (RFC 9106, the second recommended option).
+const ARGON2: Argon2Cost = Argon2Cost { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
+
+/// The secret that opens a store. Who has it and the store's file has all keys; who has lost it has none.
+///
+/// 32 random bytes are best. A passphrase is stretched with Argon2id (RFC 9106: 64 MiB, 3 passes, 4 lanes), which takes
+/// about a fifth of a second at each open; it is used byte for byte as it is given, without Unicode normalisation. A
+/// [`RootProvider`] fetches the secret from elsewhere. Clones share the secret, which is wiped when the last one is
+/// dropped. `Debug` shows the kind only.
+#[derive(Clone)]
+pub struct RootSecret(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Bytes(Arc<Key32>),
+    Passphrase(Arc<Zeroizing<String>>),
+    Provider(Arc<dyn RootProvider>),
+}
+
+/// A source of root secrets, such as a key management service or a hardware token.
+pub trait RootProvider: fmt::Debug + Send + Sync + 'static {
+    /// Makes the root secret of a new store: 32 bytes, and a reference by which [`recover`](Self::recover) finds them
+    /// again, for example the secret encrypted by a key management service. The reference has at most 512 bytes and is
+    /// kept in the store in clear.
+    ///
+    /// # Errors
+    /// Whatever kept the provider from it; the store is not created.
+    fn create(&self) -> Result<(SecretKey, Vec<u8>), BoxError>;
+
+    /// Gives back the 32 bytes that [`create`](Self::create) made with this reference. May block.
+    ///
+    /// # Errors
+    /// Whatever kept the provider from it; the store is not opened.
+    fn recover(&self, reference: &[u8]) -> Result<SecretKey, BoxError>;
+}
+
+impl RootSecret {
+    /// Uses these 32 bytes, which must be random. The caller's own copies stay the caller's to wipe.
+    pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
+        let key = Key32::copy_of(&bytes);
+        bytes.zeroize();
+        Self(Kind::Bytes(Arc::new(key)))
+    }
+
+    /// Uses a passphrase. An empty one is refused when it is used.
+    pub fn passphrase(passphrase: impl Into<String>) -> Self {
+        Self(Kind::Passphrase(Arc::new(Zeroizing::new(passphrase.into()))))
+    }
+
+    /// 32 bytes from the operating system's generator. Keep them, with [`to_hex`](Self::to_hex), before the store is used.
+    ///
+    /// # Panics
+    /// If the operating system's random generator fails.
+    pub fn generate() -> Self {
+        Self(Kind::Bytes(Arc::new(Key32::random())))
+    }
+
+    /// Uses what a provider gives.
+    pub fn provider(provider: Arc<dyn RootProvider>) -> Self {
+        Self(Kind::Provider(provider))
+    }
+
+    /// Reads a root secret from the contents of a file or a variable: 32 raw bytes, or 64 hexadecimal digits with at
+    /// most one line break behind them.
+    ///
+    /// # Errors
+    /// [`InvalidRootSecret`] if the contents are neither.
+    pub fn parse(contents: &[u8]) -> Result<Self, InvalidRootSecret> {
+        if let Ok(raw) = <&[u8; 32]>::try_from(contents) {
+            return Ok(Self(Kind::Bytes(Arc::new(Key32::copy_of(raw)))));
+        }
+        let digits = contents.strip_suffix(b"\n").unwrap_or(contents);
+        let digits = digits.strip_suffix(b"\r").unwrap_or(digits);
+        let digits = <&[u8; 64]>::try_from(digits).map_err(|_| InvalidRootSecret { len: contents.len() })?;
+        let mut key = Key32::zero();
+        for (byte, pair) in key.expose_mut().iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair
+                .iter()
+                .try_fold(0, |value, digit| Some(value << 4 | hex_digit(*digit)?))
+                .ok_or(InvalidRootSecret { len: contents.len() })?;
+        }
+        Ok(Self(Kind::Bytes(Arc::new(key))))
+    }
+
+    /// The 64 hexadecimal digits that [`parse`](Self::parse) reads; `None` for a passphrase or a provider.
+    pub fn to_hex(&self) -> Option<Zeroizing<String>> {
+        let Kind::Bytes(key) = &self.0 else { return None };
+        let mut digits = Zeroizing::new(String::with_capacity(64));
+        for byte in key.expose() {
+            write!(digits, "{byte:02x}").expect("writing to a string does not fail");
+        }
+        Some(digits)
+    }
+
+    /// The keyring's key and what has to be kept to find it again, for a keyring that is about to be sealed.
+    pub(crate) fn for_sealing(&self) -> Result<(Key32, RootHint), KeyringError> {
+        match &self.0 {
+            Kind::Bytes(key) => Ok(((**key).clone(), RootHint::Bytes)),
+            Kind::Passphrase(passphrase) => {
+                let mut salt = [0; SALT_LEN];
+                fill_random(&mut salt);
+                Ok((stretch(passphrase, ARGON2, &salt)?, RootHint::Passphrase { cost: ARGON2, salt }))
+            }
+            Kind::Provider(provider) => {
+                let (secret, reference) = provider.create().map_err(KeyringError::Provider)?;
+                if reference.len() > REFERENCE_LEN {
+                    return Err(KeyringError::Provider("the provider's reference has more than 512 bytes".into()));
+                }
+                Ok((key_of_provider(&secret)?, RootHint::Provider { reference }))
+            }
+        }
+    }
+
+    /// The keyring's key, for a keyring that was sealed with this hint.
+    pub(crate) fn for_opening(&self, hint: &RootHint) -> Result<Key32, KeyringError> {
+        match (&self.0, hint) {
+            (Kind::Bytes(key), RootHint::Bytes) => Ok((**key).clone()),
+            (Kind::Passphrase(passphrase), RootHint::Passphrase { cost, salt }) => stretch(passphrase, *cost, salt),
+            (Kind::Provider(provider), RootHint::Provider { reference }) => {
+                key_of_provider(&provider.recover(reference).map_err(KeyringError::Provider)?)
+            }
+            (_, hint) => Err(KeyringError::OtherKindOfRoot { needed: hint.name() }),
+        }
+    }
+}
+
+impl fmt::Debug for RootSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Bytes(_) => "RootSecret(32 bytes)",
+            Kind::Passphrase(_) => "RootSecret(passphrase)",
+            Kind::Provider(_) => "RootSecret(provider)",
+        })
+    }
+}
+
+/// What a keyring keeps in clear about its root secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RootHint {
+    Bytes,
+    Passphrase { cost: Argon2Cost, salt: [u8; SALT_LEN] },
+    Provider { reference: Vec<u8> },
+}
+
+impl RootHint {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Bytes => "a root secret of 32 bytes",
+            Self::Passphrase { .. } => "a passphrase",
+            Self::Provider { .. } => "a root secret from a provider",
+        }
+    }
+}
+
+/// The cost of Argon2id, bounded so that a forged store cannot ask for all memory or for hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Argon2Cost {
+    pub(crate) memory_kib: u32,
+    pub(crate) passes: u32,
+    pub(crate) lanes: u32,
+}
+
+impl Argon2Cost {
+    pub(crate) fn is_within_bounds(&self) -> bool {
+        let lanes = (1..=16).contains(&self.lanes);
+        lanes && (8 * self.lanes..=1024 * 1024).contains(&self.memory_kib) && (1..=16).contains(&self.passes)
+    }
+}
+
+fn stretch(passphrase: &str, cost: Argon2Cost, salt: &[u8; SALT_LEN]) -> Result<Key32, KeyringError> {
+    if passphrase.is_empty() {
+        return Err(KeyringError::EmptyPassphrase);
+    }
+    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(|_| KeyringError::Damaged)?;
+    let mut blocks = Vec::new();
+    blocks.try_reserve_exact(params.block_count()).map_err(|_| KeyringError::OutOfMemory)?;
+    blocks.resize(params.block_count(), Block::new());
+    let mut key = Key32::zero();
+    let stretched = Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
+        passphrase.as_bytes(),
+        salt,
+        key.expose_mut(),
+        &mut blocks,
+    );
+    blocks.zeroize();
+    stretched.map_err(|_| KeyringError::PassphraseTooLong)?;
+    Ok(key)
+}
+
+fn key_of_provider(secret: &SecretKey) -> Result<Key32, KeyringError> {
+    let bytes = <&[u8; 32]>::try_from(secret.expose_secret())
+        .map_err(|_| KeyringError::Provider("the provider's secret does not have 32 bytes".into()))?;
+    Ok(Key32::copy_of(bytes))
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+/// The contents that were given as a root secret are none. Never quotes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRootSecret {
+    len: usize,
+}
+
+impl fmt::Display for InvalidRootSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let len = self.len;
+        write!(f, "root secret is neither 32 raw bytes nor 64 hexadecimal digits ({len} bytes): give one of these")
+    }
+}
+
+impl StdError for InvalidRootSecret {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_bytes_and_hexadecimal_digits_are_read() {
+        let root = RootSecret::generate();
+        let digits = root.to_hex().unwrap();
+        for contents in [digits.to_string(), format!("{}\n", *digits), format!("{}\r\n", digits.to_uppercase())] {
+            assert_eq!(RootSecret::parse(contents.as_bytes()).unwrap().to_hex().unwrap(), digits);
+        }
+        let raw = hex::decode(digits.as_str()).unwrap();
+        assert_eq!(RootSecret::parse(&raw).unwrap().to_hex().unwrap(), digits);
+    }
+
+    #[test]
+    fn other_contents_are_refused() {
+        for contents in
+            ["", "secret", &"0".repeat(63), &"g".repeat(64), &"0".repeat(65), &format!("{}\n\n", "0".repeat(64))]
+        {
+            assert!(RootSecret::parse(contents.as_bytes()).is_err(), "{contents:?}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_the_kind_only() {
+        assert_eq!(format!("{:?}", RootSecret::from_bytes([7; 32])), "RootSecret(32 bytes)");
+        assert_eq!(format!("{:?}", RootSecret::passphrase("hunter2")), "RootSecret(passphrase)");
+    }
+
+    #[test]
+    fn costs_out_of_bounds_are_seen() {
+        assert!(ARGON2.is_within_bounds());
+        for cost in [
+            Argon2Cost { memory_kib: 1024 * 1024 + 1, ..ARGON2 },
+            Argon2Cost { memory_kib: 31, ..ARGON2 },
+            Argon2Cost { passes: 0, ..ARGON2 },
+            Argon2Cost { passes: 17, ..ARGON2 },
+            Argon2Cost { lanes: 0, ..ARGON2 },
+            Argon2Cost { lanes: u32::MAX, ..ARGON2 },
+        ] {
+            assert!(!cost.is_within_bounds(), "{cost:?}");
+        }
+    }
+}
