@@ -1,0 +1,334 @@
+//! The SQLite database: its two tables, its settings, and the statements on them. FORMAT.md is the specification.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use keystead_core::ErrorKind;
+use keystead_sealing::{RECORD_STEP, RowKey};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+
+use crate::config::Location;
+use crate::error::{Failure, Result};
+
+/// "KSTD".
+const APPLICATION_ID: i32 = 0x4B53_5444;
+const FORMAT_VERSION: i32 = 1;
+
+const CREATE_CELLS: &str = "CREATE TABLE cells (part BLOB PRIMARY KEY, bytes BLOB) WITHOUT ROWID";
+const CREATE_KEYRING: &str = "CREATE TABLE keyring (number INTEGER PRIMARY KEY, bytes BLOB)";
+
+/// No valid record has more parts.
+const MAX_PARTS: usize = 13;
+
+/// How many cells a page of a listing reads: more than one record can have, so that each page ends a record at least.
+const PAGE: u32 = 512;
+
+/// How long a statement waits for a foreign program that holds SQLite's own locks.
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
+
+/// One connection, with its settings.
+pub(crate) struct Database {
+    connection: Connection,
+    // In milliseconds: how long SQLite's busy handler goes on.
+    patience: Arc<AtomicI32>,
+}
+
+/// What is found under a row key.
+pub(crate) enum Found {
+    Nothing,
+    /// The parts of a record, joined.
+    Record(Vec<u8>),
+    /// Parts that no record of ours has.
+    Damaged,
+}
+
+/// A page of a listing.
+pub(crate) struct Page {
+    pub(crate) records: Vec<(RowKey, Found)>,
+    /// The part to go on after, if there may be more.
+    pub(crate) next: Option<Vec<u8>>,
+}
+
+/// Refuses a file that is not a store of this format, without creating, locking or changing anything.
+///
+/// A file with a rollback journal is left to [`Database::open`]: its creation was cut off and must be undone first.
+pub(crate) fn probe(location: &Location) -> Result<()> {
+    if location.has_journal()? {
+        return Ok(());
+    }
+    // Immutable: SQLite reads the file alone and makes no log beside it.
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(immutable_uri(location), flags)?;
+    check_identity(&connection)
+}
+
+fn check_identity(connection: &Connection) -> Result<()> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    if number("application_id")? != APPLICATION_ID {
+        let text = "the file is no keystead store: give the path of one, or another path to create one";
+        return Err(Failure::new(ErrorKind::Config, text));
+    }
+    match number("user_version")? {
+        FORMAT_VERSION => Ok(()),
+        newer if newer > FORMAT_VERSION => {
+            let text = format!("the store has format {newer}, this keystead knows up to {FORMAT_VERSION}: update it");
+            Err(Failure::new(ErrorKind::Unsupported, text))
+        }
+        _ => Err(Failure::new(ErrorKind::Corrupt, "the store's format number is damaged: restore it from a backup")),
+    }
+}
+
+/// A `file:` URI as SQLite reads it (<https://sqlite.org/uri.html>).
+fn immutable_uri(location: &Location) -> OsString {
+    let mut uri = String::from("file:");
+    for &byte in location.path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(byte)),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri.into()
+}
+
+impl Database {
+    /// A connection for the writer of an existing store.
+    pub(crate) fn open(location: &Location) -> Result<Self> {
+        let database = Self::connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        database.check()?;
+        let mode: String =
+            database.connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        if mode != "wal" {
+            let text = "the store's file system does not carry SQLite's write-ahead log: use a local one";
+            return Err(Failure::new(ErrorKind::Unsupported, text));
+        }
+        Ok(database)
+    }
+
+    /// Whether the file holds no table yet: its creation was cut off, or has not begun.
+    pub(crate) fn is_blank(location: &Location) -> Result<bool> {
+        let database = Self::connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        Ok(database.connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
+    }
+
+    /// Makes a store of an empty file, in one durable transaction.
+    pub(crate) fn create(location: &Location, keyring: &[u8]) -> Result<()> {
+        let mut database = Self::connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        database.connection.pragma_update(None, "page_size", 4096)?;
+        let transaction = database.connection.transaction()?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
+        transaction.execute(CREATE_CELLS, [])?;
+        transaction.execute(CREATE_KEYRING, [])?;
+        transaction.execute("INSERT INTO keyring VALUES (1, ?1)", [keyring])?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// A connection that cannot write, for readers of a store that a writer holds open.
+    pub(crate) fn open_reader(location: &Location) -> Result<Self> {
+        Self::connect(location, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    }
+
+    fn connect(location: &Location, access: OpenFlags) -> Result<Self> {
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let mut connection = Connection::open_with_flags(&location.path, flags)?;
+        let patience = Arc::new(AtomicI32::new(milliseconds(BUSY_LIMIT)));
+        let limit = patience.clone();
+        connection.busy_handler(Some(move |count| {
+            std::thread::sleep(Duration::from_millis(1));
+            count < limit.load(Ordering::Relaxed)
+        }))?;
+        // What is deleted is overwritten with zeros in the file; the rest of the promise is the scrub.
+        connection.pragma_update(None, "secure_delete", "ON")?;
+        let secure: i32 = connection.pragma_query_value(None, "secure_delete", |row| row.get(0))?;
+        if secure != 1 {
+            return Err(Failure::new(ErrorKind::Unsupported, "this SQLite cannot overwrite what it deletes"));
+        }
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "cell_size_check", "ON")?;
+        connection.pragma_update(None, "trusted_schema", "OFF")?;
+        Ok(Self { connection, patience })
+    }
+
+    /// Our format, and these two tables and nothing else: an index or a trigger would keep copies that no scrub reaches.
+    fn check(&self) -> Result<()> {
+        check_identity(&self.connection)?;
+        let mut statement = self.connection.prepare("SELECT sql FROM sqlite_schema ORDER BY name")?;
+        let schema: Vec<Option<String>> =
+            statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        if schema.iter().map(Option::as_deref).ne([Some(CREATE_CELLS), Some(CREATE_KEYRING)]) {
+            let text = "the store's tables are not as keystead makes them: restore the store from a backup";
+            return Err(Failure::new(ErrorKind::Corrupt, text));
+        }
+        Ok(())
+    }
+
+    /// The sealed keyring.
+    pub(crate) fn keyring(&self) -> Result<Vec<u8>> {
+        let mut statement = self.connection.prepare_cached("SELECT bytes FROM keyring WHERE number = 1")?;
+        let bytes = statement.query_row([], |row| Ok(row.get_ref(0)?.as_blob().unwrap_or_default().to_vec()));
+        // A missing row or a value that is no blob is a damaged keyring, as empty bytes are.
+        Ok(bytes.optional()?.unwrap_or_default())
+    }
+
+    pub(crate) fn begin(&self) -> Result<()> {
+        Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    pub(crate) fn commit(&self) -> Result<()> {
+        self.connection.execute_batch("COMMIT").map_err(|e| {
+            let failure = Failure::from(e);
+            // Whether the last page reached the disk before it failed, only a restart tells.
+            if failure.kind() == ErrorKind::Unavailable { failure.of_unknown_effect() } else { failure }
+        })
+    }
+
+    pub(crate) fn rollback(&self) {
+        if !self.connection.is_autocommit() {
+            // What fails here has failed before, and was reported then.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    pub(crate) fn record(&self, row: &RowKey) -> Result<Found> {
+        let sql = "SELECT part, bytes FROM cells WHERE part BETWEEN ?1 AND ?2 ORDER BY part";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut cells = statement.query([first_part(row), last_part(row)])?;
+        let mut record = Joined::default();
+        while let Some(cell) = cells.next()? {
+            let (part, bytes) = columns(cell)?;
+            record.add(part, bytes);
+        }
+        Ok(record.finish())
+    }
+
+    pub(crate) fn has_record(&self, row: &RowKey) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM cells WHERE part BETWEEN ?1 AND ?2)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_row([first_part(row), last_part(row)], |row| row.get(0))?)
+    }
+
+    /// Writes a record in the place of whatever is there.
+    pub(crate) fn write_record(&self, row: &RowKey, record: &[u8]) -> Result<()> {
+        let sql = "INSERT INTO cells VALUES (?1, ?2) ON CONFLICT (part) DO UPDATE SET bytes = excluded.bytes";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut number = 0;
+        for bytes in record.chunks_exact(RECORD_STEP) {
+            statement.execute(params![part(row, number), bytes])?;
+            number += 1;
+        }
+        let mut statement = self.connection.prepare_cached("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2")?;
+        statement.execute([part(row, number), last_part(row)])?;
+        Ok(())
+    }
+
+    /// Deletes a record; whether there was one.
+    pub(crate) fn delete_record(&self, row: &RowKey) -> Result<bool> {
+        let mut statement = self.connection.prepare_cached("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2")?;
+        Ok(statement.execute([first_part(row), last_part(row)])? > 0)
+    }
+
+    /// Some records after this part, in the order of their row keys.
+    pub(crate) fn page(&self, after: &[u8]) -> Result<Page> {
+        let sql = "SELECT part, bytes FROM cells WHERE part > ?1 ORDER BY part LIMIT ?2";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut cells = statement.query(params![after, PAGE])?;
+        let mut records: Vec<(RowKey, Joined)> = Vec::new();
+        let (mut read, mut end, mut end_of_whole) = (0, Vec::new(), Vec::new());
+        while let Some(cell) = cells.next()? {
+            let (part, bytes) = columns(cell)?;
+            let row = row_of(part);
+            if records.last().is_none_or(|(last, _)| *last != row) {
+                end_of_whole = end;
+                records.push((row, Joined::default()));
+            }
+            if let Some((_, record)) = records.last_mut() {
+                record.add(part, bytes);
+            }
+            end = part.to_vec();
+            read += 1;
+        }
+        let next = if read < PAGE {
+            None
+        } else if records.len() > 1 {
+            // The page may have cut the last record: the next one starts with it.
+            records.pop();
+            Some(end_of_whole)
+        } else {
+            Some(end)
+        };
+        Ok(Page { records: records.into_iter().map(|(row, record)| (row, record.finish())).collect(), next })
+    }
+
+    /// Moves the whole log into the database and empties it; `false` if readers hold it for longer than this.
+    pub(crate) fn truncate_log(&self, wait: Duration) -> Result<bool> {
+        self.patience.store(milliseconds(wait), Ordering::Relaxed);
+        let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        self.patience.store(milliseconds(BUSY_LIMIT), Ordering::Relaxed);
+        Ok(!busy?)
+    }
+}
+
+fn milliseconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// The parts of one record, in the order of their numbers.
+#[derive(Default)]
+struct Joined {
+    bytes: Vec<u8>,
+    parts: usize,
+    damaged: bool,
+}
+
+impl Joined {
+    fn add(&mut self, part: &[u8], bytes: &[u8]) {
+        let number = part.get(size_of::<RowKey>()..).unwrap_or_default();
+        let in_turn = matches!(number, [number] if usize::from(*number) == self.parts);
+        self.damaged |= !in_turn || bytes.len() != RECORD_STEP || self.parts == MAX_PARTS;
+        self.parts += 1;
+        if !self.damaged {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    fn finish(self) -> Found {
+        match self {
+            Self { damaged: true, .. } => Found::Damaged,
+            Self { parts: 0, .. } => Found::Nothing,
+            Self { bytes, .. } => Found::Record(bytes),
+        }
+    }
+}
+
+fn columns<'a>(cell: &'a Row<'_>) -> Result<(&'a [u8], &'a [u8])> {
+    // A value that is no blob is no cell of ours, as an empty one is none.
+    Ok((cell.get_ref(0)?.as_blob().unwrap_or_default(), cell.get_ref(1)?.as_blob().unwrap_or_default()))
+}
+
+fn row_of(part: &[u8]) -> RowKey {
+    let mut row = [0; _];
+    for (byte, value) in row.iter_mut().zip(part) {
+        *byte = *value;
+    }
+    row
+}
+
+fn part(row: &RowKey, number: u8) -> [u8; size_of::<RowKey>() + 1] {
+    let mut part = [number; _];
+    part[..row.len()].copy_from_slice(row);
+    part
+}
+
+fn first_part(row: &RowKey) -> [u8; size_of::<RowKey>() + 1] {
+    part(row, 0)
+}
+
+fn last_part(row: &RowKey) -> [u8; size_of::<RowKey>() + 1] {
+    part(row, u8::MAX)
+}

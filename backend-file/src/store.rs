@@ -1,0 +1,213 @@
+//! [`FileStore`]: the contract over one encrypted file.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use futures_channel::oneshot;
+use futures_util::stream::{self, StreamExt};
+use keystead_core::{
+    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
+    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo, async_trait,
+};
+use keystead_sealing::{RootSecret, RowKey};
+
+use crate::config::Location;
+use crate::database::Found;
+use crate::error::{Failure, SCHEME};
+use crate::reader::Shared;
+use crate::writer::{self, Opening, Put, Request, Write, Written};
+
+/// Keys in one encrypted file on a local disk.
+///
+/// Clones are handles of one store, and any number of processes may have it open. Reads run on the calling thread and
+/// take microseconds; writes go to a thread of the store's own and are on the disk when the call returns. When the last
+/// handle is dropped that thread finishes in the background; [`close`](Self::close) waits for it. `Debug` shows the
+/// path only.
+#[derive(Clone)]
+pub struct FileStore {
+    shared: Arc<Shared>,
+    writer: Sender<Request>,
+}
+
+impl FileStore {
+    /// Creates a store. A missing directory is created for its owner only, the file with mode 0600.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is a store; [`Config`](ErrorKind::Config) if the path, what
+    /// stands there or its directory will not do, or the passphrase is empty;
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) if the directory cannot be written;
+    /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if a provider gives no root secret. Each says how to mend it.
+    pub async fn create(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
+        Self::start(path.as_ref().to_owned(), root, Opening::Create).await
+    }
+
+    /// Opens a store that exists.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) if there is none, if the file is none of ours, is a symbolic link, is open to others
+    /// or stands in a directory that everybody may write;
+    /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is not the store's;
+    /// [`Corrupt`](ErrorKind::Corrupt) if the keyring or the database is damaged;
+    /// [`Unsupported`](ErrorKind::Unsupported) if a newer keystead wrote it;
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) if the file or its directory cannot be written.
+    pub async fn open(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
+        Self::start(path.as_ref().to_owned(), root, Opening::Open).await
+    }
+
+    /// Opens a store, or creates it if there is none. Of many processes that do so at once, one creates it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create) and [`open`](Self::open), but for there being a store or none.
+    pub async fn open_or_create(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
+        Self::start(path.as_ref().to_owned(), root, Opening::OpenOrCreate).await
+    }
+
+    async fn start(path: PathBuf, root: RootSecret, opening: Opening) -> Result<Self> {
+        let location = move || match opening {
+            Opening::Open => Location::find(&path)?.ok_or_else(|| {
+                let text = format!("there is no store at {}: create it, or give the path of one", path.display());
+                Failure::new(ErrorKind::Config, text)
+            }),
+            Opening::Create | Opening::OpenOrCreate => Location::find_or_create_directory(&path),
+        };
+        let opened = async { writer::start(location, root, opening)?.await.map_err(|_| Failure::writer_is_gone())? };
+        let (shared, writer) = opened.await.map_err(|failure| failure.during(Operation::Open))?;
+        Ok(Self { shared, writer })
+    }
+
+    /// Takes what is left of deleted and overwritten keys out of the store's files now, and says whether they are clean.
+    ///
+    /// Every delete and overwrite does so by itself; this is for those whose `Finality` was `Eventual` because a reader
+    /// held the file. `false`: one still does, and the store goes on trying.
+    ///
+    /// # Errors
+    /// [`Timeout`](ErrorKind::Timeout), [`Unavailable`](ErrorKind::Unavailable) or [`Other`](ErrorKind::Other) if the store
+    /// cannot be written or is closed.
+    pub async fn scrub(&self) -> Result<bool> {
+        self.ask(Request::Scrub).await.map_err(|failure| failure.during(Operation::Erase))
+    }
+
+    /// Waits for the writes that are under way and closes the store for all its handles; a second time does nothing.
+    ///
+    /// # Errors
+    /// [`Other`](ErrorKind::Other) if the writer thread has ended unexpectedly.
+    pub async fn close(&self) -> Result<()> {
+        match self.ask(Request::Close).await {
+            Err(_) if self.shared.is_closed() => Ok(()),
+            answer => answer.map_err(|failure| failure.during(Operation::Open)),
+        }
+    }
+
+    async fn write(&self, write: Write) -> Result<Written, Failure> {
+        self.ask(|reply| Request::Write(write, reply)).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Request) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        // A writer that has gone on purpose has left what it did not answer undone.
+        let gone = || if self.shared.is_closed() { Failure::closed() } else { Failure::writer_is_gone() };
+        self.writer.send(request(reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+#[async_trait]
+impl KeyStore for FileStore {
+    fn info(&self) -> StoreInfo {
+        StoreInfo::new(SCHEME, self.shared.location.path.to_string_lossy())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let strong = Consistency::Strong;
+        Capabilities::new(Durability::Host, strong, DeletionGrade::Immediate, Some(strong))
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        match self.shared.read(id) {
+            Ok(Some(key)) => Ok(key),
+            Ok(None) => Err(Error::new(ErrorKind::NotFound, Operation::Get, SCHEME)),
+            Err(failure) => Err(failure.during(Operation::Get)),
+        }
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        let operation = match mode {
+            PutMode::Overwrite => Operation::Put,
+            PutMode::Create => Operation::Create,
+            _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
+        };
+        let keyring = self.shared.keyring();
+        let (record, generation) = (keyring.seal(id, key), keyring.generation());
+        let put = Put { id: id.clone(), key: key.clone(), mode, record, generation };
+        match self.write(Write::Put(Box::new(put))).await {
+            Ok(Written { existed: true, .. }) if mode == PutMode::Create => {
+                Err(Error::new(ErrorKind::AlreadyExists, operation, SCHEME))
+            }
+            Ok(_) => Ok(()),
+            Err(failure) => Err(failure.during(operation)),
+        }
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        match self.write(Write::Delete(self.shared.keyring().row_key(id))).await {
+            Ok(written) if written.existed => Ok(Deletion::new(finality(written))),
+            Ok(_) => Err(Error::new(ErrorKind::NotFound, Operation::Delete, SCHEME)),
+            Err(failure) => Err(failure.during(Operation::Delete)),
+        }
+    }
+
+    /// Reads a page of records at a time and opens each one when it is asked for. Nothing is held between two items, so
+    /// a listing that is left open is in nobody's way. An id that stands throughout is listed once.
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        let start = Listing { after: Some(Vec::new()), page: VecDeque::new() };
+        stream::unfold(start, move |mut listing| async move {
+            let item = listing.next(&self.shared)?;
+            Some((item.map_err(|failure| failure.during(Operation::List)), listing))
+        })
+        .boxed()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.shared.check().map_err(|failure| failure.during(Operation::Check))
+    }
+
+    /// Unlike the default it knows whether an earlier delete of a key that is gone has left bytes in the file.
+    async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
+        let erased = self.write(Write::Delete(self.shared.keyring().row_key(id))).await;
+        let written = erased.map_err(|failure| failure.during(Operation::Erase))?;
+        let verified = matches!(self.shared.read(id), Ok(None));
+        Ok(Erasure::new(written.existed, finality(written), verified))
+    }
+}
+
+impl fmt::Debug for FileStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileStore").field("path", &self.shared.location.path).finish_non_exhaustive()
+    }
+}
+
+fn finality(written: Written) -> Finality {
+    if written.clean { Finality::Immediate } else { Finality::Eventual { within: None } }
+}
+
+/// Where a listing is: the rest of its page, and the part to go on after.
+struct Listing {
+    page: VecDeque<(RowKey, Found)>,
+    after: Option<Vec<u8>>,
+}
+
+impl Listing {
+    fn next(&mut self, shared: &Shared) -> Option<Result<KeyId, Failure>> {
+        while self.page.is_empty() {
+            match shared.page(&self.after.take()?) {
+                Ok(page) => (self.page, self.after) = (page.records.into(), page.next),
+                Err(failure) => return Some(Err(failure)),
+            }
+        }
+        let (row, found) = self.page.pop_front()?;
+        Some(shared.id_of(&row, found))
+    }
+}

@@ -1,0 +1,236 @@
+//! Records that are damaged, moved or cut: `Corrupt`, never a value, and nothing is deleted on the way.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::path::PathBuf;
+
+use futures_executor::block_on;
+use futures_util::StreamExt;
+use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey};
+use keystead_file::{FileStore, RootSecret};
+use rusqlite::{Connection, params};
+use tempfile::TempDir;
+
+/// A store with a short key, of one part, and a long one, of several; and a connection of somebody else.
+struct Place {
+    _directory: TempDir,
+    path: PathBuf,
+    store: FileStore,
+    tool: Connection,
+}
+
+fn id(text: &str) -> KeyId {
+    KeyId::new(text).unwrap()
+}
+
+fn key(len: usize) -> SecretKey {
+    SecretKey::generate(len).unwrap()
+}
+
+fn root() -> RootSecret {
+    RootSecret::from_bytes([7; 32])
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.db");
+        let store = block_on(FileStore::create(&path, root())).unwrap();
+        block_on(store.put_key(&id("short"), &key(32))).unwrap();
+        block_on(store.put_key(&id("long"), &key(700))).unwrap();
+        let tool = Connection::open(&path).unwrap();
+        Self { _directory: directory, path, store, tool }
+    }
+
+    fn kind_of(&self, name: &str) -> Option<ErrorKind> {
+        block_on(self.store.get_key(&id(name))).err().map(|e| e.kind())
+    }
+
+    /// All cells: part and bytes.
+    fn cells(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut statement = self.tool.prepare("SELECT part, bytes FROM cells ORDER BY part").unwrap();
+        let cells = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        cells.map(Result::unwrap).collect()
+    }
+
+    /// The cells of the short key (one part) or of the long one.
+    fn cells_of(&self, short: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let all = self.cells();
+        let parts = |row: &[u8]| all.iter().filter(|(part, _)| part.starts_with(row)).count();
+        all.iter().filter(|(part, _)| (parts(&part[..32]) == 1) == short).cloned().collect()
+    }
+
+    fn set(&self, part: &[u8], bytes: &[u8]) {
+        self.tool.execute("UPDATE cells SET bytes = ?2 WHERE part = ?1", params![part, bytes]).unwrap();
+    }
+
+    /// This is damage to the named key, seen by get, list, create and get_or_create; nothing is deleted by them.
+    fn is_seen_in(&self, name: &str) {
+        let before = self.cells();
+        assert_eq!(self.kind_of(name), Some(ErrorKind::Corrupt));
+        let listed: Vec<_> = block_on(self.store.list_keys().collect());
+        assert!(listed.iter().any(|item| item.as_ref().is_err_and(|e| e.kind() == ErrorKind::Corrupt)));
+        assert_eq!(block_on(self.store.create_key(&id(name), &key(32))).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(block_on(self.store.get_or_create_key(&id(name))).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(self.cells(), before);
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_record_is_seen() {
+    let place = Place::new();
+    for short in [true, false] {
+        let name = if short { "short" } else { "long" };
+        for (part, bytes) in place.cells_of(short) {
+            for at in 0..bytes.len() {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << (at % 8);
+                place.set(&part, &flipped);
+                assert_eq!(place.kind_of(name), Some(ErrorKind::Corrupt), "byte {at}");
+            }
+            place.set(&part, &bytes);
+        }
+        assert_eq!(place.kind_of(name), None);
+    }
+}
+
+#[test]
+fn every_other_length_of_a_part_is_seen() {
+    let place = Place::new();
+    let (part, bytes) = place.cells_of(true).remove(0);
+    for len in 0..bytes.len() {
+        place.set(&part, &bytes[..len]);
+        assert_eq!(place.kind_of("short"), Some(ErrorKind::Corrupt), "{len} bytes");
+    }
+    for more in 1..=64 {
+        place.set(&part, &[bytes.as_slice(), &vec![0; more]].concat());
+        assert_eq!(place.kind_of("short"), Some(ErrorKind::Corrupt), "{more} more");
+    }
+    place.is_seen_in("short");
+    place.set(&part, &bytes);
+    assert_eq!(place.kind_of("short"), None);
+}
+
+#[test]
+fn a_missing_part_is_seen_wherever_it_was() {
+    for number in 0..3_usize {
+        let place = Place::new();
+        let (part, _) = place.cells_of(false).remove(number);
+        place.tool.execute("DELETE FROM cells WHERE part = ?1", [part]).unwrap();
+        place.is_seen_in("long");
+    }
+}
+
+#[test]
+fn a_part_too_many_is_seen() {
+    let place = Place::new();
+    let (part, bytes) = place.cells_of(true).remove(0);
+    let second = [&part[..32], &[1]].concat();
+    place.tool.execute("INSERT INTO cells VALUES (?1, ?2)", params![second, bytes]).unwrap();
+    place.is_seen_in("short");
+}
+
+#[test]
+fn swapped_parts_and_records_are_seen() {
+    let place = Place::new();
+    let long = place.cells_of(false);
+    place.set(&long[0].0, &long[1].1);
+    place.set(&long[1].0, &long[0].1);
+    place.is_seen_in("long");
+
+    let place = Place::new();
+    block_on(place.store.put_key(&id("other"), &key(32))).unwrap();
+    let short = place.cells_of(true);
+    place.set(&short[0].0, &short[1].1);
+    place.set(&short[1].0, &short[0].1);
+    place.is_seen_in("short");
+    place.is_seen_in("other");
+}
+
+#[test]
+fn a_record_of_another_store_is_seen() {
+    let (place, other) = (Place::new(), Place::new());
+    let (part, _) = place.cells_of(true).remove(0);
+    let (_, foreign) = other.cells_of(true).remove(0);
+    place.set(&part, &foreign);
+    place.is_seen_in("short");
+}
+
+#[test]
+fn an_older_record_of_the_same_id_is_the_only_thing_that_passes() {
+    // Said in SECURITY.md: who can write the file can put an old record of the same id back.
+    let place = Place::new();
+    let (part, old) = place.cells_of(true).remove(0);
+    block_on(place.store.put_key(&id("short"), &key(32))).unwrap();
+    place.set(&part, &old);
+    assert_eq!(place.kind_of("short"), None);
+}
+
+#[test]
+fn a_changed_row_key_is_seen_by_the_listing() {
+    let place = Place::new();
+    let (part, _) = place.cells_of(true).remove(0);
+    let mut moved = part.clone();
+    moved[5] ^= 1;
+    place.tool.execute("UPDATE cells SET part = ?2 WHERE part = ?1", params![part, moved]).unwrap();
+    assert_eq!(place.kind_of("short"), Some(ErrorKind::NotFound));
+    let listed: Vec<_> = block_on(place.store.list_keys().collect());
+    assert_eq!(listed.iter().filter(|item| item.is_err()).count(), 1);
+    assert_eq!(listed.iter().flatten().collect::<Vec<_>>(), [&id("long")]);
+}
+
+#[test]
+fn cells_of_no_record_end_no_listing() {
+    let place = Place::new();
+    place
+        .tool
+        .execute_batch(
+            "INSERT INTO cells VALUES (x'', x''), (x'00', NULL), ('text', 'text'), (7, 7), (x'ff', zeroblob(256));
+             WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+             INSERT INTO cells SELECT zeroblob(40) || CAST(i AS BLOB), zeroblob(256) FROM n;",
+        )
+        .unwrap();
+    let listed: Vec<_> = block_on(place.store.list_keys().collect());
+    let mut ids: Vec<_> = listed.iter().flatten().map(KeyId::as_str).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["long", "short"]);
+    assert!(listed.iter().any(Result::is_err));
+}
+
+#[test]
+fn a_damaged_record_can_be_replaced_or_deleted_by_its_owner() {
+    for delete in [true, false] {
+        let place = Place::new();
+        for (part, _) in place.cells_of(false) {
+            place.set(&part, &[0; 256]);
+        }
+        place.is_seen_in("long");
+        if delete {
+            block_on(place.store.delete_key(&id("long"))).unwrap();
+            assert_eq!(place.kind_of("long"), Some(ErrorKind::NotFound));
+        } else {
+            block_on(place.store.put_key(&id("long"), &key(5))).unwrap();
+            assert_eq!(place.kind_of("long"), None);
+        }
+    }
+}
+
+#[test]
+fn a_key_on_a_destroyed_page_is_corrupt_and_not_absent() {
+    let Place { _directory, path, store, tool } = Place::new();
+    let ids: Vec<KeyId> = (0..200).map(|number| id(&format!("user-{number}"))).collect();
+    for id in &ids {
+        block_on(store.put_key(id, &key(32))).unwrap();
+    }
+    block_on(store.close()).unwrap();
+    drop(tool);
+    let mut file = std::fs::read(&path).unwrap();
+    for page in file.chunks_mut(4096).skip(6).step_by(2) {
+        page[..100].fill(0xee);
+    }
+    std::fs::write(&path, &file).unwrap();
+
+    let store = block_on(FileStore::open(&path, root())).unwrap();
+    let outcomes: Vec<_> = ids.iter().map(|id| block_on(store.get_key(id)).map_err(|e| e.kind())).collect();
+    assert!(outcomes.iter().all(|outcome| !matches!(outcome, Err(kind) if *kind != ErrorKind::Corrupt)));
+    assert!(outcomes.iter().any(Result::is_ok) && outcomes.iter().any(Result::is_err));
+}

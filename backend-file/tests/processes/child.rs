@@ -1,0 +1,138 @@
+//! Workers as their parent sees them, and what parents and workers share.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use futures_executor::block_on;
+use keystead_core::KeyId;
+use keystead_file::{FileStore, RootSecret};
+
+/// A worker process, killed when it is dropped.
+pub(crate) struct Worker {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    pub(crate) fn start(role: &str, arguments: &[&str]) -> Self {
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new(program);
+        command.args(["worker", role]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let (input, output) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
+        Self { process, input, output }
+    }
+
+    /// The next line; `None` at the end.
+    pub(crate) fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let len = self.output.read_line(&mut line).unwrap();
+        (len > 0).then(|| line.trim_end().to_owned())
+    }
+
+    pub(crate) fn expect(&mut self, line: &str) {
+        assert_eq!(self.line().as_deref(), Some(line));
+    }
+
+    pub(crate) fn say(&mut self, line: &str) {
+        writeln!(self.input, "{line}").unwrap();
+        self.input.flush().unwrap();
+    }
+
+    /// Reads along until a moment has passed, kills the process, and gives all whole lines that it said.
+    pub(crate) fn lines_until_killed(mut self, moment: Duration) -> Vec<String> {
+        let Self { process, output, .. } = &mut self;
+        thread::scope(|scope| {
+            let lines = scope.spawn(|| {
+                let mut text = String::new();
+                output.read_to_string(&mut text).unwrap();
+                text
+            });
+            thread::sleep(moment);
+            process.kill().unwrap();
+            let text = lines.join().unwrap();
+            // What follows the last line break was being written when the process died.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            whole.lines().map(str::to_owned).collect()
+        })
+    }
+
+    /// All lines up to the end of a process that must succeed.
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(line) = self.line() {
+            lines.push(line);
+        }
+        assert!(self.process.wait().unwrap().success(), "a worker failed: its message is above");
+        lines
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A worker's side: says a line and waits for any answer.
+pub(crate) fn meet(line: &str) {
+    println!("{line}");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).unwrap();
+}
+
+pub(crate) fn root() -> RootSecret {
+    RootSecret::from_bytes([7; 32])
+}
+
+pub(crate) fn open(path: impl AsRef<Path>) -> FileStore {
+    block_on(FileStore::open_or_create(path.as_ref(), root())).unwrap()
+}
+
+pub(crate) fn id(text: impl Into<String>) -> KeyId {
+    KeyId::new(text).unwrap()
+}
+
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn from_hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// A small random generator (xorshift64*), so that a history can be told by its seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % limit
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.below(256) as u8).collect()
+    }
+
+    /// A length of a key: mostly short, of every number of parts.
+    pub(crate) fn key_len(&mut self) -> usize {
+        match self.below(4) {
+            0 => 32,
+            1 => 1 + self.below(200),
+            2 => 1 + self.below(1000),
+            _ => 1 + self.below(3072),
+        }
+    }
+}
