@@ -18,7 +18,7 @@ use crate::harness::{Harness, Namespace};
 const POLL: Duration = Duration::from_millis(20);
 
 /// How long a call that must not be blocked may take on a store that is merely slow.
-const UNBLOCKED: Duration = Duration::from_secs(20);
+const UNBLOCKED: Duration = Duration::from_secs(10);
 
 /// How a case ends.
 pub(crate) type Outcome<T = ()> = Result<T, Stop>;

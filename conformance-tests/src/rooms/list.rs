@@ -99,6 +99,7 @@ async fn dropped_midway(cx: Context) -> Outcome {
 
 async fn open_stream_blocks_no_writer(cx: Context) -> Outcome {
     let ids = filled(&cx, cx.size(300, 25)).await?;
+    cx.lists(&cx.store, &ids).await?;
     let mut listing = cx.store.list_keys();
     let first = listing.next().await;
     ensure(first.is_some(), "list_keys", "a first id", "the end")?;
