@@ -1,0 +1,1 @@
+//! Nothing here: the programs stand beside this folder.

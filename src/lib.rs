@@ -1,0 +1,30 @@
+// The README's programs need both backends, so it is the crate's documentation when both are there.
+#![cfg_attr(all(feature = "memory", feature = "file"), doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(all(feature = "memory", feature = "file")),
+    doc = "One secret encryption key per user, in the store you trust. No backend is on by default: enable the features \
+           of those you use, `memory`, `file`."
+)]
+
+mod open;
+
+// The programs in CONTRIBUTING.md are tested as those in the README are.
+#[cfg(doctest)]
+#[doc = include_str!("../CONTRIBUTING.md")]
+struct Contributing;
+
+pub use keystead_core::*;
+
+pub use crate::open::open;
+
+/// Keys in the process's memory (feature `memory`).
+#[cfg(feature = "memory")]
+pub mod memory {
+    pub use keystead_memory::*;
+}
+
+/// Keys in one encrypted local file (feature `file`).
+#[cfg(feature = "file")]
+pub mod file {
+    pub use keystead_file::*;
+}

@@ -1,0 +1,80 @@
+//! [`open`]: a store from a URL.
+
+#[cfg(feature = "file")]
+mod file;
+mod url;
+
+use std::sync::Arc;
+
+use crate::{Effect, Error, ErrorKind, KeyStore, Operation, Result};
+#[cfg(any(feature = "memory", feature = "file"))]
+use url::StoreUrl;
+
+/// Each scheme, and the feature that compiles its backend in.
+const BACKENDS: &[(&str, bool)] = &[("memory", cfg!(feature = "memory")), ("file", cfg!(feature = "file"))];
+
+/// Opens the store that a URL names.
+///
+/// | URL | store |
+/// |---|---|
+/// | `memory:` | a new, empty store in memory |
+/// | `file:///PATH?...` | the file store at this absolute path; bytes that a URL may not hold are written as `%XX` |
+///
+/// A file store needs exactly one of these parameters, and takes `create=true` to be created if there is none:
+///
+/// | parameter | the root secret |
+/// |---|---|
+/// | `root_secret_file=FILE` | 32 raw bytes or 64 hexadecimal digits in a file |
+/// | `root_secret_env=NAME` | 64 hexadecimal digits in an environment variable |
+/// | `passphrase_file=FILE` | a passphrase in a file, without the line break at its end |
+/// | `passphrase_env=NAME` | a passphrase in an environment variable |
+///
+/// # Errors
+/// [`Config`](ErrorKind::Config) if the URL will not do: an unknown scheme (the error names those of this build, and the
+/// feature to enable), an unknown, repeated or missing parameter, user info, a host or a fragment, a secret in the URL
+/// itself, or a secret that cannot be read. No error quotes the URL. Beyond that, the errors of the store's own
+/// opening.
+pub async fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
+    let scheme = url::scheme(url).map_err(|text| refusal("keystead", text))?;
+    match scheme {
+        #[cfg(feature = "memory")]
+        "memory" => {
+            let url = StoreUrl::parse(url).map_err(|text| refusal("memory", text))?;
+            if !url.path.is_empty() || !url.parameters.is_empty() {
+                return Err(refusal("memory", "a memory store has neither path nor parameters: write memory:"));
+            }
+            Ok(Arc::new(keystead_memory::MemoryStore::new()))
+        }
+        #[cfg(feature = "file")]
+        "file" => {
+            let url = StoreUrl::parse(url).map_err(|text| refusal("file", text))?;
+            let (path, root, create) = file::settings(url).map_err(|e| refusal("file", e))?;
+            Ok(Arc::new(match create {
+                true => keystead_file::FileStore::open_or_create(path, root).await?,
+                false => keystead_file::FileStore::open(path, root).await?,
+            }))
+        }
+        other => Err(refusal("keystead", unknown_scheme(other))),
+    }
+}
+
+fn refusal(store: &'static str, cause: impl Into<crate::BoxError>) -> Error {
+    Error::new(ErrorKind::Config, Operation::Open, store).with_effect(Effect::NotApplied).with_source(cause)
+}
+
+/// Names a scheme only if it is one of ours: what is not may be anything.
+fn unknown_scheme(scheme: &str) -> String {
+    let names = |compiled: bool| {
+        let names: Vec<&str> = BACKENDS.iter().filter(|(_, on)| *on == compiled).map(|(name, _)| *name).collect();
+        names.join(", ")
+    };
+    let here = match names(true).as_str() {
+        "" => "this build of keystead has no backend".to_owned(),
+        compiled => format!("this build of keystead opens {compiled}"),
+    };
+    match BACKENDS.iter().find(|(name, _)| *name == scheme) {
+        Some((name, _)) => format!("{here}: for {name} URLs enable the feature `{name}` of keystead"),
+        None if names(false).is_empty() => format!("unknown scheme, {here}: use one of these"),
+        None => format!("unknown scheme, {here}: enable a feature of keystead for more ({})", names(false)),
+    }
+}

@@ -1,0 +1,88 @@
+//! What a `file:` URL says: the path, the root secret, and whether to create the store.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
+use keystead_file::RootSecret;
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use super::url::StoreUrl;
+use crate::BoxError;
+
+/// No file with a root secret or a passphrase is longer, in bytes.
+const MAX_SECRET_LEN: usize = 4096;
+
+const SOURCES: &str = "root_secret_file, root_secret_env, passphrase_file or passphrase_env";
+
+pub(super) fn settings(url: StoreUrl<'_>) -> Result<(PathBuf, RootSecret, bool), BoxError> {
+    let path = PathBuf::from(decoded(url.path)?);
+    if !path.is_absolute() {
+        return Err("a file URL needs an absolute path: write file:///PATH".into());
+    }
+    let (mut source, mut create) = (None, false);
+    for (name, value) in url.parameters {
+        match name {
+            "root_secret_file" | "root_secret_env" | "passphrase_file" | "passphrase_env" => {
+                if source.replace((name, value)).is_some() {
+                    return Err(format!("the root secret is given twice: give one of {SOURCES}").into());
+                }
+            }
+            "create" => {
+                create = match value {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err("the parameter create is neither true nor false: give one of these".into()),
+                }
+            }
+            "root_secret" | "passphrase" | "password" | "secret" | "key" => {
+                let text = "a secret must not stand in a URL, which is logged and listed";
+                return Err(format!("{text}: give {SOURCES}").into());
+            }
+            _ => return Err(format!("unknown parameter: a file URL takes create and one of {SOURCES}").into()),
+        }
+    }
+    let (name, value) = source.ok_or_else(|| format!("no root secret is given: give one of {SOURCES}"))?;
+    let contents = contents(name, decoded(value)?)?;
+    let root = if name.starts_with("passphrase") { passphrase(contents)? } else { RootSecret::parse(&contents)? };
+    Ok((path, root, create))
+}
+
+/// A part of a URL as the system takes it.
+fn decoded(text: &str) -> Result<OsString, BoxError> {
+    let bytes: Vec<u8> = percent_decode_str(text).collect();
+    if bytes.contains(&0) {
+        return Err("a path or name holds a zero byte: remove %00".into());
+    }
+    #[cfg(unix)]
+    return Ok(std::os::unix::ffi::OsStringExt::from_vec(bytes));
+    #[cfg(not(unix))]
+    return Ok(String::from_utf8(bytes).map_err(|_| "a path or name is not UTF-8: mend the %XX in it")?.into());
+}
+
+fn contents(parameter: &str, name: OsString) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+    if parameter.ends_with("_env") {
+        let value = std::env::var_os(name);
+        let value = value.ok_or_else(|| format!("the variable that {parameter} names is not set: set it"))?;
+        return Ok(Zeroizing::new(value.into_encoded_bytes()));
+    }
+    let unreadable = |e: std::io::Error| format!("the file that {parameter} names cannot be read ({e}): give another");
+    // With room to spare, so that the buffer never grows and leaves a copy behind.
+    let mut contents = Zeroizing::new(Vec::with_capacity(2 * MAX_SECRET_LEN));
+    let mut file = File::open(PathBuf::from(name)).map_err(unreadable)?.take(MAX_SECRET_LEN as u64 + 1);
+    file.read_to_end(&mut contents).map_err(unreadable)?;
+    if contents.len() > MAX_SECRET_LEN {
+        let text = format!("the file that {parameter} names has more than {MAX_SECRET_LEN} bytes");
+        return Err(format!("{text}: give one with nothing but the secret in it").into());
+    }
+    Ok(contents)
+}
+
+/// The text without the line break at its end.
+fn passphrase(contents: Zeroizing<Vec<u8>>) -> Result<RootSecret, BoxError> {
+    let text = std::str::from_utf8(&contents).map_err(|_| "the passphrase is not UTF-8: give one that is")?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    Ok(RootSecret::passphrase(text.strip_suffix('\r').unwrap_or(text)))
+}

@@ -1,0 +1,148 @@
+//! Stores from URLs.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use futures_executor::block_on;
+use keystead::{Error, ErrorKind, KeyStore, Operation, Result};
+
+fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
+    block_on(keystead::open(url))
+}
+
+/// The refusal of a URL, as a person reads it.
+fn refusal(url: &str) -> String {
+    let error: Error = open(url).expect_err("it must be refused");
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, Operation::Open), "{error:?}");
+    let text = format!("{error}: {}", error.source().unwrap());
+    assert!(!format!("{text} {error:?}").contains("hunter2"), "{text}");
+    text
+}
+
+#[test]
+fn an_unknown_scheme_is_told_with_the_features_there_are() {
+    for url in ["redis://hunter2", "hunter2", "", "://", "FILE:///x", "ssm:///app/%s"] {
+        let text = refusal(url);
+        assert!(text.contains("scheme"), "{text}");
+    }
+}
+
+#[cfg(not(any(feature = "memory", feature = "file")))]
+#[test]
+fn without_a_backend_the_error_names_the_features() {
+    for (url, feature) in [("memory:", "enable the feature `memory`"), ("file:///keys.db", "enable the feature `file`")]
+    {
+        let text = refusal(url);
+        assert!(text.contains("has no backend") && text.contains(feature), "{text}");
+    }
+    assert!(refusal("redis:").contains("memory, file"));
+}
+
+#[cfg(feature = "memory")]
+mod memory {
+    use keystead::{KeyId, KeyStoreExt};
+
+    use super::*;
+
+    #[test]
+    fn each_opening_is_a_store_of_its_own() {
+        let id = KeyId::new("alice").unwrap();
+        let store = open("memory:").unwrap();
+        block_on(store.get_or_create_key(&id)).unwrap();
+        assert!(block_on(open("memory:").unwrap().find_key(&id)).unwrap().is_none());
+    }
+
+    #[test]
+    fn it_takes_nothing_else() {
+        for url in ["memory:x", "memory:///x", "memory:?password=hunter2", "memory://hunter2"] {
+            refusal(url);
+        }
+    }
+}
+
+#[cfg(feature = "file")]
+mod file {
+    use std::fs;
+
+    use keystead::{KeyId, KeyStoreExt};
+
+    use super::*;
+
+    #[test]
+    fn a_store_is_created_if_asked_for_and_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a b.db");
+        let (secret, phrase) = (directory.path().join("root"), directory.path().join("phrase"));
+        fs::write(&secret, format!("{}\n", "5a".repeat(32))).unwrap();
+        fs::write(&phrase, "correct horse\n").unwrap();
+        let (path, secret) = (path.display().to_string().replace(' ', "%20"), secret.display());
+        let url = format!("file://{path}?root_secret_file={secret}");
+        let id = KeyId::new("alice").unwrap();
+
+        assert!(refusal(&url).contains("there is no store"));
+        let store = open(&format!("{url}&create=true")).unwrap();
+        let key = block_on(store.get_or_create_key(&id)).unwrap();
+        assert_eq!(block_on(open(&url).unwrap().get_key(&id)).unwrap(), key);
+        assert_eq!(
+            open(&format!("file://{path}?passphrase_file={}", phrase.display())).unwrap_err().kind(),
+            ErrorKind::KeyUnavailable
+        );
+    }
+
+    #[test]
+    fn a_passphrase_file_may_end_with_a_line_break() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, phrase) = (directory.path().join("keys.db"), directory.path().join("phrase"));
+        let url = format!("file://{}?create=true&passphrase_file={}", path.display(), phrase.display());
+        for text in ["correct horse", "correct horse\n", "correct horse\r\n"] {
+            fs::write(&phrase, text).unwrap();
+            block_on(open(&url).unwrap().check()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_file_url_must_not_say_is_refused() {
+        let source = "root_secret_file=/nowhere";
+        for (url, reason) in [
+            (format!("file:keys.db?{source}"), "absolute path"),
+            (format!("file://host/keys.db?{source}"), "has a host"),
+            (format!("file://user:hunter2@host/keys.db?{source}"), "user info"),
+            (format!("file:///keys.db?{source}#hunter2"), "fragment"),
+            ("file:///keys.db".to_owned(), "no root secret is given"),
+            ("file:///keys.db?create=true".to_owned(), "no root secret is given"),
+            (format!("file:///keys.db?{source}&passphrase_env=X"), "given twice"),
+            (format!("file:///keys.db?{source}&{source}"), "given twice"),
+            (format!("file:///keys.db?{source}&create=yes"), "neither true nor false"),
+            (format!("file:///keys.db?{source}&hunter2=1"), "unknown parameter"),
+            ("file:///keys.db?hunter2".to_owned(), "has no value"),
+            ("file:///keys.db?passphrase=hunter2".to_owned(), "must not stand in a URL"),
+            ("file:///keys.db?root_secret=hunter2".to_owned(), "must not stand in a URL"),
+            (format!("file:///keys%00.db?{source}"), "zero byte"),
+            (format!("file:///keys.db?{source}"), "cannot be read"),
+            ("file:///keys.db?root_secret_env=KEYSTEAD_NOT_SET".to_owned(), "is not set"),
+        ] {
+            let text = refusal(&url);
+            assert!(text.contains(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_root_secret_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let secret = directory.path().join("root");
+        let url = format!(
+            "file://{}?create=true&root_secret_file={}",
+            directory.path().join("keys.db").display(),
+            secret.display()
+        );
+        for (contents, reason) in
+            [("hunter2".to_owned(), "neither 32 raw bytes"), ("x".repeat(5000), "more than 4096 bytes")]
+        {
+            fs::write(&secret, contents).unwrap();
+            let text = refusal(&url);
+            assert!(text.contains(reason), "{text}");
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}
