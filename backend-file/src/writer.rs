@@ -70,17 +70,6 @@ pub(crate) struct Written {
     pub(crate) clean: bool,
 }
 
-impl Request {
-    /// Whether nobody waits for the answer any more.
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Write(_, reply) => reply.is_canceled(),
-            Self::Scrub(reply) => reply.is_canceled(),
-            Self::Close(_) => false,
-        }
-    }
-}
-
 /// What a handle of an open store needs.
 pub(crate) type Opened = (Arc<Shared>, Sender<Request>);
 
@@ -188,8 +177,7 @@ impl Writer {
         } else {
             requests.recv().ok()?
         };
-        let rest = requests.try_iter().take(MAX_BATCH - 1);
-        Some(std::iter::once(first).chain(rest).filter(|request| !request.is_abandoned()).collect())
+        Some(std::iter::once(first).chain(requests.try_iter().take(MAX_BATCH - 1)).collect())
     }
 
     /// Commits a batch, scrubs, and answers.
@@ -202,8 +190,8 @@ impl Writer {
                 Request::Close(reply) => self.closers.push(reply),
             }
         }
-        let changes: Vec<&Write> = writes.iter().map(|(write, _)| write).collect();
-        let outcome = self.write_and_scrub(&changes, !scrubs.is_empty());
+        let outcome = self.write_and_scrub(&mut writes, !scrubs.is_empty());
+        // Whoever has stopped waiting needs no answer.
         let replies = writes.into_iter().map(|(_, reply)| reply);
         match outcome {
             Ok((existed, clean)) => {
@@ -220,9 +208,16 @@ impl Writer {
     }
 
     /// One transaction and what comes after it, under the lock of all processes' writers.
-    fn write_and_scrub(&mut self, writes: &[&Write], scrub_asked: bool) -> Result<(Vec<bool>, bool)> {
+    fn write_and_scrub(
+        &mut self,
+        writes: &mut Vec<(Write, oneshot::Sender<Result<Written>>)>,
+        scrub_asked: bool,
+    ) -> Result<(Vec<bool>, bool)> {
         let _locked = self.lock.lock()?;
-        let existed = if writes.is_empty() { Vec::new() } else { self.transact(writes)? };
+        // Waiting for the lock may have taken longer than a caller would.
+        writes.retain(|(_, reply)| !reply.is_canceled());
+        let writes: Vec<&Write> = writes.iter().map(|(write, _)| write).collect();
+        let existed = if writes.is_empty() { Vec::new() } else { self.transact(&writes)? };
         // A delete that finds nothing scrubs as well: the process that deleted the record may have died before its scrub.
         let died = writes.iter().zip(&existed).any(|(write, existed)| match write {
             Write::Put(put) => *existed && put.mode == PutMode::Overwrite,
@@ -276,9 +271,6 @@ impl Writer {
     }
 
     fn retry_scrub(&mut self) {
-        if !self.scrub_pending {
-            return;
-        }
         if let Ok(_locked) = self.lock.lock() {
             self.scrub_pending = !is_scrubbed(&self.database, &self.shared.location, PENDING_SCRUB_WAIT);
         }
