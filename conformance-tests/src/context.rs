@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Debug};
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -140,6 +140,15 @@ impl Context {
         .await
     }
 
+    /// This look succeeds within the bound.
+    pub(crate) async fn settles<F, A>(&self, look: F) -> Outcome
+    where
+        F: FnMut() -> A,
+        A: Future<Output = Outcome>,
+    {
+        self.within(self.bound(), look).await
+    }
+
     /// This call was refused with this kind, and the error says what was being done and where.
     pub(crate) fn refused<T: Debug>(
         &self,
@@ -192,6 +201,34 @@ impl Context {
             Err(_) => fail(what, format!("an answer within {limit:?}"), "none"),
         }
     }
+}
+
+/// Runs each call on a thread of its own, all from the same moment on, and gives their outcomes in order.
+pub(crate) async fn in_parallel<F>(calls: impl IntoIterator<Item = F>) -> Outcome<Vec<F::Output>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let calls: Vec<F> = calls.into_iter().collect();
+    let start = Arc::new(Barrier::new(calls.len()));
+    let run = |call: F| {
+        let (start, runtime, (done, outcome)) = (start.clone(), Handle::current(), tokio::sync::oneshot::channel());
+        std::thread::spawn(move || {
+            start.wait();
+            // If the case was given up nobody waits for this.
+            drop(done.send(runtime.block_on(call)));
+        });
+        outcome
+    };
+    let racers: Vec<_> = calls.into_iter().map(run).collect();
+    let mut outcomes = Vec::with_capacity(racers.len());
+    for racer in racers {
+        match racer.await {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(_) => return fail("calls at the same time", "an answer to each", "a panic in the store"),
+        }
+    }
+    Ok(outcomes)
 }
 
 fn supplied<T>(what: &str, answer: Result<T, BoxError>) -> Outcome<T> {

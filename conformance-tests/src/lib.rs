@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 mod canary;
+mod capture;
 mod case;
 mod context;
 mod harness;
+mod linearize;
 mod main_fn;
 mod report;
 mod rooms;

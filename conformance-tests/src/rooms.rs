@@ -1,6 +1,7 @@
 //! The cases, a room a topic.
 
 mod batch;
+mod cancel;
 mod create;
 mod delete;
 mod erase;
@@ -11,6 +12,7 @@ mod ids;
 mod leak;
 mod list;
 mod put;
+mod race;
 
 use crate::case::Case;
 
@@ -26,6 +28,8 @@ pub(crate) fn all() -> Vec<Vec<Case>> {
         list::room(),
         handles::room(),
         ids::room(),
+        race::room(),
+        cancel::room(),
         leak::room(),
     ]
 }

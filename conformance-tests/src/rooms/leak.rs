@@ -3,11 +3,13 @@
 use std::error::Error as StdError;
 use std::slice;
 
-use keystead_core::{Error, KeyStoreExt, PutMode};
+use futures_util::StreamExt;
+use keystead_core::{Error, KeyId, KeyStore, KeyStoreExt, PutMode, SecretKey};
 
 use crate::canary::Canary;
+use crate::capture::Capture;
 use crate::case::room;
-use crate::context::{Context, Outcome, fail, list, ok};
+use crate::context::{Context, Outcome, Store, fail, list, ok};
 
 room! {
     "leak.debug_store":
@@ -19,6 +21,12 @@ room! {
     "leak.error_chain":
         "no rendering of an error or of its causes shows a key or an id"
         => error_chain;
+    "leak.tracing":
+        "nothing that is traced, at any level and on any thread, shows a key or an id"
+        => tracing;
+    "leak.panic":
+        "no panic on the way of any call shows a key or an id"
+        => panic;
 }
 
 async fn debug_store(cx: Context) -> Outcome {
@@ -86,4 +94,43 @@ fn chain_is_clean(canary: &Canary, error: &Error) -> Outcome {
         cause = e.source();
     }
     Ok(())
+}
+
+async fn tracing(cx: Context) -> Outcome {
+    let capture = Capture::of_traces()?;
+    for canary in [Canary::new(), Canary::of_text()] {
+        every_call(cx.store.clone(), canary.id.clone(), canary.key.clone()).await;
+        every_call(cx.reopen().await?, canary.id.clone(), canary.key.clone()).await;
+        canary.not_in("what was traced", &capture.text())?;
+    }
+    Ok(())
+}
+
+async fn panic(cx: Context) -> Outcome {
+    let capture = Capture::of_panics();
+    for canary in [Canary::new(), Canary::of_text()] {
+        for store in [cx.store.clone(), cx.reopen().await?] {
+            // A task of its own: what it says when it panics is looked at, that it panics is for other cases.
+            drop(tokio::spawn(every_call(store, canary.id.clone(), canary.key.clone())).await);
+        }
+        canary.not_in("what was said by a panic", &capture.text())?;
+    }
+    Ok(())
+}
+
+/// Makes every call, those that are refused as well; what they answer is for other cases.
+async fn every_call(store: Store, id: KeyId, key: SecretKey) {
+    let ids = slice::from_ref(&id);
+    drop(store.get_key(&id).await);
+    drop(store.delete_key(&id).await);
+    drop(store.put_key(&id, &key).await);
+    drop(store.create_key(&id, &key).await);
+    drop(store.get_key(&id).await);
+    drop(store.get_keys(ids).await);
+    drop(store.get_or_create(&id, &key).await);
+    drop(store.list_keys().collect::<Vec<_>>().await);
+    drop(store.check().await);
+    drop(store.delete_keys(ids).await);
+    drop(store.create_key(&id, &key).await);
+    drop(store.erase_key(&id).await);
 }

@@ -2,9 +2,11 @@
 //! awkward ones, which must pass.
 
 mod awkward;
+mod cancels;
 mod deletes;
 mod lists;
 mod over_memory;
+mod races;
 mod values;
 
 use over_memory::{caught, suite_over};
@@ -66,9 +68,22 @@ caught! {
     ids_as_paths: values::IdsAsPaths => "id.distinct_never_meet";
     ids_cut_at_127_bytes: values::IdsCutAt127Bytes => "id.distinct_never_meet";
     selectors_split_off: values::SelectorsSplitOff => "id.roundtrip_and_list";
+    create_looks_then_writes: races::CreateLooksThenWrites => "race.create_one_winner";
+    get_or_create_looks_then_writes: races::GetOrCreateLooksThenWrites => "race.get_or_create_one_key";
+    put_writes_in_two_halves: races::PutWritesInTwoHalves => "race.no_torn_value";
+    delete_looks_then_deletes: races::DeleteLooksThenDeletes => "race.delete_at_least_one_ok";
+    reads_lag_a_little: races::ReadsLagALittle => "race.linearizable";
+    writes_that_meet_are_lost: races::WritesThatMeetAreLost => "race.linearizable";
+    put_clears_first: cancels::PutClearsFirst => "cancel.put";
+    lock_is_not_given_back: cancels::LockIsNotGivenBack => "cancel.put";
+    delete_leaves_a_mark: cancels::DeleteLeavesAMark => "cancel.delete";
+    get_or_create_reserves_first: cancels::GetOrCreateReservesFirst => "cancel.get_or_create";
     key_in_debug: lists::KeyInDebug => "leak.debug_store";
     id_in_the_cause: lists::IdInTheCause => "leak.error_chain";
     key_in_the_cause: lists::KeyInTheCause => "leak.error_chain";
+    key_in_a_trace: cancels::KeyInATrace => "leak.tracing";
+    id_in_a_trace_of_another_thread: cancels::IdInATraceOfAnotherThread => "leak.tracing";
+    key_in_a_panic: cancels::KeyInAPanic => "leak.panic";
 }
 
 macro_rules! passes {

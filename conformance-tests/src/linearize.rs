@@ -1,0 +1,242 @@
+//! Is a recorded history of one id linearizable? A search after Wing and Gong, with memo after Lowe.
+//!
+//! A history is linearizable if each call can be given one moment between its beginning and its end, so that the calls,
+//! in the order of these moments, are what a plain `Option<Value>` would have answered. A call whose outcome is not known
+//! may have happened at any moment after its beginning, or never.
+
+use std::collections::HashSet;
+
+/// A number that stands for a key.
+pub(crate) type Value = u32;
+
+/// A call and what it answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Get(Option<Value>),
+    Put(Value),
+    /// The value, and whether it was created; if not, there was one.
+    Create(Value, bool),
+    /// Whether there was a key.
+    Delete(bool),
+}
+
+/// A call with its moments, taken from one clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) call: Call,
+    pub(crate) begin: u64,
+    /// `None`: the outcome is not known, and `call` is what it would have been.
+    pub(crate) end: Option<u64>,
+}
+
+/// What the search found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Linearizable,
+    NotLinearizable,
+    /// The search was cut off after so many steps that it would have taken too long.
+    Undecided,
+}
+
+/// So many states are looked at: a second or two at the most.
+const MAX_STATES: usize = 300_000;
+
+/// Looks for an order of the calls on one id, which had no key in the beginning.
+pub(crate) fn check(history: &[Event]) -> Verdict {
+    let mut events = history.to_vec();
+    events.sort_by_key(|event| event.begin);
+    let mut search = Search { events: &events, seen: HashSet::new(), cut_off: false };
+    let todo = Todo::all(events.len());
+    match (search.finds(&todo, None), search.cut_off) {
+        (true, _) => Verdict::Linearizable,
+        (false, true) => Verdict::Undecided,
+        (false, false) => Verdict::NotLinearizable,
+    }
+}
+
+struct Search<'a> {
+    // By their beginnings.
+    events: &'a [Event],
+    // What has been tried in vain: the calls that are left, and the state they meet.
+    seen: HashSet<(Todo, Option<Value>)>,
+    cut_off: bool,
+}
+
+impl Search<'_> {
+    /// Whether the calls that are left have an order from this state on. Not recursive: histories may be long.
+    fn finds(&mut self, todo: &Todo, state: Option<Value>) -> bool {
+        let mut open = vec![(todo.clone(), state)];
+        while let Some((todo, state)) = open.pop() {
+            if !todo.iter().any(|number| self.events[number].end.is_some()) {
+                return true;
+            }
+            if self.seen.len() == MAX_STATES {
+                self.cut_off = true;
+                return false;
+            }
+            if !self.seen.insert((todo.clone(), state)) {
+                continue;
+            }
+            // A call can come next only if none that is left has ended before it began.
+            let first_end = todo.iter().filter_map(|number| self.events[number].end).min().unwrap_or(u64::MAX);
+            for number in todo.iter() {
+                let event = &self.events[number];
+                if event.begin > first_end {
+                    break;
+                }
+                if let Some(next) = apply(event, state) {
+                    open.push((todo.without(number), next));
+                }
+            }
+        }
+        false
+    }
+}
+
+/// The state after the call, if it would have answered that in this state.
+fn apply(event: &Event, state: Option<Value>) -> Option<Option<Value>> {
+    let unknown = event.end.is_none();
+    match event.call {
+        Call::Get(value) => (unknown || value == state).then_some(state),
+        Call::Put(value) => Some(Some(value)),
+        Call::Create(value, _) if unknown => Some(state.or(Some(value))),
+        Call::Create(value, true) => state.is_none().then_some(Some(value)),
+        Call::Create(_, false) => state.is_some().then_some(state),
+        Call::Delete(_) if unknown => Some(None),
+        Call::Delete(existed) => (existed == state.is_some()).then_some(None),
+    }
+}
+
+/// A set of numbers of events.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Todo(Vec<u64>);
+
+impl Todo {
+    fn all(count: usize) -> Self {
+        let mut words = vec![0; count.div_ceil(64)];
+        (0..count).for_each(|number| words[number / 64] |= 1 << (number % 64));
+        Self(words)
+    }
+
+    fn without(&self, number: usize) -> Self {
+        let mut words = self.0.clone();
+        words[number / 64] &= !(1 << (number % 64));
+        Self(words)
+    }
+
+    /// In ascending order.
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.0.iter().enumerate().flat_map(|(at, word)| {
+            let mut rest = *word;
+            std::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
+                rest &= rest - 1;
+                Some(at * 64 + bit)
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(call: Call, begin: u64, end: u64) -> Event {
+        Event { call, begin, end: Some(end) }
+    }
+
+    fn pending(call: Call, begin: u64) -> Event {
+        Event { call, begin, end: None }
+    }
+
+    #[test]
+    fn calls_one_after_the_other_are_what_a_plain_option_answers() {
+        let history = [
+            event(Call::Get(None), 0, 1),
+            event(Call::Create(1, true), 2, 3),
+            event(Call::Create(2, false), 4, 5),
+            event(Call::Get(Some(1)), 6, 7),
+            event(Call::Put(3), 8, 9),
+            event(Call::Delete(true), 10, 11),
+            event(Call::Delete(false), 12, 13),
+        ];
+        assert_eq!(check(&history), Verdict::Linearizable);
+        assert_eq!(check(&[]), Verdict::Linearizable);
+    }
+
+    #[test]
+    fn overlapping_calls_may_have_either_order() {
+        for read in [None, Some(1)] {
+            let history = [event(Call::Put(1), 0, 10), event(Call::Get(read), 1, 9)];
+            assert_eq!(check(&history), Verdict::Linearizable);
+        }
+    }
+
+    #[test]
+    fn a_stale_read_is_seen() {
+        let history = [event(Call::Put(1), 0, 1), event(Call::Put(2), 2, 3), event(Call::Get(Some(1)), 4, 5)];
+        assert_eq!(check(&history), Verdict::NotLinearizable);
+        // Two readers that disagree about which came first.
+        let history = [
+            event(Call::Put(1), 0, 10),
+            event(Call::Put(2), 0, 10),
+            event(Call::Get(Some(1)), 11, 12),
+            event(Call::Get(Some(2)), 13, 14),
+        ];
+        assert_eq!(check(&history), Verdict::NotLinearizable);
+    }
+
+    #[test]
+    fn a_lost_update_is_seen() {
+        let history = [event(Call::Put(1), 0, 1), event(Call::Get(None), 2, 3)];
+        assert_eq!(check(&history), Verdict::NotLinearizable);
+    }
+
+    #[test]
+    fn a_split_create_is_seen() {
+        let history = [event(Call::Create(1, true), 0, 10), event(Call::Create(2, true), 0, 10)];
+        assert_eq!(check(&history), Verdict::NotLinearizable);
+        let history = [event(Call::Create(1, true), 0, 10), event(Call::Create(2, false), 0, 10)];
+        assert_eq!(check(&history), Verdict::Linearizable);
+        // Nobody created, yet both were told that there is one.
+        let history = [event(Call::Create(1, false), 0, 10), event(Call::Create(2, false), 0, 10)];
+        assert_eq!(check(&history), Verdict::NotLinearizable);
+    }
+
+    #[test]
+    fn a_key_that_comes_back_after_its_delete_is_seen() {
+        let history = [event(Call::Put(1), 0, 1), event(Call::Delete(true), 2, 3), event(Call::Get(Some(1)), 4, 5)];
+        assert_eq!(check(&history), Verdict::NotLinearizable);
+    }
+
+    #[test]
+    fn a_call_of_unknown_outcome_may_have_happened_late_or_never() {
+        let put = pending(Call::Put(1), 0);
+        for reads in [[None, None], [None, Some(1)], [Some(1), Some(1)]] {
+            let history = [put, event(Call::Get(reads[0]), 5, 6), event(Call::Get(reads[1]), 7, 8)];
+            assert_eq!(check(&history), Verdict::Linearizable, "{reads:?}");
+        }
+        let history = [put, event(Call::Get(Some(1)), 5, 6), event(Call::Get(None), 7, 8)];
+        assert_eq!(check(&history), Verdict::NotLinearizable);
+        let delete = pending(Call::Delete(true), 2);
+        let history =
+            [event(Call::Put(1), 0, 1), delete, event(Call::Get(Some(1)), 3, 4), event(Call::Get(None), 5, 6)];
+        assert_eq!(check(&history), Verdict::Linearizable);
+    }
+
+    #[test]
+    fn a_value_that_nobody_wrote_is_seen() {
+        assert_eq!(check(&[event(Call::Put(1), 0, 9), event(Call::Get(Some(7)), 1, 8)]), Verdict::NotLinearizable);
+    }
+
+    #[test]
+    fn a_history_with_much_overlap_is_decided_quickly() {
+        // Eight clients that overlap all the time, and a read in the end that nothing explains.
+        let mut history: Vec<Event> =
+            (0..96).map(|n| event(Call::Put(n), u64::from(n / 8) * 10, u64::from(n / 8) * 10 + 15)).collect();
+        history.push(event(Call::Get(Some(95)), 200, 201));
+        assert_eq!(check(&history), Verdict::Linearizable);
+        history.push(event(Call::Get(Some(3)), 202, 203));
+        assert_ne!(check(&history), Verdict::Linearizable);
+    }
+}

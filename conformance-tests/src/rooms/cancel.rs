@@ -1,0 +1,124 @@
+//! Futures that are dropped before they end.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use keystead_core::{KeyId, KeyStore, KeyStoreExt, SecretKey};
+
+use crate::case::room;
+use crate::context::{Context, Outcome, ensure, ok};
+use crate::sample;
+
+room! {
+    "cancel.put":
+        "a put that is dropped after any number of polls leaves the old key or the new one, and keeps nobody waiting"
+        => put;
+    "cancel.delete":
+        "a delete that is dropped after any number of polls leaves the key or none, and keeps nobody waiting"
+        => delete;
+    "cancel.get_or_create":
+        "a get_or_create that is dropped after any number of polls leaves none or the candidate, and keeps nobody waiting"
+        => get_or_create;
+}
+
+/// One dropped call: its id, and the keys that may stand there afterwards; `or_none` if there may be none.
+struct Dropped {
+    id: KeyId,
+    keys: Vec<SecretKey>,
+    or_none: bool,
+}
+
+async fn put(cx: Context) -> Outcome {
+    let mut dropped = Vec::new();
+    for polls in 0..cx.size(40, 8) {
+        let (id, old, new) = (sample::id(format!("user-{polls}")), sample::random_key(300), sample::random_key(600));
+        ok("put_key", cx.store.put_key(&id, &old).await)?;
+        cx.holds(&cx.store, &id, &old).await?;
+        drop_after(cx.store.put_key(&id, &new), polls).await;
+        dropped.push(Dropped { id, keys: vec![old, new], or_none: false });
+        is_free(&cx, polls).await?;
+    }
+    left(&cx, &dropped).await
+}
+
+async fn delete(cx: Context) -> Outcome {
+    let mut dropped = Vec::new();
+    for polls in 0..cx.size(40, 8) {
+        let (id, key) = (sample::id(format!("user-{polls}")), sample::random_key(300));
+        ok("put_key", cx.store.put_key(&id, &key).await)?;
+        cx.holds(&cx.store, &id, &key).await?;
+        drop_after(cx.store.delete_key(&id), polls).await;
+        dropped.push(Dropped { id, keys: vec![key], or_none: true });
+        is_free(&cx, polls).await?;
+    }
+    left(&cx, &dropped).await
+}
+
+async fn get_or_create(cx: Context) -> Outcome {
+    let mut dropped = Vec::new();
+    for polls in 0..cx.size(40, 8) {
+        let (id, candidate) = (sample::id(format!("user-{polls}")), sample::random_key(300));
+        drop_after(cx.store.get_or_create(&id, &candidate), polls).await;
+        dropped.push(Dropped { id, keys: vec![candidate], or_none: true });
+        is_free(&cx, polls).await?;
+    }
+    left(&cx, &dropped).await
+}
+
+/// Polls a future so often, sometimes with a pause in which it can get on, and drops it.
+async fn drop_after<F: Future>(future: F, polls: usize) {
+    let mut future = pin!(future);
+    for number in 0..polls {
+        if poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await.is_ready() {
+            return;
+        }
+        match (number + polls) % 3 {
+            0 => tokio::time::sleep(Duration::from_millis(1)).await,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// Other calls go through at once, for the same id and for another one.
+async fn is_free(cx: &Context, polls: usize) -> Outcome {
+    let (store, same, other) = (cx.store.clone(), sample::id(format!("user-{polls}")), sample::id("other"));
+    cx.unblocked("calls after a dropped one", async move {
+        // What it answers is looked at in the end; that it answers, here.
+        drop(store.find_key(&same).await);
+        ok("put_key after a dropped call", store.put_key(&other, &sample::random_key(32)).await)
+    })
+    .await
+}
+
+/// A client that is opened afterwards finds what may be left and nothing else.
+async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
+    let store = cx.reopen().await?;
+    for Dropped { id, keys, or_none } in dropped {
+        cx.settles(|| async {
+            match ok_or_pending(cx, store.find_key(id).await)? {
+                Some(key) => {
+                    let expected = format!("one of {} whole keys", keys.len());
+                    ensure(keys.contains(&key), "find_key of a dropped call's id", expected, "another key")
+                }
+                None => ensure(*or_none, "find_key of a dropped call's id", "a key", "none"),
+            }
+        })
+        .await?;
+    }
+    // And each id is usable.
+    for Dropped { id, .. } in dropped.iter().filter(|_| !cx.is_recoverable()) {
+        let key = sample::random_key(32);
+        ok("put_key after a dropped call", store.put_key(id, &key).await)?;
+        cx.holds(&store, id, &key).await?;
+    }
+    Ok(())
+}
+
+fn ok_or_pending(cx: &Context, answer: keystead_core::Result<Option<SecretKey>>) -> Outcome<Option<SecretKey>> {
+    match answer {
+        Err(e) if e.kind() == keystead_core::ErrorKind::PendingDeletion && cx.is_recoverable() => Ok(None),
+        answer => ok("find_key of a dropped call's id", answer),
+    }
+}

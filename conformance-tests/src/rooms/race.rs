@@ -1,0 +1,361 @@
+//! Calls at the same time, on real threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use keystead_core::{Consistency, Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Result, SecretKey};
+
+use crate::case::room;
+use crate::context::{Context, Outcome, Store, ensure, fail, in_parallel, ok};
+use crate::linearize::{self, Call, Event, Verdict};
+use crate::sample;
+
+room! {
+    "race.create_one_winner":
+        "of many that create one key at most one succeeds, exactly one if all others hear AlreadyExists, and its key stands"
+        => create_one_winner;
+    "race.get_or_create_one_key":
+        "of many that get or create one key all hold the same one, and it is the one that stands"
+        => get_or_create_one_key;
+    "race.no_torn_value":
+        "while a key is overwritten over and over a reader sees whole keys only"
+        => no_torn_value;
+    "race.delete_vs_get_or_create":
+        "while a key is deleted and created, each caller gets a key that some caller was given, and so does the store or none"
+        => delete_vs_get_or_create;
+    "race.delete_at_least_one_ok":
+        "of many that delete one key one at least succeeds, the others hear that there is none, and none is left"
+        => delete_at_least_one_ok;
+    "race.linearizable":
+        "what many clients see of one id is what they would see one after the other; on an eventual store nothing is invented"
+        => linearizable;
+}
+
+async fn two_handles(cx: &Context) -> Outcome<[Store; 2]> {
+    Ok([cx.store.clone(), cx.reopen().await?])
+}
+
+/// A refusal that a store may give for want of calm, not a wrong answer.
+fn is_contention(e: &Error) -> bool {
+    e.is_retryable()
+}
+
+async fn create_one_winner(cx: Context) -> Outcome {
+    let handles = two_handles(&cx).await?;
+    for round in 0..cx.size(20, 3) {
+        let id = sample::id(format!("alice-{round}"));
+        let keys: Vec<SecretKey> = (0..cx.size(32, 16)).map(|_| sample::random_key(32)).collect();
+        let racers = keys.iter().enumerate().map(|(number, key)| {
+            let (store, id, key) = (handles[number % 2].clone(), id.clone(), key.clone());
+            async move { store.create_key(&id, &key).await }
+        });
+        let answers = in_parallel(racers).await?;
+        let mut winners = Vec::new();
+        let mut refused = 0;
+        for (answer, key) in answers.iter().zip(&keys) {
+            match answer {
+                Ok(()) => winners.push(key),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => refused += 1,
+                Err(e) if is_contention(e) => {}
+                Err(_) => ok("create_key in a race", answer.clone())?,
+            }
+        }
+        let expected = format!("one Ok of {} calls, or at most one if some were turned away for now", keys.len());
+        let right = winners.len() == 1 || (winners.is_empty() && refused < keys.len());
+        ensure(right, "create_key in a race", expected, format!("{} Ok, {refused} AlreadyExists", winners.len()))?;
+        if let [winner] = winners[..] {
+            cx.holds(&handles[0], &id, winner).await?;
+            cx.holds(&handles[1], &id, winner).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn get_or_create_one_key(cx: Context) -> Outcome {
+    let handles = two_handles(&cx).await?;
+    for round in 0..cx.size(10, 2) {
+        let id = sample::id(format!("alice-{round}"));
+        let racers = (0..cx.size(64, 16)).map(|number| {
+            let (store, id) = (handles[number % 2].clone(), id.clone());
+            async move { store.get_or_create_key(&id).await }
+        });
+        let mut given: Option<SecretKey> = None;
+        for answer in in_parallel(racers).await? {
+            match answer {
+                Ok(key) => {
+                    let first = given.get_or_insert_with(|| key.clone());
+                    ensure(*first == key, "get_or_create_key in a race", "one key for all callers", "two keys")?;
+                }
+                Err(e) if is_contention(&e) => {}
+                Err(e) => ok("get_or_create_key in a race", Err(e))?,
+            }
+        }
+        let Some(key) = given else {
+            return fail("get_or_create_key in a race", "a key for one caller at least", "errors for all");
+        };
+        cx.holds(&handles[0], &id, &key).await?;
+        cx.holds(&handles[1], &id, &key).await?;
+    }
+    Ok(())
+}
+
+/// A key that tells by each of its bytes how long it is.
+fn uniform(byte: u8) -> SecretKey {
+    sample::key(vec![byte; 1 + usize::from(byte) * 12])
+}
+
+async fn no_torn_value(cx: Context) -> Outcome {
+    let handles = two_handles(&cx).await?;
+    let id = sample::id("alice");
+    ok("put_key", cx.store.put_key(&id, &uniform(0)).await)?;
+    cx.holds(&cx.store, &id, &uniform(0)).await?;
+    cx.holds(&handles[1], &id, &uniform(0)).await?;
+    let (rounds, writers, readers) = (cx.size(10_000, 300), 2, 2);
+    let written = Arc::new(AtomicBool::new(false));
+    let racer = |number: usize| {
+        let (store, id, written) = (handles[number % 2].clone(), id.clone(), written.clone());
+        async move {
+            if number < writers {
+                let outcome = overwrite(&store, &id, rounds / writers).await;
+                written.store(true, Ordering::SeqCst);
+                return outcome;
+            }
+            while !written.load(Ordering::SeqCst) {
+                whole(ok("get_key during overwrites", store.get_key(&id).await)?)?;
+            }
+            Ok(())
+        }
+    };
+    in_parallel((0..writers + readers).map(racer)).await?.into_iter().collect()
+}
+
+async fn overwrite(store: &Store, id: &KeyId, rounds: usize) -> Outcome {
+    for round in 0..rounds {
+        // Neighbouring rounds are far apart in length.
+        let byte = u8::try_from(round * 101 % 256).unwrap_or_default();
+        ok("put_key", store.put_key(id, &uniform(byte)).await)?;
+    }
+    Ok(())
+}
+
+fn whole(key: SecretKey) -> Outcome {
+    let bytes = key.expose_secret();
+    let is_whole = bytes.first().is_some_and(|byte| uniform(*byte) == key);
+    let got = format!("{} bytes that were never one key", bytes.len());
+    ensure(is_whole, "get_key during overwrites", "one of the keys that were written", got)
+}
+
+async fn delete_vs_get_or_create(cx: Context) -> Outcome {
+    let handles = two_handles(&cx).await?;
+    for round in 0..cx.size(40, 3) {
+        let (id, first) = (sample::id(format!("alice-{round}")), sample::random_key(32));
+        ok("put_key", cx.store.put_key(&id, &first).await)?;
+        cx.holds(&cx.store, &id, &first).await?;
+        let candidates: Vec<SecretKey> = (0..12).map(|_| sample::random_key(32)).collect();
+        let racers = candidates.iter().enumerate().map(|(number, candidate)| {
+            let (store, id, candidate) = (handles[number % 2].clone(), id.clone(), candidate.clone());
+            async move {
+                match number % 3 {
+                    0 => store.delete_key(&id).await.map(|_| None),
+                    _ => store.get_or_create(&id, &candidate).await.map(Some),
+                }
+            }
+        });
+        let call = "get_or_create while others delete";
+        let mut given = vec![first];
+        for answer in in_parallel(racers).await? {
+            match answer {
+                Ok(Some(key)) => given.push(key),
+                Ok(None) => {}
+                Err(e) if is_contention(&e) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {}
+                Err(e) => return ok(call, Err(e)),
+            }
+        }
+        let known = |key: &SecretKey| *key == given[0] || candidates.contains(key);
+        ensure(given.iter().all(known), call, "a key that some caller brought", "another key")?;
+        cx.settles(|| async {
+            match cx.store.find_key(&id).await {
+                Ok(Some(key)) => {
+                    ensure(given.contains(&key), "get_key after the race", "a key that was given", "another")
+                }
+                Ok(None) => Ok(()),
+                Err(e) if e.kind() == ErrorKind::PendingDeletion && cx.is_recoverable() => Ok(()),
+                Err(e) => ok("get_key after the race", Err(e)),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn delete_at_least_one_ok(cx: Context) -> Outcome {
+    let handles = two_handles(&cx).await?;
+    for round in 0..cx.size(20, 3) {
+        let (id, key) = (sample::id(format!("alice-{round}")), sample::random_key(32));
+        ok("put_key", cx.store.put_key(&id, &key).await)?;
+        cx.holds(&handles[0], &id, &key).await?;
+        cx.holds(&handles[1], &id, &key).await?;
+        let racers = (0..16).map(|number| {
+            let (store, id) = (handles[number % 2].clone(), id.clone());
+            async move { store.delete_key(&id).await }
+        });
+        let mut deleted = 0;
+        for answer in in_parallel(racers).await? {
+            match answer {
+                Ok(_) => deleted += 1,
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {}
+                Err(e) if is_contention(&e) => {}
+                Err(e) => ok("delete_key in a race", Err(e))?,
+            }
+        }
+        ensure(deleted > 0, "delete_key, 16 times at once", "one Ok at least", "none")?;
+        let strong = cx.capabilities.consistency == Consistency::Strong;
+        ensure(
+            !strong || deleted == 1,
+            "delete_key, 16 times at once",
+            "one Ok on a strong store",
+            format!("{deleted}"),
+        )?;
+        cx.absent(&handles[0], &id).await?;
+        cx.absent(&handles[1], &id).await?;
+    }
+    Ok(())
+}
+
+const CLIENTS: usize = 8;
+
+async fn linearizable(cx: Context) -> Outcome {
+    let handles = two_handles(&cx).await?;
+    for round in 0..cx.size(30, 2) {
+        let ids: Vec<KeyId> = (0..3).map(|number| sample::id(format!("user-{round}-{number}"))).collect();
+        let history = recorded(&handles, &ids, cx.size(36, 12)).await?;
+        for (number, id) in ids.iter().enumerate() {
+            let events: Vec<Event> = history.iter().filter(|(of, _)| *of == number).map(|(_, event)| *event).collect();
+            if cx.capabilities.consistency == Consistency::Strong {
+                is_linearizable(&events)?;
+            } else {
+                invents_nothing(&cx, id, &events).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets the clients loose on these ids and gives each call with the number of its id.
+async fn recorded(handles: &[Store; 2], ids: &[KeyId], calls: usize) -> Outcome<Vec<(usize, Event)>> {
+    let clock = Arc::new(AtomicU64::new(0));
+    let clients = (0..CLIENTS).map(|client| {
+        let (store, ids, clock) = (handles[client % 2].clone(), ids.to_vec(), clock.clone());
+        async move {
+            let mut events = Vec::new();
+            for number in 0..calls {
+                let mixed = (client * 7919 + number * 104_729) ^ (number >> 2);
+                let of = mixed % ids.len();
+                let value = u32::try_from(client * calls + number).unwrap_or_default();
+                let begin = clock.fetch_add(1, Ordering::SeqCst);
+                let answer = one_call(&store, &ids[of], value, mixed / 3 % 10).await;
+                let end = clock.fetch_add(1, Ordering::SeqCst);
+                match answer {
+                    Ok(Some((call, known))) => events.push((of, Event { call, begin, end: known.then_some(end) })),
+                    // Refused without an effect: it has not happened.
+                    Ok(None) => {}
+                    Err(stop) => return Err(stop),
+                }
+            }
+            Ok(events)
+        }
+    });
+    let histories: Vec<_> = in_parallel(clients).await?.into_iter().collect::<Outcome<_>>()?;
+    Ok(histories.into_iter().flatten().collect())
+}
+
+/// A value as a key of its own length and content, and back.
+fn key_of(value: u32) -> SecretKey {
+    let bytes = value.to_be_bytes();
+    sample::key(bytes.repeat(1 + value as usize % 90))
+}
+
+fn value_of(key: &SecretKey) -> Outcome<u32> {
+    let bytes = key.expose_secret().first_chunk().copied();
+    let value = bytes.map(u32::from_be_bytes).filter(|value| key_of(*value) == *key);
+    value.map_or_else(|| fail("get_key in a race", "a key that a client wrote", "another key"), Ok)
+}
+
+async fn one_call(store: &Store, id: &KeyId, value: u32, kind: usize) -> Outcome<Option<(Call, bool)>> {
+    let call = match kind {
+        0..=3 => match store.get_key(id).await {
+            Ok(key) => Ok(Call::Get(Some(value_of(&key)?))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Call::Get(None)),
+            Err(e) => Err((e, Call::Get(None))),
+        },
+        4..=5 => store.put_key(id, &key_of(value)).await.map(|()| Call::Put(value)).map_err(|e| (e, Call::Put(value))),
+        6..=7 => match store.create_key(id, &key_of(value)).await {
+            Ok(()) => Ok(Call::Create(value, true)),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && e.effect() == Effect::NotApplied => {
+                Ok(Call::Create(value, false))
+            }
+            Err(e) => Err((e, Call::Create(value, true))),
+        },
+        _ => match store.delete_key(id).await {
+            Ok(_) => Ok(Call::Delete(true)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Call::Delete(false)),
+            Err(e) => Err((e, Call::Delete(true))),
+        },
+    };
+    match call {
+        Ok(call) => Ok(Some((call, true))),
+        Err((e, call)) if e.effect() == Effect::Unknown => Ok(Some((call, false))),
+        Err((e, _)) if is_contention(&e) || e.kind() == ErrorKind::PendingDeletion => Ok(None),
+        Err((e, _)) => ok("a call in a race", Err(e)),
+    }
+}
+
+fn is_linearizable(events: &[Event]) -> Outcome {
+    match linearize::check(events) {
+        Verdict::Linearizable => Ok(()),
+        // So much overlap that the search is cut off proves nothing, either way.
+        Verdict::Undecided => Ok(()),
+        Verdict::NotLinearizable => {
+            let mut events = events.to_vec();
+            events.sort_by_key(|event| event.begin);
+            let lines: Vec<String> = events.iter().map(show).collect();
+            let expected = "an order in which a plain map would have given these answers";
+            fail(format!("{} calls of {CLIENTS} clients on one id", events.len()), expected, lines.join("\n          "))
+        }
+    }
+}
+
+fn show(event: &Event) -> String {
+    let end = event.end.map_or("?".to_owned(), |end| end.to_string());
+    format!("{:>4} to {end:>4}: {:?}", event.begin, event.call)
+}
+
+/// On an eventual store: what is read was written, and in the end all handles agree on something that was, or nothing.
+async fn invents_nothing(cx: &Context, id: &KeyId, events: &[Event]) -> Outcome {
+    let written = |value: u32| {
+        let writes = |event: &Event| matches!(event.call, Call::Put(v) | Call::Create(v, true) if v == value);
+        events.iter().any(writes)
+    };
+    for event in events {
+        if let Call::Get(Some(value)) = event.call {
+            ensure(written(value), "get_key in a race", "a key that a client wrote to this id", "another key")?;
+        }
+    }
+    let other = cx.reopen().await?;
+    cx.settles(|| async {
+        let read = |answer: Result<Option<SecretKey>>| match answer {
+            Err(e) if e.kind() == ErrorKind::PendingDeletion => Ok(None),
+            answer => ok("find_key after the race", answer),
+        };
+        let (here, there) = (read(cx.store.find_key(id).await)?, read(other.find_key(id).await)?);
+        ensure(here == there, "find_key of two clients after the race", "the same answer", "two answers")?;
+        match here {
+            Some(key) => {
+                ensure(written(value_of(&key)?), "find_key after the race", "a key that was written", "another")
+            }
+            None => Ok(()),
+        }
+    })
+    .await
+}
