@@ -22,7 +22,7 @@ fn refusal(url: &str) -> String {
 
 #[test]
 fn an_unknown_scheme_is_told_with_the_features_there_are() {
-    for url in ["redis://hunter2", "hunter2", "", "://", "FILE:///x", "ssm:///app/%s"] {
+    for url in ["redis://hunter2", "hunter2", "", "://", "ssm:///app/%s"] {
         let text = refusal(url);
         assert!(text.contains("scheme"), "{text}");
     }
@@ -55,7 +55,9 @@ mod memory {
 
     #[test]
     fn it_takes_nothing_else() {
-        for url in ["memory:x", "memory:///x", "memory:?password=hunter2", "memory://hunter2"] {
+        for url in
+            ["memory:x", "memory://", "memory:///", "memory:///x", "memory:?password=hunter2", "memory://hunter2"]
+        {
             refusal(url);
         }
     }
@@ -119,6 +121,8 @@ mod file {
             ("file:///keys.db?passphrase=hunter2".to_owned(), "must not stand in a URL"),
             ("file:///keys.db?root_secret=hunter2".to_owned(), "must not stand in a URL"),
             (format!("file:///keys%00.db?{source}"), "zero byte"),
+            (format!("file:///keys%zz.db?{source}"), "two hexadecimal digits"),
+            (format!("FILE:///keys.db?{source}"), "cannot be read"),
             (format!("file:///keys.db?{source}"), "cannot be read"),
             ("file:///keys.db?root_secret_env=KEYSTEAD_NOT_SET".to_owned(), "is not set"),
         ] {

@@ -8,6 +8,9 @@ use keystead_core::ErrorKind;
 
 use crate::error::{Failure, Result};
 
+/// SQLite takes 511 bytes, with the suffix of a journal.
+const MAX_PATH_LEN: usize = 500;
+
 /// The path of a store whose directory exists and is safe, and the paths beside it.
 #[derive(Clone, Debug)]
 pub(crate) struct Location {
@@ -44,6 +47,7 @@ impl Location {
         let directory =
             fs::canonicalize(&directory).map_err(|e| Failure::io("resolving the directory", &directory, e))?;
         let path = directory.join(name);
+        check_len(&path)?;
         let beside = |suffix| PathBuf::from([path.as_os_str(), suffix].iter().copied().collect::<std::ffi::OsString>());
         let (wal, journal, lock) = (beside("-wal".as_ref()), beside("-journal".as_ref()), beside(".lock".as_ref()));
         Ok(Some(Self { path, wal, journal, lock }))
@@ -59,7 +63,9 @@ impl Location {
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        let missing: Vec<&Path> = directory.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
         builder.create(&directory).map_err(|e| Failure::io("creating the directory", &directory, e))?;
+        missing.into_iter().try_for_each(sync_name)?;
         Self::find(path)?.ok_or_else(|| Failure::new(ErrorKind::Unavailable, "the directory vanished: try again"))
     }
 
@@ -86,9 +92,7 @@ impl Location {
 
     /// Makes the names in the directory durable.
     pub(crate) fn sync_directory(&self) -> Result<()> {
-        let Some(directory) = self.path.parent().filter(|_| cfg!(unix)) else { return Ok(()) };
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(|e| Failure::io("syncing the directory", directory, e))
+        sync_name(&self.path)
     }
 
     /// Opens, or creates for its owner only, the file that writers lock.
@@ -116,7 +120,24 @@ impl Location {
     }
 }
 
+/// Makes the name of a file or a directory durable.
+fn sync_name(path: &Path) -> Result<()> {
+    let Some(parent) = path.parent().filter(|_| cfg!(unix)) else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let synced = File::open(parent).and_then(|parent| parent.sync_all());
+    synced.map_err(|e| Failure::io("syncing the directory", parent, e))
+}
+
+fn check_len(path: &Path) -> Result<()> {
+    if path.as_os_str().len() > MAX_PATH_LEN {
+        let text = format!("the path has more than {MAX_PATH_LEN} bytes, which SQLite cannot open: give a shorter one");
+        return Err(Failure::new(ErrorKind::Config, text));
+    }
+    Ok(())
+}
+
 fn split(path: &Path) -> Result<(PathBuf, PathBuf)> {
+    check_len(path)?;
     let no_file = || Failure::new(ErrorKind::Config, "the path names no file: give one such as keys.db in a directory");
     let name = path.file_name().ok_or_else(no_file)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -165,14 +186,29 @@ fn check_file(path: &Path, metadata: &Metadata) -> Result<()> {
     check_writable(path, metadata)
 }
 
-/// Told from the mode and not by trying, so that it is the same for root, whom no mode stops.
 fn check_writable(path: &Path, metadata: &Metadata) -> Result<()> {
+    let shown = path.display();
+    // Told from the mode first, so that it is the same for root, whom no mode stops.
     if metadata.permissions().readonly() {
-        let shown = path.display();
         let text =
             format!("nobody may write to {shown}, and a store writes even when it is read: run chmod u+w '{shown}'");
         return Err(Failure::new(ErrorKind::PermissionDenied, text));
     }
+    may_write(path).map_err(|e| {
+        let text = format!("this user may not read and write {shown} ({e}): give it the right to, or another path");
+        Failure::new(ErrorKind::PermissionDenied, text)
+    })
+}
+
+/// Asks without opening: our process must not open or close the database's file by itself.
+#[cfg(unix)]
+fn may_write(path: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+    Ok(access(path, Access::READ_OK | Access::WRITE_OK)?)
+}
+
+#[cfg(not(unix))]
+fn may_write(_: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -12,6 +12,11 @@ use rusqlite::ErrorCode;
 
 pub(crate) const SCHEME: &str = "file";
 
+const DISK_FULL: &str = "the disk is full: free some space and try again";
+
+/// The index beside the log could not grow (<https://sqlite.org/rescode.html#ioerr_shmsize>).
+const SQLITE_IOERR_SHMSIZE: i32 = 4874;
+
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 /// A failure that does not know yet which operation it ends. Shared by all requests of a batch.
@@ -45,6 +50,11 @@ impl Failure {
         self
     }
 
+    /// Whether another write might fare better: one meets a damaged page, or needs more room than there is.
+    pub(crate) fn may_be_one_writes_own(&self) -> bool {
+        matches!(self.kind, ErrorKind::Corrupt | ErrorKind::QuotaExceeded)
+    }
+
     pub(crate) fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -58,9 +68,32 @@ impl Failure {
         let kind = match e.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::QuotaExceeded,
+            io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => {
+                ErrorKind::Config
+            }
             _ => ErrorKind::Unavailable,
         };
-        Self::from_source(kind, format!("{what} {} failed", path.display()), e)
+        let text = match kind {
+            ErrorKind::Config => format!("{} cannot be a path of a store: give another one", path.display()),
+            _ => format!("{what} {} failed", path.display()),
+        };
+        Self::from_source(kind, text, e)
+    }
+
+    /// Names the store's file, where the text does not do so already.
+    pub(crate) fn about(mut self, path: &Path) -> Self {
+        let path = path.display().to_string();
+        if !self.cause.text.contains(&path) {
+            self.cause.text = format!("{path}: {}", self.cause.text);
+        }
+        self
+    }
+
+    pub(crate) fn replaced() -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            "the store's file was removed or replaced while it was open: put it back, or close the store and open it again",
+        )
     }
 
     pub(crate) fn damaged_record() -> Self {
@@ -98,18 +131,21 @@ impl From<rusqlite::Error> for Failure {
             // A column of another type: somebody else wrote it.
             return Self::from_source(ErrorKind::Corrupt, "the database holds values of another kind", e);
         };
+        if e.sqlite_error().is_some_and(|e| e.extended_code == SQLITE_IOERR_SHMSIZE) {
+            return Self::from_source(ErrorKind::QuotaExceeded, DISK_FULL, e);
+        }
         let (kind, text) = match code {
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
                 (ErrorKind::Timeout, "another program keeps the store's file locked: end it and try again")
             }
-            ErrorCode::DiskFull => (ErrorKind::QuotaExceeded, "the disk is full: free some space and try again"),
+            ErrorCode::DiskFull => (ErrorKind::QuotaExceeded, DISK_FULL),
             ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => (
                 ErrorKind::PermissionDenied,
                 "the store's files or its directory cannot be written: give this user the right to",
             ),
             ErrorCode::CannotOpen => (
                 ErrorKind::Unavailable,
-                "the store's files cannot be opened: look whether its directory is there and descriptors are left",
+                "the store's files cannot be opened: look whether descriptors are left (ulimit -n) and the directory is there",
             ),
             ErrorCode::SystemIoFailure => {
                 (ErrorKind::Unavailable, "reading or writing the store's files failed: look at the disk")
@@ -138,6 +174,6 @@ impl From<KeyringError> for Failure {
             KeyringError::OutOfMemory => ErrorKind::Unavailable,
             _ => ErrorKind::Other,
         };
-        Self::from_source(kind, "the store's keyring cannot be opened", e)
+        Self::from_source(kind, "the store's keyring cannot be used", e)
     }
 }

@@ -1,6 +1,7 @@
 //! [`WriterLock`]: one writer at a time among all processes.
 
 use std::fs::File;
+use std::io::ErrorKind;
 
 use crate::config::Location;
 use crate::error::{Failure, Result};
@@ -22,8 +23,14 @@ impl WriterLock {
 
     /// Waits for as long as others hold it.
     pub(crate) fn lock(&self) -> Result<Locked<'_>> {
-        self.file.lock().map_err(|e| Failure::io("locking", &self.location.lock, e))?;
-        Ok(Locked(&self.file))
+        loop {
+            match self.file.lock() {
+                Ok(()) => return Ok(Locked(&self.file)),
+                // A signal arrived.
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(Failure::io("locking", &self.location.lock, e)),
+            }
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::config::Location;
 use crate::database::Found;
 use crate::error::{Failure, SCHEME};
 use crate::reader::Shared;
-use crate::writer::{self, Opening, Put, Request, Write, Written};
+use crate::writer::{self, Offer, Opening, Put, Request, Write, Written};
 
 /// Keys in one encrypted file on a local disk.
 ///
@@ -39,7 +39,10 @@ impl FileStore {
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is a store; [`Config`](ErrorKind::Config) if the path, what
     /// stands there or its directory will not do, or the passphrase is empty;
     /// [`PermissionDenied`](ErrorKind::PermissionDenied) if the directory cannot be written;
-    /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if a provider gives no root secret. Each says how to mend it.
+    /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if a provider gives no root secret;
+    /// [`Unsupported`](ErrorKind::Unsupported) if the file system does not carry SQLite's log;
+    /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it fails, or
+    /// memory, threads or descriptors run out. Each says how to mend it.
     pub async fn create(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
         Self::start(path.as_ref().to_owned(), root, Opening::Create).await
     }
@@ -51,8 +54,10 @@ impl FileStore {
     /// or stands in a directory that everybody may write;
     /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is not the store's;
     /// [`Corrupt`](ErrorKind::Corrupt) if the keyring or the database is damaged;
-    /// [`Unsupported`](ErrorKind::Unsupported) if a newer keystead wrote it;
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied) if the file or its directory cannot be written.
+    /// [`Unsupported`](ErrorKind::Unsupported) if a newer keystead wrote it, or the file system does not carry SQLite's log;
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) if the file or its directory cannot be written;
+    /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it fails, or
+    /// memory, threads or descriptors run out; [`Timeout`](ErrorKind::Timeout) if a foreign program keeps the file locked.
     pub async fn open(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
         Self::start(path.as_ref().to_owned(), root, Opening::Open).await
     }
@@ -80,12 +85,13 @@ impl FileStore {
 
     /// Takes what is left of deleted and overwritten keys out of the store's files now, and says whether they are clean.
     ///
-    /// Every delete and overwrite does so by itself; this is for those whose `Finality` was `Eventual` because a reader
-    /// held the file. `false`: one still does, and the store goes on trying.
+    /// Every delete and overwrite does so by itself; this is for a delete whose `Finality` was `Eventual` because a reader
+    /// held the file, and for an overwrite, which cannot say so. `false`: a reader still does, or the disk refused; the
+    /// store goes on trying.
     ///
     /// # Errors
-    /// [`Timeout`](ErrorKind::Timeout), [`Unavailable`](ErrorKind::Unavailable) or [`Other`](ErrorKind::Other) if the store
-    /// cannot be written or is closed.
+    /// [`Unavailable`](ErrorKind::Unavailable) if the file was removed or replaced, or cannot be locked;
+    /// [`Other`](ErrorKind::Other) if the store is closed.
     pub async fn scrub(&self) -> Result<bool> {
         self.ask(Request::Scrub).await.map_err(|failure| failure.during(Operation::Erase))
     }
@@ -102,7 +108,8 @@ impl FileStore {
     }
 
     async fn write(&self, write: Write) -> Result<Written, Failure> {
-        self.ask(|reply| Request::Write(write, reply)).await
+        let (offer, _withdrawal) = Offer::new(write);
+        self.ask(|reply| Request::Write(offer, reply)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Request) -> Result<T, Failure> {
@@ -208,6 +215,9 @@ impl Listing {
             }
         }
         let (row, found) = self.page.pop_front()?;
-        Some(shared.id_of(&row, found))
+        match shared.id_of(&row, found).transpose() {
+            None => self.next(shared),
+            item => item,
+        }
     }
 }

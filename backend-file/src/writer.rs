@@ -1,7 +1,7 @@
 //! The writer thread: it opens the store, commits what waits as one transaction, and scrubs.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use futures_channel::oneshot;
 use keystead_core::{ErrorKind, KeyId, PutMode, SecretKey};
 use keystead_sealing::{Keyring, RootSecret, RowKey, SealedRecord};
 
-use crate::config::{FileIdentity, Location, Standing};
+use crate::config::{Location, Standing};
 use crate::database::{self, Database};
 use crate::error::{Failure, Result};
 use crate::lock::WriterLock;
@@ -41,10 +41,34 @@ pub(crate) enum Opening {
 
 /// What a handle asks of the writer, with the channel for the answer.
 pub(crate) enum Request {
-    Write(Write, oneshot::Sender<Result<Written>>),
+    Write(Offer, oneshot::Sender<Result<Written>>),
     /// Whether the log is empty afterwards.
     Scrub(oneshot::Sender<Result<bool>>),
     Close(oneshot::Sender<Result<()>>),
+}
+
+/// A write that its caller may withdraw until the writer has taken it. What waits in the queue holds no secret then.
+#[derive(Clone)]
+pub(crate) struct Offer(Arc<Mutex<Option<Write>>>);
+
+/// Withdraws an offer when it is dropped.
+pub(crate) struct Withdrawal(Offer);
+
+impl Offer {
+    pub(crate) fn new(write: Write) -> (Self, Withdrawal) {
+        let offer = Self(Arc::new(Mutex::new(Some(write))));
+        (offer.clone(), Withdrawal(offer))
+    }
+
+    fn take(&self) -> Option<Write> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        drop(self.0.take());
+    }
 }
 
 pub(crate) enum Write {
@@ -80,7 +104,12 @@ pub(crate) fn start(
     opening: Opening,
 ) -> Result<oneshot::Receiver<Result<Opened>>> {
     let (opened, answer) = oneshot::channel();
-    let run = move || match location().and_then(|location| Writer::open(location, root, opening)) {
+    let open = move || {
+        let location = location()?;
+        let path = location.path.clone();
+        Writer::open(location, root, opening).map_err(|failure| failure.about(&path))
+    };
+    let run = move || match open() {
         Ok(mut writer) => {
             let (sender, requests) = channel();
             if opened.send(Ok((writer.shared.clone(), sender))).is_ok() {
@@ -99,8 +128,7 @@ pub(crate) fn start(
 struct Writer {
     shared: Arc<Shared>,
     database: Database,
-    lock: WriterLock,
-    identity: Option<FileIdentity>,
+    lock: Arc<WriterLock>,
     scrub_pending: bool,
     // Who waits for the store to be closed; nobody as long as it is not to be.
     closers: Vec<oneshot::Sender<Result<()>>>,
@@ -108,21 +136,24 @@ struct Writer {
 
 impl Writer {
     fn open(location: Location, root: RootSecret, opening: Opening) -> Result<Self> {
-        let mut standing = location.standing()?;
-        if standing == Standing::File {
+        let standing = location.standing()?;
+        // A creation that was cut off leaves its journal; what it journals is undone when the database is opened.
+        let cut_off = standing == Standing::File && location.has_journal()?;
+        if standing == Standing::File && !cut_off {
             database::probe(&location)?;
         }
         let new_keyring = match (standing, opening) {
-            (Standing::File, Opening::Create) if !location.has_journal()? => return Err(exists(&location)),
-            (Standing::File, _) => None,
-            (_, Opening::Open) => return Err(missing(&location)),
+            (Standing::File, Opening::Create) if !cut_off => return Err(exists(&location)),
+            (Standing::Nothing | Standing::EmptyFile, Opening::Open) => return Err(missing(&location)),
+            (Standing::File, Opening::Open) => None,
+            (Standing::File, _) if !cut_off => None,
             // A root secret that cannot be used is found out before anything is created.
             _ => Some(Keyring::generate().seal_with(&root)?),
         };
-        let lock = WriterLock::open(&location)?;
+        let lock = Arc::new(WriterLock::open(&location)?);
         let locked = lock.lock()?;
         // Another process may have been quicker.
-        standing = location.standing()?;
+        let mut standing = location.standing()?;
         if standing == Standing::File && location.has_journal()? && Database::is_blank(&location)? {
             standing = Standing::EmptyFile;
         }
@@ -137,7 +168,7 @@ impl Writer {
             (_, None) => return Err(missing(&location)),
         }
         let database = Database::open(&location)?;
-        let (sealed, identity) = (database.keyring()?, location.identity()?);
+        let (sealed, identity) = (database.keyring()?, location.identity()?.ok_or_else(|| missing(&location))?);
         drop(locked);
         // Without the lock: a passphrase takes its time.
         let keyring = Keyring::open_with(&root, &sealed);
@@ -149,11 +180,12 @@ impl Writer {
                 return Err(e.into());
             }
         };
+        let shared = Arc::new(Shared::new(location, identity, root, keyring));
+        let mut writer = Self { shared, database, lock: lock.clone(), scrub_pending: false, closers: Vec::new() };
         // The process before us may have died between a commit and its scrub.
-        let scrub_pending = !is_scrubbed(&database, &location, SCRUB_WAIT);
+        writer.scrub(SCRUB_WAIT);
         drop(locked);
-        let shared = Arc::new(Shared::new(location, root, keyring));
-        Ok(Self { shared, database, lock, identity, scrub_pending, closers: Vec::new() })
+        Ok(writer)
     }
 
     fn serve(&mut self, requests: &Receiver<Request>) {
@@ -182,61 +214,74 @@ impl Writer {
 
     /// Commits a batch, scrubs, and answers.
     fn run(&mut self, batch: Vec<Request>) {
-        let (mut writes, mut scrubs) = (Vec::new(), Vec::new());
+        let lock = self.lock.clone();
+        let locked = lock.lock();
+        // Taken not before the lock is held: waiting for it may take longer than a caller would.
+        let (mut writes, mut replies, mut scrubs) = (Vec::new(), Vec::new(), Vec::new());
         for request in batch {
             match request {
-                Request::Write(write, reply) => writes.push((write, reply)),
+                Request::Write(offer, reply) => {
+                    if let Some(write) = offer.take() {
+                        writes.push(write);
+                        replies.push(reply);
+                    }
+                }
                 Request::Scrub(reply) => scrubs.push(reply),
                 Request::Close(reply) => self.closers.push(reply),
             }
         }
-        let outcome = self.write_and_scrub(&mut writes, !scrubs.is_empty());
+        let outcome = locked.and_then(|_locked| self.write_and_scrub(&writes, !scrubs.is_empty()));
         // Whoever has stopped waiting needs no answer.
-        let replies = writes.into_iter().map(|(_, reply)| reply);
         match outcome {
-            Ok((existed, clean)) => {
-                for (reply, existed) in replies.zip(existed) {
-                    drop(reply.send(Ok(Written { existed, clean })));
+            Ok((outcomes, clean)) => {
+                for (reply, existed) in replies.into_iter().zip(outcomes) {
+                    drop(reply.send(existed.map(|existed| Written { existed, clean })));
                 }
                 scrubs.into_iter().for_each(|reply| drop(reply.send(Ok(clean))));
             }
             Err(failure) => {
-                replies.for_each(|reply| drop(reply.send(Err(failure.clone()))));
+                replies.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
                 scrubs.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
             }
         }
     }
 
-    /// One transaction and what comes after it, under the lock of all processes' writers.
-    fn write_and_scrub(
-        &mut self,
-        writes: &mut Vec<(Write, oneshot::Sender<Result<Written>>)>,
-        scrub_asked: bool,
-    ) -> Result<(Vec<bool>, bool)> {
-        let _locked = self.lock.lock()?;
-        // Waiting for the lock may have taken longer than a caller would.
-        writes.retain(|(_, reply)| !reply.is_canceled());
-        let writes: Vec<&Write> = writes.iter().map(|(write, _)| write).collect();
-        let existed = if writes.is_empty() { Vec::new() } else { self.transact(&writes)? };
+    /// One transaction and what comes after it, under the lock of all processes' writers: for each write whether there was
+    /// a record before, and for all whether the files are clean.
+    fn write_and_scrub(&mut self, writes: &[Write], scrub_asked: bool) -> Result<(Vec<Result<bool>>, bool)> {
+        self.shared.is_in_place()?;
+        let outcomes = self.transact(writes)?;
         // A delete that finds nothing scrubs as well: the process that deleted the record may have died before its scrub.
-        let died = writes.iter().zip(&existed).any(|(write, existed)| match write {
-            Write::Put(put) => *existed && put.mode == PutMode::Overwrite,
-            Write::Delete(_) => true,
+        let died = writes.iter().zip(&outcomes).any(|(write, outcome)| match write {
+            Write::Put(put) => matches!(outcome, Ok(true)) && put.mode == PutMode::Overwrite,
+            Write::Delete(_) => outcome.is_ok(),
         });
-        if died || scrub_asked || self.scrub_pending {
-            let wait = if died || scrub_asked { SCRUB_WAIT } else { PENDING_SCRUB_WAIT };
-            self.scrub_pending = !is_scrubbed(&self.database, &self.shared.location, wait);
+        if died || scrub_asked {
+            self.scrub(SCRUB_WAIT);
+        } else if self.scrub_pending {
+            self.scrub(PENDING_SCRUB_WAIT);
         } else if self.shared.location.wal_len().is_ok_and(|len| len > LOG_LIMIT) {
             // What cannot be emptied now is tried again after the next write.
             let _ = self.database.truncate_log(LOG_WAIT);
         }
-        Ok((existed, !self.scrub_pending))
+        Ok((outcomes, !self.scrub_pending))
     }
 
-    fn transact(&self, writes: &[&Write]) -> Result<Vec<bool>> {
-        if self.shared.location.identity()? != self.identity {
-            let text = "the store's file was removed or replaced while it was open: close the store and open it again";
-            return Err(Failure::new(ErrorKind::Unavailable, text));
+    /// Commits all writes at once; if one of them cannot be, each by itself, so that it spoils no neighbour.
+    fn transact(&self, writes: &[Write]) -> Result<Vec<Result<bool>>> {
+        match self.commit(writes) {
+            Ok(existed) => Ok(existed.into_iter().map(Ok).collect()),
+            Err(failure) if failure.may_be_one_writes_own() => {
+                let alone = |write| self.commit(std::slice::from_ref(write)).map(|existed| existed.contains(&true));
+                Ok(writes.iter().map(alone).collect())
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn commit(&self, writes: &[Write]) -> Result<Vec<bool>> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
         }
         let committed = self.database.begin().and_then(|()| {
             let keyring = self.shared.refresh_keyring(&self.database)?;
@@ -271,32 +316,35 @@ impl Writer {
     }
 
     fn retry_scrub(&mut self) {
-        if let Ok(_locked) = self.lock.lock() {
-            self.scrub_pending = !is_scrubbed(&self.database, &self.shared.location, PENDING_SCRUB_WAIT);
+        let lock = self.lock.clone();
+        if let Ok(_locked) = lock.lock() {
+            self.scrub(PENDING_SCRUB_WAIT);
         }
+    }
+
+    /// Empties the log, unless it is empty, and remembers if that could not be done. A failure of the disk counts as "not
+    /// yet": what was committed stays committed.
+    fn scrub(&mut self, wait: Duration) {
+        let clean = self.shared.is_in_place().and_then(|()| match self.shared.location.wal_len()? {
+            0 => Ok(true),
+            _ => self.database.truncate_log(wait),
+        });
+        self.scrub_pending = !clean.unwrap_or(false);
     }
 
     /// Closes the database, under the lock and where that can be as the last of this store's connections, so that
     /// SQLite removes its log. Requests that come too late are dropped, and their callers see that the store is closed.
-    fn finish(self) {
+    fn finish(mut self) {
         self.shared.close();
-        let locked = self.lock.lock();
+        let lock = self.lock.clone();
+        let locked = lock.lock();
         if self.scrub_pending {
             // Tried once more; if a reader still holds the log, the next open scrubs.
-            let _ = is_scrubbed(&self.database, &self.shared.location, SCRUB_WAIT);
+            self.scrub(SCRUB_WAIT);
         }
         drop(self.database);
         drop(locked);
         self.closers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
-    }
-}
-
-/// Empties the log, unless it is empty. A failure of the disk counts as "not yet": what was committed stays committed.
-fn is_scrubbed(database: &Database, location: &Location, wait: Duration) -> bool {
-    match location.wal_len() {
-        Ok(0) => true,
-        Ok(_) => database.truncate_log(wait).unwrap_or(false),
-        Err(_) => false,
     }
 }
 

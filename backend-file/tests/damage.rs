@@ -233,4 +233,11 @@ fn a_key_on_a_destroyed_page_is_corrupt_and_not_absent() {
     let outcomes: Vec<_> = ids.iter().map(|id| block_on(store.get_key(id)).map_err(|e| e.kind())).collect();
     assert!(outcomes.iter().all(|outcome| !matches!(outcome, Err(kind) if *kind != ErrorKind::Corrupt)));
     assert!(outcomes.iter().any(Result::is_ok) && outcomes.iter().any(Result::is_err));
+
+    // Nor does it spoil its neighbours' deletes, which are committed together where that can be.
+    let readable = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let deleted = block_on(store.delete_keys(&ids));
+    assert!(deleted.iter().flat_map(|outcome| outcome.as_ref().err()).all(|e| e.kind() == ErrorKind::Corrupt));
+    let deleted = deleted.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!(deleted * 2 > readable, "{deleted} deleted of {readable} that could be read");
 }

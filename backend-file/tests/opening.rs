@@ -164,7 +164,7 @@ fn files_of_others_are_refused_and_left_alone() {
     for path in [&text_file, &short, &database] {
         let (kind, text) = refusal(path, root());
         assert_eq!(kind, ErrorKind::Config, "{text}");
-        assert!(text.contains("no keystead store"), "{text}");
+        assert!(text.contains("no keystead store") && text.contains(path.to_str().unwrap()), "{text}");
         let error = block_on(FileStore::create(path, root())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
     }
@@ -328,17 +328,51 @@ fn a_creation_that_was_cut_off_is_begun_again() {
 }
 
 #[test]
-fn a_store_whose_file_is_removed_or_replaced_loses_no_write_silently() {
+fn a_store_whose_file_is_removed_or_replaced_says_so_and_works_again_when_it_is_back() {
     let place = Place::new();
     let store = block_on(FileStore::open(place.path(), root())).unwrap();
+    assert_eq!(block_on(store.get_key(&alice())).unwrap(), place.key);
     let moved = place.directory.path().join("moved.db");
     fs::rename(place.path(), &moved).unwrap();
-    let error = block_on(store.put_key(&alice(), &SecretKey::generate(32).unwrap())).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(chain(&error).contains("removed or replaced"), "{}", chain(&error));
+    let says_so = || {
+        for error in [
+            block_on(store.get_key(&alice())).unwrap_err(),
+            block_on(store.put_key(&alice(), &SecretKey::generate(32).unwrap())).unwrap_err(),
+            block_on(store.erase_key(&alice())).unwrap_err(),
+            block_on(store.scrub()).unwrap_err(),
+            block_on(store.check()).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(chain(&error).contains("removed or replaced"), "{}", chain(&error));
+        }
+    };
+    says_so();
+    fs::write(place.path(), "another file").unwrap();
+    says_so();
     fs::rename(&moved, place.path()).unwrap();
+    assert_eq!(block_on(store.get_key(&alice())).unwrap(), place.key);
     block_on(store.close()).unwrap();
     place.is_whole();
+}
+
+#[test]
+fn a_path_that_cannot_be_one_is_refused() {
+    let place = Place::new();
+    let before = snapshot(place.directory.path());
+    for (path, reason) in [
+        (
+            place.directory.path().join("x".repeat(200)).join("y".repeat(200)).join("z".repeat(200)),
+            "more than 500 bytes",
+        ),
+        (place.directory.path().join("x".repeat(300)), "cannot be a path"),
+        (place.path().join("below/a/file.db"), "cannot be a path"),
+    ] {
+        let error = block_on(FileStore::open_or_create(&path, root())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{}", chain(&error));
+        assert!(chain(&error).contains(reason), "{}", chain(&error));
+        assert!(!error.is_retryable());
+    }
+    assert_eq!(snapshot(place.directory.path()), before);
 }
 
 #[test]

@@ -52,6 +52,10 @@ pub(super) fn settings(url: StoreUrl<'_>) -> Result<(PathBuf, RootSecret, bool),
 
 /// A part of a URL as the system takes it.
 fn decoded(text: &str) -> Result<OsString, BoxError> {
+    let is_hex = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
+    if text.match_indices('%').any(|(at, _)| !is_hex(at + 1) || !is_hex(at + 2)) {
+        return Err("a % has no two hexadecimal digits behind it: write % itself as %25".into());
+    }
     let bytes: Vec<u8> = percent_decode_str(text).collect();
     if bytes.contains(&0) {
         return Err("a path or name holds a zero byte: remove %00".into());

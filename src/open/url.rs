@@ -1,15 +1,15 @@
 //! [`StoreUrl`]: the parts of a store's URL. Nothing of a URL is quoted in an error: it may hold a secret by mistake.
 
-#[cfg(any(feature = "memory", feature = "file"))]
+#[cfg(feature = "file")]
 pub(super) use parsed::StoreUrl;
 
-/// The part before the first colon.
-pub(super) fn scheme(url: &str) -> Result<&str, &'static str> {
+/// The part before the first colon, in lower case (RFC 3986, section 3.1).
+pub(super) fn scheme(url: &str) -> Result<String, &'static str> {
     let (scheme, _) = url.split_once(':').ok_or("the URL has no scheme: write one such as memory: or file:///PATH")?;
-    Ok(scheme)
+    Ok(scheme.to_ascii_lowercase())
 }
 
-#[cfg(any(feature = "memory", feature = "file"))]
+#[cfg(feature = "file")]
 mod parsed {
     /// Path and parameters, as they are written.
     #[derive(Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ mod parsed {
     }
 }
 
-#[cfg(all(test, any(feature = "memory", feature = "file")))]
+#[cfg(all(test, feature = "file"))]
 mod tests {
     use super::*;
 
@@ -56,7 +56,7 @@ mod tests {
     fn a_url_is_taken_apart() {
         let url = StoreUrl::parse("file:///a/b%20c?x=1&y=/p=q").unwrap();
         assert_eq!(url, StoreUrl { path: "/a/b%20c", parameters: vec![("x", "1"), ("y", "/p=q")] });
-        assert_eq!(StoreUrl::parse("memory:").unwrap(), StoreUrl { path: "", parameters: vec![] });
+        assert_eq!(StoreUrl::parse("file:").unwrap(), StoreUrl { path: "", parameters: vec![] });
     }
 
     #[test]

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         && worker == "worker"
     {
         match role.as_str() {
+            "begin_creation" => shared::begin_creation(rest),
             "churn" => killed::churn(rest),
             "first_open" => shared::first_open(rest),
             "hammer" => shared::hammer(rest),
@@ -30,9 +31,11 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 7] = [
+    let tests: [(&str, fn()); 9] = [
         ("four_processes_hammer_one_store_and_lose_nothing", shared::four_processes_lose_nothing),
         ("twenty_four_processes_create_one_store_at_once", shared::twenty_four_first_opens),
+        ("a_checkpoint_that_was_cut_off_is_no_damage", shared::checkpoint_cut_off),
+        ("a_creation_that_was_cut_off_is_undone_and_begun_again", shared::creation_cut_off),
         ("files_are_for_the_owner_only_under_any_umask", shared::modes_under_umask_000),
         ("no_dead_record_or_row_key_is_left_in_any_file", remnants::random_histories),
         ("two_processes_leave_nothing_of_each_others_records", remnants::two_processes),

@@ -1,15 +1,17 @@
 //! One store, many processes.
 
 use std::collections::HashMap;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use futures_util::StreamExt;
-use keystead_core::{KeyStore, KeyStoreExt, SecretKey};
+use keystead_core::{ErrorKind, KeyStore, KeyStoreExt, SecretKey};
+use keystead_file::FileStore;
 
-use crate::child::{Random, Worker, id, meet, open, to_hex};
+use crate::child::{Random, Worker, id, meet, open, root, to_hex};
 
 const PROCESSES: usize = 4;
 const SECONDS: &str = "3";
@@ -116,7 +118,7 @@ pub(crate) fn modes_under_umask_000() {
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", "umask 000 && exec \"$0\" worker leave_open \"$1\""]).arg(std::env::current_exe().unwrap());
     assert!(shell.arg(&path).status().unwrap().success());
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     for suffix in ["", "-wal", "-shm", ".lock"] {
         assert_eq!(mode(&PathBuf::from(format!("{}{suffix}", path.display()))), 0o600, "{suffix}");
     }
@@ -124,10 +126,59 @@ pub(crate) fn modes_under_umask_000() {
     assert_eq!(mode(&directory.path().join("a")), 0o700);
 }
 
-/// `PATH`: creates a store with a key and ends without closing it, so that all its files stay.
+/// `PATH`: creates a store with some keys and ends without closing it, so that all its files stay.
 pub(crate) fn leave_open(arguments: &[String]) {
     let [path] = arguments else { panic!("PATH") };
     let store = open(path);
+    for number in 0..KEYS {
+        block_on(store.put_key(&id(format!("user-{number}")), &SecretKey::generate(32).unwrap())).unwrap();
+    }
+    std::process::exit(0);
+}
+
+const KEYS: usize = 100;
+
+/// SQLite moves page 1 first, and with it the number of pages that the file does not have yet.
+pub(crate) fn checkpoint_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.db");
+    Worker::start("leave_open", &[path.to_str().unwrap()]).finish();
+    let log = fs::read(directory.path().join("keys.db-wal")).unwrap();
+    let mut frames = log[32..].chunks_exact(24 + 4096);
+    let last = frames.rfind(|frame| frame[..4] == 1_u32.to_be_bytes()).unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut file, &last[24..]).unwrap();
+    drop(file);
+
+    let store = open(&path);
+    assert_eq!(block_on(store.list_keys().filter(|id| std::future::ready(id.is_ok())).count()), KEYS);
+}
+
+/// A creator is killed when some of its pages are in the file and their undoing is in the journal.
+pub(crate) fn creation_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.db");
+    Worker::start("begin_creation", &[path.to_str().unwrap()]).finish();
+    assert!(fs::metadata(&path).unwrap().len() > 0);
+    assert!(fs::metadata(directory.path().join("keys.db-journal")).unwrap().len() > 0);
+    assert_eq!(block_on(FileStore::open(&path, root())).unwrap_err().kind(), ErrorKind::Config);
+    // Opening has undone it, so the same again.
+    drop(fs::remove_file(&path));
+    Worker::start("begin_creation", &[path.to_str().unwrap()]).finish();
+    let store = block_on(FileStore::create(&path, root())).unwrap();
     block_on(store.put_key(&id("alice"), &SecretKey::generate(32).unwrap())).unwrap();
+}
+
+/// `PATH`: begins a transaction on an empty file that spills pages into it, and ends.
+pub(crate) fn begin_creation(arguments: &[String]) {
+    let [path] = arguments else { panic!("PATH") };
+    let mut options = fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(false), 0o600);
+    drop(options.open(path).unwrap());
+    let tool = rusqlite::Connection::open(path).unwrap();
+    tool.execute_batch("PRAGMA cache_size = 1; BEGIN; CREATE TABLE cells (bytes BLOB)").unwrap();
+    for _ in 0..50 {
+        tool.execute("INSERT INTO cells VALUES (randomblob(3000))", []).unwrap();
+    }
     std::process::exit(0);
 }
