@@ -39,8 +39,9 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 /// 7. Dropping a future half-way leaves the old value, the new value or (create) none; no lock and no leak.
 ///
 /// # Errors
-/// Every method may fail with the kinds of the last three groups of [`ErrorKind`] (the operator's, time's and nobody's);
-/// each method names the others it gives. An [`Unsupported`](ErrorKind::Unsupported), [`InvalidId`](ErrorKind::InvalidId)
+/// Every method may fail with the kinds of the last three groups of [`ErrorKind`] (the operator's, time's and nobody's),
+/// and with [`Config`](ErrorKind::Config) if the engine is not what the store was set up for; each method names the others
+/// it gives. An [`Unsupported`](ErrorKind::Unsupported), [`InvalidId`](ErrorKind::InvalidId)
 /// or [`InvalidKey`](ErrorKind::InvalidKey) comes before any effect.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
@@ -61,8 +62,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) with [`PutMode::Create`] if there is a key;
-    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if one is scheduled for deletion;
-    /// [`Unsupported`](ErrorKind::Unsupported) for a mode that the store does not know.
+    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if one is scheduled for deletion; [`Erased`](ErrorKind::Erased) if a
+    /// fence keeps the id from coming back; [`Unsupported`](ErrorKind::Unsupported) for a mode that the store does not know.
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()>;
 
     /// Deletes the key of `id` and says how final that is.
@@ -81,6 +82,9 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>>;
 
     /// The cheapest call that proves credentials and reachability; needs no right to list.
+    ///
+    /// # Errors
+    /// What keeps the store from working: those common to all methods, and [`Config`](ErrorKind::Config).
     async fn check(&self) -> Result<()>;
 
     /// Reads many keys: one outcome per id, in the ids' order. One bad id never spoils its neighbours; a repeated id is

@@ -23,7 +23,7 @@ const ARGON2: Argon2Cost = Argon2Cost { memory_kib: 64 * 1024, passes: 3, lanes:
 /// The secret that opens a store. Who has it and the store's file has all keys; who has lost it has none.
 ///
 /// 32 random bytes are best. A passphrase is stretched with Argon2id (RFC 9106: 64 MiB, 3 passes, 4 lanes), which takes
-/// about a fifth of a second at each open; it is used byte for byte as it is given, without Unicode normalisation. A
+/// about a fifth of a second at each open in a release build; it is used byte for byte as it is given, without Unicode normalisation. A
 /// [`RootProvider`] fetches the secret from elsewhere. Clones share the secret, which is wiped when the last one is
 /// dropped. `Debug` shows the kind only.
 #[derive(Clone)]
