@@ -1,6 +1,8 @@
 //! [`Canary`]: a key and an id that must not turn up in any text, and the search for them in every usual spelling.
 
-use keystead_core::{KeyId, SecretKey};
+use std::error::Error as StdError;
+
+use keystead_core::{Error, KeyId, SecretKey};
 
 use crate::context::{Outcome, ensure};
 use crate::harness::random_text;
@@ -32,6 +34,18 @@ impl Canary {
         self.key_not_in(what, text)?;
         let found = spelling_of(self.id_text.as_bytes(), text);
         ensure(found.is_none(), what, "a text without the id", format!("the id as {}", found.unwrap_or_default()))
+    }
+
+    /// Neither the key nor the id is in any rendering of this error or of its causes.
+    pub(crate) fn not_in_error(&self, error: &Error) -> Outcome {
+        self.not_in("Debug and Display of an error", &format!("{error} {error:?} {error:#?}"))?;
+        self.not_in("Debug of an error's details", &format!("{:?}", error.details()))?;
+        let mut cause = error.source();
+        while let Some(e) = cause {
+            self.not_in("Debug and Display of an error's cause", &format!("{e} {e:?} {e:#?}"))?;
+            cause = e.source();
+        }
+        Ok(())
     }
 
     /// The key is not in this text.

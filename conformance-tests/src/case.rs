@@ -33,9 +33,9 @@ impl Case {
         self.needs
     }
 
-    /// Why these capabilities exclude the case, if they do.
-    pub(crate) fn excluded_by(&self, capabilities: &Capabilities) -> Option<&'static str> {
-        self.needs.iter().find(|need| !need.met_by(capabilities)).map(Need::reason)
+    /// Why a store with these capabilities, and a harness that can make it fail or not, is excused from the case.
+    pub(crate) fn excluded_by(&self, capabilities: &Capabilities, faults: bool) -> Option<&'static str> {
+        self.needs.iter().find(|need| !need.met_by(capabilities, faults)).map(Need::reason)
     }
 }
 
@@ -55,15 +55,18 @@ pub enum Need {
     NoListing,
     /// Its harness can plant an entry that is no key.
     ForeignEntries,
+    /// Its harness can make the engine fail.
+    Faults,
 }
 
 impl Need {
-    fn met_by(&self, capabilities: &Capabilities) -> bool {
+    fn met_by(&self, capabilities: &Capabilities, faults: bool) -> bool {
         match self {
             Self::Listing => capabilities.listing.is_some(),
             Self::NoListing => capabilities.listing.is_none(),
             // Only the harness can tell, when it is asked to.
             Self::ForeignEntries => true,
+            Self::Faults => faults,
         }
     }
 
@@ -73,6 +76,7 @@ impl Need {
             Self::Listing => "the store cannot list (Capabilities::listing is None)",
             Self::NoListing => "the store can list (Capabilities::listing is Some)",
             Self::ForeignEntries => "the harness cannot plant an entry that is no key (plant_foreign gave false)",
+            Self::Faults => "the harness cannot make the engine fail (Harness::faults gives None)",
         }
     }
 }
@@ -83,6 +87,7 @@ impl fmt::Display for Need {
             Self::Listing => "a store that can list",
             Self::NoListing => "a store that cannot list",
             Self::ForeignEntries => "a harness that can plant a foreign entry",
+            Self::Faults => "a harness that can make the engine fail",
         })
     }
 }

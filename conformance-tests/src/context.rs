@@ -12,7 +12,7 @@ use keystead_core::{
 };
 use tokio::runtime::Handle;
 
-use crate::harness::{Harness, Namespace};
+use crate::harness::{Fault, Faults, Harness, Namespace};
 
 /// Between two reads that wait for a write to become visible.
 const POLL: Duration = Duration::from_millis(20);
@@ -81,19 +81,40 @@ impl Context {
 
     /// A second client over the same data.
     pub(crate) async fn reopen(&self) -> Outcome<Store> {
-        supplied("reopen", self.harness.reopen(&self.namespace).await)
+        supplied("Harness::reopen", self.harness.reopen(&self.namespace).await)
     }
 
     /// The store of another namespace.
     pub(crate) async fn open_another(&self) -> Outcome<Store> {
         let namespace = Namespace::random();
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
-        supplied("open", self.harness.open(&namespace).await)
+        supplied("Harness::open", self.harness.open(&namespace).await)
     }
 
     /// Puts an entry that is no key beside the keys.
     pub(crate) async fn plant_foreign(&self) -> Outcome<bool> {
-        supplied("plant_foreign", self.harness.plant_foreign(&self.namespace).await)
+        supplied("Harness::plant_foreign", self.harness.plant_foreign(&self.namespace).await)
+    }
+
+    /// The harness's faults, in a case that needs them.
+    pub(crate) fn faults(&self) -> &dyn Faults {
+        self.harness.faults().expect("a case that needs faults runs where there are some")
+    }
+
+    /// The next calls meet this fault; a case about a fault that the engine does not have ends here.
+    pub(crate) async fn inject(&self, op: Option<Operation>, fault: Fault, requests: u32) -> Outcome {
+        match supplied("Faults::inject", self.faults().inject(&self.namespace, op, fault, requests).await)? {
+            true => Ok(()),
+            false => Err(Stop::Ignored("the engine has no such fault (Faults::inject gave false)")),
+        }
+    }
+
+    pub(crate) async fn clear(&self) -> Outcome {
+        supplied("Faults::clear", self.faults().clear(&self.namespace).await)
+    }
+
+    pub(crate) fn lists_at_all(&self) -> bool {
+        self.capabilities.listing.is_some()
     }
 
     fn bound(&self) -> Duration {
@@ -233,7 +254,7 @@ where
 
 fn supplied<T>(what: &str, answer: Result<T, BoxError>) -> Outcome<T> {
     // A harness is its author's own: its errors are shown as they are.
-    answer.or_else(|e| fail(format!("Harness::{what}"), "Ok", format!("an error of the harness: {e}")))
+    answer.or_else(|e| fail(what, "Ok", format!("an error of the harness: {e}")))
 }
 
 /// A call as failures quote it: an id is told by its length.

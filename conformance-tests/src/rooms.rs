@@ -5,6 +5,7 @@ mod cancel;
 mod create;
 mod delete;
 mod erase;
+mod fault;
 mod get;
 mod get_or_create;
 mod handles;
@@ -31,5 +32,6 @@ pub(crate) fn all() -> Vec<Vec<Case>> {
         race::room(),
         cancel::room(),
         leak::room(),
+        fault::room(),
     ]
 }

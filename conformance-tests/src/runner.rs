@@ -92,7 +92,7 @@ async fn in_namespace(
         Err(e) => return failed(case, &format!("    Harness::open failed: {e}")),
     };
     let capabilities = store.capabilities();
-    if let Some(reason) = case.excluded_by(&capabilities) {
+    if let Some(reason) = case.excluded_by(&capabilities, harness.faults().is_some()) {
         return Verdict::Ignored(reason.to_owned());
     }
     let outcome: Outcome = (case.body)(Context { store, capabilities, namespaces, harness, namespace, scale }).await;
