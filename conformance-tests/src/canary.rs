@@ -55,33 +55,50 @@ impl Canary {
     }
 }
 
-/// The spelling in which a part of the secret stands in a text, if any does.
+/// The spelling in which a part of the secret stands in a text, if any does. Separators and letter case don't hide it.
 fn spelling_of(secret: &[u8], text: &str) -> Option<&'static str> {
-    let haystack = text.as_bytes();
-    let contains = |needle: &[u8]| haystack.windows(needle.len()).any(|window| window == needle);
-    let spells = |spell: fn(&[u8]) -> String| secret.windows(WINDOW).any(|part| contains(spell(part).as_bytes()));
-    if secret.windows(WINDOW).any(contains) {
-        return Some("raw bytes");
-    }
-    // Base64 spells a run of bytes in one of three ways, by where it starts.
-    let base64 = |alphabet: &[u8; 64]| secret.windows(9).any(|part| contains(base64(part, alphabet).as_bytes()));
+    let any_part = |text: &str, spell: &dyn Fn(&[u8]) -> String| {
+        secret.windows(WINDOW).any(|part| contains(text.as_bytes(), spell(part).as_bytes()))
+    };
+    let lower = text.to_lowercase();
+    let digits: String = lower.replace("0x", "").chars().filter(char::is_ascii_hexdigit).collect();
+    let numbers: Vec<&str> = text.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()).collect();
+    let numbers = format!(",{},", numbers.join(","));
+    // Base64 and base32 spell a run of bytes in one of several ways, by where it starts.
+    let groups = |size: usize, spell: &dyn Fn(&[u8]) -> String| {
+        secret.windows(size).any(|part| contains(text.as_bytes(), spell(part).as_bytes()))
+    };
     match () {
-        () if spells(|part| part.escape_ascii().to_string()) => Some("escaped bytes"),
-        () if spells(|part| join(part, "", |byte| format!("{byte:02x}"))) => Some("lower-case hexadecimal"),
-        () if spells(|part| join(part, "", |byte| format!("{byte:02X}"))) => Some("upper-case hexadecimal"),
-        () if spells(|part| join(part, ", ", |byte| byte.to_string())) => Some("a list of numbers"),
-        () if spells(|part| join(part, ",", |byte| byte.to_string())) => Some("a list of numbers"),
-        () if spells(|part| join(part, ",\n", |byte| format!("    {byte}"))) => Some("a list of numbers"),
-        () if spells(|part| join(part, " ", |byte| format!("{byte:02x}"))) => Some("a hex dump"),
-        () if spells(|part| join(part, ", ", |byte| format!("0x{byte:02x}"))) => Some("a list of hex numbers"),
-        () if base64(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") => Some("base64"),
-        () if base64(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") => Some("base64url"),
+        () if secret.windows(WINDOW).any(|part| contains(text.as_bytes(), part)) => Some("raw bytes"),
+        () if secret.is_ascii() && any_part(&lower, &|part| String::from_utf8_lossy(part).to_lowercase()) => {
+            Some("text")
+        }
+        () if any_part(text, &|part| part.escape_ascii().to_string()) => Some("escaped bytes"),
+        () if any_part(&digits, &|part| join(part, "", |byte| format!("{byte:02x}"))) => Some("hexadecimal"),
+        () if any_part(&numbers, &|part| format!(",{},", join(part, ",", |byte| byte.to_string()))) => Some("numbers"),
+        () if groups(9, &|part| base64(part, BASE64)) => Some("base64"),
+        () if groups(9, &|part| base64(part, BASE64_URL)) => Some("base64url"),
+        () if groups(5, &base32) => Some("base32"),
         () => None,
     }
 }
 
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
 fn join(bytes: &[u8], separator: &str, spell: fn(u8) -> String) -> String {
     bytes.iter().map(|byte| spell(*byte)).collect::<Vec<_>>().join(separator)
+}
+
+/// Base32 (RFC 4648) of five bytes.
+fn base32(bytes: &[u8]) -> String {
+    let bits = bytes.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+    let digit = |shift: usize| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[bits >> shift & 31]);
+    [35, 30, 25, 20, 15, 10, 5, 0].map(digit).into_iter().collect()
 }
 
 /// Base64 (RFC 4648) of a multiple of three bytes.
@@ -107,18 +124,29 @@ mod tests {
     fn every_spelling_is_found() {
         let secret: Vec<u8> = (0..32).map(|i| 0x9f_u8.wrapping_mul(i + 3)).collect();
         let hex = join(&secret, "", |byte| format!("{byte:02x}"));
-        assert_eq!(found(&format!("key {hex}")), Some("lower-case hexadecimal"));
-        assert_eq!(found(&hex.to_uppercase()), Some("upper-case hexadecimal"));
-        assert_eq!(found(&format!("{secret:?}")), Some("a list of numbers"));
-        assert_eq!(found(&format!("{secret:#?}")), Some("a list of numbers"));
-        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        assert_eq!(found(&base64(&secret[1..31], alphabet)), Some("base64"));
+        for text in [
+            format!("key {hex}"),
+            hex.to_uppercase(),
+            join(&secret, " ", |byte| format!("{byte:02x}")),
+            join(&secret, ":", |byte| format!("{byte:02X}")),
+            join(&secret, ", ", |byte| format!("0x{byte:02x}")),
+            format!("{secret:02x?}"),
+            format!("{secret:#04x?}"),
+        ] {
+            assert_eq!(found(&text), Some("hexadecimal"), "{text}");
+        }
+        assert_eq!(found(&format!("{secret:?}")), Some("numbers"));
+        assert_eq!(found(&format!("{:#?}", Some(&secret))), Some("numbers"));
+        assert_eq!(found(&join(&secret, " ", |byte| byte.to_string())), Some("numbers"));
+        assert_eq!(found(&base64(&secret[1..31], BASE64)), Some("base64"));
+        assert_eq!(found(&base32(&secret[2..7])), Some("base32"));
         assert_eq!(found("nothing to see"), None);
+        assert_eq!(spelling_of(b"canary12345", "no entry CANARY12345"), Some("text"));
     }
 
     #[test]
     fn base64_is_that_of_the_rfc() {
-        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        assert_eq!(base64(b"foobar", alphabet), "Zm9vYmFy");
+        assert_eq!(base64(b"foobar", BASE64), "Zm9vYmFy");
+        assert_eq!(base32(b"fooba"), "MZXW6YTB");
     }
 }

@@ -2,13 +2,14 @@
 
 use std::fmt::{self, Debug};
 use std::future::Future;
+use std::slice;
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use keystead_core::{
-    BoxError, Capabilities, Consistency, DeletionGrade, Durability, Error, ErrorKind, KeyId, KeyStore, Operation,
-    SecretKey,
+    BoxError, Capabilities, Consistency, DeletionGrade, Durability, Effect, Error, ErrorKind, Finality, KeyId,
+    KeyStore, KeyStoreExt, Operation, SecretKey,
 };
 use tokio::runtime::Handle;
 
@@ -74,9 +75,13 @@ pub(crate) struct Context {
 impl Context {
     /// A size for local stores and one for remote ones, at scale 1.
     pub(crate) fn size(&self, local: usize, remote: usize) -> usize {
-        let size = if self.capabilities.durability == Durability::Replicated { remote } else { local };
+        let size = if self.is_remote() { remote } else { local };
         // A size is far below the numbers that f64 cannot hold.
         ((size as f64 * self.scale).ceil() as usize).max(1)
+    }
+
+    fn is_remote(&self) -> bool {
+        self.capabilities.durability == Durability::Replicated
     }
 
     /// A second client over the same data.
@@ -130,22 +135,69 @@ impl Context {
         matches!(self.capabilities.deletion, DeletionGrade::Recoverable { .. })
     }
 
-    /// The key of `id` is this one, within the bound.
+    /// The key of `id` is this one, within the bound, read by itself and in a batch.
     pub(crate) async fn holds(&self, store: &Store, id: &KeyId, key: &SecretKey) -> Outcome {
-        self.within(self.bound(), || async { same(&call("get_key", id), store.get_key(id).await, key) }).await
+        self.settles(|| async {
+            same(&call("get_key", id), store.get_key(id).await, key)?;
+            for answer in self.batch_of_one(store, id).await? {
+                same(&call("get_keys", id), answer, key)?;
+            }
+            Ok(())
+        })
+        .await
     }
 
-    /// There is no key of `id`, within the bound.
+    /// There is no key of `id`, within the bound, read by itself and in a batch.
     pub(crate) async fn absent(&self, store: &Store, id: &KeyId) -> Outcome {
-        self.within(self.bound(), || async {
-            let answer = store.get_key(id).await;
+        let gone = |call: &str, answer: Result<SecretKey, Error>| {
             let pending = matches!(&answer, Err(e) if e.kind() == ErrorKind::PendingDeletion);
             if pending && self.is_recoverable() {
                 return Ok(());
             }
-            self.refused(&call("get_key", id), answer, ErrorKind::NotFound, Operation::Get)
+            self.refused(call, answer, ErrorKind::NotFound, Operation::Get)
+        };
+        self.settles(|| async {
+            gone(&call("get_key", id), store.get_key(id).await)?;
+            self.batch_of_one(store, id).await?.into_iter().try_for_each(|answer| gone(&call("get_keys", id), answer))
         })
         .await
+    }
+
+    /// The outcome of a batch of one id, where calls are cheap; none on a remote store.
+    async fn batch_of_one(&self, store: &Store, id: &KeyId) -> Outcome<Vec<Result<SecretKey, Error>>> {
+        if self.is_remote() {
+            return Ok(Vec::new());
+        }
+        let answers = store.get_keys(slice::from_ref(id)).await;
+        ensure(answers.len() == 1, "get_keys of one id", "one outcome", format!("{}", answers.len()))?;
+        Ok(answers)
+    }
+
+    /// Puts a key; where the store asks for a pause, as it may after a delete, the pause is made.
+    pub(crate) async fn put(&self, store: &Store, id: &KeyId, key: &SecretKey) -> Outcome {
+        self.patiently(&call("put_key", id), || store.put_key(id, key)).await
+    }
+
+    /// Repeats a call that answers `Conflict`, after the pause that it asks for, a few times.
+    pub(crate) async fn patiently<T, F, A>(&self, call: &str, mut calls: F) -> Outcome<T>
+    where
+        F: FnMut() -> A,
+        A: Future<Output = Result<T, Error>>,
+    {
+        for _ in 0..3 {
+            match calls().await {
+                Err(e) if e.kind() == ErrorKind::Conflict => {
+                    tokio::time::sleep(e.retry_after().unwrap_or(POLL)).await;
+                }
+                answer => return ok(call, answer),
+            }
+        }
+        ok(call, calls().await)
+    }
+
+    /// The store and a second client over the same data.
+    pub(crate) async fn two_handles(&self) -> Outcome<[Store; 2]> {
+        Ok([self.store.clone(), self.reopen().await?])
     }
 
     /// The listing gives exactly these ids, each once, within its bound.
@@ -179,12 +231,16 @@ impl Context {
         operation: Operation,
     ) -> Outcome {
         let scheme = self.store.info().scheme();
-        let expected = format!("an error of kind {kind:?}, operation {operation:?}, store {scheme:?}");
+        // What is told apart by a first answer is final: nothing has happened, and asking again is no help.
+        let is_final = matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::Unsupported);
+        let show = |e: &Error| format!("{}, retry_after {:?}", describe(e), e.retry_after());
+        let finality = if is_final { ", effect NotApplied, retry_after None" } else { "" };
+        let expected = format!("an error of kind {kind:?}, operation {operation:?}, store {scheme:?}{finality}");
         match answer {
-            Err(e) if e.kind() == kind && e.operation() == operation && e.store() == scheme => Ok(()),
             Err(e) => {
-                let got = format!("kind {:?}, operation {:?}, store {:?}", e.kind(), e.operation(), e.store());
-                fail(call, expected, got)
+                let named = e.kind() == kind && e.operation() == operation && e.store() == scheme;
+                let settled = e.effect() == Effect::NotApplied && e.retry_after().is_none();
+                ensure(named && (settled || !is_final), call, expected, show(&e))
             }
             Ok(value) => fail(call, expected, format!("Ok({value:?})")),
         }
@@ -255,6 +311,34 @@ where
 fn supplied<T>(what: &str, answer: Result<T, BoxError>) -> Outcome<T> {
     // A harness is its author's own: its errors are shown as they are.
     answer.or_else(|e| fail(what, "Ok", format!("an error of the harness: {e}")))
+}
+
+/// A way to get rid of a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Removal {
+    Delete,
+    Erase,
+    DeleteMany,
+}
+
+impl Removal {
+    pub(crate) const ALL: [Self; 3] = [Self::Delete, Self::Erase, Self::DeleteMany];
+
+    /// Gets rid of a key that is there.
+    pub(crate) async fn apply(self, store: &Store, id: &KeyId) -> Outcome<Finality> {
+        match self {
+            Self::Delete => Ok(ok(&call("delete_key", id), store.delete_key(id).await)?.finality),
+            Self::Erase => {
+                let erasure = ok(&call("erase_key", id), store.erase_key(id).await)?;
+                ensure(erasure.existed, call("erase_key", id), "existed: true", format!("{erasure:?}"))?;
+                Ok(erasure.finality)
+            }
+            Self::DeleteMany => match store.delete_keys(slice::from_ref(id)).await.pop() {
+                Some(answer) => Ok(ok(&call("delete_keys", id), answer)?.finality),
+                None => fail("delete_keys of one id", "one outcome", "none"),
+            },
+        }
+    }
 }
 
 /// A call as failures quote it: an id is told by its length.

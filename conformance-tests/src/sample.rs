@@ -20,40 +20,57 @@ pub(crate) fn ids(count: usize) -> Vec<KeyId> {
     (0..count).map(|number| id(format!("user-{number:05}"))).collect()
 }
 
-/// Keys of every awkward length and content.
+/// Keys of every awkward content and length, the contents first.
 pub(crate) fn awkward_keys() -> Vec<SecretKey> {
-    let lengths = [1, 2, 3, 15, 16, 31, 32, 33, 64, 255, 256, 257, 1024, 2048, 3071, 3072];
-    let contents: [&[u8]; 24] = [
+    let contents: [&[u8]; 38] = [
+        b"secret\n",
+        b"\0\0secret\0\0",
+        b"\xff\xfe\x80\xc3\x28",
+        b" secret ",
+        b"{{ssm:x}}",
+        b"aGVsbG8=",
         b"\0",
         b"\n",
         b" ",
-        b"\0\0secret\0\0",
-        b"secret\n",
         b"secret\r\n",
         b"\nsecret",
-        b" secret ",
         b"\tsecret\t",
-        b"\xff\xfe\x80\xc3\x28",
         b"\xef\xbb\xbfsecret",
-        b"{{ssm:x}}",
-        b"aGVsbG8=",
         b"aGVsbG8gd29ybGQ",
+        b"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         b"deadbeef",
+        b"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+        b"00112233-4455-6677-8899-aabbccddeeff",
         b"0",
         b"null",
+        b"true",
         b"\"secret\"",
+        b"{\"k\":\"v\"}",
+        b"file:///x",
+        b"$HOME",
         b"'); DROP TABLE keys;--",
         b"%00%0a",
         b"\\0\\n",
+        b"\x01secret",
+        b"\x00\x01\x02secret",
+        b"secret\x01",
+        b"secret\x02\x02",
+        b"secret\x10\x10\x10\x10\x10\x10\x10\x10\x10\x10\x10\x10\x10\x10\x10\x10",
+        b"secret\x80\0\0",
+        b"\x1f\x8b\x08\x00secret",
         "\u{e9}e\u{301}\u{1F511}".as_bytes(),
         &[0; 32],
         &[0xff; 32],
     ];
+    let lengths = [
+        3072, 1, 31, 33, 255, 256, 2, 3, 15, 16, 24, 32, 48, 63, 64, 65, 127, 128, 129, 257, 511, 512, 513, 1023, 1024,
+        2047, 2048, 2049, 3000, 3071,
+    ];
     let every_byte: Vec<u8> = (0..=255).collect();
     let every_byte_backwards: Vec<u8> = (0..=255).rev().collect();
-    let mut keys: Vec<SecretKey> = lengths.map(random_key).into();
+    let mut keys: Vec<SecretKey> = vec![key(every_byte), key(every_byte_backwards)];
     keys.extend(contents.map(key));
-    keys.extend([key(every_byte), key(every_byte_backwards)]);
+    keys.extend(lengths.map(random_key));
     keys
 }
 
@@ -62,6 +79,40 @@ pub(crate) fn hostile_ids() -> Vec<KeyId> {
     let texts = [
         "67e55044-10b1-426f-9247-bb680e5fe0c8",
         "67E55044-10B1-426F-9247-BB680E5FE0C8",
+        "67e5504410b1426f9247bb680e5fe0c8",
+        "ab",
+        "abc",
+        "b",
+        "x",
+        "a.1",
+        "name.label",
+        "auth0-5f7c8e",
+        "a?b",
+        "a&amp;b",
+        "\\\\",
+        "alice+x@example.com",
+        "alice@Example.com",
+        "kelvin",
+        "\u{212a}elvin",
+        "masse",
+        "ma\u{17f}se",
+        "\u{3c2}",
+        "\u{3c3}",
+        "\u{212b}",
+        "\u{c5}",
+        "\u{1112}\u{1161}\u{11ab}",
+        "\u{d55c}",
+        "\u{ff41}",
+        "\u{2764}",
+        "\u{2764}\u{fe0f}",
+        "Aa",
+        "BB",
+        "plumless",
+        "buckeroo",
+        "a_c",
+        "a%c",
+        "%b",
+        "_",
         "a",
         "A",
         "aa",

@@ -3,7 +3,7 @@
 use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, ensure, fail, ok, same};
+use crate::context::{Context, Outcome, Store, ensure, ok, same};
 use crate::sample;
 
 room! {
@@ -22,8 +22,10 @@ async fn stored(cx: &Context, count: usize) -> Outcome<Vec<(KeyId, SecretKey)>> 
     for (id, key) in &entries {
         ok("put_key", cx.store.put_key(id, key).await)?;
     }
+    let other = cx.reopen().await?;
     for (id, key) in &entries {
         cx.holds(&cx.store, id, key).await?;
+        cx.holds(&other, id, key).await?;
     }
     Ok(entries)
 }
@@ -39,30 +41,70 @@ async fn get_order_and_duplicates(cx: Context) -> Outcome {
         let pairs = (0..len).map(|n| entries.get(n / 2 % entries.len()));
         for wanted in [once.collect::<Vec<_>>(), holes.collect(), twice.collect(), pairs.collect()] {
             let ids: Vec<KeyId> = wanted.iter().map(|entry| entry.map_or(&missing, |(id, _)| id).clone()).collect();
-            let answers = cx.store.get_keys(&ids).await;
             let call = format!("get_keys of {len} ids");
-            ensure(answers.len() == len, call.as_str(), "one outcome per id", format!("{} outcomes", answers.len()))?;
-            for (position, (answer, entry)) in answers.into_iter().zip(wanted).enumerate() {
-                let call = format!("{call}, outcome {position}");
-                match entry {
-                    Some((_, key)) => same(&call, answer, key)?,
-                    None => cx.refused(&call, answer, ErrorKind::NotFound, Operation::Get)?,
+            cx.settles(|| async {
+                let answers = cx.store.get_keys(&ids).await;
+                let count = answers.len();
+                ensure(count == len, call.as_str(), "one outcome per id", format!("{count} outcomes"))?;
+                for (position, (answer, entry)) in answers.into_iter().zip(&wanted).enumerate() {
+                    let call = format!("{call}, outcome {position}");
+                    match entry {
+                        Some((_, key)) => same(&call, answer, key)?,
+                        None => cx.refused(&call, answer, ErrorKind::NotFound, Operation::Get)?,
+                    }
                 }
-            }
+                Ok(())
+            })
+            .await?;
         }
     }
     Ok(())
 }
 
 async fn delete_partial(cx: Context) -> Outcome {
-    let entries = stored(&cx, cx.size(60, 24)).await?;
-    let (doomed, kept) = entries.split_at(entries.len() / 2);
+    let handles = cx.two_handles().await?;
+    let entries = stored(&cx, cx.size(260, 40)).await?;
+    // More than any engine takes in one call; each again by another client, and one by itself.
+    let (doomed, kept) = entries.split_at(entries.len() * 5 / 6);
+    let (single, doomed) = doomed.split_at(1);
+    let (others, own) = doomed.split_at(doomed.len() / 5);
+    for (id, _) in own.iter().take(5) {
+        // An older value must not be what is left.
+        ok("put_key", cx.store.put_key(id, &sample::random_key(32)).await)?;
+    }
+    for (deleter, doomed) in [(&handles[0], own), (&handles[1], others), (&handles[1], single)] {
+        delete_with_holes(&cx, deleter, doomed).await?;
+        for store in &handles {
+            for (id, _) in doomed {
+                cx.absent(store, id).await?;
+            }
+        }
+    }
+    for (id, key) in kept {
+        cx.holds(&handles[0], id, key).await?;
+        cx.holds(&handles[1], id, key).await?;
+    }
+    let missing = [sample::id("nobody"), sample::id("no one")];
+    let answers = cx.store.delete_keys(&missing).await;
+    let count = answers.len();
+    ensure(count == 2, "delete_keys of two missing ids", "two outcomes", format!("{count}"))?;
+    for answer in answers {
+        cx.refused("delete_keys of a missing id", answer, ErrorKind::NotFound, Operation::Delete)?;
+    }
+    let none = cx.store.delete_keys(&[]).await;
+    ensure(none.is_empty(), "delete_keys of no ids", "no outcomes", format!("{}", none.len()))
+}
+
+/// Deletes these ids, with one that is missing between them and one that is repeated, unless it is one id only.
+async fn delete_with_holes(cx: &Context, store: &Store, doomed: &[(KeyId, SecretKey)]) -> Outcome {
     let missing = sample::id("nobody");
     let mut ids: Vec<KeyId> = doomed.iter().map(|(id, _)| id.clone()).collect();
-    ids.insert(1, missing.clone());
-    ids.extend(doomed.first().map(|(id, _)| id.clone()));
-    ids.push(missing.clone());
-    let answers = cx.store.delete_keys(&ids).await;
+    if let [first, _, ..] = doomed {
+        ids.insert(1, missing.clone());
+        ids.push(first.0.clone());
+        ids.push(missing.clone());
+    }
+    let answers = store.delete_keys(&ids).await;
     let call = format!("delete_keys of {} ids", ids.len());
     ensure(answers.len() == ids.len(), call.as_str(), "one outcome per id", format!("{} outcomes", answers.len()))?;
     for (position, (answer, id)) in answers.into_iter().zip(&ids).enumerate() {
@@ -73,12 +115,5 @@ async fn delete_partial(cx: Context) -> Outcome {
             ok(&call, answer)?;
         }
     }
-    for (id, _) in doomed {
-        cx.absent(&cx.store, id).await?;
-    }
-    for (id, key) in kept {
-        cx.holds(&cx.store, id, key).await?;
-    }
-    let none = cx.store.delete_keys(&[]).await;
-    if none.is_empty() { Ok(()) } else { fail("delete_keys of no ids", "no outcomes", format!("{}", none.len())) }
+    Ok(())
 }

@@ -43,22 +43,32 @@ async fn refuses_existing(cx: Context) -> Outcome {
 }
 
 async fn after_delete(cx: Context) -> Outcome {
-    let (id, first, second) = (sample::id("alice"), sample::random_key(32), sample::random_key(33));
-    ok("create_key", cx.store.create_key(&id, &first).await)?;
-    cx.holds(&cx.store, &id, &first).await?;
-    ok("delete_key", cx.store.delete_key(&id).await)?;
-    cx.absent(&cx.store, &id).await?;
-    match cx.store.create_key(&id, &second).await {
-        Ok(()) => cx.holds(&cx.store, &id, &second).await,
-        Err(e) => {
-            let later = matches!(e.kind(), ErrorKind::Conflict | ErrorKind::PendingDeletion);
-            let got = format!("kind {:?}, retry_after {:?}", e.kind(), e.retry_after());
-            let expected = "Ok, or Conflict or PendingDeletion with retry_after";
-            ensure(later && e.retry_after().is_some(), call("create_key", &id), expected, got)?;
-            match cx.store.get_key(&id).await {
-                Ok(_) => fail(call("get_key", &id), "no key: its creation was refused", "a key"),
-                Err(_) => Ok(()),
+    let handles = cx.two_handles().await?;
+    // Deleted by the client that creates, by another one, and by another one that had created it.
+    for (number, (creator, deleter, again)) in [(0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 1, 1)].into_iter().enumerate() {
+        let id = sample::id(format!("alice-{number}"));
+        let (first, second) = (sample::random_key([32, 3072][number % 2]), sample::random_key([3072, 33][number % 2]));
+        ok("create_key", handles[creator].create_key(&id, &first).await)?;
+        cx.holds(&handles[0], &id, &first).await?;
+        cx.holds(&handles[1], &id, &first).await?;
+        ok("delete_key", handles[deleter].delete_key(&id).await)?;
+        cx.absent(&handles[0], &id).await?;
+        cx.absent(&handles[1], &id).await?;
+        match handles[again].create_key(&id, &second).await {
+            Ok(()) => {
+                cx.holds(&handles[0], &id, &second).await?;
+                cx.holds(&handles[1], &id, &second).await?;
+            }
+            Err(e) => {
+                let later = matches!(e.kind(), ErrorKind::Conflict | ErrorKind::PendingDeletion);
+                let got = format!("kind {:?}, retry_after {:?}", e.kind(), e.retry_after());
+                let expected = "Ok, or Conflict or PendingDeletion with retry_after";
+                ensure(later && e.retry_after().is_some(), call("create_key", &id), expected, got)?;
+                if handles[0].get_key(&id).await.is_ok() {
+                    return fail(call("get_key", &id), "no key: its creation was refused", "a key");
+                }
             }
         }
     }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Erasing a key: a delete that proves itself.
 
-use keystead_core::{Consistency, DeletionGrade, Erasure, ErrorKind, Finality, KeyStoreExt};
+use keystead_core::{Consistency, DeletionGrade, Erasure, ErrorKind, Finality};
 
 use crate::case::room;
 use crate::context::{Context, Outcome, call, ensure, fail, ok};
@@ -8,7 +8,7 @@ use crate::sample;
 
 room! {
     "erase.is_idempotent":
-        "erasing a key succeeds as often as it is asked for, also for a key that never was"
+        "erasing a key succeeds as often as it is asked for, also for a key that never was, and touches no other"
         => is_idempotent;
     "erase.receipt_is_true":
         "the receipt says truly whether there was a key, how final its end is and whether that was verified"
@@ -16,49 +16,60 @@ room! {
 }
 
 async fn is_idempotent(cx: Context) -> Outcome {
+    let [one, two] = cx.two_handles().await?;
     let (alice, bob, key) = (sample::id("alice"), sample::id("bob"), sample::random_key(32));
-    ok("erase_key of a key that never was", cx.store.erase_key(&alice).await)?;
-    ok("put_key", cx.store.put_key(&alice, &key).await)?;
-    ok("put_key", cx.store.put_key(&bob, &key).await)?;
-    cx.holds(&cx.store, &alice, &key).await?;
-    for _ in 0..3 {
-        ok("erase_key", cx.store.erase_key(&alice).await)?;
-        cx.absent(&cx.store, &alice).await?;
-        cx.absent(&cx.reopen().await?, &alice).await?;
+    ok("erase_key of a key that never was", one.erase_key(&alice).await)?;
+    cx.put(&one, &alice, &key).await?;
+    cx.put(&one, &bob, &key).await?;
+    cx.holds(&one, &alice, &key).await?;
+    for store in [&one, &one, &two, &two] {
+        ok("erase_key", store.erase_key(&alice).await)?;
+        cx.absent(&one, &alice).await?;
+        cx.absent(&two, &alice).await?;
     }
-    cx.holds(&cx.store, &bob, &key).await
+    cx.holds(&one, &bob, &key).await
 }
 
 async fn receipt_is_true(cx: Context) -> Outcome {
-    let (id, key) = (sample::id("alice"), sample::random_key(32));
-    let erase = call("erase_key", &id);
-    let receipt = ok(&erase, cx.store.erase_key(&id).await)?;
+    let handles = cx.two_handles().await?;
+    let nobody = sample::id("nobody");
+    let receipt = ok(&call("erase_key", &nobody), cx.store.erase_key(&nobody).await)?;
     ensure(!receipt.existed, "erase_key of a key that never was", "existed: false", format!("{receipt:?}"))?;
     proof_is_possible(&cx, &receipt)?;
+    let eventual = matches!(cx.capabilities.deletion, DeletionGrade::Eventual { .. });
+    let too_good = eventual && receipt.finality == Finality::Immediate;
+    let expected = "the declared grade, as an earlier deletion may not be final yet";
+    ensure(!too_good, "erase_key of a key that never was", expected, format!("{receipt:?}"))?;
 
-    ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
-    let receipt = ok(&erase, cx.store.erase_key(&id).await)?;
-    ensure(receipt.existed, erase.as_str(), "existed: true", format!("{receipt:?}"))?;
-    proof_is_possible(&cx, &receipt)?;
-    let too_good = match cx.capabilities.deletion {
-        DeletionGrade::Immediate => false,
-        DeletionGrade::Eventual { .. } => receipt.finality == Finality::Immediate,
-        _ => !matches!(receipt.finality, Finality::RecoverableUntil(_)),
-    };
-    let grade = cx.capabilities.deletion;
-    ensure(!too_good, erase.as_str(), format!("at most the declared grade {grade:?}"), format!("{receipt:?}"))?;
-    if receipt.verified {
-        match cx.store.get_key(&id).await {
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return fail("get_key after a verified erasure", "NotFound", format!("{:?}", e.kind())),
-            Ok(_) => return fail("get_key after a verified erasure", "NotFound", "a key"),
+    for (number, len) in [1, 32, 257, 3072, 3072, 32].into_iter().enumerate() {
+        let id = sample::id(format!("alice-{number}"));
+        let (writer, eraser) = (&handles[number % 2], &handles[number / 2 % 2]);
+        if number % 3 == 0 {
+            // An older value must not be what is left.
+            cx.put(writer, &id, &sample::random_key(40)).await?;
         }
-    }
-    cx.absent(&cx.store, &id).await?;
-    if !cx.is_recoverable() {
-        let receipt = ok(&erase, cx.store.erase_key(&id).await)?;
-        ensure(!receipt.existed, "erase_key for the second time", "existed: false", format!("{receipt:?}"))?;
+        let key = sample::random_key(len);
+        cx.put(writer, &id, &key).await?;
+        cx.holds(&handles[0], &id, &key).await?;
+        cx.holds(&handles[1], &id, &key).await?;
+        let receipt = ok(&call("erase_key", &id), eraser.erase_key(&id).await)?;
+        ensure(receipt.existed, call("erase_key", &id), "existed: true", format!("{receipt:?}"))?;
+        proof_is_possible(&cx, &receipt)?;
+        finality_is_possible(&cx, &receipt)?;
+        for store in handles.iter().filter(|_| receipt.verified) {
+            // At once, and by any client: the bound was waited for already.
+            match store.get_key(&id).await {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return fail("get_key after a verified erasure", "NotFound", format!("{:?}", e.kind())),
+                Ok(_) => return fail("get_key after a verified erasure", "NotFound", "a key"),
+            }
+        }
+        cx.absent(&handles[0], &id).await?;
+        cx.absent(&handles[1], &id).await?;
+        if !cx.is_recoverable() {
+            let receipt = ok(&call("erase_key", &id), writer.erase_key(&id).await)?;
+            ensure(!receipt.existed, "erase_key for the second time", "existed: false", format!("{receipt:?}"))?;
+        }
     }
     Ok(())
 }
@@ -68,4 +79,14 @@ fn proof_is_possible(cx: &Context, receipt: &Erasure) -> Outcome {
     let excused = cx.capabilities.consistency != Consistency::Strong || cx.is_recoverable();
     let expected = "verified: true on a store that is Strong and not Recoverable";
     ensure(excused || receipt.verified, "erase_key", expected, format!("{receipt:?}"))
+}
+
+fn finality_is_possible(cx: &Context, receipt: &Erasure) -> Outcome {
+    let grade = cx.capabilities.deletion;
+    let too_good = match grade {
+        DeletionGrade::Immediate => false,
+        DeletionGrade::Eventual { .. } => receipt.finality == Finality::Immediate,
+        _ => !matches!(receipt.finality, Finality::RecoverableUntil(_)),
+    };
+    ensure(!too_good, "erase_key", format!("at most the declared grade {grade:?}"), format!("{receipt:?}"))
 }

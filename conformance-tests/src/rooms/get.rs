@@ -1,6 +1,6 @@
 //! Reading a key, and the keys that can be.
 
-use keystead_core::{ErrorKind, InvalidSecretKey, KeyStoreExt, Operation, SecretKey};
+use keystead_core::{ErrorKind, InvalidSecretKey, KeyId, KeyStoreExt, Operation, SecretKey};
 
 use crate::case::room;
 use crate::context::{Context, Outcome, call, ensure, ok, same};
@@ -25,40 +25,53 @@ room! {
 }
 
 async fn missing_is_not_found(cx: Context) -> Outcome {
-    let id = sample::id("nobody");
-    let call = call("get_key", &id);
-    let answer = cx.store.get_key(&id).await;
-    if let Err(e) = &answer {
-        let got = format!("retryable {}, retry_after {:?}", e.is_retryable(), e.retry_after());
-        ensure(!e.is_retryable() && e.retry_after().is_none(), call.as_str(), "an error that is not retryable", got)?;
-    }
-    cx.refused(&call, answer, ErrorKind::NotFound, Operation::Get)?;
+    let (id, none) = (sample::id("nobody"), [sample::id("nobody"), sample::id("no one")]);
+    let look = async || {
+        let answer = cx.store.get_key(&id).await;
+        cx.refused(&call("get_key", &id), answer, ErrorKind::NotFound, Operation::Get)?;
+        let answers = cx.store.get_keys(&none).await;
+        ensure(answers.len() == 2, "get_keys of two ids", "two outcomes", format!("{}", answers.len()))?;
+        let refused = |answer| cx.refused("get_keys", answer, ErrorKind::NotFound, Operation::Get);
+        answers.into_iter().try_for_each(refused)
+    };
+    look().await?;
     // A neighbour makes no difference.
-    ok("put_key", cx.store.put_key(&sample::id("somebody"), &sample::random_key(32)).await)?;
-    cx.refused(&call, cx.store.get_key(&id).await, ErrorKind::NotFound, Operation::Get)
+    cx.put(&cx.store, &sample::id("somebody"), &sample::random_key(32)).await?;
+    look().await
 }
 
 async fn roundtrip_bytes(cx: Context) -> Outcome {
-    let (created, put, overwritten) = ("created", "put", "overwritten");
-    for (number, key) in sample::awkward_keys().iter().enumerate() {
-        let id = |how: &str| sample::id(format!("{how}-{number}"));
-        ok("create_key", cx.store.create_key(&id(created), key).await)?;
-        cx.holds(&cx.store, &id(created), key).await?;
-        ok("put_key", cx.store.put_key(&id(put), key).await)?;
-        cx.holds(&cx.store, &id(put), key).await?;
-        let found = ok("find_key", cx.store.find_key(&id(put)).await)?;
-        ensure(found.as_ref() == Some(key), call("find_key", &id(put)), "the key that was put", format!("{found:?}"))?;
-        for answer in cx.store.get_keys(&[id(put), id(created)]).await {
-            same("get_keys", answer, key)?;
-        }
-        let candidate = sample::random_key(32);
-        same("get_or_create", cx.store.get_or_create(&id(put), &candidate).await, key)?;
-    }
     let keys = sample::awkward_keys();
-    let id = sample::id(overwritten);
-    for key in keys.iter().take(cx.size(keys.len(), 12)) {
-        ok("put_key", cx.store.put_key(&id, key).await)?;
-        cx.holds(&cx.store, &id, key).await?;
+    let keys: Vec<&SecretKey> = keys.iter().take(cx.size(keys.len(), 40)).collect();
+    let [one, two] = cx.two_handles().await?;
+    let id = |how: &str, number: usize| sample::id(format!("{how}-{number}"));
+    let label = |how: &str, number: usize| format!("get_key of awkward key {number}, {how}");
+    for (number, key) in keys.iter().enumerate() {
+        ok("create_key", one.create_key(&id("created", number), key).await)?;
+        ok("put_key", two.put_key(&id("put", number), key).await)?;
+        let given = one.get_or_create(&id("given", number), key).await;
+        same(&format!("get_or_create with awkward key {number}"), given, key)?;
+    }
+    for how in ["created", "put", "given"] {
+        let ids: Vec<KeyId> = (0..keys.len()).map(|number| id(how, number)).collect();
+        for (number, (id, key)) in ids.iter().zip(&keys).enumerate() {
+            let store = if number % 2 == 0 { &one } else { &two };
+            cx.settles(|| async { same(&label(how, number), store.get_key(id).await, key) }).await?;
+        }
+        cx.settles(|| async {
+            let answers = one.get_keys(&ids).await;
+            let mut pairs = answers.into_iter().zip(&keys).enumerate();
+            pairs
+                .try_for_each(|(number, (answer, key))| same(&format!("get_keys of awkward key {number}"), answer, key))
+        })
+        .await?;
+    }
+    // Over a key that stands, from one content to the next.
+    let overwritten = sample::id("overwritten");
+    for (number, key) in keys.iter().enumerate().take(cx.size(keys.len(), 12)) {
+        ok("put_key", one.put_key(&overwritten, key).await)?;
+        cx.settles(|| async { same(&label("overwritten", number), two.get_key(&overwritten).await, key) }).await?;
+        cx.settles(|| async { same("get_or_create", one.get_or_create(&overwritten, keys[0]).await, key) }).await?;
     }
     Ok(())
 }
@@ -66,12 +79,17 @@ async fn roundtrip_bytes(cx: Context) -> Outcome {
 async fn absent_is_none(cx: Context) -> Outcome {
     let (absent, present) = (sample::id("absent"), sample::id("present"));
     let key = sample::random_key(32);
-    ok("put_key", cx.store.put_key(&present, &key).await)?;
+    cx.put(&cx.store, &present, &key).await?;
     cx.holds(&cx.store, &present, &key).await?;
     let found = ok("find_key", cx.store.find_key(&absent).await)?;
-    ensure(found.is_none(), call("find_key", &absent), "None", format!("{found:?}"))?;
-    let found = ok("find_key", cx.store.find_key(&present).await)?;
-    ensure(found == Some(key), call("find_key", &present), "the key that was put", format!("{found:?}"))
+    ensure(found.is_none(), call("find_key", &absent), "None", "a key")?;
+    cx.settles(|| async {
+        match ok("find_key", cx.store.find_key(&present).await)? {
+            Some(found) => same(&call("find_key", &present), Ok(found), &key),
+            None => ensure(false, call("find_key", &present), "the key that was put", "None"),
+        }
+    })
+    .await
 }
 
 async fn empty_refused(_cx: Context) -> Outcome {
@@ -89,6 +107,6 @@ async fn too_long_refused(cx: Context) -> Outcome {
     let generated = SecretKey::generate(3073);
     ensure(generated == refusal, "SecretKey::generate(3073)", expected, format!("{generated:?}"))?;
     let (id, longest) = (sample::id("longest"), sample::random_key(3072));
-    ok("put_key", cx.store.put_key(&id, &longest).await)?;
+    cx.put(&cx.store, &id, &longest).await?;
     cx.holds(&cx.store, &id, &longest).await
 }

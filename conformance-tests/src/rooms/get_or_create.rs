@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use keystead_core::KeyStoreExt;
+use keystead_core::{Consistency, KeyStoreExt};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, ensure, ok, same};
+use crate::context::{Context, Outcome, Store, ensure, ok, same};
 use crate::sample;
 
 room! {
@@ -25,43 +25,76 @@ room! {
 }
 
 async fn creates_once(cx: Context) -> Outcome {
-    let (alice, bob) = (sample::id("alice"), sample::id("bob"));
-    let key = ok("get_or_create_key", cx.store.get_or_create_key(&alice).await)?;
-    let len = key.expose_secret().len();
-    ensure(len == 32, "get_or_create_key", "a key of 32 bytes", format!("{len} bytes"))?;
-    cx.holds(&cx.store, &alice, &key).await?;
-    for store in [cx.store.clone(), cx.reopen().await?] {
-        cx.holds(&store, &alice, &key).await?;
-        same("get_or_create_key", store.get_or_create_key(&alice).await, &key)?;
+    let handles = cx.two_handles().await?;
+    let mut others = Vec::new();
+    for (number, creator) in handles.iter().enumerate() {
+        let id = sample::id(format!("alice-{number}"));
+        let key = ok("get_or_create_key", creator.get_or_create_key(&id).await)?;
+        let len = key.expose_secret().len();
+        ensure(len == 32, "get_or_create_key", "a key of 32 bytes", format!("{len} bytes"))?;
+        for store in &handles {
+            cx.holds(store, &id, &key).await?;
+            cx.settles(|| async { same("get_or_create_key", store.get_or_create_key(&id).await, &key) }).await?;
+        }
+        ensure(!others.contains(&key), "get_or_create_key of another id", "another key", "the same key")?;
+        others.push(key);
     }
-    let other = ok("get_or_create_key", cx.store.get_or_create_key(&bob).await)?;
-    ensure(other != key, "get_or_create_key of another id", "another key", "the same key")
+    if !cx.is_recoverable() {
+        created_again(&cx, &handles).await?;
+    }
+    match cx.capabilities.listing {
+        Some(_) => cx.lists(&cx.store, &[sample::id("alice-0"), sample::id("alice-1")]).await,
+        None => Ok(()),
+    }
+}
+
+/// After a delete, by whichever client, the next call makes and stores a new key.
+async fn created_again(cx: &Context, handles: &[Store; 2]) -> Outcome {
+    for (deleter, creator) in [(0, 0), (0, 1), (1, 0)] {
+        let id = sample::id("alice-0");
+        let old = ok("get_or_create_key", handles[deleter].get_or_create_key(&id).await)?;
+        ok("delete_key", handles[deleter].delete_key(&id).await)?;
+        cx.absent(&handles[0], &id).await?;
+        cx.absent(&handles[1], &id).await?;
+        let call = "get_or_create_key after a delete";
+        let key = cx.patiently(call, || handles[creator].get_or_create_key(&id)).await?;
+        ensure(key != old, "get_or_create_key after a delete", "a new key", "the deleted one")?;
+        cx.holds(&handles[0], &id, &key).await?;
+        cx.holds(&handles[1], &id, &key).await?;
+    }
+    Ok(())
 }
 
 async fn returns_existing(cx: Context) -> Outcome {
     for (number, len) in [1, 32, 3072].into_iter().enumerate() {
         let (id, key) = (sample::id(format!("alice-{number}")), sample::random_key(len));
-        ok("put_key", cx.store.put_key(&id, &key).await)?;
+        cx.put(&cx.store, &id, &key).await?;
         cx.holds(&cx.store, &id, &key).await?;
-        same("get_or_create_key", cx.store.get_or_create_key(&id).await, &key)?;
+        cx.settles(|| async { same("get_or_create_key", cx.store.get_or_create_key(&id).await, &key) }).await?;
         cx.holds(&cx.store, &id, &key).await?;
     }
     Ok(())
 }
 
 async fn loser_gets_the_winners_key(cx: Context) -> Outcome {
-    let (id, winner) = (sample::id("alice"), sample::random_key(32));
-    same("get_or_create", cx.store.get_or_create(&id, &winner).await, &winner)?;
-    cx.holds(&cx.store, &id, &winner).await?;
-    for store in [cx.store.clone(), cx.reopen().await?] {
-        let loser = sample::random_key(32);
-        same("get_or_create with another candidate", store.get_or_create(&id, &loser).await, &winner)?;
-        cx.holds(&cx.store, &id, &winner).await?;
+    let handles = cx.two_handles().await?;
+    for (number, len) in [32, 3072, 1].into_iter().enumerate() {
+        let (id, winner) = (sample::id(format!("alice-{number}")), sample::random_key(len));
+        same("get_or_create", handles[number % 2].get_or_create(&id, &winner).await, &winner)?;
+        for store in &handles {
+            cx.holds(store, &id, &winner).await?;
+            let loser = sample::random_key(32);
+            let call = "get_or_create with another candidate";
+            cx.settles(|| async { same(call, store.get_or_create(&id, &loser).await, &winner) }).await?;
+            cx.holds(store, &id, &winner).await?;
+        }
+        let put = sample::random_key(64);
+        ok("put_key", cx.store.put_key(&id, &put).await)?;
+        cx.holds(&cx.store, &id, &put).await?;
+        cx.settles(|| async { same("get_or_create after a put", cx.store.get_or_create(&id, &winner).await, &put) })
+            .await?;
     }
-    let put = sample::random_key(64);
-    ok("put_key", cx.store.put_key(&id, &put).await)?;
-    cx.holds(&cx.store, &id, &put).await?;
-    same("get_or_create after a put", cx.store.get_or_create(&id, &winner).await, &put)
+    Ok(())
 }
 
 async fn custom_generator_called_at_most_once(cx: Context) -> Outcome {
@@ -79,6 +112,10 @@ async fn custom_generator_called_at_most_once(cx: Context) -> Outcome {
     let count = calls.load(Ordering::SeqCst);
     ensure(count == 1, call, "one call of the generator", format!("{count}"))?;
     cx.holds(&cx.store, &id, &candidate).await?;
+    // A read that is still stale would call it rightly.
+    if cx.capabilities.consistency != Consistency::Strong {
+        return Ok(());
+    }
     same(call, cx.store.get_or_create_key_with(&id, generator()).await, &candidate)?;
     let count = calls.load(Ordering::SeqCst);
     ensure(count == 1, "get_or_create_key_with of a standing key", "no call of the generator", format!("{}", count - 1))

@@ -1,9 +1,9 @@
 //! Several clients, several runtimes, several namespaces; and the store's word about itself.
 
-use keystead_core::{ErrorKind, KeyStoreExt, Operation};
+use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, ensure, fail, ok};
+use crate::context::{Context, Outcome, Removal, ensure, fail, ok};
 use crate::sample;
 
 room! {
@@ -26,9 +26,21 @@ room! {
 
 async fn check_ok(cx: Context) -> Outcome {
     ok("check of an empty store", cx.store.check().await)?;
-    ok("put_key", cx.store.put_key(&sample::id("alice"), &sample::random_key(32)).await)?;
-    ok("check", cx.store.check().await)?;
-    ok("check of a second client", cx.reopen().await?.check().await)?;
+    let keys: Vec<(KeyId, SecretKey)> = sample::ids(3).into_iter().map(|id| (id, sample::random_key(32))).collect();
+    for (id, key) in &keys {
+        ok("put_key", cx.store.put_key(id, key).await)?;
+    }
+    for store in cx.two_handles().await? {
+        ok("check", store.check().await)?;
+    }
+    // It has left everything as it was, and nothing of its own.
+    for (id, key) in &keys {
+        cx.holds(&cx.store, id, key).await?;
+    }
+    if cx.capabilities.listing.is_some() {
+        let ids: Vec<KeyId> = keys.into_iter().map(|(id, _)| id).collect();
+        cx.lists(&cx.store, &ids).await?;
+    }
     let info = cx.store.info();
     let named = !info.scheme().is_empty() && info.to_string().starts_with(info.scheme());
     ensure(named, "info", "a scheme, with which Display starts", format!("{info:?}"))
@@ -36,7 +48,7 @@ async fn check_ok(cx: Context) -> Outcome {
 
 async fn sees_everything(cx: Context) -> Outcome {
     let keys = sample::awkward_keys();
-    let keys: Vec<_> = keys.iter().take(cx.size(keys.len(), 16)).collect();
+    let keys: Vec<_> = keys.iter().take(cx.size(keys.len(), 20)).collect();
     let ids = sample::ids(keys.len());
     for (id, key) in ids.iter().zip(&keys) {
         ok("create_key", cx.store.create_key(id, key).await)?;
@@ -45,21 +57,31 @@ async fn sees_everything(cx: Context) -> Outcome {
     for (id, key) in ids.iter().zip(&keys) {
         cx.holds(&reopened, id, key).await?;
     }
-    ensure(reopened.capabilities() == cx.capabilities, "capabilities of a second client", "the same", "others")
+    let (first, second) = (format!("{:?}", cx.capabilities), format!("{:?}", reopened.capabilities()));
+    ensure(first == second, "capabilities of a second client", first, second)?;
+    let (first, second) = (cx.store.info().scheme(), reopened.info().scheme());
+    ensure(first == second, "info of a second client", first, second)
 }
 
 async fn see_each_other(cx: Context) -> Outcome {
     let (one, two) = (cx.store.clone(), cx.reopen().await?);
     let id = sample::id("alice");
-    for _ in 0..cx.size(10, 3) {
-        for (writer, reader) in [(&one, &two), (&two, &one)] {
-            let key = sample::random_key(32);
-            ok("put_key", writer.put_key(&id, &key).await)?;
-            cx.holds(reader, &id, &key).await?;
-            let again = reader.create_key(&id, &key).await;
+    let keys = sample::awkward_keys();
+    let lens = keys.len();
+    for round in 0..cx.size(20, 3) {
+        for (number, (writer, reader)) in [(&one, &two), (&two, &one)].into_iter().enumerate() {
+            // Written twice, so that the second key finds the first one known.
+            for key in [&keys[(2 * round + number) % lens], &sample::random_key(32)] {
+                cx.put(writer, &id, key).await?;
+                cx.holds(reader, &id, key).await?;
+            }
+            let again = reader.create_key(&id, &sample::random_key(32)).await;
             cx.refused("create_key by the other client", again, ErrorKind::AlreadyExists, Operation::Create)?;
-            ok("delete_key by the other client", reader.delete_key(&id).await)?;
+            ok("put_key by the other client", reader.put_key(&id, &keys[0]).await)?;
+            cx.holds(writer, &id, &keys[0]).await?;
+            Removal::ALL[round % 3].apply(reader, &id).await?;
             cx.absent(writer, &id).await?;
+            cx.absent(reader, &id).await?;
             if cx.is_recoverable() {
                 return Ok(());
             }
@@ -90,7 +112,10 @@ async fn used_from_a_second_runtime(cx: Context) -> Outcome {
     let (id, key) = (sample::id("alice"), sample::random_key(32));
     ok("put_key", cx.store.put_key(&id, &key).await)?;
     cx.holds(&cx.store, &id, &key).await?;
-    let (store, second_id, second_key) = (cx.store.clone(), sample::id("bob"), sample::random_key(33));
+    // A client that has been used, and one whose first call is there.
+    let (store, fresh) = (cx.store.clone(), cx.reopen().await?);
+    let last_user = fresh.clone();
+    let (second_id, second_key) = (sample::id("bob"), sample::random_key(33));
     let written = {
         let (id, key) = (second_id.clone(), second_key.clone());
         move || -> Outcome {
@@ -100,6 +125,7 @@ async fn used_from_a_second_runtime(cx: Context) -> Outcome {
             };
             runtime.block_on(async {
                 ok("find_key on a second runtime", store.find_key(&sample::id("alice")).await)?;
+                ok("put_key on a second runtime", fresh.put_key(&id, &key).await)?;
                 ok("put_key on a second runtime", store.put_key(&id, &key).await)?;
                 ok("check on a second runtime", store.check().await)
             })
@@ -116,6 +142,8 @@ async fn used_from_a_second_runtime(cx: Context) -> Outcome {
     .await?;
     cx.holds(&cx.store, &second_id, &second_key).await?;
     let last = sample::random_key(34);
+    ok("put_key on the first runtime", last_user.put_key(&id, &last).await)?;
+    cx.holds(&cx.store, &id, &last).await?;
     ok("put_key on the first runtime", cx.store.put_key(&id, &last).await)?;
-    cx.holds(&cx.store, &id, &last).await
+    cx.holds(&last_user, &id, &last).await
 }

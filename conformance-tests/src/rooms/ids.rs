@@ -1,9 +1,9 @@
 //! Ids of any shape.
 
-use keystead_core::{InvalidKeyId, KeyId, KeyStoreExt};
+use keystead_core::{InvalidKeyId, KeyId, KeyStoreExt, SecretKey};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, ensure, ok};
+use crate::context::{Context, Outcome, Removal, ensure, ok, same};
 use crate::sample;
 
 room! {
@@ -35,18 +35,30 @@ async fn refused(_cx: Context) -> Outcome {
     Ok(())
 }
 
+/// These ids are no secret, so a failure names them.
+fn named(method: &str, id: &KeyId) -> String {
+    format!("{method} of the id {:?}", id.as_str())
+}
+
 async fn roundtrip_and_list(cx: Context) -> Outcome {
     let ids = sample::hostile_ids();
-    for id in &ids {
-        let key = sample::random_key(32);
-        ok(&format!("create_key of the id {:?}", id.as_str()), cx.store.create_key(id, &key).await)?;
-        cx.holds(&cx.store, id, &key).await?;
+    let keys: Vec<SecretKey> = ids.iter().map(|_| sample::random_key(32)).collect();
+    for (number, (id, key)) in ids.iter().zip(&keys).enumerate() {
+        match number % 2 {
+            0 => ok(&named("create_key", id), cx.store.create_key(id, key).await)?,
+            _ => same(&named("get_or_create", id), cx.store.get_or_create(id, key).await, key)?,
+        }
+    }
+    for (id, key) in ids.iter().zip(&keys) {
+        cx.settles(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
     }
     if cx.capabilities.listing.is_some() {
         cx.lists(&cx.store, &ids).await?;
     }
     for id in &ids {
-        ok(&format!("delete_key of the id {:?}", id.as_str()), cx.store.delete_key(id).await)?;
+        ok(&named("delete_key", id), cx.store.delete_key(id).await)?;
+    }
+    for id in &ids {
         cx.absent(&cx.store, id).await?;
     }
     match cx.capabilities.listing {
@@ -57,19 +69,35 @@ async fn roundtrip_and_list(cx: Context) -> Outcome {
 
 async fn distinct_never_meet(cx: Context) -> Outcome {
     let ids = sample::hostile_ids();
-    let keys: Vec<_> = ids.iter().map(|_| sample::random_key(32)).collect();
+    let keys: Vec<SecretKey> = ids.iter().map(|_| sample::random_key(32)).collect();
     for (id, key) in ids.iter().zip(&keys) {
-        ok(&format!("put_key of the id {:?}", id.as_str()), cx.store.put_key(id, key).await)?;
+        ok(&named("put_key", id), cx.store.put_key(id, &sample::random_key(16)).await)?;
+        ok(&named("put_key", id), cx.store.put_key(id, key).await)?;
     }
-    for (id, key) in ids.iter().zip(&keys) {
-        cx.holds(&cx.store, id, key).await?;
+    all_their_own(&cx, &ids, &keys).await?;
+    // What finds no key, or gets rid of one, meets no other either.
+    for (number, id) in ids.iter().enumerate() {
+        if number % 4 < 3 {
+            let removal = Removal::ALL[number % 4];
+            removal.apply(&cx.store, id).await?;
+        }
     }
-    // Deleting every other one shows an id that two names lead to.
-    for (id, _) in ids.iter().zip(&keys).step_by(2) {
-        ok("delete_key", cx.store.delete_key(id).await)?;
+    let left = |number: &usize| number % 4 == 3;
+    let ids: Vec<KeyId> = (0..ids.len()).filter(left).map(|number| ids[number].clone()).collect();
+    let keys: Vec<SecretKey> = (0..keys.len()).filter(left).map(|number| keys[number].clone()).collect();
+    all_their_own(&cx, &ids, &keys).await
+}
+
+/// Each id has its own key, read by itself and all in one batch.
+async fn all_their_own(cx: &Context, ids: &[KeyId], keys: &[SecretKey]) -> Outcome {
+    for (id, key) in ids.iter().zip(keys) {
+        cx.settles(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
     }
-    for (id, key) in ids.iter().zip(&keys).skip(1).step_by(2) {
-        cx.holds(&cx.store, id, key).await?;
-    }
-    Ok(())
+    cx.settles(|| async {
+        let answers = cx.store.get_keys(ids).await;
+        ensure(answers.len() == ids.len(), "get_keys", "one outcome per id", format!("{}", answers.len()))?;
+        let mut outcomes = answers.into_iter().zip(ids).zip(keys);
+        outcomes.try_for_each(|((answer, id), key)| same(&named("get_keys", id), answer, key))
+    })
+    .await
 }

@@ -3,49 +3,45 @@
 use keystead_core::KeyStoreExt;
 
 use crate::case::room;
-use crate::context::{Context, Outcome, ok};
+use crate::context::{Context, Outcome, Removal, ok};
 use crate::sample;
 
 room! {
     "put.overwrites":
-        "the key that was put last is the one that is read"
+        "the key that was put last is the one that is read, by every client"
         => overwrites;
     "put.grows_and_shrinks":
         "a key can be overwritten by a longer or a shorter one, and nothing of the old one is left in it"
         => grows_and_shrinks;
     "put.other_ids_untouched":
-        "writing one id changes no other, of similar names neither"
+        "writing one id changes no other, of similar names or equal keys neither"
         => other_ids_untouched;
     "put.idempotent_same_value":
-        "putting the same key again succeeds and changes nothing"
+        "putting the same key again succeeds, and takes effect where it was replaced or deleted meanwhile"
         => idempotent_same_value;
 }
 
 async fn overwrites(cx: Context) -> Outcome {
+    let handles = cx.two_handles().await?;
     let id = sample::id("alice");
-    for _ in 0..cx.size(20, 4) {
+    for round in 0..cx.size(60, 6) {
         let key = sample::random_key(32);
-        ok("put_key", cx.store.put_key(&id, &key).await)?;
-        cx.holds(&cx.store, &id, &key).await?;
+        ok("put_key", handles[round / 2 % 2].put_key(&id, &key).await)?;
+        cx.holds(&handles[0], &id, &key).await?;
+        cx.holds(&handles[1], &id, &key).await?;
     }
-    cx.holds(&cx.reopen().await?, &id, &{
-        let last = sample::random_key(48);
-        ok("put_key", cx.store.put_key(&id, &last).await)?;
-        last
-    })
-    .await
+    Ok(())
 }
 
 async fn grows_and_shrinks(cx: Context) -> Outcome {
+    let handles = cx.two_handles().await?;
     let id = sample::id("alice");
-    for len in [1, 3072, 33, 255, 256, 1024, 1] {
+    for (round, len) in [1, 3072, 33, 255, 256, 1024, 1, 2048, 32].into_iter().enumerate() {
         let key = sample::random_key(len);
-        ok("put_key", cx.store.put_key(&id, &key).await)?;
-        cx.holds(&cx.store, &id, &key).await?;
+        ok("put_key", handles[round % 2].put_key(&id, &key).await)?;
+        cx.holds(&handles[(round + 1) % 2], &id, &key).await?;
     }
-    let after = sample::random_key(32);
-    ok("put_key", cx.store.put_key(&id, &after).await)?;
-    cx.holds(&cx.reopen().await?, &id, &after).await
+    Ok(())
 }
 
 async fn other_ids_untouched(cx: Context) -> Outcome {
@@ -56,6 +52,8 @@ async fn other_ids_untouched(cx: Context) -> Outcome {
     }
     let alice = sample::id("alice");
     ok("create_key", cx.store.create_key(&alice, &sample::random_key(3072)).await)?;
+    // Equal to a neighbour's key, then not.
+    ok("put_key", cx.store.put_key(&alice, &keys[0]).await)?;
     let last = sample::random_key(16);
     ok("put_key", cx.store.put_key(&alice, &last).await)?;
     cx.holds(&cx.store, &alice, &last).await?;
@@ -66,13 +64,25 @@ async fn other_ids_untouched(cx: Context) -> Outcome {
 }
 
 async fn idempotent_same_value(cx: Context) -> Outcome {
-    let (id, key) = (sample::id("alice"), sample::random_key(32));
+    let [one, two] = cx.two_handles().await?;
+    let (id, key, other) = (sample::id("alice"), sample::random_key(32), sample::random_key(32));
     for _ in 0..3 {
-        ok("put_key", cx.store.put_key(&id, &key).await)?;
-        cx.holds(&cx.store, &id, &key).await?;
+        ok("put_key", one.put_key(&id, &key).await)?;
+        cx.holds(&one, &id, &key).await?;
     }
-    match cx.capabilities.listing {
-        Some(_) => cx.lists(&cx.store, &[id]).await,
-        None => Ok(()),
+    ok("put_key by another client", two.put_key(&id, &other).await)?;
+    cx.holds(&one, &id, &other).await?;
+    ok("put_key of the first key again", one.put_key(&id, &key).await)?;
+    cx.holds(&two, &id, &key).await?;
+    if cx.capabilities.listing.is_some() {
+        cx.lists(&one, std::slice::from_ref(&id)).await?;
     }
+    if !cx.is_recoverable() {
+        Removal::Delete.apply(&one, &id).await?;
+        cx.absent(&one, &id).await?;
+        cx.put(&one, &id, &key).await?;
+        cx.holds(&one, &id, &key).await?;
+        cx.holds(&two, &id, &key).await?;
+    }
+    Ok(())
 }

@@ -31,17 +31,13 @@ room! {
         => linearizable;
 }
 
-async fn two_handles(cx: &Context) -> Outcome<[Store; 2]> {
-    Ok([cx.store.clone(), cx.reopen().await?])
-}
-
 /// A refusal that a store may give for want of calm, not a wrong answer.
 fn is_contention(e: &Error) -> bool {
     e.is_retryable()
 }
 
 async fn create_one_winner(cx: Context) -> Outcome {
-    let handles = two_handles(&cx).await?;
+    let handles = cx.two_handles().await?;
     for round in 0..cx.size(20, 3) {
         let id = sample::id(format!("alice-{round}"));
         let keys: Vec<SecretKey> = (0..cx.size(32, 16)).map(|_| sample::random_key(32)).collect();
@@ -72,7 +68,7 @@ async fn create_one_winner(cx: Context) -> Outcome {
 }
 
 async fn get_or_create_one_key(cx: Context) -> Outcome {
-    let handles = two_handles(&cx).await?;
+    let handles = cx.two_handles().await?;
     for round in 0..cx.size(10, 2) {
         let id = sample::id(format!("alice-{round}"));
         let racers = (0..cx.size(64, 16)).map(|number| {
@@ -105,7 +101,7 @@ fn uniform(byte: u8) -> SecretKey {
 }
 
 async fn no_torn_value(cx: Context) -> Outcome {
-    let handles = two_handles(&cx).await?;
+    let handles = cx.two_handles().await?;
     let id = sample::id("alice");
     ok("put_key", cx.store.put_key(&id, &uniform(0)).await)?;
     cx.holds(&cx.store, &id, &uniform(0)).await?;
@@ -146,7 +142,7 @@ fn whole(key: SecretKey) -> Outcome {
 }
 
 async fn delete_vs_get_or_create(cx: Context) -> Outcome {
-    let handles = two_handles(&cx).await?;
+    let handles = cx.two_handles().await?;
     for round in 0..cx.size(40, 3) {
         let (id, first) = (sample::id(format!("alice-{round}")), sample::random_key(32));
         ok("put_key", cx.store.put_key(&id, &first).await)?;
@@ -190,7 +186,7 @@ async fn delete_vs_get_or_create(cx: Context) -> Outcome {
 }
 
 async fn delete_at_least_one_ok(cx: Context) -> Outcome {
-    let handles = two_handles(&cx).await?;
+    let handles = cx.two_handles().await?;
     for round in 0..cx.size(20, 3) {
         let (id, key) = (sample::id(format!("alice-{round}")), sample::random_key(32));
         ok("put_key", cx.store.put_key(&id, &key).await)?;
@@ -226,7 +222,7 @@ async fn delete_at_least_one_ok(cx: Context) -> Outcome {
 const CLIENTS: usize = 8;
 
 async fn linearizable(cx: Context) -> Outcome {
-    let handles = two_handles(&cx).await?;
+    let handles = cx.two_handles().await?;
     for round in 0..cx.size(30, 2) {
         let ids: Vec<KeyId> = (0..3).map(|number| sample::id(format!("user-{round}-{number}"))).collect();
         let history = recorded(&handles, &ids, cx.size(36, 12)).await?;
