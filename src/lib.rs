@@ -5,13 +5,10 @@
     doc = "One secret encryption key per user, in the store you trust. No backend is on by default: enable the features \
            of those you use, `memory`, `file`."
 )]
+// The README shows a test of the reader's own.
+#![allow(clippy::test_attr_in_doctest)]
 
 mod open;
-
-// The programs in CONTRIBUTING.md are tested as those in the README are.
-#[cfg(doctest)]
-#[doc = include_str!("../CONTRIBUTING.md")]
-struct Contributing;
 
 pub use keystead_core::*;
 

@@ -17,6 +17,9 @@ use crate::runner::{Options, run_case};
 /// Where to write the JSON report.
 const REPORT: &str = "KEYSTEAD_CONFORMANCE_REPORT";
 
+/// Where to write the report for CI systems that read JUnit's.
+const JUNIT: &str = "KEYSTEAD_CONFORMANCE_JUNIT";
+
 /// What to multiply sizes and rounds by.
 const SCALE: &str = "KEYSTEAD_CONFORMANCE_SCALE";
 
@@ -27,7 +30,8 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 ///
 /// It takes the arguments of Rust's own test runner (`FILTER`, `--exact`, `--skip`, `--list`, `--test-threads`,
 /// `--format`, ...), so that `cargo test` and nextest work as usual. With `KEYSTEAD_CONFORMANCE_REPORT=FILE` in the
-/// environment it writes the JSON report there; `KEYSTEAD_CONFORMANCE_SCALE=0.1` makes sizes and rounds a tenth.
+/// environment it writes the JSON report there, with `KEYSTEAD_CONFORMANCE_JUNIT=FILE` one in JUnit's XML;
+/// `KEYSTEAD_CONFORMANCE_SCALE=0.1` makes sizes and rounds a tenth.
 pub fn main(harness: impl Harness) -> ExitCode {
     match try_main(Arc::new(harness)) {
         Ok(code) => code,
@@ -46,7 +50,6 @@ fn report_to_stderr(e: &BoxError) {
 fn try_main(harness: Arc<dyn Harness>) -> Result<ExitCode, BoxError> {
     let arguments = Arguments::from_args();
     let scale = scale_from_environment()?;
-    let report_path = std::env::var_os(REPORT).map(PathBuf::from);
     // Some cases block a thread on purpose, and a broken store blocks more of them.
     let jobs = arguments.test_threads.unwrap_or(Options::default().jobs);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(jobs + 4).enable_all().build()?;
@@ -63,15 +66,20 @@ fn try_main(harness: Arc<dyn Harness>) -> Result<ExitCode, BoxError> {
     };
     let conclusion = libtest_mimic::run(&arguments, cases().iter().map(trial).collect());
 
-    if let Some(path) = report_path {
-        let results = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
-        let report = Report::new(harness.name(), in_order(results));
-        std::fs::write(&path, report.to_json()).map_err(|e| format!("writing {} failed: {e}", path.display()))?;
-    }
+    let results = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
+    let report = Report::new(harness.name(), in_order(results));
+    write_if_asked(REPORT, || report.to_json())?;
+    write_if_asked(JUNIT, || report.to_junit())?;
     if let Some(runtime) = Arc::into_inner(runtime) {
         Runtime::shutdown_timeout(runtime, SHUTDOWN);
     }
     Ok(conclusion.exit_code())
+}
+
+/// Writes a report to the file that this variable names, if it names one.
+fn write_if_asked(variable: &str, report: impl FnOnce() -> String) -> Result<(), BoxError> {
+    let Some(path) = std::env::var_os(variable).map(PathBuf::from) else { return Ok(()) };
+    std::fs::write(&path, report()).map_err(|e| format!("writing {} failed: {e}", path.display()).into())
 }
 
 fn scale_from_environment() -> Result<f64, BoxError> {

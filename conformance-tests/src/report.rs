@@ -67,6 +67,28 @@ impl Report {
         self.results.iter().filter_map(move |result| Some((result.id, pick(&result.verdict)?)))
     }
 
+    /// The report in the XML that CI systems read as JUnit's.
+    pub fn to_junit(&self) -> String {
+        let (failed, ignored) = (self.failed().len(), self.ignored().len());
+        let mut xml = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <testsuite name=\"keystead-conformance: {}\" tests=\"{}\" failures=\"{failed}\" skipped=\"{ignored}\">\n",
+            escaped(&self.store),
+            self.results.len(),
+        );
+        for CaseResult { id, verdict, duration, .. } in &self.results {
+            let seconds = duration.as_secs_f64();
+            let inner = match verdict {
+                Verdict::Passed => String::new(),
+                Verdict::Failed(text) => format!("<failure>{}</failure>", escaped(text)),
+                Verdict::Ignored(reason) => format!("<skipped message=\"{}\"/>", escaped(reason)),
+            };
+            xml.push_str(&format!("  <testcase name=\"{id}\" time=\"{seconds:.3}\">{inner}</testcase>\n"));
+        }
+        xml.push_str("</testsuite>\n");
+        xml
+    }
+
     /// The report as JSON, in the shape that this crate's documentation shows.
     pub fn to_json(&self) -> String {
         let cases: Vec<Value> = self.results.iter().map(case_to_json).collect();
@@ -97,6 +119,19 @@ fn case_to_json(result: &CaseResult) -> Value {
         "detail": detail,
         "duration_ms": milliseconds,
     })
+}
+
+/// Text as it may stand in XML, in an attribute as well (XML 1.0, section 2.4).
+fn escaped(text: &str) -> String {
+    let escape = |c: char| match c {
+        '&' => "&amp;".to_owned(),
+        '<' => "&lt;".to_owned(),
+        '>' => "&gt;".to_owned(),
+        '"' => "&quot;".to_owned(),
+        c if c.is_control() && c != '\n' => "?".to_owned(),
+        c => c.to_string(),
+    };
+    text.chars().map(escape).collect()
 }
 
 /// One line that counts, then what failed and why.

@@ -122,3 +122,13 @@ fn the_json_report_has_the_documented_shape() {
         assert_eq!(case["detail"].is_null(), case["outcome"] == "passed");
     }
 }
+
+#[test]
+fn the_junit_report_counts_and_escapes() {
+    let report = on_threads(Plain, only(&["check.ok", "get.missing", "list.unsupported"]));
+    let xml = report.to_junit();
+    assert!(xml.contains("tests=\"3\" failures=\"1\" skipped=\"1\""), "{xml}");
+    assert!(xml.contains("<testcase name=\"get.missing_is_not_found\""), "{xml}");
+    assert!(xml.contains("<failure>") && xml.contains("the server is gone"), "{xml}");
+    assert_eq!(xml.matches("<testcase ").count(), xml.matches("</testcase>").count());
+}

@@ -110,7 +110,7 @@ async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
     // And each id is usable.
     for Dropped { id, .. } in dropped.iter().filter(|_| !cx.is_recoverable()) {
         let key = sample::random_key(32);
-        ok("put_key after a dropped call", store.put_key(id, &key).await)?;
+        cx.put(&store, id, &key).await?;
         cx.holds(&store, id, &key).await?;
     }
     Ok(())

@@ -57,6 +57,11 @@ async fn sees_everything(cx: Context) -> Outcome {
     for (id, key) in ids.iter().zip(&keys) {
         cx.holds(&reopened, id, key).await?;
     }
+    for (number, key) in keys.iter().enumerate().take(cx.size(keys.len(), 5)) {
+        let id = sample::id(format!("second-{number}"));
+        ok("create_key by a second client", reopened.create_key(&id, key).await)?;
+        cx.holds(&cx.store, &id, key).await?;
+    }
     let (first, second) = (format!("{:?}", cx.capabilities), format!("{:?}", reopened.capabilities()));
     ensure(first == second, "capabilities of a second client", first, second)?;
     let (first, second) = (cx.store.info().scheme(), reopened.info().scheme());

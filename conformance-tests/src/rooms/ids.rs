@@ -82,6 +82,9 @@ async fn distinct_never_meet(cx: Context) -> Outcome {
             removal.apply(&cx.store, id).await?;
         }
     }
+    for (_, id) in ids.iter().enumerate().filter(|(number, _)| number % 4 < 3) {
+        cx.absent(&cx.store, id).await?;
+    }
     let left = |number: &usize| number % 4 == 3;
     let ids: Vec<KeyId> = (0..ids.len()).filter(left).map(|number| ids[number].clone()).collect();
     let keys: Vec<SecretKey> = (0..keys.len()).filter(left).map(|number| keys[number].clone()).collect();

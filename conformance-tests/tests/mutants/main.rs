@@ -10,81 +10,135 @@ mod over_memory;
 mod races;
 mod values;
 
-use over_memory::{caught, suite_over};
+use std::fmt::Write;
+use std::path::Path;
 
-macro_rules! caught {
-    ($($test:ident: $mutant:ty => $case:literal;)+) => {
+use failing::faults_over;
+use keystead_conformance::Report;
+use over_memory::suite_over;
+
+/// A mistake that spoils whatever stores a key may be seen by any case.
+const ANYWHERE: &str = "";
+
+/// A broken store: the case that is named for its mistake, and the others that the mistake may be seen by (their ids, or
+/// the beginnings of them).
+struct Mutant {
+    name: &'static str,
+    case: &'static str,
+    also: &'static [&'static str],
+    suite: fn() -> Report,
+}
+
+impl Mutant {
+    /// Caught by the case named for it, and by none that is not about it.
+    fn is_caught(&self) {
+        let report = (self.suite)();
+        let (case, failed) = (self.case, report.failed());
+        assert!(failed.contains(&case), "{case} does not see it; seen by {failed:?}");
+        let about = |id: &str| id == case || self.also.iter().any(|begin| id.starts_with(begin));
+        let stray: Vec<&str> = failed.into_iter().filter(|id| !about(id)).collect();
+        assert!(stray.is_empty(), "seen by cases that are not about it: {stray:?}\n{report}");
+        for (id, text) in report.failures() {
+            assert!(text.contains("rule: ") && text.contains("rerun: "), "{id} explains nothing: {text}");
+        }
+    }
+}
+
+macro_rules! mutants {
+    ($list:ident, $suite:ident: $($test:ident: $mutant:ty => $case:literal $(, also [$($also:expr),+])?;)+) => {
+        const $list: &[Mutant] = &[$(Mutant {
+            name: stringify!($test),
+            case: $case,
+            also: &[$($($also),+)?],
+            suite: $suite::<$mutant>,
+        }),+];
+
         $(#[test]
         fn $test() {
-            caught::<$mutant>($case);
+            $list.iter().find(|mutant| mutant.name == stringify!($test)).expect("it is in the list").is_caught();
         })+
     };
 }
 
-caught! {
-    missing_is_denied: values::MissingIsDenied => "get.missing_is_not_found";
-    missing_is_retryable: values::MissingIsRetryable => "get.missing_is_not_found";
-    trailing_newline_trimmed: values::TrailingNewlineTrimmed => "get.roundtrip_bytes";
-    whitespace_trimmed: values::WhitespaceTrimmed => "get.roundtrip_bytes";
-    cut_at_a_zero_byte: values::CutAtAZeroByte => "get.roundtrip_bytes";
-    trailing_zeros_dropped: values::TrailingZerosDropped => "get.roundtrip_bytes";
-    cut_at_2048_bytes: values::CutAt2048Bytes => "get.roundtrip_bytes";
-    read_as_utf8: values::ReadAsUtf8 => "get.roundtrip_bytes";
-    templates_expanded: values::TemplatesExpanded => "get.roundtrip_bytes";
-    first_put_wins: values::FirstPutWins => "put.overwrites";
-    long_tail_left_behind: values::LongTailLeftBehind => "put.grows_and_shrinks";
-    create_overwrites: values::CreateOverwrites => "create.refuses_existing";
-    create_says_exists_and_overwrites: values::CreateSaysExistsAndOverwrites => "create.refuses_existing";
-    delete_does_nothing: deletes::DeleteDoesNothing => "delete.removes";
-    old_value_comes_back_after_delete: deletes::OldValueComesBackAfterDelete => "delete.removes";
-    delete_of_a_missing_key_is_ok: deletes::DeleteOfAMissingKeyIsOk => "delete.missing_is_not_found";
-    deletes_by_prefix: deletes::DeletesByPrefix => "delete.other_ids_untouched";
-    deletes_in_this_handle_only: deletes::DeletesInThisHandleOnly => "delete.survives_reopen";
-    stale_after_delete: deletes::StaleAfterDelete => "delete.visible_to_other_handle";
-    deletion_says_more_than_it_does: deletes::DeletionSaysMoreThanItDoes => "delete.grade_matches_capability";
-    erasing_twice_fails: deletes::ErasingTwiceFails => "erase.is_idempotent";
+mutants! { OVER_MEMORY, suite_over:
+    missing_is_denied: values::MissingIsDenied => "get.missing_is_not_found", also [ANYWHERE];
+    missing_is_retryable: values::MissingIsRetryable => "get.missing_is_not_found", also [ANYWHERE];
+    trailing_newline_trimmed: values::TrailingNewlineTrimmed => "get.roundtrip_bytes", also [ANYWHERE];
+    whitespace_trimmed: values::WhitespaceTrimmed => "get.roundtrip_bytes", also [ANYWHERE];
+    cut_at_a_zero_byte: values::CutAtAZeroByte => "get.roundtrip_bytes", also [ANYWHERE];
+    trailing_zeros_dropped: values::TrailingZerosDropped => "get.roundtrip_bytes", also [ANYWHERE];
+    cut_at_2048_bytes: values::CutAt2048Bytes => "get.roundtrip_bytes", also [ANYWHERE];
+    read_as_utf8: values::ReadAsUtf8 => "get.roundtrip_bytes", also [ANYWHERE];
+    templates_expanded: values::TemplatesExpanded => "get.roundtrip_bytes",
+        also ["reopen.sees_everything", "two_handles.see_each_other"];
+    first_put_wins: values::FirstPutWins => "put.overwrites", also [ANYWHERE];
+    long_tail_left_behind: values::LongTailLeftBehind => "put.grows_and_shrinks", also [ANYWHERE];
+    create_overwrites: values::CreateOverwrites => "create.refuses_existing",
+        also ["get.", "get_or_create.", "race.", "two_handles."];
+    create_says_exists_and_overwrites: values::CreateSaysExistsAndOverwrites => "create.refuses_existing",
+        also ["get.", "get_or_create.", "race."];
+    delete_does_nothing: deletes::DeleteDoesNothing => "delete.removes", also [ANYWHERE];
+    old_value_comes_back_after_delete: deletes::OldValueComesBackAfterDelete => "delete.removes",
+        also ["batch.", "erase.", "id.", "list.", "put.", "race.", "two_handles."];
+    delete_of_a_missing_key_is_ok: deletes::DeleteOfAMissingKeyIsOk => "delete.missing_is_not_found",
+        also ["batch.delete_partial", "erase.receipt_is_true", "race."];
+    deletes_by_prefix: deletes::DeletesByPrefix => "delete.other_ids_untouched",
+        also ["id.distinct_never_meet", "id.roundtrip_and_list"];
+    deletes_in_this_handle_only: deletes::DeletesInThisHandleOnly => "delete.survives_reopen", also [ANYWHERE];
+    stale_after_delete: deletes::StaleAfterDelete => "delete.visible_to_other_handle",
+        also ["batch.", "create.", "delete.", "erase.", "get_or_create.", "race.", "two_handles."];
+    deletion_says_more_than_it_does: deletes::DeletionSaysMoreThanItDoes => "delete.grade_matches_capability",
+        also ["erase.receipt_is_true"];
+    erasing_twice_fails: deletes::ErasingTwiceFails => "erase.is_idempotent",
+        also ["erase.receipt_is_true", "leak.debug_key"];
     receipt_always_says_it_existed: deletes::ReceiptAlwaysSaysItExisted => "erase.receipt_is_true";
     receipt_is_never_verified: deletes::ReceiptIsNeverVerified => "erase.receipt_is_true";
-    loser_gets_its_candidate: values::LoserGetsItsCandidate => "get_or_create.loser_gets_the_winners_key";
-    batch_out_of_order: values::BatchOutOfOrder => "batch.get_order_and_duplicates";
+    loser_gets_its_candidate: values::LoserGetsItsCandidate => "get_or_create.loser_gets_the_winners_key",
+        also ["get.roundtrip_bytes"];
+    batch_out_of_order: values::BatchOutOfOrder => "batch.get_order_and_duplicates",
+        also ["get.roundtrip_bytes", "id.distinct_never_meet"];
     batch_drops_repeated_ids: values::BatchDropsRepeatedIds => "batch.get_order_and_duplicates";
     batch_stops_at_the_first_missing: values::BatchStopsAtTheFirstMissing => "batch.delete_partial";
     list_loses_a_page: lists::ListLosesAPage => "list.all_once";
-    list_skips_an_id: lists::ListSkipsAnId => "list.all_once";
-    list_repeats_an_id: lists::ListRepeatsAnId => "list.all_once";
+    list_skips_an_id: lists::ListSkipsAnId => "list.all_once",
+        also ["check.", "get_or_create.", "id.", "isolation.", "list.", "put."];
+    list_repeats_an_id: lists::ListRepeatsAnId => "list.all_once", also ["list."];
     list_gives_ids_in_lower_case: lists::ListGivesIdsInLowerCase => "id.roundtrip_and_list";
-    list_pages_by_number: lists::ListPagesByNumber => "list.stable_ids_during_writes";
+    list_pages_by_number: lists::ListPagesByNumber => "list.stable_ids_during_writes", also ["list."];
     list_holds_a_lock: lists::ListHoldsALock => "list.open_stream_blocks_no_writer";
     list_gives_foreign_entries: lists::ListGivesForeignEntries => "list.foreign_entries_ignored";
     list_says_nothing: lists::ListSaysNothingInsteadOfUnsupported => "list.unsupported_is_said";
-    check_fails: lists::CheckFails => "check.ok";
-    nothing_is_shared_by_reopening: lists::NothingIsShared => "reopen.sees_everything";
-    nothing_is_shared_between_handles: lists::NothingIsShared => "two_handles.see_each_other";
-    namespaces_meet: lists::NamespacesMeet => "isolation.namespaces_do_not_meet";
+    check_fails: lists::CheckFails => "check.ok", also ["runtime.used_from_a_second_runtime"];
+    nothing_is_shared_by_reopening: lists::NothingIsShared => "reopen.sees_everything", also [ANYWHERE];
+    nothing_is_shared_between_handles: lists::NothingIsShared => "two_handles.see_each_other", also [ANYWHERE];
+    namespaces_meet: lists::NamespacesMeet => "isolation.namespaces_do_not_meet", also [ANYWHERE];
     bound_to_its_runtime: lists::BoundToItsRuntime => "runtime.used_from_a_second_runtime";
-    ids_case_folded: values::IdsCaseFolded => "id.distinct_never_meet";
-    ids_trimmed: values::IdsTrimmed => "id.distinct_never_meet";
-    ids_composed: values::IdsComposed => "id.distinct_never_meet";
-    ids_percent_decoded: values::IdsPercentDecoded => "id.roundtrip_and_list";
-    ids_as_paths: values::IdsAsPaths => "id.distinct_never_meet";
-    ids_cut_at_127_bytes: values::IdsCutAt127Bytes => "id.distinct_never_meet";
-    selectors_split_off: values::SelectorsSplitOff => "id.roundtrip_and_list";
-    create_looks_then_writes: races::CreateLooksThenWrites => "race.create_one_winner";
+    ids_case_folded: values::IdsCaseFolded => "id.distinct_never_meet",
+        also ["delete.other_ids_untouched", "id.roundtrip_and_list", "put.other_ids_untouched"];
+    ids_trimmed: values::IdsTrimmed => "id.distinct_never_meet",
+        also ["delete.other_ids_untouched", "id.roundtrip_and_list", "put.other_ids_untouched"];
+    ids_composed: values::IdsComposed => "id.distinct_never_meet", also ["id.roundtrip_and_list"];
+    ids_percent_decoded: values::IdsPercentDecoded => "id.roundtrip_and_list", also ["id.distinct_never_meet"];
+    ids_as_paths: values::IdsAsPaths => "id.distinct_never_meet", also ["id.roundtrip_and_list"];
+    ids_cut_at_127_bytes: values::IdsCutAt127Bytes => "id.distinct_never_meet", also ["id.roundtrip_and_list"];
+    selectors_split_off: values::SelectorsSplitOff => "id.roundtrip_and_list", also ["id.distinct_never_meet"];
+    create_looks_then_writes: races::CreateLooksThenWrites => "race.create_one_winner", also ["race."];
     get_or_create_looks_then_writes: races::GetOrCreateLooksThenWrites => "race.get_or_create_one_key";
-    put_writes_in_two_halves: races::PutWritesInTwoHalves => "race.no_torn_value";
-    delete_looks_then_deletes: races::DeleteLooksThenDeletes => "race.delete_at_least_one_ok";
-    reads_lag_a_little: races::ReadsLagALittle => "race.linearizable";
+    put_writes_in_two_halves: races::PutWritesInTwoHalves => "race.no_torn_value", also ["race."];
+    delete_looks_then_deletes: races::DeleteLooksThenDeletes => "race.delete_at_least_one_ok", also ["race."];
+    reads_lag_a_little: races::ReadsLagALittle => "race.linearizable", also [ANYWHERE];
     writes_that_meet_are_lost: races::WritesThatMeetAreLost => "race.linearizable";
-    put_clears_first: cancels::PutClearsFirst => "cancel.put";
-    lock_is_not_given_back: cancels::LockIsNotGivenBack => "cancel.put";
-    delete_leaves_a_mark: cancels::DeleteLeavesAMark => "cancel.delete";
-    get_or_create_reserves_first: cancels::GetOrCreateReservesFirst => "cancel.get_or_create";
+    put_clears_first: cancels::PutClearsFirst => "cancel.put", also ["race."];
+    lock_is_not_given_back: cancels::LockIsNotGivenBack => "cancel.put", also ["cancel.get_or_create"];
+    delete_leaves_a_mark: cancels::DeleteLeavesAMark => "cancel.delete", also ["race."];
+    get_or_create_reserves_first: cancels::GetOrCreateReservesFirst => "cancel.get_or_create", also ["race."];
     key_in_debug: lists::KeyInDebug => "leak.debug_store";
     id_in_the_cause: lists::IdInTheCause => "leak.error_chain";
     key_in_the_cause: lists::KeyInTheCause => "leak.error_chain";
     key_in_a_trace: cancels::KeyInATrace => "leak.tracing";
     id_in_a_trace_of_another_thread: cancels::IdInATraceOfAnotherThread => "leak.tracing";
-    key_in_a_panic: cancels::KeyInAPanic => "leak.panic";
+    key_in_a_panic: cancels::KeyInAPanic => "leak.panic",
+        also ["create.", "get.", "get_or_create.", "leak.", "race.", "two_handles."];
 }
 
 macro_rules! passes {
@@ -114,18 +168,9 @@ passes! {
     ];
 }
 
-macro_rules! caught_failing {
-    ($($test:ident: $mutant:ty => $case:literal;)+) => {
-        $(#[test]
-        fn $test() {
-            failing::caught::<$mutant>($case);
-        })+
-    };
-}
-
-caught_failing! {
+mutants! { OVER_A_FAILING_ENGINE, faults_over:
     pause_is_forgotten: failing::PauseIsForgotten => "fault.throttled";
-    throttling_is_final: failing::ThrottlingIsFinal => "fault.throttled";
+    throttling_is_final: failing::ThrottlingIsFinal => "fault.throttled", also ["fault.storm"];
     denied_is_not_found: failing::DeniedIsNotFound => "fault.denied";
     denial_quotes_the_name: failing::DenialQuotesTheName => "fault.denied";
     expiry_is_retried: failing::ExpiryIsRetried => "fault.expired_credentials";
@@ -145,4 +190,40 @@ fn an_honest_store_over_a_failing_engine_passes() {
     assert!(report.failed().is_empty(), "{report}");
     let ignored: Vec<&str> = report.ignored().iter().map(|(case, _)| *case).collect();
     assert_eq!(ignored, ["list.foreign_entries_ignored", "list.unsupported_is_said"]);
+}
+
+/// Each mutant, its case, and what the case says, which is written when the table is and may count differently each time.
+#[test]
+fn the_table_of_mutants_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("MUTANTS.md");
+    let mutants = || OVER_MEMORY.iter().chain(OVER_A_FAILING_ENGINE);
+    if std::env::var_os("KEYSTEAD_BLESS").is_some() {
+        let mut text = String::from(
+            "# The mutants\n\nBroken stores that the suite must catch, each by the case named for its mistake and by none that is not \
+             about it.\nGenerated: `KEYSTEAD_BLESS=1 cargo test -p keystead-conformance --test mutants table` writes it again.\n\n\
+             | mutant | caught by | which says |\n|---|---|---|\n",
+        );
+        for mutant in mutants() {
+            let report = (mutant.suite)();
+            let said = report.failures().into_iter().find(|(id, _)| *id == mutant.case).map_or("", |(_, text)| text);
+            let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.starts_with("rule:")).collect();
+            let said = lines
+                .iter()
+                .take_while(|line| !line.starts_with("rerun:"))
+                .take(3)
+                .copied()
+                .collect::<Vec<_>>()
+                .join("; ");
+            let said = said.replace('|', "\\|");
+            writeln!(text, "| `{}` | `{}` | {said} |", mutant.name, mutant.case)
+                .expect("writing to a string does not fail");
+        }
+        std::fs::write(&path, text).expect("MUTANTS.md can be written");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    let rows: Vec<String> = mutants().map(|mutant| format!("| `{}` | `{}` |", mutant.name, mutant.case)).collect();
+    let listed: Vec<&str> = written.lines().filter(|line| line.starts_with("| `")).collect();
+    let current =
+        listed.len() == rows.len() && listed.iter().zip(&rows).all(|(line, row)| line.starts_with(row.as_str()));
+    assert!(current, "MUTANTS.md is not current: its first lines say how to write it again");
 }

@@ -157,12 +157,3 @@ pub(crate) fn suite_over<S: OverMemory>() -> Report {
     runtime.shutdown_background();
     report
 }
-
-/// The case named for a mistake catches it.
-pub(crate) fn caught<S: OverMemory>(case: &str) {
-    let report = suite_over::<S>();
-    assert!(report.failed().contains(&case), "{case} does not see it; seen by {:?}", report.failed());
-    for (case, text) in report.failures() {
-        assert!(text.contains("rule: ") && text.contains("rerun: "), "{case} explains nothing: {text}");
-    }
-}

@@ -1,0 +1,54 @@
+//! The conformance suite over a store of one's own.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use keystead_conformance::{Harness, Namespace, async_trait};
+use keystead_core::{BoxError, KeyStore, NameTemplate, SecretKey};
+use keystead_example_custom_backend::{Engine, TreeStore};
+
+/// A namespace is an engine of its own, and a second client is a second store over it.
+#[derive(Default)]
+struct Trees(Mutex<HashMap<Namespace, Engine>>);
+
+impl Trees {
+    fn engine(&self, ns: &Namespace) -> Engine {
+        self.0.lock().expect("no harness call panics").entry(ns.clone()).or_default().clone()
+    }
+}
+
+#[async_trait]
+impl Harness for Trees {
+    fn name(&self) -> &str {
+        "tree"
+    }
+
+    async fn open(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
+        Ok(Arc::new(TreeStore::new(self.engine(ns), NameTemplate::new("app/user-keys/%s")?)))
+    }
+
+    async fn reopen(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
+        self.open(ns).await
+    }
+
+    async fn close(&self, ns: &Namespace) -> Result<(), BoxError> {
+        self.0.lock().expect("no harness call panics").remove(ns);
+        Ok(())
+    }
+
+    async fn plant_foreign(&self, ns: &Namespace) -> Result<bool, BoxError> {
+        let engine = self.engine(ns);
+        let mut entries = engine.lock().expect("no harness call panics");
+        for name in
+            ["app/user-keys", "app/user-keys/", "app/user-keys/a/b", "app/user-keys/--abc", "app/settings", "zzz"]
+        {
+            entries.insert(name.to_owned(), SecretKey::new(*b"somebody else's")?);
+        }
+        Ok(true)
+    }
+}
+
+fn main() -> ExitCode {
+    keystead_conformance::main(Trees::default())
+}
