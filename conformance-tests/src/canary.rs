@@ -1,5 +1,6 @@
 //! [`Canary`]: a key and an id that must not turn up in any text, and the search for them in every usual spelling.
 
+use std::collections::HashSet;
 use std::error::Error as StdError;
 
 use keystead_core::{Error, KeyId, SecretKey};
@@ -56,57 +57,102 @@ impl Canary {
 }
 
 /// The spelling in which a part of the secret stands in a text, if any does. Separators and letter case don't hide it.
+///
+/// Each spelling is one pass over the text, which may be long.
 fn spelling_of(secret: &[u8], text: &str) -> Option<&'static str> {
-    let any_part = |text: &str, spell: &dyn Fn(&[u8]) -> String| {
-        secret.windows(WINDOW).any(|part| contains(text.as_bytes(), spell(part).as_bytes()))
-    };
+    let holds = |bytes: &[u8]| has(bytes, windows::<WINDOW>(secret));
     let lower = text.to_lowercase();
-    let digits: String = lower.replace("0x", "").chars().filter(char::is_ascii_hexdigit).collect();
-    let numbers: Vec<&str> = text.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()).collect();
-    let numbers = format!(",{},", numbers.join(","));
-    // Base64 and base32 spell a run of bytes in one of several ways, by where it starts.
-    let groups = |size: usize, spell: &dyn Fn(&[u8]) -> String| {
-        secret.windows(size).any(|part| contains(text.as_bytes(), spell(part).as_bytes()))
-    };
+    let digits = lower.replace("0x", "").into_bytes();
+    let digits: Vec<u8> = digits.into_iter().filter(u8::is_ascii_hexdigit).collect();
+    let base64_of = |alphabet| windows::<9>(secret).map(move |part| base64(&part, alphabet));
     match () {
-        () if secret.windows(WINDOW).any(|part| contains(text.as_bytes(), part)) => Some("raw bytes"),
-        () if secret.is_ascii() && any_part(&lower, &|part| String::from_utf8_lossy(part).to_lowercase()) => {
+        () if holds(text.as_bytes()) => Some("raw bytes"),
+        () if secret.is_ascii() && has(lower.as_bytes(), windows::<WINDOW>(&secret.to_ascii_lowercase())) => {
             Some("text")
         }
-        () if any_part(text, &|part| part.escape_ascii().to_string()) => Some("escaped bytes"),
-        () if any_part(&digits, &|part| join(part, "", |byte| format!("{byte:02x}"))) => Some("hexadecimal"),
-        () if any_part(&numbers, &|part| format!(",{},", join(part, ",", |byte| byte.to_string()))) => Some("numbers"),
-        () if groups(9, &|part| base64(part, BASE64)) => Some("base64"),
-        () if groups(9, &|part| base64(part, BASE64_URL)) => Some("base64url"),
-        () if groups(5, &base32) => Some("base32"),
+        () if holds(&unescaped(text)) => Some("escaped bytes"),
+        () if (0..2).any(|start| holds(&from_hex(digits.get(start..).unwrap_or_default()))) => Some("hexadecimal"),
+        () if numbers(text).iter().any(|run| holds(run)) => Some("numbers"),
+        () if has(text.as_bytes(), base64_of(BASE64)) => Some("base64"),
+        () if has(text.as_bytes(), base64_of(BASE64_URL)) => Some("base64url"),
+        () if has(text.as_bytes(), windows::<5>(secret).map(|part| base32(&part))) => Some("base32"),
         () => None,
+    }
+}
+
+/// Whether one of these runs of bytes is in the text.
+fn has<const N: usize>(text: &[u8], runs: impl Iterator<Item = [u8; N]>) -> bool {
+    let runs: HashSet<[u8; N]> = runs.collect();
+    windows::<N>(text).any(|window| runs.contains(&window))
+}
+
+fn windows<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+    bytes.windows(N).filter_map(|window| window.first_chunk().copied())
+}
+
+/// The bytes that pairs of hexadecimal digits spell.
+fn from_hex(digits: &[u8]) -> Vec<u8> {
+    let digit =
+        |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()).unwrap_or_default();
+    digits.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+}
+
+/// The runs of decimal numbers that are bytes, whatever separates them.
+fn numbers(text: &str) -> Vec<Vec<u8>> {
+    let mut runs = vec![Vec::new()];
+    for number in text.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()) {
+        match (number.parse(), runs.last_mut()) {
+            (Ok(byte), Some(run)) => run.push(byte),
+            _ => runs.push(Vec::new()),
+        }
+    }
+    runs
+}
+
+/// What a text in Rust's escapes spells (`\\n`, `\\xff`, ...).
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    loop {
+        rest = match rest {
+            [] => return bytes,
+            [b'\\', b'x', high, low, rest @ ..] => {
+                bytes.extend(from_hex(&[*high, *low]));
+                rest
+            }
+            [b'\\', escape, rest @ ..] => {
+                bytes.push(match escape {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'0' => 0,
+                    other => *other,
+                });
+                rest
+            }
+            [byte, rest @ ..] => {
+                bytes.push(*byte);
+                rest
+            }
+        };
     }
 }
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
-}
-
-fn join(bytes: &[u8], separator: &str, spell: fn(u8) -> String) -> String {
-    bytes.iter().map(|byte| spell(*byte)).collect::<Vec<_>>().join(separator)
-}
-
 /// Base32 (RFC 4648) of five bytes.
-fn base32(bytes: &[u8]) -> String {
+fn base32(bytes: &[u8; 5]) -> [u8; 8] {
     let bits = bytes.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
-    let digit = |shift: usize| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[bits >> shift & 31]);
-    [35, 30, 25, 20, 15, 10, 5, 0].map(digit).into_iter().collect()
+    [35, 30, 25, 20, 15, 10, 5, 0].map(|shift| b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[bits >> shift & 31])
 }
 
-/// Base64 (RFC 4648) of a multiple of three bytes.
-fn base64(bytes: &[u8], alphabet: &[u8; 64]) -> String {
-    let mut text = String::new();
-    for group in bytes.chunks_exact(3) {
+/// Base64 (RFC 4648) of nine bytes.
+fn base64(bytes: &[u8; 9], alphabet: &[u8; 64]) -> [u8; 12] {
+    let mut text = [0; 12];
+    for (group, digits) in bytes.chunks_exact(3).zip(text.chunks_exact_mut(4)) {
         let bits = group.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
-        text.extend([18, 12, 6, 0].map(|shift| char::from(alphabet[bits >> shift & 63])));
+        digits.copy_from_slice(&[18, 12, 6, 0].map(|shift| alphabet[bits >> shift & 63]));
     }
     text
 }
@@ -118,6 +164,10 @@ mod tests {
     fn found(text: &str) -> Option<&'static str> {
         let secret: Vec<u8> = (0..32).map(|i| 0x9f_u8.wrapping_mul(i + 3)).collect();
         spelling_of(&secret, text)
+    }
+
+    fn join(bytes: &[u8], separator: &str, spell: fn(u8) -> String) -> String {
+        bytes.iter().map(|byte| spell(*byte)).collect::<Vec<_>>().join(separator)
     }
 
     #[test]
@@ -136,17 +186,20 @@ mod tests {
             assert_eq!(found(&text), Some("hexadecimal"), "{text}");
         }
         assert_eq!(found(&format!("{secret:?}")), Some("numbers"));
-        assert_eq!(found(&format!("{:#?}", Some(&secret))), Some("numbers"));
+        assert_eq!(found(&format!("300 {:#?}", Some(&secret))), Some("numbers"));
         assert_eq!(found(&join(&secret, " ", |byte| byte.to_string())), Some("numbers"));
-        assert_eq!(found(&base64(&secret[1..31], BASE64)), Some("base64"));
-        assert_eq!(found(&base32(&secret[2..7])), Some("base32"));
+        assert_eq!(found(&format!("key {}", secret.escape_ascii())), Some("escaped bytes"));
+        let nine = secret.first_chunk().expect("there are nine");
+        assert_eq!(found(&String::from_utf8_lossy(&base64(nine, BASE64))), Some("base64"));
+        let five = secret.last_chunk().expect("there are five");
+        assert_eq!(found(&String::from_utf8_lossy(&base32(five))), Some("base32"));
         assert_eq!(found("nothing to see"), None);
         assert_eq!(spelling_of(b"canary12345", "no entry CANARY12345"), Some("text"));
     }
 
     #[test]
-    fn base64_is_that_of_the_rfc() {
-        assert_eq!(base64(b"foobar", BASE64), "Zm9vYmFy");
-        assert_eq!(base32(b"fooba"), "MZXW6YTB");
+    fn the_encodings_are_those_of_the_rfc() {
+        assert_eq!(&base64(b"foobarfoo", BASE64), b"Zm9vYmFyZm9v");
+        assert_eq!(&base32(b"fooba"), b"MZXW6YTB");
     }
 }

@@ -4,7 +4,8 @@
 
 use std::fmt::{self, Write};
 use std::panic;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tracing_core::dispatcher::{self, Dispatch};
 use tracing_core::field::{Field, Visit};
@@ -13,18 +14,20 @@ use tracing_core::{Event, Metadata, Subscriber};
 
 use crate::context::{Outcome, fail};
 
-/// What has been caught, and how many captures are open; nothing is kept while there is none.
-#[derive(Default)]
-struct Caught {
-    open: usize,
-    text: String,
-}
+/// So many bytes are kept for one capture. Other cases that run meanwhile are caught as well.
+const LIMIT: usize = 1 << 20;
 
-static TRACES: Mutex<Caught> = Mutex::new(Caught { open: 0, text: String::new() });
-static PANICS: Mutex<Caught> = Mutex::new(Caught { open: 0, text: String::new() });
+/// The captures that are open, by number.
+type Open = Mutex<Vec<(u64, String)>>;
+
+static TRACES: Open = Mutex::new(Vec::new());
+static PANICS: Open = Mutex::new(Vec::new());
 
 /// Catches texts until it is dropped.
-pub(crate) struct Capture(&'static Mutex<Caught>);
+pub(crate) struct Capture {
+    open: &'static Open,
+    number: u64,
+}
 
 impl Capture {
     /// Catches every span and event at every level.
@@ -50,40 +53,47 @@ impl Capture {
         Self::open(&PANICS)
     }
 
-    fn open(caught: &'static Mutex<Caught>) -> Self {
-        lock(caught).open += 1;
-        Self(caught)
+    fn open(open: &'static Open) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        lock(open).push((number, String::new()));
+        Self { open, number }
     }
 
-    /// What has been caught so far, by this capture and all that are open.
-    pub(crate) fn text(&self) -> String {
-        lock(self.0).text.clone()
+    /// What has been caught since it was opened.
+    pub(crate) fn text(&self) -> Outcome<String> {
+        let text = lock(self.open).iter().find(|(number, _)| *number == self.number).map(|(_, text)| text.clone());
+        let text = text.unwrap_or_default();
+        if text.len() >= LIMIT {
+            let got = "more, also by the cases that run at the same time: run this one by itself";
+            return fail("what was traced or said", format!("less than {LIMIT} bytes"), got);
+        }
+        Ok(text)
     }
 }
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        let mut caught = lock(self.0);
-        caught.open -= 1;
-        if caught.open == 0 {
-            caught.text = String::new();
-        }
+        lock(self.open).retain(|(number, _)| *number != self.number);
     }
 }
 
-fn lock(caught: &'static Mutex<Caught>) -> std::sync::MutexGuard<'static, Caught> {
-    caught.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(open: &'static Open) -> MutexGuard<'static, Vec<(u64, String)>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn catch(caught: &'static Mutex<Caught>, write: impl FnOnce(&mut String) -> fmt::Result) {
-    // Formatted before the lock is taken: what is formatted may trace as well.
+fn catch(open: &'static Open, write: impl FnOnce(&mut String) -> fmt::Result) {
+    if lock(open).is_empty() {
+        return;
+    }
+    // Formatted while no lock is held: what is formatted may trace as well.
     let mut line = String::new();
-    if write(&mut line).is_ok() {
-        let mut caught = lock(caught);
-        if caught.open > 0 {
-            caught.text.push_str(&line);
-            caught.text.push('\n');
-        }
+    if write(&mut line).is_err() {
+        return;
+    }
+    for (_, text) in lock(open).iter_mut().filter(|(_, text)| text.len() < LIMIT) {
+        text.push_str(&line);
+        text.push('\n');
     }
 }
 
