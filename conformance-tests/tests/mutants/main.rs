@@ -201,8 +201,8 @@ fn the_table_of_mutants_is_current() {
     let mutants = || OVER_MEMORY.iter().chain(OVER_A_FAILING_ENGINE);
     if std::env::var_os("KEYSTEAD_BLESS").is_some() {
         let mut text = String::from(
-            "# The mutants\n\nBroken stores that the suite must catch, each by the case named for its mistake and by none that is not \
-             about it.\nGenerated: `KEYSTEAD_BLESS=1 cargo test -p keystead-conformance --test mutants table` writes it again.\n\n\
+            "# The mutants\n\nBroken stores that the suite must catch, each by the case named for its mistake. Which other cases may see \
+             it too stands beside it in tests/mutants/main.rs; races may see any mistake, and some mistakes spoil every case.\nGenerated: `KEYSTEAD_BLESS=1 cargo test -p keystead-conformance --test mutants table` writes it again.\n\n\
              | mutant | caught by | which says |\n|---|---|---|\n",
         );
         for mutant in mutants() {
