@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use futures_util::future::BoxFuture;
-use keystead_core::Capabilities;
+use keystead_core::{Capabilities, Consistency, DeletionGrade};
 
 use crate::context::{Context, Outcome};
 use crate::rooms;
@@ -53,6 +53,12 @@ pub enum Need {
     Listing,
     /// It cannot list.
     NoListing,
+    /// Its reads may lag.
+    Eventual,
+    /// Its listing may lag.
+    EventualListing,
+    /// Its deletions can be undone for a while.
+    Recoverable,
     /// Its harness can plant an entry that is no key.
     ForeignEntries,
     /// Its harness can make the engine fail.
@@ -64,6 +70,9 @@ impl Need {
         match self {
             Self::Listing => capabilities.listing.is_some(),
             Self::NoListing => capabilities.listing.is_none(),
+            Self::Eventual => matches!(capabilities.consistency, Consistency::Eventual { .. }),
+            Self::EventualListing => matches!(capabilities.listing, Some(Consistency::Eventual { .. })),
+            Self::Recoverable => matches!(capabilities.deletion, DeletionGrade::Recoverable { .. }),
             // Only the harness can tell, when it is asked to.
             Self::ForeignEntries => true,
             Self::Faults => faults,
@@ -75,6 +84,9 @@ impl Need {
         match self {
             Self::Listing => "the store cannot list (Capabilities::listing is None)",
             Self::NoListing => "the store can list (Capabilities::listing is Some)",
+            Self::Eventual => "no read lags (Capabilities::consistency is Strong)",
+            Self::EventualListing => "no listing lags (Capabilities::listing is not Some(Eventual))",
+            Self::Recoverable => "no deletion can be undone (Capabilities::deletion is not Recoverable)",
             Self::ForeignEntries => "the harness cannot plant an entry that is no key (plant_foreign gave false)",
             Self::Faults => "the harness cannot make the engine fail (Harness::faults gives None)",
         }
@@ -86,6 +98,9 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Self::Listing => "a store that can list",
             Self::NoListing => "a store that cannot list",
+            Self::Eventual => "a store whose reads may lag",
+            Self::EventualListing => "a store whose listing may lag",
+            Self::Recoverable => "a store whose deletions can be undone",
             Self::ForeignEntries => "a harness that can plant a foreign entry",
             Self::Faults => "a harness that can make the engine fail",
         })

@@ -21,6 +21,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long a call that must not be blocked may take on a store that is merely slow.
 const UNBLOCKED: Duration = Duration::from_secs(10);
 
+/// How far the store's clock may be off.
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+
 /// How a case ends.
 pub(crate) type Outcome<T = ()> = Result<T, Stop>;
 
@@ -122,11 +125,11 @@ impl Context {
         self.capabilities.listing.is_some()
     }
 
-    fn bound(&self) -> Duration {
+    pub(crate) fn bound(&self) -> Duration {
         self.capabilities.consistency.bound()
     }
 
-    fn listing_bound(&self) -> Duration {
+    pub(crate) fn listing_bound(&self) -> Duration {
         self.capabilities.listing.as_ref().map_or(Duration::ZERO, Consistency::bound)
     }
 
@@ -164,7 +167,7 @@ impl Context {
     }
 
     /// The outcome of a batch of one id, where calls are cheap; none on a remote store.
-    async fn batch_of_one(&self, store: &Store, id: &KeyId) -> Outcome<Vec<Result<SecretKey, Error>>> {
+    pub(crate) async fn batch_of_one(&self, store: &Store, id: &KeyId) -> Outcome<Vec<Result<SecretKey, Error>>> {
         if self.is_remote() {
             return Ok(Vec::new());
         }
@@ -202,15 +205,16 @@ impl Context {
 
     /// The listing gives exactly these ids, each once, within its bound.
     pub(crate) async fn lists(&self, store: &Store, ids: &[KeyId]) -> Outcome {
-        let mut expected = ids.to_vec();
+        self.within(self.listing_bound(), || self.lists_now(store, ids)).await
+    }
+
+    /// The listing gives exactly these ids, each once, at this moment.
+    pub(crate) async fn lists_now(&self, store: &Store, ids: &[KeyId]) -> Outcome {
+        let (mut expected, mut listed) = (ids.to_vec(), list(store).await?);
         expected.sort();
-        self.within(self.listing_bound(), || async {
-            let mut listed = list(store).await?;
-            listed.sort();
-            let got = || difference(&expected, &listed);
-            ensure(listed == expected, "list_keys", format!("{} ids, each once", expected.len()), got())
-        })
-        .await
+        listed.sort();
+        let got = || difference(&expected, &listed);
+        ensure(listed == expected, "list_keys", format!("{} ids, each once", expected.len()), got())
     }
 
     /// This look succeeds within the bound.

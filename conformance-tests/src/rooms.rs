@@ -5,6 +5,7 @@ mod cancel;
 mod create;
 mod delete;
 mod erase;
+mod eventual;
 mod fault;
 mod get;
 mod get_or_create;
@@ -14,6 +15,7 @@ mod leak;
 mod list;
 mod put;
 mod race;
+mod recoverable;
 
 use crate::case::Case;
 
@@ -29,6 +31,8 @@ pub(crate) fn all() -> Vec<Vec<Case>> {
         list::room(),
         handles::room(),
         ids::room(),
+        eventual::room(),
+        recoverable::room(),
         race::room(),
         cancel::room(),
         leak::room(),

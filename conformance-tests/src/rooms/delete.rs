@@ -1,15 +1,12 @@
 //! Deleting a key.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use keystead_core::{Deletion, DeletionGrade, ErrorKind, Finality, KeyId, KeyStoreExt, Operation};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, Removal, call, ensure, ok};
+use crate::context::{CLOCK_SKEW, Context, Outcome, Removal, call, ensure, ok};
 use crate::sample;
-
-/// How far the store's clock may be off.
-const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 room! {
     "delete.removes":

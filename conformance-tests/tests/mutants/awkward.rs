@@ -30,6 +30,74 @@ impl KeyStore for Listless {
     }
 }
 
+/// Before and after what the memory store does: a pause, as over a network.
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+/// Before and after what the memory store does: some polls without an answer.
+async fn yields() {
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A store that takes its time in this way.
+macro_rules! takes_its_time {
+    ($name:ident, $rest:ident, scale $scale:literal) => {
+        #[derive(Debug)]
+        pub(crate) struct $name {
+            memory: MemoryStore,
+        }
+
+        impl OverMemory for $name {
+            const SCALE: f64 = $scale;
+
+            fn over(memory: MemoryStore) -> Self {
+                Self { memory }
+            }
+
+            fn reopened(&self) -> Self {
+                Self::over(self.memory.clone())
+            }
+        }
+
+        #[async_trait]
+        impl KeyStore for $name {
+            keep!(info, capabilities, list_keys);
+
+            async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+                $rest().await;
+                let answer = self.memory.get_key(id).await;
+                $rest().await;
+                answer
+            }
+
+            async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+                $rest().await;
+                let answer = self.memory.put_key_with(id, key, mode).await;
+                $rest().await;
+                answer
+            }
+
+            async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+                $rest().await;
+                let answer = self.memory.delete_key(id).await;
+                $rest().await;
+                answer
+            }
+
+            async fn check(&self) -> Result<()> {
+                $rest().await;
+                self.memory.check().await
+            }
+        }
+    };
+}
+
+takes_its_time!(Slow, pause, scale 0.1);
+takes_its_time!(Yielding, yields, scale 1.0);
+
 const LAG: Duration = Duration::from_millis(30);
 
 /// What each id that was written lately held before, and when that was.
@@ -100,7 +168,7 @@ impl KeyStore for Lagging {
 
 const WINDOW: Duration = Duration::from_secs(7 * 86_400);
 
-/// Schedules deletion; until then a key can neither be read nor replaced.
+/// Schedules deletion; until it happens a key can neither be read nor replaced.
 #[derive(Debug)]
 pub(crate) struct Recoverable {
     memory: MemoryStore,
@@ -108,8 +176,17 @@ pub(crate) struct Recoverable {
 }
 
 impl Recoverable {
+    pub(crate) fn is_scheduled(&self, id: &KeyId) -> bool {
+        self.scheduled.lock().expect("no call panics").contains_key(id)
+    }
+
+    /// Takes the schedule back: the key is there again, as whoever recovers it wants.
+    pub(crate) fn forget(&self, id: &KeyId) {
+        self.scheduled.lock().expect("no call panics").remove(id);
+    }
+
     fn refuse_scheduled(&self, id: &KeyId, operation: Operation) -> Result<()> {
-        match self.scheduled.lock().expect("no call panics").contains_key(id) {
+        match self.is_scheduled(id) {
             true => Err(Error::new(ErrorKind::PendingDeletion, operation, "memory").with_retry_after(WINDOW)),
             false => Ok(()),
         }

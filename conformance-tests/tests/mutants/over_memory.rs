@@ -16,6 +16,9 @@ pub(crate) trait OverMemory: KeyStore + Sized {
     /// Whether the harness can plant an entry that is no key: it appears in the listing of the memory store below.
     const PLANTS: Option<&str> = None;
 
+    /// What to multiply sizes and rounds by.
+    const SCALE: f64 = 1.0;
+
     /// The first handle.
     fn over(memory: MemoryStore) -> Self;
 
@@ -23,21 +26,34 @@ pub(crate) trait OverMemory: KeyStore + Sized {
     fn reopened(&self) -> Self;
 }
 
-/// Defines a store with nothing but the memory store in it.
+impl OverMemory for MemoryStore {
+    fn over(memory: MemoryStore) -> Self {
+        memory
+    }
+
+    fn reopened(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// Defines a store with nothing but the memory store in it, or another store over the memory store.
 macro_rules! over_memory {
     ($name:ident) => {
+        over_memory!($name, MemoryStore);
+    };
+    ($name:ident, $below:ty) => {
         #[derive(Debug)]
         pub(crate) struct $name {
-            memory: MemoryStore,
+            memory: $below,
         }
 
         impl OverMemory for $name {
             fn over(memory: MemoryStore) -> Self {
-                Self { memory }
+                Self { memory: OverMemory::over(memory) }
             }
 
             fn reopened(&self) -> Self {
-                Self::over(self.memory.clone())
+                Self { memory: self.memory.reopened() }
             }
         }
     };
@@ -150,9 +166,10 @@ impl<S: OverMemory> Harness for Memories<S> {
 /// Runs the whole suite over a store.
 pub(crate) fn suite_over<S: OverMemory>() -> Report {
     let harness = Memories::<S> { stores: Mutex::default(), kind: PhantomData };
+    let options = Options { scale: S::SCALE, ..Options::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build();
     let runtime = runtime.expect("the system gives the threads of a runtime");
-    let report = runtime.block_on(run(harness, Options::default()));
+    let report = runtime.block_on(run(harness, options));
     // Some mutants leave a thread blocked.
     runtime.shutdown_background();
     report

@@ -1,0 +1,121 @@
+//! What a store that lags still promises: that the lag ends, and that nobody is told more than is known.
+
+use std::time::Instant;
+
+use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
+
+use crate::case::room;
+use crate::context::{Context, Outcome, Store, call, ensure, fail, ok, same};
+use crate::sample;
+
+room! {
+    "eventual.reads_settle":
+        "when the bound is over after a write, every read of every client sees it, and goes on seeing it", needs Eventual
+        => reads_settle;
+    "eventual.listing_settles":
+        "when the listing's bound is over after a write, every listing of every client sees it", needs EventualListing
+        => listing_settles;
+    "eventual.invisible_winner_is_a_conflict":
+        "a get_or_create that loses to a key which is not visible yet gives that key or a Conflict that says when to come back",
+        needs Eventual
+        => invisible_winner_is_a_conflict;
+    "eventual.verified_erasure_has_waited":
+        "an erasure that says verified has read one bound after its delete, not before", needs Eventual
+        => verified_erasure_has_waited;
+}
+
+async fn reads_settle(cx: Context) -> Outcome {
+    let handles = cx.two_handles().await?;
+    let id = sample::id("alice");
+    for round in 0..cx.size(3, 1) {
+        let (created, put) = (sample::random_key(32), sample::random_key(100));
+        let (one, two) = (&handles[round % 2], &handles[(round + 1) % 2]);
+        ok("create_key", one.create_key(&id, &created).await)?;
+        settled(&cx, &handles, &id, Some(&created)).await?;
+        ok("put_key", two.put_key(&id, &put).await)?;
+        settled(&cx, &handles, &id, Some(&put)).await?;
+        ok("delete_key", one.delete_key(&id).await)?;
+        if cx.is_recoverable() {
+            return cx.absent(two, &id).await;
+        }
+        settled(&cx, &handles, &id, None).await?;
+    }
+    Ok(())
+}
+
+/// One bound later there is no excuse left: each of many reads sees this key, or none.
+async fn settled(cx: &Context, handles: &[Store], id: &KeyId, key: Option<&SecretKey>) -> Outcome {
+    tokio::time::sleep(cx.bound()).await;
+    for store in handles.iter().cycle().take(cx.size(20, 6)) {
+        let mut answers = vec![(call("get_key", id), store.get_key(id).await)];
+        answers.extend(cx.batch_of_one(store, id).await?.into_iter().map(|answer| (call("get_keys", id), answer)));
+        for (call, answer) in answers {
+            let call = format!("{call} when the bound is over");
+            match key {
+                Some(key) => same(&call, answer, key)?,
+                None => cx.refused(&call, answer, ErrorKind::NotFound, Operation::Get)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn listing_settles(cx: Context) -> Outcome {
+    let handles = cx.two_handles().await?;
+    let ids = sample::ids(cx.size(20, 5));
+    for id in &ids {
+        ok("put_key", cx.store.put_key(id, &sample::random_key(32)).await)?;
+    }
+    tokio::time::sleep(cx.bound() + cx.listing_bound()).await;
+    for store in handles.iter().cycle().take(4) {
+        cx.lists_now(store, &ids).await?;
+    }
+    let (deleted, left) = ids.split_at(ids.len() / 2);
+    for id in deleted {
+        ok("delete_key", cx.store.delete_key(id).await)?;
+    }
+    tokio::time::sleep(cx.bound() + cx.listing_bound()).await;
+    for store in handles.iter().cycle().take(4) {
+        cx.lists_now(store, left).await?;
+    }
+    Ok(())
+}
+
+async fn invisible_winner_is_a_conflict(cx: Context) -> Outcome {
+    let handles = cx.two_handles().await?;
+    for round in 0..cx.size(10, 2) {
+        let (id, winner) = (sample::id(format!("alice-{round}")), sample::random_key(32));
+        ok("create_key", handles[0].create_key(&id, &winner).await)?;
+        // At once, while it may be invisible.
+        for store in &handles {
+            let call = "get_or_create right after another caller's create";
+            match store.get_or_create(&id, &sample::random_key(32)).await {
+                Err(e) if e.kind() == ErrorKind::Conflict => {
+                    let expected = "a Conflict with retry_after, retryable";
+                    let told = e.retry_after().is_some() && e.is_retryable();
+                    ensure(told, call, expected, format!("retry_after {:?}", e.retry_after()))?;
+                }
+                answer => same(call, answer, &winner)?,
+            }
+        }
+        cx.holds(&handles[0], &id, &winner).await?;
+        cx.holds(&handles[1], &id, &winner).await?;
+    }
+    Ok(())
+}
+
+async fn verified_erasure_has_waited(cx: Context) -> Outcome {
+    let (alice, key) = (sample::id("alice"), sample::random_key(32));
+    ok("put_key", cx.store.put_key(&alice, &key).await)?;
+    cx.holds(&cx.store, &alice, &key).await?;
+    for (id, what) in [(&alice, "erase_key"), (&sample::id("nobody"), "erase_key of a key that never was")] {
+        let begin = Instant::now();
+        let erasure = ok(what, cx.store.erase_key(id).await)?;
+        let took = begin.elapsed();
+        if erasure.verified && took < cx.bound() {
+            let expected = format!("verified: false, or a read {:?} after the delete", cx.bound());
+            return fail(what, expected, format!("verified: true after {took:?}"));
+        }
+    }
+    cx.absent(&cx.store, &alice).await
+}

@@ -1,0 +1,94 @@
+//! What a store that schedules its deletions still promises.
+
+use std::slice;
+use std::time::SystemTime;
+
+use keystead_core::{DeletionGrade, ErrorKind, Finality, KeyId, KeyStoreExt, Operation};
+
+use crate::case::room;
+use crate::context::{CLOCK_SKEW, Context, Outcome, Store, ensure, fail, ok};
+use crate::sample;
+
+room! {
+    "recoverable.calls_agree":
+        "while a deletion is pending, either every call says so and changes nothing, or every call finds no key", needs Recoverable
+        => calls_agree;
+    "recoverable.erase_admits_it":
+        "erasing a key whose deletion is pending is Ok, recoverable until a moment within the window, and not verified",
+        needs Recoverable
+        => erase_admits_it;
+}
+
+/// What a read says of a deleted key, when the bound is over.
+async fn after_delete(cx: &Context, store: &Store, id: &KeyId) -> Outcome<ErrorKind> {
+    cx.absent(store, id).await?;
+    match store.get_key(id).await {
+        Err(e) if matches!(e.kind(), ErrorKind::PendingDeletion | ErrorKind::NotFound) => Ok(e.kind()),
+        Err(e) => fail("get_key of a deleted key", "PendingDeletion or NotFound", format!("{:?}", e.kind())),
+        Ok(_) => fail("get_key of a deleted key", "PendingDeletion or NotFound", "a key"),
+    }
+}
+
+async fn calls_agree(cx: Context) -> Outcome {
+    let handles = cx.two_handles().await?;
+    let (alice, bob, key) = (sample::id("alice"), sample::id("bob"), sample::random_key(32));
+    for id in [&alice, &bob] {
+        ok("put_key", cx.store.put_key(id, &key).await)?;
+        cx.holds(&cx.store, id, &key).await?;
+    }
+    ok("delete_key", cx.store.delete_key(&alice).await)?;
+    for store in &handles {
+        let kind = after_delete(&cx, store, &alice).await?;
+        refused_alike(&cx, store, &alice, kind).await?;
+    }
+    cx.holds(&cx.store, &bob, &key).await
+}
+
+/// Every call says what the read said; one that writes has no effect as long as a deletion is pending.
+async fn refused_alike(cx: &Context, store: &Store, id: &KeyId, kind: ErrorKind) -> Outcome {
+    let (other, ids) = (sample::random_key(33), slice::from_ref(id));
+    for answer in store.get_keys(ids).await {
+        cx.refused("get_keys of a deleted key", answer, kind, Operation::Get)?;
+    }
+    cx.refused("delete_key of a deleted key", store.delete_key(id).await, kind, Operation::Delete)?;
+    for answer in store.delete_keys(ids).await {
+        cx.refused("delete_keys of a deleted key", answer, kind, Operation::Delete)?;
+    }
+    if kind == ErrorKind::NotFound {
+        return Ok(());
+    }
+    cx.refused("put_key of a deleted key", store.put_key(id, &other).await, kind, Operation::Put)?;
+    cx.refused("create_key of a deleted key", store.create_key(id, &other).await, kind, Operation::Create)?;
+    match store.get_or_create(id, &other).await {
+        Err(e) if e.kind() == kind => {}
+        Err(e) => return fail("get_or_create of a deleted key", format!("{kind:?}"), format!("{:?}", e.kind())),
+        Ok(_) => return fail("get_or_create of a deleted key", format!("{kind:?}"), "a key"),
+    }
+    let now = after_delete(cx, store, id).await?;
+    ensure(now == kind, "get_key after refused writes", format!("{kind:?} still"), format!("{now:?}"))
+}
+
+async fn erase_admits_it(cx: Context) -> Outcome {
+    let handles = cx.two_handles().await?;
+    let (id, key) = (sample::id("alice"), sample::random_key(32));
+    ok("put_key", cx.store.put_key(&id, &key).await)?;
+    cx.holds(&cx.store, &id, &key).await?;
+    ok("delete_key", cx.store.delete_key(&id).await)?;
+    for store in &handles {
+        if after_delete(&cx, store, &id).await? == ErrorKind::NotFound {
+            continue;
+        }
+        let erasure = ok("erase_key of a deleted key", store.erase_key(&id).await)?;
+        let (DeletionGrade::Recoverable { window }, Finality::RecoverableUntil(until)) =
+            (cx.capabilities.deletion, erasure.finality)
+        else {
+            return fail("erase_key of a deleted key", "RecoverableUntil", format!("{erasure:?}"));
+        };
+        let now = SystemTime::now();
+        let plausible = until + CLOCK_SKEW > now && until <= now + window + CLOCK_SKEW;
+        let expected = format!("existed: true, verified: false, recoverable for at most {window:?}");
+        let holds = plausible && erasure.existed && !erasure.verified;
+        ensure(holds, "erase_key of a deleted key", expected, format!("{erasure:?}"))?;
+    }
+    Ok(())
+}
