@@ -24,6 +24,9 @@ const UNBLOCKED: Duration = Duration::from_secs(10);
 /// How far the store's clock may be off.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
+/// A listing of so many ids is taken for one without an end: no case stores that many.
+pub(crate) const ENDLESS: usize = 20_000;
+
 /// How a case ends.
 pub(crate) type Outcome<T = ()> = Result<T, Stop>;
 
@@ -217,6 +220,13 @@ impl Context {
         ensure(listed == expected, "list_keys", format!("{} ids, each once", expected.len()), got())
     }
 
+    /// Waits until every read must see what was written before: for calls that a read within the bound may mislead.
+    pub(crate) async fn bound_over(&self) {
+        if self.capabilities.consistency != Consistency::Strong {
+            tokio::time::sleep(self.bound()).await;
+        }
+    }
+
     /// This look succeeds within the bound.
     pub(crate) async fn settles<F, A>(&self, look: F) -> Outcome
     where
@@ -369,13 +379,14 @@ pub(crate) fn same(call: &str, answer: Result<SecretKey, Error>, key: &SecretKey
     }
 }
 
-/// All ids of a listing, which must not fail.
+/// All ids of a listing, which must neither fail nor go on for ever.
 pub(crate) async fn list(store: &Store) -> Outcome<Vec<KeyId>> {
     let mut ids = Vec::new();
-    let mut listing = store.list_keys();
+    let mut listing = store.list_keys().take(ENDLESS);
     while let Some(id) = listing.next().await {
         ids.push(ok("list_keys", id)?);
     }
+    ensure(ids.len() < ENDLESS, "list_keys", "an end", format!("{ENDLESS} ids and more"))?;
     Ok(ids)
 }
 

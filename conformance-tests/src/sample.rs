@@ -15,6 +15,11 @@ pub(crate) fn random_key(len: usize) -> SecretKey {
     SecretKey::generate(len).expect("the suite's keys have valid lengths")
 }
 
+/// So many of 32 bytes.
+pub(crate) fn random_keys(count: usize) -> Vec<SecretKey> {
+    (0..count).map(|_| random_key(32)).collect()
+}
+
 /// `count` ordinary ids.
 pub(crate) fn ids(count: usize) -> Vec<KeyId> {
     (0..count).map(|number| id(format!("user-{number:05}"))).collect()
@@ -22,7 +27,7 @@ pub(crate) fn ids(count: usize) -> Vec<KeyId> {
 
 /// Keys of every awkward content and length, the contents first.
 pub(crate) fn awkward_keys() -> Vec<SecretKey> {
-    let contents: [&[u8]; 38] = [
+    let contents: [&[u8]; 53] = [
         b"secret\n",
         b"\0\0secret\0\0",
         b"\xff\xfe\x80\xc3\x28",
@@ -59,6 +64,21 @@ pub(crate) fn awkward_keys() -> Vec<SecretKey> {
         b"secret\x80\0\0",
         b"\x1f\x8b\x08\x00secret",
         "\u{e9}e\u{301}\u{1F511}".as_bytes(),
+        b"007",
+        b"1e3",
+        b"+7",
+        b"-",
+        b"#secret",
+        b"secret\rsecret",
+        b"${x}secret",
+        b"a&amp;b",
+        b"0x736563726574",
+        b"base64:c2VjcmV0",
+        b"deleted",
+        b"-----BEGIN KEY-----\nc2VjcmV0\n-----END KEY-----\n",
+        &[7; 300],
+        &[7; 3072],
+        &[0xff; 8],
         &[0; 32],
         &[0xff; 32],
     ];
@@ -213,6 +233,22 @@ pub(crate) fn hostile_ids() -> Vec<KeyId> {
         "\u{a0}a",
         "\u{2028}",
         "\u{10ffff}",
+        "a%2Fb",
+        "a%20b",
+        "a%23b",
+        "a.",
+        "a,b",
+        "a\\nb",
+        "a&lt;b",
+        "a\u{ad}b",
+        "~/a",
+        "#a",
+        "x.tmp",
+        "x.bak",
+        "x.lock",
+        "x.key",
+        "\u{1F44D}",
+        "\u{1F44D}\u{1F3FD}",
     ];
     let mut ids: Vec<KeyId> = texts.map(id).into();
     ids.extend([

@@ -62,7 +62,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) with [`PutMode::Create`] if there is a key;
-    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if one is scheduled for deletion; [`Erased`](ErrorKind::Erased) if a
+    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if one is scheduled for deletion (with
+    /// [`retry_after`](Error::retry_after) when it can be created again); [`Erased`](ErrorKind::Erased) if a
     /// fence keeps the id from coming back; [`Unsupported`](ErrorKind::Unsupported) for a mode that the store does not know.
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()>;
 

@@ -1,9 +1,12 @@
 //! Many keys in one call.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, Store, ensure, ok, same};
+use crate::context::{Context, Outcome, Store, ensure, fail, ok, same};
 use crate::sample;
 
 room! {
@@ -58,12 +61,46 @@ async fn get_order_and_duplicates(cx: Context) -> Outcome {
             .await?;
         }
     }
-    Ok(())
+    duplicates_share_one_outcome(&cx).await
+}
+
+/// While one id is overwritten all the time, what one batch says of it several times is the same.
+async fn duplicates_share_one_outcome(cx: &Context) -> Outcome {
+    let id = sample::id("overwritten");
+    ok("put_key", cx.store.put_key(&id, &sample::random_key(32)).await)?;
+    cx.bound_over().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (store, id, stop) = (cx.store.clone(), id.clone(), stop.clone());
+        async move {
+            while !stop.load(Ordering::SeqCst) {
+                ok("put_key during get_keys", store.put_key(&id, &sample::random_key(32)).await)?;
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        }
+    });
+    let mut shared = Ok(());
+    for _ in 0..cx.size(100, 5) {
+        let answers = cx.store.get_keys(&vec![id.clone(); 20]).await;
+        let keys: Vec<&SecretKey> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+        let one = keys.len() == 20 && keys.windows(2).all(|pair| pair[0] == pair[1]);
+        let expected = "one outcome, shared by all";
+        shared = shared.and(ensure(one, "get_keys of one id, 20 times, during writes", expected, "several outcomes"));
+    }
+    stop.store(true, Ordering::SeqCst);
+    let written = writer.await.unwrap_or_else(|_| fail("the writing task", "an end", "a panic in the store"));
+    shared.and(written)
 }
 
 async fn delete_partial(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
     let entries = stored(&cx, cx.size(260, 40)).await?;
+    let none = cx.store.delete_keys(&[]).await.len();
+    ensure(none == 0, "delete_keys of no id", "no outcome", format!("{none} outcomes"))?;
+    for (id, key) in entries.iter().take(3) {
+        cx.holds(&cx.store, id, key).await?;
+    }
     // More than any engine takes in one call; each again by another client, and one by itself.
     let (doomed, kept) = entries.split_at(entries.len() * 5 / 6);
     let (single, doomed) = doomed.split_at(1);

@@ -5,10 +5,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use keystead_core::{KeyId, KeyStore, KeyStoreExt, SecretKey};
+use keystead_core::{Consistency, KeyId, KeyStore, KeyStoreExt, SecretKey};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, ensure, ok};
+use crate::context::{Context, Outcome, Store, ensure, list, ok};
 use crate::sample;
 
 room! {
@@ -21,6 +21,18 @@ room! {
     "cancel.get_or_create":
         "a get_or_create that is dropped after any number of polls leaves none or the candidate, and keeps nobody waiting"
         => get_or_create;
+    "cancel.get":
+        "a get that is dropped after any number of polls changes nothing, and keeps nobody waiting"
+        => get;
+    "cancel.erase":
+        "an erasure that is dropped after any number of polls leaves the key or none, and keeps nobody waiting"
+        => erase;
+    "cancel.batch":
+        "get_keys and delete_keys that are dropped after any number of polls leave each key or none, and keep nobody waiting"
+        => batch;
+    "cancel.many":
+        "hundreds of calls that are dropped at their beginning use up nothing that later calls need"
+        => many;
 }
 
 /// One dropped call: its id, and the keys that may stand there afterwards; `or_none` if there may be none.
@@ -46,9 +58,7 @@ async fn put(cx: Context) -> Outcome {
 async fn delete(cx: Context) -> Outcome {
     let mut dropped = Vec::new();
     for polls in 0..cx.size(40, 8) {
-        let (id, key) = (sample::id(format!("user-{polls}")), sample::random_key(300));
-        ok("put_key", cx.store.put_key(&id, &key).await)?;
-        cx.holds(&cx.store, &id, &key).await?;
+        let (id, key) = stored(&cx, polls).await?;
         drop_after(cx.store.delete_key(&id), polls).await;
         dropped.push(Dropped { id, keys: vec![key], or_none: true });
         is_free(&cx, polls).await?;
@@ -65,6 +75,62 @@ async fn get_or_create(cx: Context) -> Outcome {
         is_free(&cx, polls).await?;
     }
     left(&cx, &dropped).await
+}
+
+async fn get(cx: Context) -> Outcome {
+    let mut dropped = Vec::new();
+    for polls in 0..cx.size(40, 8) {
+        let (id, key) = stored(&cx, polls).await?;
+        drop_after(cx.store.get_key(&id), polls).await;
+        dropped.push(Dropped { id, keys: vec![key], or_none: false });
+        is_free(&cx, polls).await?;
+    }
+    left(&cx, &dropped).await
+}
+
+async fn erase(cx: Context) -> Outcome {
+    let mut dropped = Vec::new();
+    for polls in 0..cx.size(40, 8) {
+        let (id, key) = stored(&cx, polls).await?;
+        drop_after(cx.store.erase_key(&id), polls).await;
+        dropped.push(Dropped { id, keys: vec![key], or_none: true });
+        is_free(&cx, polls).await?;
+    }
+    left(&cx, &dropped).await
+}
+
+async fn batch(cx: Context) -> Outcome {
+    let mut dropped = Vec::new();
+    for polls in 0..cx.size(40, 8) {
+        let (id, key) = stored(&cx, polls).await?;
+        let ids = [id.clone(), sample::id("nobody")];
+        drop_after(cx.store.get_keys(&ids), polls).await;
+        is_free(&cx, polls).await?;
+        drop_after(cx.store.delete_keys(&ids), polls).await;
+        dropped.push(Dropped { id, keys: vec![key], or_none: true });
+        is_free(&cx, polls).await?;
+    }
+    left(&cx, &dropped).await
+}
+
+async fn many(cx: Context) -> Outcome {
+    let (id, key) = stored(&cx, 0).await?;
+    for round in 0..cx.size(300, 10) {
+        let polls = 1 + round % 3;
+        drop_after(cx.store.get_key(&id), polls).await;
+        drop_after(cx.store.put_key(&id, &key), polls).await;
+        drop_after(cx.store.create_key(&id, &key), polls).await;
+        drop_after(cx.store.delete_key(&sample::id("nobody")), polls).await;
+    }
+    is_free(&cx, 0).await?;
+    left(&cx, &[Dropped { id, keys: vec![key], or_none: false }]).await
+}
+
+async fn stored(cx: &Context, polls: usize) -> Outcome<(KeyId, SecretKey)> {
+    let (id, key) = (sample::id(format!("user-{polls}")), sample::random_key(300));
+    ok("put_key", cx.store.put_key(&id, &key).await)?;
+    cx.holds(&cx.store, &id, &key).await?;
+    Ok((id, key))
 }
 
 /// Polls a future so often, sometimes with a pause in which it can get on, and drops it.
@@ -95,6 +161,7 @@ async fn is_free(cx: &Context, polls: usize) -> Outcome {
 /// A client that is opened afterwards finds what may be left and nothing else.
 async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
     let store = cx.reopen().await?;
+    listed_as_read(cx, &store, dropped).await?;
     for Dropped { id, keys, or_none } in dropped {
         cx.settles(|| async {
             match ok_or_pending(cx, store.find_key(id).await)? {
@@ -112,6 +179,21 @@ async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
         let key = sample::random_key(32);
         cx.put(&store, id, &key).await?;
         cx.holds(&store, id, &key).await?;
+    }
+    Ok(())
+}
+
+/// What can be read is listed, and what is listed can be read.
+async fn listed_as_read(cx: &Context, store: &Store, dropped: &[Dropped]) -> Outcome {
+    // Where either may lag, they may differ.
+    if cx.capabilities.listing != Some(Consistency::Strong) || cx.capabilities.consistency != Consistency::Strong {
+        return Ok(());
+    }
+    let listed = list(store).await?;
+    for Dropped { id, .. } in dropped {
+        let read = ok_or_pending(cx, store.find_key(id).await)?.is_some();
+        let got = if read { "read but not listed" } else { "listed but not read" };
+        ensure(read == listed.contains(id), "list_keys and find_key of a dropped call's id", "the same of both", got)?;
     }
     Ok(())
 }

@@ -42,8 +42,11 @@ async fn removes(cx: Context) -> Outcome {
         let (id, first) = (sample::id(format!("alice-{number}")), sample::random_key(len));
         let (writer, remover) = (&handles[number % 2], &handles[number / 2 % 2]);
         if overwritten {
-            // An older value must not come back either.
+            // No older value must come back either.
             ok("create_key", writer.create_key(&id, &sample::random_key(40)).await)?;
+            for older in sample::random_keys(cx.size(3, 1)) {
+                ok("put_key", writer.put_key(&id, &older).await)?;
+            }
             ok("put_key", writer.put_key(&id, &first).await)?;
         } else {
             ok("create_key", writer.create_key(&id, &first).await)?;
@@ -93,8 +96,10 @@ async fn missing_is_not_found(cx: Context) -> Outcome {
 }
 
 async fn other_ids_untouched(cx: Context) -> Outcome {
-    let names =
-        ["a", "al", "alice", "alice ", "alice/", "alice/x", "alice-x", "alice.x", "alice%", "Alice", "bob", "%"];
+    let names = [
+        "alice_x", "a", "al", "alice", "alice ", "alice/", "alice/x", "alice-x", "alice.x", "alice%", "Alice", "bob",
+        "%",
+    ];
     let ids: Vec<KeyId> = names.map(sample::id).into();
     // Some of them equal: it is the id that counts.
     let equal = sample::random_key(32);
@@ -157,7 +162,7 @@ async fn grade_matches_capability(cx: Context) -> Outcome {
             let plausible = until > before && until <= SystemTime::now() + window + CLOCK_SKEW;
             ensure(plausible, "delete_key", format!("recoverable for at most {window:?}"), format!("{finality:?}"))?;
         }
-        usual += usize::from(is_usual(finality, grade));
+        usual += usize::from(is_usual(finality, grade, before));
     }
     let (id, key) = (sample::id("batch"), sample::random_key(32));
     ok("put_key", cx.store.put_key(&id, &key).await)?;
@@ -167,8 +172,12 @@ async fn grade_matches_capability(cx: Context) -> Outcome {
     ensure(usual > 0, "delete_key, five times", expected, "only weaker ones")
 }
 
-fn is_usual(finality: Finality, grade: DeletionGrade) -> bool {
+/// A deletion of the declared grade: recoverable as long as is declared, not for an hour only.
+fn is_usual(finality: Finality, grade: DeletionGrade, begun: SystemTime) -> bool {
     match (finality, grade) {
+        (Finality::RecoverableUntil(until), DeletionGrade::Recoverable { window }) => {
+            until + CLOCK_SKEW >= begun + window
+        }
         (Finality::Eventual { within }, DeletionGrade::Eventual { within: declared }) => {
             declared.is_none_or(|declared| within.is_some_and(|within| within <= declared))
         }

@@ -33,6 +33,7 @@ async fn reads_settle(cx: Context) -> Outcome {
         ok("create_key", one.create_key(&id, &created).await)?;
         settled(&cx, &handles, &id, Some(&created)).await?;
         ok("put_key", two.put_key(&id, &put).await)?;
+        old_or_new(&cx, &handles, &id, &created, &put).await?;
         settled(&cx, &handles, &id, Some(&put)).await?;
         ok("delete_key", one.delete_key(&id).await)?;
         if cx.is_recoverable() {
@@ -43,10 +44,23 @@ async fn reads_settle(cx: Context) -> Outcome {
     Ok(())
 }
 
+/// While an overwrite becomes visible, each read gives the old key or the new one: neither is absence.
+async fn old_or_new(cx: &Context, handles: &[Store], id: &KeyId, old: &SecretKey, new: &SecretKey) -> Outcome {
+    for store in handles.iter().cycle().take(cx.size(20, 4)) {
+        let key = ok("get_key right after an overwrite", store.get_key(id).await)?;
+        let known = key == *old || key == *new;
+        ensure(known, "get_key right after an overwrite", "the old key or the new one", "another key")?;
+        tokio::time::sleep(cx.bound() / 20).await;
+    }
+    Ok(())
+}
+
 /// One bound later there is no excuse left: each of many reads sees this key, or none.
 async fn settled(cx: &Context, handles: &[Store], id: &KeyId, key: Option<&SecretKey>) -> Outcome {
     tokio::time::sleep(cx.bound()).await;
     for store in handles.iter().cycle().take(cx.size(20, 6)) {
+        // Spread over several bounds: what comes back later is as wrong.
+        tokio::time::sleep(cx.bound() / 4).await;
         let mut answers = vec![(call("get_key", id), store.get_key(id).await)];
         answers.extend(cx.batch_of_one(store, id).await?.into_iter().map(|answer| (call("get_keys", id), answer)));
         for (call, answer) in answers {

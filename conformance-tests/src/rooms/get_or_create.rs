@@ -56,6 +56,7 @@ async fn created_again(cx: &Context, handles: &[Store; 2]) -> Outcome {
         ok("delete_key", handles[deleter].delete_key(&id).await)?;
         cx.absent(&handles[0], &id).await?;
         cx.absent(&handles[1], &id).await?;
+        cx.bound_over().await;
         let call = "get_or_create_key after a delete";
         let key = cx.patiently(call, || handles[creator].get_or_create_key(&id)).await?;
         ensure(key != old, "get_or_create_key after a delete", "a new key", "the deleted one")?;

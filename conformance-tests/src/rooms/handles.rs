@@ -33,6 +33,8 @@ async fn check_ok(cx: Context) -> Outcome {
     for store in cx.two_handles().await? {
         ok("check", store.check().await)?;
     }
+    let (before, now) = (format!("{:?}", cx.capabilities), format!("{:?}", cx.store.capabilities()));
+    ensure(before == now, "capabilities after some writes", before, now)?;
     // It has left everything as it was, and nothing of its own.
     for (id, key) in &keys {
         cx.holds(&cx.store, id, key).await?;

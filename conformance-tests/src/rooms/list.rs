@@ -99,7 +99,14 @@ async fn deleted_absent(cx: Context) -> Outcome {
         ok("put_key", cx.store.put_key(id, &sample::random_key(1 + number * 50)).await)?;
     }
     cx.lists(&handles[0], kept).await?;
-    cx.lists(&handles[1], kept).await
+    cx.lists(&handles[1], kept).await?;
+    if cx.is_recoverable() {
+        return Ok(());
+    }
+    for (number, id) in deleted.iter().enumerate() {
+        cx.put(&handles[number / 2 % 2], id, &sample::random_key(32)).await?;
+    }
+    cx.lists(&handles[0], &ids).await
 }
 
 async fn foreign_entries_ignored(cx: Context) -> Outcome {
@@ -121,21 +128,32 @@ async fn dropped_midway(cx: Context) -> Outcome {
         ok("put_key after a dropped listing", cx.store.put_key(&id, &sample::random_key(32)).await)?;
         ids.push(id);
     }
+    for _ in 0..cx.size(200, 3) {
+        drop(cx.store.list_keys().next().await);
+    }
+    let store = cx.store.clone();
+    cx.unblocked("list_keys after many dropped listings", async move { list(&store).await.map(drop) }).await?;
     cx.lists(&cx.store, &ids).await
 }
 
 async fn open_stream_blocks_no_writer(cx: Context) -> Outcome {
     let ids = filled(&cx, cx.size(300, 25)).await?;
     cx.lists(&cx.store, &ids).await?;
+    let strong = cx.capabilities.listing == Some(Consistency::Strong);
     let mut listing = cx.store.list_keys();
     let Some(first) = listing.next().await else {
         // A listing that is still behind may be empty; then there is nothing to hold open.
-        let strong = cx.capabilities.listing == Some(Consistency::Strong);
         return ensure(!strong, "list_keys", "a first id", "the end");
     };
     let mut listed = vec![ok("list_keys", first)?];
     // A second listing beside the first is one of its own.
-    cx.lists(&cx.store, &ids).await?;
+    let (store, all) = (cx.store.clone(), ids.len());
+    let second = async move {
+        let count = list(&store).await?.len();
+        let whole = count == all || !strong;
+        ensure(whole, "list_keys beside an open listing", format!("{all} ids"), format!("{count}"))
+    };
+    cx.unblocked("list_keys while a listing is open", second).await?;
     let mut gone = HashSet::new();
     for (number, store) in cx.two_handles().await?.into_iter().enumerate() {
         let standing = ids[ids.len() - 1 - number].clone();
@@ -150,7 +168,6 @@ async fn open_stream_blocks_no_writer(cx: Context) -> Outcome {
     let repeated = listed.len() - distinct.len();
     ensure(repeated == 0, "list_keys, continued after other calls", "each id once", format!("{repeated} repeated"))?;
     let lost = ids.iter().filter(|id| !gone.contains(*id) && !distinct.contains(id)).count();
-    let strong = cx.capabilities.listing == Some(Consistency::Strong);
     ensure(
         !strong || lost == 0,
         "list_keys, continued after other calls",

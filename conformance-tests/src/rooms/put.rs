@@ -24,8 +24,17 @@ room! {
 async fn overwrites(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
     let id = sample::id("alice");
-    for round in 0..cx.size(60, 6) {
-        let key = sample::random_key(32);
+    for round in 0..cx.size(130, 6) {
+        let mut key = sample::random_key(32);
+        if round % 3 == 0 {
+            // One that differs from the next such key in the middle only.
+            let mut bytes = [7; 32];
+            bytes[16] = u8::try_from(round % 256).unwrap_or_default();
+            key = sample::key(bytes);
+        } else if round % 3 == 1 {
+            // One that begins as the last one did.
+            key = sample::key([&[7], key.expose_secret()].concat());
+        }
         ok("put_key", handles[round / 2 % 2].put_key(&id, &key).await)?;
         cx.holds(&handles[0], &id, &key).await?;
         cx.holds(&handles[1], &id, &key).await?;
@@ -40,6 +49,12 @@ async fn grows_and_shrinks(cx: Context) -> Outcome {
         let key = sample::random_key(len);
         ok("put_key", handles[round % 2].put_key(&id, &key).await)?;
         cx.holds(&handles[(round + 1) % 2], &id, &key).await?;
+        // Its own beginning, and itself again.
+        let beginning = sample::key(key.expose_secret()[..len.div_ceil(2)].to_vec());
+        for key in [beginning, key] {
+            ok("put_key", handles[round % 2].put_key(&id, &key).await)?;
+            cx.holds(&handles[(round + 1) % 2], &id, &key).await?;
+        }
     }
     Ok(())
 }

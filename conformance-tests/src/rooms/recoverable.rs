@@ -3,7 +3,7 @@
 use std::slice;
 use std::time::SystemTime;
 
-use keystead_core::{DeletionGrade, ErrorKind, Finality, KeyId, KeyStoreExt, Operation};
+use keystead_core::{DeletionGrade, Error, ErrorKind, Finality, KeyId, KeyStoreExt, Operation};
 
 use crate::case::room;
 use crate::context::{CLOCK_SKEW, Context, Outcome, Store, ensure, fail, ok};
@@ -58,14 +58,22 @@ async fn refused_alike(cx: &Context, store: &Store, id: &KeyId, kind: ErrorKind)
         return Ok(());
     }
     cx.refused("put_key of a deleted key", store.put_key(id, &other).await, kind, Operation::Put)?;
-    cx.refused("create_key of a deleted key", store.create_key(id, &other).await, kind, Operation::Create)?;
+    match store.create_key(id, &other).await {
+        Err(e) if is_told_to_wait(&e) => {}
+        answer => cx.refused("create_key of a deleted key", answer, kind, Operation::Create)?,
+    }
     match store.get_or_create(id, &other).await {
-        Err(e) if e.kind() == kind => {}
+        Err(e) if e.kind() == kind || is_told_to_wait(&e) => {}
         Err(e) => return fail("get_or_create of a deleted key", format!("{kind:?}"), format!("{:?}", e.kind())),
         Ok(_) => return fail("get_or_create of a deleted key", format!("{kind:?}"), "a key"),
     }
     let now = after_delete(cx, store, id).await?;
     ensure(now == kind, "get_key after refused writes", format!("{kind:?} still"), format!("{now:?}"))
+}
+
+/// A create may also say when to come back.
+fn is_told_to_wait(e: &Error) -> bool {
+    e.kind() == ErrorKind::Conflict && e.retry_after().is_some()
 }
 
 async fn erase_admits_it(cx: Context) -> Outcome {

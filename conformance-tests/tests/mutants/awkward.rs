@@ -118,6 +118,10 @@ impl Lagging {
         before.insert(id.clone(), (Instant::now(), lately.unwrap_or(old)));
     }
 
+    pub(crate) fn is_stale(&self, id: &KeyId) -> bool {
+        self.stale(id).is_some()
+    }
+
     fn stale(&self, id: &KeyId) -> Option<Option<SecretKey>> {
         let before = self.before.lock().expect("no call panics");
         before.get(id).filter(|(since, _)| since.elapsed() < LAG).map(|(_, key)| key.clone())

@@ -5,6 +5,7 @@ mod awkward;
 mod cancels;
 mod deletes;
 mod failing;
+mod held;
 mod lists;
 mod over_memory;
 mod races;
@@ -36,6 +37,7 @@ impl Mutant {
     fn is_caught(&self) {
         let report = (self.suite)();
         let (case, failed) = (self.case, report.failed());
+
         assert!(failed.contains(&case), "{case} does not see it; seen by {failed:?}");
         let about = |id: &str| id == case || self.also.iter().any(|begin| id.starts_with(begin));
         let stray: Vec<&str> = failed.into_iter().filter(|id| !about(id)).collect();
@@ -86,8 +88,8 @@ mutants! { OVER_MEMORY, suite_over:
         "race.", "runtime.used_from_a_second_runtime", "two_handles.see_each_other"];
     long_tail_left_behind: values::LongTailLeftBehind => "put.grows_and_shrinks",
         also ["cancel.", "create.refuses_existing", "delete.removes", "erase.receipt_is_true",
-        "get.roundtrip_bytes", "get_or_create.loser_gets_the_winners_key", "put.other_ids_untouched", "race.",
-        "two_handles.see_each_other"];
+        "get.roundtrip_bytes", "get_or_create.loser_gets_the_winners_key", "put.other_ids_untouched",
+        "put.overwrites", "race.", "two_handles.see_each_other"];
     create_overwrites: values::CreateOverwrites => "create.refuses_existing",
         also ["get.", "get_or_create.", "race.", "two_handles."];
     create_says_exists_and_overwrites: values::CreateSaysExistsAndOverwrites => "create.refuses_existing",
@@ -120,7 +122,7 @@ mutants! { OVER_MEMORY, suite_over:
     batch_stops_at_the_first_missing: values::BatchStopsAtTheFirstMissing => "batch.delete_partial";
     list_loses_a_page: lists::ListLosesAPage => "list.all_once";
     list_skips_an_id: lists::ListSkipsAnId => "list.all_once",
-        also ["check.", "get_or_create.", "id.", "isolation.", "list.", "put."];
+        also ["cancel.", "check.", "get_or_create.", "id.", "isolation.", "list.", "put."];
     list_repeats_an_id: lists::ListRepeatsAnId => "list.all_once", also ["list."];
     list_gives_ids_in_lower_case: lists::ListGivesIdsInLowerCase => "id.roundtrip_and_list";
     list_pages_by_number: lists::ListPagesByNumber => "list.stable_ids_during_writes", also ["list."];
@@ -129,11 +131,11 @@ mutants! { OVER_MEMORY, suite_over:
     list_says_nothing: lists::ListSaysNothingInsteadOfUnsupported => "list.unsupported_is_said";
     check_fails: lists::CheckFails => "check.ok", also ["runtime.used_from_a_second_runtime"];
     nothing_is_shared_by_reopening: lists::NothingIsShared => "reopen.sees_everything",
-        also ["batch.", "cancel.put", "create.", "delete.", "erase.receipt_is_true", "get.roundtrip_bytes",
+        also ["batch.", "cancel.", "create.", "delete.", "erase.receipt_is_true", "get.roundtrip_bytes",
         "get_or_create.", "list.", "put.", "race.", "runtime.used_from_a_second_runtime",
         "two_handles.see_each_other"];
     nothing_is_shared_between_handles: lists::NothingIsShared => "two_handles.see_each_other",
-        also ["batch.", "cancel.put", "create.", "delete.", "erase.receipt_is_true", "get.roundtrip_bytes",
+        also ["batch.", "cancel.", "create.", "delete.", "erase.receipt_is_true", "get.roundtrip_bytes",
         "get_or_create.", "list.", "put.", "race.", "reopen.sees_everything", "runtime.used_from_a_second_runtime"];
     namespaces_meet: lists::NamespacesMeet => "isolation.namespaces_do_not_meet", also [BY_CHANCE];
     bound_to_its_runtime: lists::BoundToItsRuntime => "runtime.used_from_a_second_runtime";
@@ -165,15 +167,24 @@ mutants! { OVER_MEMORY, suite_over:
     writes_that_meet_are_lost: races::WritesThatMeetAreLost => "race.linearizable", also ["cancel.", "race."];
     put_clears_first: cancels::PutClearsFirst => "cancel.put", also ["race."];
     lock_is_not_given_back: cancels::LockIsNotGivenBack => "cancel.put", also ["cancel.", "race."];
-    delete_leaves_a_mark: cancels::DeleteLeavesAMark => "cancel.delete", also ["race."];
+    delete_leaves_a_mark: cancels::DeleteLeavesAMark => "cancel.delete", also ["cancel.", "race."];
     get_or_create_reserves_first: cancels::GetOrCreateReservesFirst => "cancel.get_or_create", also ["race."];
+    get_leaves_a_load_mark: held::GetLeavesALoadMark => "cancel.get", also ["cancel."];
+    erase_leaves_a_mark: held::EraseLeavesAMark => "cancel.erase";
+    batch_leaves_marks: held::BatchLeavesMarks => "cancel.batch";
+    permits_are_used_up: held::PermitsAreUsedUp => "cancel.many", also ["cancel.put"];
+    last_page_comes_again: held::LastPageComesAgain => "list.all_once",
+        also ["cancel.", "check.ok", "get_or_create.creates_once", "id.roundtrip_and_list",
+        "isolation.namespaces_do_not_meet", "leak.debug_key", "list.", "put.idempotent_same_value"];
+    no_ids_means_all: held::NoIdsMeansAll => "batch.delete_partial";
+    overwritten_is_absent_for_a_moment: weak::OverwrittenIsAbsentForAMoment => "eventual.reads_settle", also [BY_CHANCE];
     key_in_debug: lists::KeyInDebug => "leak.debug_store";
     id_in_the_cause: lists::IdInTheCause => "leak.error_chain";
     key_in_the_cause: lists::KeyInTheCause => "leak.error_chain";
     key_in_a_trace: cancels::KeyInATrace => "leak.tracing";
     id_in_a_trace_of_another_thread: cancels::IdInATraceOfAnotherThread => "leak.tracing";
     key_in_a_panic: cancels::KeyInAPanic => "leak.panic",
-        also ["create.", "get.", "get_or_create.", "leak.", "race.", "two_handles."];
+        also ["cancel.many", "create.", "get.", "get_or_create.", "leak.", "race.", "two_handles."];
 }
 
 macro_rules! passes {

@@ -64,6 +64,21 @@ impl KeyStore for NeverSettles {
     }
 }
 
+over_memory!(OverwrittenIsAbsentForAMoment, Lagging);
+
+#[async_trait]
+impl KeyStore for OverwrittenIsAbsentForAMoment {
+    keep!(info, capabilities, put_key_with, delete_key, list_keys, check);
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        match self.memory.is_stale(id) {
+            // An index that is rebuilt with each write.
+            true => Err(Error::new(ErrorKind::NotFound, Operation::Get, "memory")),
+            false => self.memory.get_key(id).await,
+        }
+    }
+}
+
 /// Every second listing comes from a replica that has lost an id.
 #[derive(Debug)]
 pub(crate) struct ListingNeverSettles {
