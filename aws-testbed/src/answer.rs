@@ -1,0 +1,98 @@
+//! Answers in AWS's shape, and the ways in which they fail to arrive.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
+use hyper::{HeaderMap, Response, StatusCode};
+use serde_json::json;
+
+pub(crate) type Body = BoxBody<Bytes, io::Error>;
+
+/// Between two bytes of a slow answer.
+const SLOW: Duration = Duration::from_millis(10);
+
+/// A whole answer before it is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        let status = StatusCode::from_u16(status).expect("the test gives a valid status");
+        Self { status, headers: HeaderMap::new(), body: body.into() }
+    }
+
+    /// An error of the JSON protocol.
+    pub(crate) fn error(status: u16, code: &str, message: Option<&str>) -> Self {
+        let body = match message {
+            Some(message) => json!({"__type": code, "message": message}),
+            // As AWS says it of a missing parameter.
+            None => json!({"__type": code}),
+        };
+        Self::new(status, body.to_string())
+    }
+
+    pub(crate) fn with_header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.insert(name, value.parse().expect("the test bed's headers are valid"));
+        self
+    }
+
+    /// The code of an error in the JSON protocol.
+    pub(crate) fn code(&self) -> Option<String> {
+        let body: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+        let code = body.get("__type")?.as_str()?;
+        Some(code.rsplit('#').next().unwrap_or(code).to_owned())
+    }
+
+    fn builder(&self) -> Response<()> {
+        let mut response = Response::new(());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert("content-type", "application/x-amz-json-1.1".parse().expect("it is valid"));
+        headers.extend(self.headers.clone());
+        if !headers.contains_key("x-amzn-requestid") {
+            let id = "00000000-0000-4000-8000-000000000000";
+            headers.insert("x-amzn-requestid", id.parse().expect("it is valid"));
+        }
+        response
+    }
+
+    fn announcing_its_length(&self) -> Response<()> {
+        let mut response = self.builder();
+        response.headers_mut().insert("content-length", self.body.len().into());
+        response
+    }
+
+    pub(crate) fn whole(self) -> Response<Body> {
+        let response = self.builder();
+        let body = Full::new(self.body).map_err(|never: Infallible| match never {}).boxed();
+        response.map(|()| body)
+    }
+
+    /// Half of the body, and the end of the connection.
+    pub(crate) fn truncated(self) -> Response<Body> {
+        let half = self.body.slice(..self.body.len() / 2);
+        let frames = [Ok(Frame::data(half)), Err(io::Error::other("cut off"))];
+        let body = BodyExt::boxed(StreamBody::new(stream::iter(frames)));
+        self.announcing_its_length().map(|()| body)
+    }
+
+    /// A byte at a time.
+    pub(crate) fn slow(self) -> Response<Body> {
+        let response = self.announcing_its_length();
+        let bytes = stream::iter(self.body.to_vec()).then(|byte| async move {
+            tokio::time::sleep(SLOW).await;
+            Ok(Frame::data(Bytes::copy_from_slice(&[byte])))
+        });
+        response.map(|()| BodyExt::boxed(StreamBody::new(Box::pin(bytes).map(|frame| frame))))
+    }
+}

@@ -1,0 +1,139 @@
+//! Faults on demand, by namespace and operation.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keystead_conformance::{Fault, Faults, Namespace};
+use keystead_core::{BoxError, Operation};
+
+use crate::answer::Answer;
+use crate::proxy::Call;
+
+/// What will go wrong, and with which calls.
+#[derive(Debug, Default)]
+pub(crate) struct Script(Mutex<Vec<Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    text: String,
+    what: What,
+    left: u32,
+}
+
+#[derive(Debug)]
+enum What {
+    Fault(Option<Operation>, Fault),
+    Answer(String, Answer),
+}
+
+/// What becomes of a call.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Fault(Fault),
+    Answer(Answer),
+}
+
+impl Script {
+    /// The fate of this call, if one is scripted; each is used up so many times.
+    pub(crate) fn fate_of(&self, call: &Call) -> Option<Fate> {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let meets = |entry: &&mut Entry| {
+            let named = match &entry.what {
+                What::Fault(operation, _) => operation.is_none_or(|operation| call.operation() == Some(operation)),
+                What::Answer(name, _) => *name == call.name,
+            };
+            entry.left > 0 && named && call.text.contains(&entry.text)
+        };
+        let entry = entries.iter_mut().find(meets)?;
+        entry.left -= 1;
+        Some(match &entry.what {
+            What::Fault(_, fault) => Fate::Fault(fault.clone()),
+            What::Answer(_, answer) => Fate::Answer(answer.clone()),
+        })
+    }
+
+    pub(crate) fn script(&self, operation: &str, text: &str, times: u32, status: u16, body: String) {
+        let what = What::Answer(operation.to_owned(), Answer::new(status, body));
+        self.add(Entry { text: text.to_owned(), what, left: times });
+    }
+
+    fn add(&self, entry: Entry) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
+    fn clear(&self, text: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|entry| entry.text != text);
+    }
+}
+
+/// A refusal in AWS's words, as far as they are known, with the resource's ARN where AWS quotes it.
+pub(crate) fn refusal(fault: &Fault, call: &Call) -> Option<Answer> {
+    let resource = format!("arn:aws:{}:us-east-1:123456789012:parameter{}", call.service, call.first_name());
+    Some(match fault {
+        Fault::Throttled { retry_after } => {
+            let answer = Answer::error(400, "ThrottlingException", Some("Rate exceeded"));
+            match retry_after {
+                Some(pause) => answer.with_header("retry-after", &pause.as_secs().to_string()),
+                None => answer,
+            }
+        }
+        Fault::Denied => {
+            let message = format!(
+                "User: arn:aws:iam::123456789012:user/test is not authorized to perform: {}:{} on resource: {resource} \
+                 because no identity-based policy allows the action",
+                call.service, call.name
+            );
+            Answer::error(400, "AccessDeniedException", Some(&message))
+        }
+        Fault::ExpiredCredentials => {
+            Answer::error(400, "ExpiredTokenException", Some("The security token included in the request is expired"))
+        }
+        Fault::KeyUnavailable => {
+            let code = match (call.service.as_str(), call.operation()) {
+                ("ssm", _) => "InvalidKeyId",
+                (_, Some(Operation::Get)) => "DecryptionFailure",
+                _ => "EncryptionFailure",
+            };
+            Answer::error(400, code, Some(&format!("the key for {resource} is disabled")))
+        }
+        Fault::ServerError => Answer::error(500, "InternalServerError", Some(&format!("failed on {resource}"))),
+        _ => return None,
+    })
+}
+
+/// The test bed's faults, for a harness of the conformance suite.
+#[derive(Debug)]
+pub struct BedFaults {
+    script: &'static Script,
+    call_bound: Duration,
+}
+
+impl BedFaults {
+    pub(crate) fn new(script: &'static Script, call_bound: Duration) -> Self {
+        Self { script, call_bound }
+    }
+}
+
+#[async_trait]
+impl Faults for BedFaults {
+    async fn inject(
+        &self,
+        ns: &Namespace,
+        op: Option<Operation>,
+        fault: Fault,
+        requests: u32,
+    ) -> Result<bool, BoxError> {
+        self.script.add(Entry { text: ns.to_string(), what: What::Fault(op, fault), left: requests });
+        Ok(true)
+    }
+
+    async fn clear(&self, ns: &Namespace) -> Result<(), BoxError> {
+        self.script.clear(ns.as_str());
+        Ok(())
+    }
+
+    fn call_bound(&self) -> Duration {
+        self.call_bound
+    }
+}

@@ -1,0 +1,29 @@
+//! The log of calls.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+/// One HTTP request that reached the proxy; each attempt of the SDK is one.
+#[derive(Clone, Debug)]
+pub struct LoggedCall {
+    /// The operation, as `PutParameter`.
+    pub operation: String,
+    /// The body as it was sent. Test keys only: it holds values.
+    pub body: Value,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Log(Mutex<Vec<(String, LoggedCall)>>);
+
+impl Log {
+    pub(crate) fn add(&self, text: &str, operation: &str, body: &Value) {
+        let call = LoggedCall { operation: operation.to_owned(), body: body.clone() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), call));
+    }
+
+    pub(crate) fn calls(&self, text: &str) -> Vec<LoggedCall> {
+        let calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.iter().filter(|(body, _)| body.contains(text)).map(|(_, call)| call.clone()).collect()
+    }
+}

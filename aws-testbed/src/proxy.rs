@@ -1,0 +1,203 @@
+//! The proxy in front of the emulator.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use keystead_conformance::Fault;
+use keystead_core::{BoxError, Operation};
+use serde_json::Value;
+
+use crate::answer::{Answer, Body};
+use crate::fault::{self, Fate, Script};
+use crate::log::Log;
+use crate::strict;
+
+/// What tests look at and write to.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) log: Log,
+    pub(crate) faults: Script,
+}
+
+/// One request of the JSON protocol.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// `ssm`, `secretsmanager`, ...
+    pub(crate) service: String,
+    /// As `GetParameter`.
+    pub(crate) name: String,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl Call {
+    fn new(headers: &HeaderMap, body: &[u8]) -> Self {
+        let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+        let (service, name) = target.split_once('.').unwrap_or_default();
+        let service = match service {
+            "AmazonSSM" => "ssm",
+            other => other,
+        };
+        let body_value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let text = String::from_utf8_lossy(body).into_owned();
+        Self { service: service.to_owned(), name: name.to_owned(), body: body_value, text }
+    }
+
+    /// What the store is doing, as far as the call alone tells. A look that comes before a delete is none of these.
+    pub(crate) fn operation(&self) -> Option<Operation> {
+        Some(match self.name.as_str() {
+            "GetParameter" | "GetParameters" | "GetSecretValue" | "BatchGetSecretValue" => Operation::Get,
+            "PutParameter" if self.body["Overwrite"] == true => Operation::Put,
+            "PutParameter" | "CreateSecret" => Operation::Create,
+            "PutSecretValue" => Operation::Put,
+            "DeleteParameter" | "DeleteParameters" | "DeleteSecret" => Operation::Delete,
+            "GetParametersByPath" | "DescribeParameters" | "ListSecrets" => Operation::List,
+            _ => return None,
+        })
+    }
+
+    /// The name that it is about, or the first of them.
+    pub(crate) fn first_name(&self) -> &str {
+        let name = ["Name", "SecretId", "Path"].into_iter().find_map(|key| self.body[key].as_str());
+        let first = ["Names", "SecretIdList"].into_iter().find_map(|key| self.body[key][0].as_str());
+        name.or(first).unwrap_or_default()
+    }
+}
+
+/// Starts the proxy on a thread with a runtime of its own, so that it outlives the runtimes of tests; gives its port.
+pub(crate) fn start(emulator: String, state: Arc<State>) -> Result<u16, BoxError> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    std::thread::Builder::new().name("aws-testbed-proxy".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let proxy = Arc::new(Proxy { emulator, state, client: Client::builder(TokioExecutor::new()).build_http() });
+            let listener = tokio::net::TcpListener::from_std(listener).expect("the listener is a good one");
+            loop {
+                // A connection that ends while it is accepted is nothing to us.
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                tokio::spawn(serve(stream, proxy.clone()));
+            }
+        });
+    })?;
+    Ok(port)
+}
+
+async fn serve(stream: tokio::net::TcpStream, proxy: Arc<Proxy>) {
+    let service = service_fn(move |request| {
+        let proxy = proxy.clone();
+        async move { proxy.answer(request).await }
+    });
+    // Connections that end early are what some tests are about.
+    drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+}
+
+struct Proxy {
+    emulator: String,
+    state: Arc<State>,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Proxy {
+    /// An error ends the connection without an answer.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        let call = Call::new(&parts.headers, &body);
+        self.state.log.add(&call.text, &call.name, &call.body);
+        let fate = self.state.faults.fate_of(&call);
+        if let Some(Fate::Answer(answer)) = fate {
+            return Ok(answer.whole());
+        }
+        let fault = fate.map(|fate| match fate {
+            Fate::Fault(fault) => fault,
+            Fate::Answer(_) => unreachable!("it has been given"),
+        });
+        match &fault {
+            Some(Fault::ResetBeforeSend) => return Err(io::Error::other("reset before the request was looked at")),
+            Some(Fault::Silent) => return std::future::pending().await,
+            Some(fault) => {
+                if let Some(answer) = fault::refusal(fault, &call) {
+                    return Ok(answer.whole());
+                }
+            }
+            None => {}
+        }
+        let answer = match strict::refusal(&call) {
+            Some(refusal) => refusal,
+            // The emulator writes to a secret that is scheduled for deletion, where AWS refuses.
+            None if call.name == "PutSecretValue" && self.is_scheduled(&parts.headers, &call).await? => {
+                let text = "You can't perform this operation on the secret because it was marked for deletion.";
+                Answer::error(400, "InvalidRequestException", Some(text))
+            }
+            None => self.corrected(&parts.headers, &call, self.forwarded(&parts.headers, body).await?).await?,
+        };
+        match fault {
+            None => Ok(answer.whole()),
+            Some(Fault::ResetAfterApply) => Err(io::Error::other("reset after the request took effect")),
+            Some(Fault::Truncated) => Ok(answer.truncated()),
+            Some(Fault::SlowBody) => Ok(answer.slow()),
+            Some(Fault::Garbage) => {
+                // What a proxy or a captive portal might make of an answer; it quotes the value.
+                let text = format!("<html>{}</html>", String::from_utf8_lossy(&answer.body));
+                Ok(Answer::new(200, text).whole())
+            }
+            Some(other) => Err(io::Error::other(format!("the test bed has no fault {other:?}"))),
+        }
+    }
+
+    async fn forwarded(&self, headers: &HeaderMap, body: Bytes) -> Result<Answer, io::Error> {
+        let uri: Uri = format!("http://{}/", self.emulator).parse().map_err(io::Error::other)?;
+        let mut request = Request::post(uri).body(Full::new(body)).map_err(io::Error::other)?;
+        for name in ["authorization", "content-type", "x-amz-date", "x-amz-target"] {
+            if let Some(value) = headers.get(name) {
+                request.headers_mut().insert(name, value.clone());
+            }
+        }
+        let response = self.client.request(request).await.map_err(io::Error::other)?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+        Ok(Answer { status, headers: HeaderMap::new(), body })
+    }
+
+    /// The emulator's answer where it is known to differ from AWS's.
+    async fn corrected(&self, headers: &HeaderMap, call: &Call, answer: Answer) -> Result<Answer, io::Error> {
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let code = answer.code().unwrap_or_default();
+        match (call.name.as_str(), code.as_str()) {
+            (_, "ParameterNotFound") => Ok(Answer::error(400, &code, None)),
+            // The emulator says 404.
+            (_, "ResourceNotFoundException") => {
+                let text = "Secrets Manager can't find the specified secret.";
+                Ok(Answer::error(400, &code, Some(text)))
+            }
+            // The emulator says that it exists where AWS says that it is scheduled for deletion.
+            ("CreateSecret", "ResourceExistsException") if self.is_scheduled(headers, call).await? => {
+                let text =
+                    "You can't create this secret because a secret with this name is already scheduled for deletion.";
+                Ok(Answer::error(400, "InvalidRequestException", Some(text)))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn is_scheduled(&self, headers: &HeaderMap, call: &Call) -> Result<bool, io::Error> {
+        let mut headers = headers.clone();
+        headers.insert("x-amz-target", "secretsmanager.DescribeSecret".parse().map_err(io::Error::other)?);
+        let body = serde_json::json!({"SecretId": call.first_name()}).to_string();
+        let described = self.forwarded(&headers, body.into()).await?;
+        let described: Value = serde_json::from_slice(&described.body).unwrap_or(Value::Null);
+        Ok(!described["DeletedDate"].is_null())
+    }
+}

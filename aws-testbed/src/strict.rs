@@ -1,0 +1,150 @@
+//! What AWS's documents say that it refuses and the emulator lets pass, and what our stores must send.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::answer::Answer;
+use crate::proxy::Call;
+use crate::{KMS_KEY, KMS_KEY_ARN};
+
+/// The ARN in front of a parameter's name counts, too.
+const LONGEST_PARAMETER_NAME: usize = 1011 - 45;
+
+const MOST_LEVELS: usize = 15;
+
+pub(crate) fn refusal(call: &Call) -> Option<Answer> {
+    let refused = match call.service.as_str() {
+        "ssm" => ssm(call),
+        "secretsmanager" => secrets_manager(call),
+        other => invalid(format!("the test bed has no service {other:?}")),
+    };
+    refused.err().map(|Refusal(code, message)| Answer::error(400, code, Some(&message)))
+}
+
+/// A code and a message.
+struct Refusal(&'static str, String);
+
+type Checked = Result<(), Refusal>;
+
+fn invalid(message: impl Into<String>) -> Checked {
+    Err(Refusal("ValidationException", message.into()))
+}
+
+fn demand(holds: bool, message: &str) -> Checked {
+    if holds { Ok(()) } else { invalid(message) }
+}
+
+fn ssm(call: &Call) -> Checked {
+    let body = &call.body;
+    match call.name.as_str() {
+        "GetParameter" => {
+            parameter_name(text(&body["Name"]))?;
+            demand(body["WithDecryption"] == true, "our stores must read with decryption")
+        }
+        "GetParameters" => {
+            batch(&body["Names"], 10, parameter_name)?;
+            demand(body["WithDecryption"] == true, "our stores must read with decryption")
+        }
+        "PutParameter" => put_parameter(body),
+        "DeleteParameter" => parameter_name(text(&body["Name"])),
+        "DeleteParameters" => batch(&body["Names"], 10, parameter_name),
+        "GetParametersByPath" => {
+            demand(text(&body["Path"]).starts_with('/'), "a path begins with a slash")?;
+            demand(body["WithDecryption"] != true, "our stores must not decrypt what they list")?;
+            demand(body["MaxResults"].as_u64().is_none_or(|most| (1..=10).contains(&most)), "MaxResults is 1 to 10")
+        }
+        "AddTagsToResource" => Ok(()),
+        other => invalid(format!("the test bed has no operation {other:?}")),
+    }
+}
+
+fn put_parameter(body: &Value) -> Checked {
+    parameter_name(text(&body["Name"]))?;
+    demand(body["Type"] == "SecureString", "our stores must write SecureString")?;
+    demand(body["Overwrite"].is_boolean(), "our stores must say whether they overwrite")?;
+    let longest = match body["Tier"].as_str() {
+        Some("Standard") => 4096,
+        Some("Advanced" | "Intelligent-Tiering") => 8192,
+        _ => return invalid("our stores must send a tier, one of Standard, Advanced and Intelligent-Tiering"),
+    };
+    let value = text(&body["Value"]);
+    demand((1..=longest).contains(&value.len()), "a value has 1 to 4096 bytes, 8192 in the advanced tier")?;
+    demand(!value.contains("{{"), "a value must not hold {{")?;
+    match body["KeyId"].as_str() {
+        None => invalid("our stores must send a KeyId"),
+        Some(key) if is_known(key) => Ok(()),
+        Some(key) => Err(Refusal("InvalidKeyId", format!("Invalid keyId {key}"))),
+    }
+}
+
+fn is_known(key: &str) -> bool {
+    key == KMS_KEY || key == KMS_KEY_ARN || KMS_KEY_ARN.ends_with(&format!("/{key}"))
+}
+
+fn parameter_name(name: &str) -> Checked {
+    let literal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte);
+    demand(!name.is_empty() && name.bytes().all(literal), "a name is made of A-Z a-z 0-9 _ . - /")?;
+    demand(name.len() <= LONGEST_PARAMETER_NAME, "a name with its ARN has at most 1011 characters")?;
+    demand(!name.contains('/') || name.starts_with('/'), "a name in a hierarchy begins with a slash")?;
+    demand(!name.contains("//") && !name.ends_with('/'), "no level of a name is empty")?;
+    demand(name.matches('/').count() <= MOST_LEVELS, "a name has at most 15 levels")?;
+    let first = name.trim_start_matches('/').to_ascii_lowercase();
+    demand(!first.starts_with("aws") && !first.starts_with("ssm"), "a name must not begin with aws or ssm")
+}
+
+fn secrets_manager(call: &Call) -> Checked {
+    let body = &call.body;
+    match call.name.as_str() {
+        "GetSecretValue" | "DescribeSecret" => secret_name(text(&body["SecretId"])),
+        "BatchGetSecretValue" => batch(&body["SecretIdList"], 20, secret_name),
+        "CreateSecret" => {
+            secret_name(text(&body["Name"]))?;
+            secret_value(body)?;
+            match body["KmsKeyId"].as_str() {
+                None => invalid("our stores must send a KmsKeyId"),
+                Some(key) if is_known(key) => Ok(()),
+                Some(_) => Err(Refusal("EncryptionFailure", "the KMS key does not exist".to_owned())),
+            }
+        }
+        "PutSecretValue" => {
+            secret_name(text(&body["SecretId"]))?;
+            secret_value(body)
+        }
+        "DeleteSecret" => {
+            secret_name(text(&body["SecretId"]))?;
+            let (force, window) = (&body["ForceDeleteWithoutRecovery"], &body["RecoveryWindowInDays"]);
+            let days = window.as_u64().is_some_and(|days| (7..=30).contains(&days));
+            demand((*force == true) != days, "a delete is forced, or has a window of 7 to 30 days")
+        }
+        "ListSecrets" => {
+            demand(body["MaxResults"].as_u64().is_none_or(|most| (1..=100).contains(&most)), "MaxResults is 1 to 100")
+        }
+        other => invalid(format!("the test bed has no operation {other:?}")),
+    }
+}
+
+fn secret_value(body: &Value) -> Checked {
+    let token = text(&body["ClientRequestToken"]);
+    demand((32..=64).contains(&token.len()), "a request token has 32 to 64 characters")?;
+    // Base64 of 1 to 65536 bytes.
+    demand((1..=87_384).contains(&text(&body["SecretBinary"]).len()), "our stores must send a SecretBinary")
+}
+
+fn secret_name(name: &str) -> Checked {
+    let literal = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
+    demand(!name.is_empty() && name.bytes().all(literal), "a name is made of A-Z a-z 0-9 / _ + = . @ -")?;
+    demand(name.len() <= 512, "a name has at most 512 characters")
+}
+
+/// A batch has so many names at most, each of them valid, and none twice: what AWS does then is not documented.
+fn batch(names: &Value, most: usize, check: fn(&str) -> Checked) -> Checked {
+    let names: Vec<&str> = names.as_array().map(|names| names.iter().map(text).collect()).unwrap_or_default();
+    demand((1..=most).contains(&names.len()), "a batch has at least one name and at most as many as are documented")?;
+    demand(names.iter().collect::<HashSet<_>>().len() == names.len(), "our stores must not repeat a name")?;
+    names.into_iter().try_for_each(check)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

@@ -1,0 +1,80 @@
+//! [`in_batches`]: many keys, some names a call, a few calls at once.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
+use keystead_core::{ErrorKind, KeyId, Operation, Result};
+
+use crate::failure::{Failure, Service};
+
+/// How many calls of one batch are under way at once.
+const IN_FLIGHT: usize = 8;
+
+/// The outcomes that one call has brought, by name.
+pub type Outcomes<T> = HashMap<String, Result<T>>;
+
+/// How a service takes batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Batches {
+    /// The service.
+    pub service: Service,
+    /// What is done to each key.
+    pub operation: Operation,
+    /// How many names a call has at most.
+    pub names: usize,
+}
+
+impl Batches {
+    /// One outcome per id, in the ids' order; each distinct id is sent once. `some` makes a call for some names; `one` is for
+    /// an id that the answer leaves out, as it has a reason of its own, and for all where one of them fails the whole call.
+    pub async fn run<'a, T: Clone + Send>(
+        self,
+        ids: &'a [KeyId],
+        name: impl Fn(&KeyId) -> String + Sync,
+        some: impl Fn(Vec<String>) -> BoxFuture<'a, Result<Outcomes<T>, Failure>>,
+        one: impl Fn(&'a KeyId) -> BoxFuture<'a, Result<T>> + Sync,
+    ) -> Vec<Result<T>> {
+        let mut distinct: Vec<&KeyId> = ids.iter().collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let (name, one) = (&name, &one);
+        let calls: Vec<_> = distinct
+            .chunks(self.names)
+            .map(|batch| {
+                let outcomes = some(batch.iter().map(|id| name(id)).collect());
+                async move {
+                    let mut outcomes = match outcomes.await {
+                        Ok(outcomes) => outcomes,
+                        Err(e) if spoils_its_neighbours(&e) && batch.len() > 1 => Outcomes::new(),
+                        Err(e) => self.refused(batch, name, e),
+                    };
+                    for id in batch {
+                        if let Entry::Vacant(left_out) = outcomes.entry(name(id)) {
+                            left_out.insert(one(id).await);
+                        }
+                    }
+                    outcomes
+                }
+            })
+            .collect();
+        let outcomes: Vec<Outcomes<T>> = stream::iter(calls).buffer_unordered(IN_FLIGHT).collect().await;
+        let outcomes: Outcomes<T> = outcomes.into_iter().flatten().collect();
+        let outcome = |id| outcomes.get(&name(id)).cloned().expect("every distinct id has an outcome");
+        ids.iter().map(outcome).collect()
+    }
+
+    fn refused<T>(self, batch: &[&KeyId], name: impl Fn(&KeyId) -> String, e: Failure) -> Outcomes<T> {
+        let names: Vec<String> = batch.iter().map(|id| name(id)).collect();
+        let ids = batch.iter().map(|id| id.as_str());
+        let sensitive: Vec<&str> = names.iter().map(String::as_str).chain(ids).collect();
+        let error = e.during(self.operation, &sensitive);
+        names.into_iter().map(|name| (name, Err(error.clone()))).collect()
+    }
+}
+
+/// One name that may not be used, or whose KMS key may not, fails the call for all.
+fn spoils_its_neighbours(e: &Failure) -> bool {
+    matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::KeyUnavailable)
+}

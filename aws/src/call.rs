@@ -1,0 +1,129 @@
+//! [`Call`]: one call of the SDK, polled quietly, with a record of its attempts.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
+};
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use keystead_core::ErrorKind;
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
+
+use crate::failure::{Failure, Service, was_never_sent};
+
+/// Polls a future of the SDK without a tracing subscriber: at TRACE the SDK writes whole requests, keys included.
+pub async fn quietly<F: Future>(future: F) -> F::Output {
+    future.with_subscriber(NoSubscriber::default()).await
+}
+
+/// One call of the SDK: give `call.attempts()` to its `customize().interceptor(..)`, then the future of `send()` to
+/// [`run`](Self::run).
+#[derive(Debug, Default)]
+pub struct Call {
+    attempts: Attempts,
+}
+
+impl Call {
+    /// A call that was not made yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What records the attempts.
+    pub fn attempts(&self) -> Attempts {
+        self.attempts.clone()
+    }
+
+    /// Makes the call. `own` is the backend's table from codes to kinds, which is asked before the common one.
+    ///
+    /// # Errors
+    /// What is left of the `SdkError`, which is dropped.
+    pub async fn run<T, E: ProvideErrorMetadata + StdError + 'static>(
+        &self,
+        service: Service,
+        own: fn(&str) -> Option<ErrorKind>,
+        future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, Failure> {
+        match quietly(future).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(Failure::of(error, service, own, self.attempts.an_earlier_one_may_have_landed())),
+        }
+    }
+}
+
+/// Records of each attempt of one call whether it ended with an answer: an attempt that was sent and got none may have taken
+/// effect, and what the next one is told may be the work of the first.
+#[derive(Clone, Debug, Default)]
+pub struct Attempts(Arc<Record>);
+
+#[derive(Debug, Default)]
+struct Record {
+    sent: AtomicBool,
+    last_is_unknown: AtomicBool,
+    earlier_is_unknown: AtomicBool,
+}
+
+impl Attempts {
+    /// Whether an attempt before the last one may have taken effect.
+    pub fn an_earlier_one_may_have_landed(&self) -> bool {
+        self.0.earlier_is_unknown.load(Ordering::SeqCst)
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Attempts {
+    fn name(&self) -> &'static str {
+        "KeysteadAttempts"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if self.0.last_is_unknown.swap(false, Ordering::SeqCst) {
+            self.0.earlier_is_unknown.store(true, Ordering::SeqCst);
+        }
+        self.0.sent.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.sent.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let (succeeded, never_sent) = match context.output_or_error() {
+            Some(Ok(_)) => (true, false),
+            Some(Err(e)) => (false, e.as_connector_error().is_some_and(|e| was_never_sent(e))),
+            None => (false, false),
+        };
+        // A refusal (4xx) is an answer; a failure of the service's own (5xx) says nothing about what it did before.
+        let refused = context.response().is_some_and(|response| response.status().is_client_error());
+        let unknown = self.0.sent.load(Ordering::SeqCst) && !succeeded && !refused && !never_sent;
+        self.0.last_is_unknown.store(unknown, Ordering::SeqCst);
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! The table from the codes that all AWS services share to kinds of errors.
+
+use keystead_core::ErrorKind;
+
+/// The kind of a code that any service may answer.
+pub(crate) fn common(code: &str) -> Option<ErrorKind> {
+    Some(match code {
+        "BandwidthLimitExceeded"
+        | "EC2ThrottledException"
+        | "PriorRequestNotComplete"
+        | "ProvisionedThroughputExceededException"
+        | "RequestLimitExceeded"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "SlowDown"
+        | "ThrottledException"
+        | "Throttling"
+        | "ThrottlingException"
+        | "TooManyRequestsException"
+        | "TransactionInProgressException" => ErrorKind::Throttled,
+
+        "AccessDenied" | "AccessDeniedException" | "NotAuthorized" | "OptInRequired" | "UnauthorizedOperation" => {
+            ErrorKind::PermissionDenied
+        }
+
+        "AuthFailure"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "InvalidAccessKeyId"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "InvalidToken"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed"
+        | "SignatureDoesNotMatch"
+        | "TokenRefreshRequired"
+        | "UnrecognizedClientException" => ErrorKind::Unauthenticated,
+
+        "InternalError"
+        | "InternalFailure"
+        | "InternalServerError"
+        | "InternalServerException"
+        | "InternalServiceError"
+        | "InternalServiceErrorException"
+        | "RequestTimeout"
+        | "RequestTimeoutException"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException" => ErrorKind::Unavailable,
+
+        "InvalidAction"
+        | "InvalidParameterCombination"
+        | "InvalidParameterException"
+        | "InvalidParameterValue"
+        | "MalformedQueryString"
+        | "MissingParameter"
+        | "SerializationException"
+        | "UnknownOperationException"
+        | "ValidationError"
+        | "ValidationException" => ErrorKind::Config,
+        _ => return None,
+    })
+}
+
+/// Whether AWS quotes what was sent, a value perhaps, in the message of this code.
+pub(crate) fn may_quote_a_value(code: &str) -> bool {
+    common(code) == Some(ErrorKind::Config) || code.starts_with("Invalid") && code.ends_with("Exception")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_common_code_has_its_kind() {
+        for (kind, codes) in [
+            (ErrorKind::Throttled, &["ThrottlingException", "TooManyRequestsException", "SlowDown"][..]),
+            (ErrorKind::PermissionDenied, &["AccessDeniedException", "AccessDenied", "OptInRequired"]),
+            (ErrorKind::Unauthenticated, &["ExpiredTokenException", "UnrecognizedClientException", "AuthFailure"]),
+            (ErrorKind::Unavailable, &["InternalServerError", "InternalFailure", "ServiceUnavailable"]),
+            (ErrorKind::Config, &["ValidationException", "InvalidParameterException", "SerializationException"]),
+        ] {
+            for code in codes {
+                assert_eq!(common(code), Some(kind), "{code}");
+            }
+        }
+        assert_eq!(common("ParameterNotFound"), None);
+    }
+}

@@ -1,0 +1,278 @@
+//! [`Failure`]: what is left of an `SdkError`.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_types::request_id::RequestId;
+use keystead_core::{Effect, Error, ErrorDetails, ErrorKind, ErrorType, Operation};
+
+use crate::{codes, message};
+
+/// The names of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The store's scheme, for errors.
+    pub scheme: &'static str,
+    /// The service's name for people, as "AWS Systems Manager".
+    pub name: &'static str,
+    /// The name that the origin's error map gives, as "AWSSimpleSystemsManagement".
+    pub error_name: &'static str,
+}
+
+/// A call of the SDK that failed, in strings and numbers of our own. It does not know yet which operation it ends.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    service: Service,
+    kind: ErrorKind,
+    /// Whether the last attempt may have landed.
+    effect: Effect,
+    /// Whether one before it may have.
+    ambiguous: bool,
+    retry_after: Option<Duration>,
+    details: Option<ErrorDetails>,
+    cause: Cause,
+}
+
+/// What failed, why, and what to do: the source of the caller's error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cause(String);
+
+impl Failure {
+    /// Takes from an error what may be kept, and drops it.
+    pub(crate) fn of<E: ProvideErrorMetadata + StdError + 'static>(
+        error: SdkError<E, HttpResponse>,
+        service: Service,
+        own: fn(&str) -> Option<ErrorKind>,
+        ambiguous: bool,
+    ) -> Self {
+        match &error {
+            SdkError::ServiceError(e) => {
+                Self::answered(e.raw(), error.code(), error.message(), service, own, ambiguous, error.request_id())
+            }
+            SdkError::ResponseError(e) => {
+                Self::answered(e.raw(), None, None, service, own, ambiguous, error.request_id())
+            }
+            SdkError::TimeoutError(_) => {
+                Self::unanswered(service, ErrorKind::Timeout, Effect::Unknown, ambiguous, "did not answer in time")
+            }
+            SdkError::DispatchFailure(e) => match e.as_connector_error() {
+                Some(e) => Self::unsent(service, e, e.is_timeout(), ambiguous),
+                None => {
+                    Self::unanswered(service, ErrorKind::Unavailable, Effect::Unknown, ambiguous, "was not reached")
+                }
+            },
+            SdkError::ConstructionFailure(_) => match error.source() {
+                Some(e) => Self::unsent(service, e, false, ambiguous),
+                None => Self::unanswered(service, ErrorKind::Other, Effect::NotApplied, ambiguous, "was not asked"),
+            },
+            _ => Self::unanswered(service, ErrorKind::Other, Effect::Unknown, ambiguous, "failed in an unknown way"),
+        }
+    }
+
+    fn answered(
+        response: &HttpResponse,
+        code: Option<&str>,
+        text: Option<&str>,
+        service: Service,
+        own: fn(&str) -> Option<ErrorKind>,
+        ambiguous: bool,
+        request_id: Option<&str>,
+    ) -> Self {
+        let status = response.status();
+        let known = code.and_then(|code| own(code).or_else(|| codes::common(code)));
+        let kind = known.unwrap_or_else(|| match status.as_u16() {
+            200..=299 => ErrorKind::Corrupt,
+            429 => ErrorKind::Throttled,
+            500..=599 => ErrorKind::Unavailable,
+            _ => ErrorKind::Other,
+        });
+        let code = code.filter(|code| known.is_some() || looks_like_a_code(code));
+        let text = text.filter(|_| code.is_some_and(|code| known.is_some() && !codes::may_quote_a_value(code)));
+        let request_id = request_id.filter(|id| looks_like_a_request_id(id));
+        let details = ErrorDetails {
+            error_code: code.map(str::to_owned),
+            error_type: match status.as_u16() {
+                400..=499 => Some(ErrorType::Client),
+                500..=599 => Some(ErrorType::Service),
+                _ => None,
+            },
+            status_code: Some(status.as_u16()),
+            request_id: request_id.map(str::to_owned),
+            service_name: Some(service.error_name.to_owned()),
+            message: text.map(|text| message::redacted(text, &[])),
+        };
+        let what = match code {
+            Some(code) => format!("{} answered {code}", service.name),
+            None if status.is_success() => format!("{} gave an answer that cannot be read", service.name),
+            None => format!("{} answered without a code", service.name),
+        };
+        let request = request_id.map_or_else(String::new, |id| format!(", request {id}"));
+        Self {
+            service,
+            kind,
+            effect: if status.is_client_error() { Effect::NotApplied } else { Effect::Unknown },
+            ambiguous,
+            retry_after: retry_after(response),
+            details: Some(details),
+            cause: Cause(format!("{what} (HTTP {}{request}): {}", status.as_u16(), advice(kind))),
+        }
+    }
+
+    /// A failure before or while the request was sent.
+    fn unsent(service: Service, error: &(dyn StdError + 'static), timed_out: bool, ambiguous: bool) -> Self {
+        if find::<CredentialsError>(error).is_some() {
+            let text = "no usable AWS credentials were found: give this process some (environment, profile or role)";
+            return Self {
+                service,
+                kind: ErrorKind::Unauthenticated,
+                effect: Effect::NotApplied,
+                ambiguous,
+                retry_after: None,
+                details: None,
+                cause: Cause(text.to_owned()),
+            };
+        }
+        let effect = if was_never_sent(error) { Effect::NotApplied } else { Effect::Unknown };
+        let (kind, what) = match timed_out {
+            true => (ErrorKind::Timeout, "did not answer in time"),
+            false => (ErrorKind::Unavailable, "could not be reached, or ended the connection"),
+        };
+        Self::unanswered(service, kind, effect, ambiguous, what)
+    }
+
+    fn unanswered(service: Service, kind: ErrorKind, effect: Effect, ambiguous: bool, what: &str) -> Self {
+        let cause = Cause(format!("{} {what}: {}", service.name, advice(kind)));
+        Self { service, kind, effect, ambiguous, retry_after: None, details: None, cause }
+    }
+
+    /// The kind of the failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The service's code, if it gave one.
+    pub fn code(&self) -> Option<&str> {
+        self.details.as_ref()?.error_code.as_deref()
+    }
+
+    /// Whether an attempt before the last one may have taken effect: then the last answer may be about its work.
+    pub fn is_ambiguous(&self) -> bool {
+        self.ambiguous
+    }
+
+    /// Whether the write may have been applied, by this attempt or an earlier one.
+    pub fn may_have_landed(&self) -> bool {
+        self.ambiguous || self.effect == Effect::Unknown
+    }
+
+    /// The same failure of another kind: for a backend that has looked closer.
+    pub fn with_kind(mut self, kind: ErrorKind, advice: &str) -> Self {
+        self.kind = kind;
+        self.cause = Cause(match self.code() {
+            Some(code) => format!("{} answered {code}: {advice}", self.service.name),
+            None => advice.to_owned(),
+        });
+        self
+    }
+
+    /// Says when another try makes sense.
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+
+    /// What can be said of the earlier attempts now: they have landed, or not.
+    pub fn settled(mut self) -> Self {
+        self.ambiguous = false;
+        self
+    }
+
+    /// The caller's error. `sensitive` texts, such as the id and the name made of it, are taken out of AWS's message.
+    pub fn during(self, operation: Operation, sensitive: &[&str]) -> Error {
+        let is_write = !matches!(operation, Operation::Get | Operation::List | Operation::Check | Operation::Open);
+        let effect = if is_write && self.may_have_landed() { Effect::Unknown } else { Effect::NotApplied };
+        let mut error =
+            Error::new(self.kind, operation, self.service.scheme).with_effect(effect).with_source(self.cause);
+        if let Some(pause) = self.retry_after {
+            error = error.with_retry_after(pause);
+        }
+        match self.details {
+            Some(mut details) => {
+                details.message = details.message.map(|text| message::redacted(&text, sensitive));
+                error.with_details(details)
+            }
+            None => error,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Cause {}
+
+/// Whether no connection was made, so that nothing can have been asked.
+pub(crate) fn was_never_sent(error: &(dyn StdError + 'static)) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    find::<io::Error>(error).is_some_and(|e| {
+        matches!(e.kind(), AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable)
+    })
+}
+
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// When the service asks to come back: in seconds (RFC 9110, section 10.2.3) or in AWS's milliseconds.
+fn retry_after(response: &HttpResponse) -> Option<Duration> {
+    let number = |name: &str| response.headers().get(name)?.trim().parse::<u32>().ok().map(u64::from);
+    number("x-amz-retry-after").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs))
+}
+
+fn looks_like_a_code(code: &str) -> bool {
+    code.len() <= 64
+        && code.starts_with(|c: char| c.is_ascii_uppercase())
+        && code.bytes().all(|b| b.is_ascii_alphabetic())
+}
+
+fn looks_like_a_request_id(id: &str) -> bool {
+    id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "there is no such key",
+        ErrorKind::AlreadyExists => "a key stands there: read it, or overwrite it",
+        ErrorKind::PendingDeletion => "the key is scheduled for deletion: restore it, or wait until it is gone",
+        ErrorKind::PermissionDenied => "allow this identity the action, on the resource and on the KMS key",
+        ErrorKind::Unauthenticated => "renew the credentials of this process, and look at its clock",
+        ErrorKind::KeyUnavailable => "enable the KMS key, or name one that exists in this region and may be used",
+        ErrorKind::QuotaExceeded => "raise the quota, or use a tier or a backend that holds more",
+        ErrorKind::Conflict => "another write is in the way: try again",
+        ErrorKind::Throttled => "too many calls: slow down, or raise the quota",
+        ErrorKind::Unavailable => "try again; if it stays, look at the network and the service's health page",
+        ErrorKind::Timeout => "try again; if it stays, look at the network, or allow more time",
+        ErrorKind::Config => "the request was refused as invalid: look at the store's configuration",
+        ErrorKind::Corrupt => "nothing can be said about the key: try again, and look at what is between here and AWS",
+        _ => "look the code up in the service's API reference",
+    }
+}

@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+mod batch;
+mod builder;
+mod call;
+mod codes;
+pub mod eventual;
+mod failure;
+mod kms;
+mod message;
+mod retry;
+mod settings;
+
+pub use crate::batch::{Batches, Outcomes};
+pub use crate::builder::{AwsStore, StoreBuilder};
+pub use crate::call::{Attempts, Call, quietly};
+pub use crate::failure::{Failure, Service};
+pub use crate::kms::is_kms_key;
+pub use crate::retry::{CodeRule, RetryRules};
+pub use crate::settings::{ClientSettings, default_sdk_config};
