@@ -1,0 +1,52 @@
+//! Many keys at a time: ten names a call.
+
+use aws_sdk_ssm::operation::RequestId;
+use keystead_aws::{Batches, Call, Failure, Outcomes};
+use keystead_core::{Deletion, Finality, KeyId, KeyStore, Operation, Result, SecretKey};
+
+use crate::error::{SERVICE, kind, missing_in_batch};
+use crate::store::{SsmStore, key_of};
+
+/// How many names a call has at most (`GetParameters`, `DeleteParameters`, `Names`).
+const NAMES: usize = 10;
+
+pub(crate) async fn get(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+    let batches = Batches { service: SERVICE, operation: Operation::Get, names: NAMES };
+    batches.run(ids, |id| store.name(id), |names| Box::pin(get_some(store, names)), |id| store.get_key(id)).await
+}
+
+async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, Failure> {
+    let call = Call::new();
+    let request = store.client.get_parameters().set_names(Some(names)).with_decryption(true);
+    let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+    let request_id = answer.request_id().map(str::to_owned);
+    let missing = |name| (name, Err(missing_in_batch(Operation::Get, request_id.as_deref())));
+    let mut outcomes: Outcomes<_> = answer.invalid_parameters.unwrap_or_default().into_iter().map(missing).collect();
+    for mut parameter in answer.parameters.unwrap_or_default() {
+        if let Some(name) = parameter.name.take() {
+            outcomes.insert(name, key_of(Some(parameter)));
+        }
+    }
+    Ok(outcomes)
+}
+
+pub(crate) async fn delete(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+    let batches = Batches { service: SERVICE, operation: Operation::Delete, names: NAMES };
+    batches.run(ids, |id| store.name(id), |names| Box::pin(delete_some(store, names)), |id| store.delete_key(id)).await
+}
+
+async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Deletion>, Failure> {
+    let call = Call::new();
+    let request = store.client.delete_parameters().set_names(Some(names));
+    let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+    let request_id = answer.request_id().map(str::to_owned);
+    let gone = || Ok(Deletion::new(Finality::Immediate));
+    let missing = |name| match call.attempts().an_earlier_one_may_have_landed() {
+        // It may have deleted this one; whether it had existed can't be known any more.
+        true => (name, gone()),
+        false => (name, Err(missing_in_batch(Operation::Delete, request_id.as_deref()))),
+    };
+    let mut outcomes: Outcomes<_> = answer.invalid_parameters.unwrap_or_default().into_iter().map(missing).collect();
+    outcomes.extend(answer.deleted_parameters.unwrap_or_default().into_iter().map(|name| (name, gone())));
+    Ok(outcomes)
+}

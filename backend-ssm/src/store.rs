@@ -1,0 +1,242 @@
+//! [`SsmStore`]: the contract on Parameter Store.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::config::Builder;
+use aws_sdk_ssm::types::{Parameter, ParameterType};
+use aws_types::SdkConfig;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use keystead_aws::{AwsStore, Call, ClientSettings, Failure, StoreBuilder, eventual};
+use keystead_core::{
+    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error, ErrorKind,
+    Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo,
+};
+use zeroize::Zeroizing;
+
+use crate::config::SsmConfig;
+use crate::error::{SCHEME, SERVICE, corrupt, kind, no_value, retry_rules};
+use crate::{batch, format, name};
+
+/// AWS asks to wait so long before a deleted name is created again.
+const RECREATE_PAUSE: Duration = Duration::from_secs(30);
+
+/// How many parameters a page of a listing has at most (`GetParametersByPath`, `MaxResults`).
+const PAGE: i32 = 10;
+
+/// Keys in Parameter Store, each a `SecureString` under the name that the template gives its id. Clones are handles on the
+/// same store.
+#[derive(Clone)]
+pub struct SsmStore {
+    pub(crate) client: Client,
+    pub(crate) config: SsmConfig,
+    visibility_bound: Duration,
+}
+
+/// Builds an [`SsmStore`].
+pub type SsmStoreBuilder = StoreBuilder<SsmStore>;
+
+impl AwsStore for SsmStore {
+    type Client = Client;
+    type Config = SsmConfig;
+
+    const SCHEME: &'static str = SCHEME;
+
+    fn client_of(config: &SdkConfig) -> Client {
+        Client::from_conf(Builder::from(config).retry_classifier(retry_rules()).build())
+    }
+
+    fn tuned(client: Client, settings: &ClientSettings) -> Client {
+        let timeouts = settings.timeouts(client.config().timeout_config());
+        let retries = settings.retries(client.config().retry_config());
+        let config = client.config().to_builder().timeout_config(timeouts).retry_config(retries);
+        Client::from_conf(config.retry_classifier(retry_rules()).build())
+    }
+
+    fn assembled(client: Client, config: SsmConfig, visibility_bound: Duration) -> Self {
+        Self { client, config, visibility_bound }
+    }
+}
+
+impl SsmStore {
+    /// Begins to build a store.
+    pub fn builder(config: SsmConfig) -> SsmStoreBuilder {
+        SsmStoreBuilder::new(config)
+    }
+
+    pub(crate) fn name(&self, id: &KeyId) -> String {
+        self.config.names().name(id)
+    }
+
+    /// What is done about a create that is refused after an attempt of it may have landed: the key that stands tells.
+    async fn settled_create(&self, id: &KeyId, key: &SecretKey, refusal: Failure) -> Result<()> {
+        let unsettled = |e: Error, text: &'static str| e.with_effect(Effect::Unknown).with_source(text);
+        let name = self.name(id);
+        match eventual::visible_within(self, id, self.visibility_bound).await {
+            Ok(Some(standing)) if standing == *key => Ok(()),
+            Ok(Some(_)) => Err(unsettled(
+                refusal.during(Operation::Create, &[id.as_str(), &name]),
+                "another key stands; ours may have stood for a moment, as the answer to the first attempt was lost",
+            )),
+            Ok(None) | Err(_) => Err(unsettled(
+                refusal.with_kind(ErrorKind::Conflict, "try again").during(Operation::Create, &[id.as_str(), &name]),
+                "the answer to the first attempt was lost, and no key can be read yet: read before trying again",
+            )
+            .with_retry_after(RECREATE_PAUSE)),
+        }
+    }
+
+    /// One page of the listing, and the token of the next one.
+    async fn page(&self, token: Option<String>) -> Result<(Vec<Result<KeyId>>, Option<String>)> {
+        let call = Call::new();
+        let (path, deeper) = name::listed_path(self.config.names());
+        let request = self
+            .client
+            .get_parameters_by_path()
+            .path(path)
+            .recursive(deeper)
+            .with_decryption(false)
+            .max_results(PAGE)
+            .set_next_token(token);
+        let answer = request.customize().interceptor(call.attempts()).send();
+        let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[path]))?;
+        let ids = answer.parameters().iter().filter_map(Parameter::name);
+        let ids = ids.filter_map(|name| self.config.names().id(name)).map(Ok).collect();
+        Ok((ids, answer.next_token))
+    }
+}
+
+#[async_trait]
+impl KeyStore for SsmStore {
+    fn info(&self) -> StoreInfo {
+        StoreInfo::new(SCHEME, self.config.names().to_string())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let consistency = Consistency::Eventual { within: self.visibility_bound };
+        Capabilities::new(Durability::Replicated, consistency, DeletionGrade::Immediate, Some(consistency))
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        let (call, name) = (Call::new(), self.name(id));
+        let request = self.client.get_parameter().name(&name).with_decryption(true);
+        let answer = request.customize().interceptor(call.attempts()).send();
+        match call.run(SERVICE, kind, answer).await {
+            Ok(answer) => key_of(answer.parameter),
+            Err(e) => Err(e.during(Operation::Get, &[id.as_str(), &name])),
+        }
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        let (overwrite, operation) = match mode {
+            PutMode::Overwrite => (true, Operation::Put),
+            PutMode::Create => (false, Operation::Create),
+            _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
+        };
+        let (call, name, value) = (Call::new(), self.name(id), format::encoded(key));
+        let request = self
+            .client
+            .put_parameter()
+            .name(&name)
+            .value(value.as_str())
+            .r#type(ParameterType::SecureString)
+            .overwrite(overwrite)
+            .key_id(self.config.kms_key())
+            .tier(self.config.parameter_tier());
+        let answer = request.customize().interceptor(call.attempts()).send();
+        match call.run(SERVICE, kind, answer).await {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && e.is_ambiguous() => self.settled_create(id, key, e).await,
+            Err(e) => Err(e.during(operation, &[id.as_str(), &name, &value])),
+        }
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        let (call, name) = (Call::new(), self.name(id));
+        let answer = self.client.delete_parameter().name(&name).customize().interceptor(call.attempts()).send();
+        match call.run(SERVICE, kind, answer).await {
+            Ok(_) => Ok(Deletion::new(Finality::Immediate)),
+            // An earlier attempt may have deleted it; whether it had existed can't be known any more.
+            Err(e) if e.kind() == ErrorKind::NotFound && e.is_ambiguous() => Ok(Deletion::new(Finality::Immediate)),
+            Err(e) => Err(e.during(Operation::Delete, &[id.as_str(), &name])),
+        }
+    }
+
+    /// Needs `ssm:GetParametersByPath` on the path above the ids, and no right on the KMS key.
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        let pages = stream::try_unfold(Some((None, HashSet::new())), move |next| async move {
+            let Some((token, mut seen)) = next else { return Ok::<_, Error>(None) };
+            let (ids, token) = self.page(token).await?;
+            // A page may be empty and have a next one; a token that comes again would never end.
+            let next = match token.filter(|token| !token.is_empty()) {
+                Some(token) if !seen.insert(token.clone()) => return Err(endless_listing()),
+                Some(token) => Some((Some(token), seen)),
+                None => None,
+            };
+            Ok(Some((stream::iter(ids), next)))
+        });
+        pages.try_flatten().boxed()
+    }
+
+    /// Asks for a parameter that no id has: reaching Parameter Store and being allowed to read there is enough.
+    async fn check(&self) -> Result<()> {
+        let call = Call::new();
+        let request = self.client.get_parameter().name(name::nobodys(self.config.names())).with_decryption(true);
+        let answer = request.customize().interceptor(call.attempts()).send();
+        match call.run(SERVICE, kind, answer).await {
+            Ok(answer) => {
+                // Somebody else's, and none of our business.
+                drop(answer.parameter.and_then(|parameter| parameter.value).map(Zeroizing::new));
+                Ok(())
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e.during(Operation::Check, &[])),
+        }
+    }
+
+    async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+        batch::get(self, ids).await
+    }
+
+    async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+        batch::delete(self, ids).await
+    }
+
+    /// Waits up to the visibility bound for a winner that is not visible yet; then `Conflict`, to be tried again after 30 s,
+    /// which is what AWS asks for between a delete and a create of one name.
+    async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
+        eventual::get_or_create(self, id, candidate, self.visibility_bound, RECREATE_PAUSE).await
+    }
+
+    /// Takes as long as the visibility bound: the read that verifies must not be a stale one.
+    async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
+        eventual::erase_key(self, id, self.visibility_bound, Finality::Immediate).await
+    }
+}
+
+/// The key in a parameter that was read.
+pub(crate) fn key_of(parameter: Option<Parameter>) -> Result<SecretKey> {
+    let Some(parameter) = parameter else { return Err(no_value()) };
+    let is_ours = parameter.r#type == Some(ParameterType::SecureString);
+    match parameter.value.map(Zeroizing::new) {
+        None => Err(no_value()),
+        Some(_) if !is_ours => Err(corrupt("the parameter is no SecureString")),
+        Some(value) => {
+            format::decoded(&value).ok_or_else(|| corrupt("the parameter's value is no base64 of 1 to 3072 bytes"))
+        }
+    }
+}
+
+fn endless_listing() -> Error {
+    Error::new(ErrorKind::Corrupt, Operation::List, SCHEME)
+        .with_source("Parameter Store gave the same page's token twice, so the listing would never end: try again")
+}
+
+impl fmt::Debug for SsmStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SsmStore").field("names", &self.config.names().to_string()).finish_non_exhaustive()
+    }
+}

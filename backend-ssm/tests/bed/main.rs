@@ -1,0 +1,64 @@
+//! Parameter Store behind the test bed's proxy: the origin's rows, answers that go wrong, what is sent, and what other tools
+//! write and read.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod answers;
+mod calls;
+mod interop;
+mod origin;
+
+use std::time::Duration;
+
+use keystead_aws_testbed::{KMS_KEY, LoggedCall, TestBed};
+use keystead_conformance::Namespace;
+use keystead_core::{KeyId, SecretKey};
+use keystead_ssm::{SsmConfig, SsmStore, SsmStoreBuilder};
+
+/// A namespace of one test's own.
+pub(crate) struct Space {
+    pub(crate) bed: &'static TestBed,
+    pub(crate) ns: Namespace,
+}
+
+impl Space {
+    pub(crate) fn new() -> Self {
+        Self { bed: TestBed::shared().expect("the test bed starts"), ns: Namespace::random() }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!("/{}/user-keys/%s", self.ns)
+    }
+
+    pub(crate) fn config(&self) -> SsmConfig {
+        SsmConfig::new(KMS_KEY, &self.path()).expect("the configuration is valid")
+    }
+
+    pub(crate) fn builder(&self) -> SsmStoreBuilder {
+        SsmStore::builder(self.config()).sdk_config(&self.bed.sdk_config()).visibility_bound(Duration::from_millis(200))
+    }
+
+    pub(crate) fn store(&self) -> SsmStore {
+        self.builder().build().expect("the store is built")
+    }
+
+    /// What has reached the proxy of this namespace.
+    pub(crate) fn calls(&self) -> Vec<LoggedCall> {
+        self.bed.calls(self.ns.as_str())
+    }
+
+    pub(crate) fn operations(&self) -> Vec<String> {
+        self.calls().into_iter().map(|call| call.operation).collect()
+    }
+
+    pub(crate) fn answer(&self, operation: &str, times: u32, status: u16, body: serde_json::Value) {
+        self.bed.answer(operation, self.ns.as_str(), times, status, body.to_string());
+    }
+}
+
+pub(crate) fn id(text: &str) -> KeyId {
+    KeyId::new(text).expect("the id is valid")
+}
+
+pub(crate) fn key(bytes: impl Into<Vec<u8>>) -> SecretKey {
+    SecretKey::new(bytes).expect("the key is valid")
+}
