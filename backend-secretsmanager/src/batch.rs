@@ -1,0 +1,45 @@
+//! Many keys at a time: twenty names a call.
+
+use std::collections::HashSet;
+
+use aws_sdk_secretsmanager::operation::RequestId;
+use keystead_aws::{Batches, Call, Failure, Outcomes};
+use keystead_core::{KeyId, KeyStore, Operation, Result, SecretKey};
+
+use crate::error::{SERVICE, kind, missing_in_batch};
+use crate::store::{SecretsManagerStore, key_of};
+
+/// How many names a call has at most (`BatchGetSecretValue`, `SecretIdList`).
+const NAMES: usize = 20;
+
+pub(crate) async fn get(store: &SecretsManagerStore, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+    let batches = Batches { service: SERVICE, operation: Operation::Get, names: NAMES };
+    batches.run(ids, |id| store.name(id), |names| Box::pin(get_some(store, names)), |id| store.get_key(id)).await
+}
+
+async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, Failure> {
+    let (mut outcomes, mut token, mut seen) = (Outcomes::with_capacity(names.len()), None, HashSet::new());
+    loop {
+        let call = Call::new();
+        let request = store.client.batch_get_secret_value().set_secret_id_list(Some(names.clone()));
+        let request = request.set_next_token(token.take());
+        let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        let request_id = answer.request_id().map(str::to_owned);
+        // What fails for another reason is left out, and asked for by itself.
+        for error in answer.errors.unwrap_or_default() {
+            if let (Some(name), Some("ResourceNotFoundException")) = (error.secret_id, error.error_code.as_deref()) {
+                outcomes.insert(name, Err(missing_in_batch(request_id.as_deref())));
+            }
+        }
+        for secret in answer.secret_values.unwrap_or_default() {
+            let outcome = key_of(secret.secret_binary, secret.secret_string);
+            if let Some(name) = secret.name {
+                outcomes.insert(name, outcome);
+            }
+        }
+        match answer.next_token.filter(|token| !token.is_empty()) {
+            Some(next) if seen.insert(next.clone()) => token = Some(next),
+            _ => return Ok(outcomes),
+        }
+    }
+}

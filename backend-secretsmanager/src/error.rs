@@ -1,0 +1,82 @@
+//! The table from Secrets Manager's codes to what callers get, and from what is wrong with an answer.
+
+use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+use aws_sdk_secretsmanager::operation::create_secret::CreateSecretError;
+use aws_sdk_secretsmanager::operation::put_secret_value::PutSecretValueError;
+use keystead_aws::{CodeRule, RetryRules, Service};
+use keystead_core::{Error, ErrorDetails, ErrorKind, ErrorType, Operation};
+
+pub(crate) const SCHEME: &str = "secretsmanager";
+
+pub(crate) const SERVICE: Service =
+    Service { scheme: SCHEME, name: "Secrets Manager", error_name: "AWSSecretsManager" };
+
+/// Kinds of the codes that are Secrets Manager's own.
+pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
+    Some(match code {
+        "ResourceNotFoundException" => ErrorKind::NotFound,
+        "ResourceExistsException" => ErrorKind::AlreadyExists,
+        // Said of a secret that is scheduled for deletion, and of other states: looked into where it is met.
+        "InvalidRequestException" => ErrorKind::PendingDeletion,
+        "DecryptionFailure" | "EncryptionFailure" => ErrorKind::KeyUnavailable,
+        "LimitExceededException" => ErrorKind::QuotaExceeded,
+        "InvalidNextTokenException"
+        | "MalformedPolicyDocumentException"
+        | "PreconditionNotMetException"
+        | "PublicPolicyException" => ErrorKind::Config,
+        _ => return None,
+    })
+}
+
+/// A hard quota is not passed by trying again, though the SDK takes its code for throttling.
+pub(crate) fn retry_rules() -> RetryRules {
+    RetryRules::new(|error| {
+        let created = error.downcast_ref::<CreateSecretError>().and_then(|error| error.code());
+        let put = error.downcast_ref::<PutSecretValueError>().and_then(|error| error.code());
+        match created.or(put) {
+            Some("LimitExceededException") => CodeRule::GiveUp,
+            _ => CodeRule::AsTheSdkDoes,
+        }
+    })
+}
+
+/// What stands in our place is no key of ours.
+pub(crate) fn corrupt(text: &'static str) -> Error {
+    let advice = "look at the secret; it is not changed unless this key is put or deleted";
+    Error::new(ErrorKind::Corrupt, Operation::Get, SCHEME).with_source(format!("{text}: {advice}"))
+}
+
+/// A secret that a batch did not find.
+pub(crate) fn missing_in_batch(request_id: Option<&str>) -> Error {
+    let details = ErrorDetails {
+        error_code: Some("ResourceNotFoundException".to_owned()),
+        error_type: Some(ErrorType::Client),
+        request_id: request_id.map(str::to_owned),
+        service_name: Some(SERVICE.error_name.to_owned()),
+        ..ErrorDetails::default()
+    };
+    Error::new(ErrorKind::NotFound, Operation::Get, SCHEME)
+        .with_details(details)
+        .with_source("Secrets Manager names it among the secrets that do not exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_of_secrets_manager_has_its_kind() {
+        for (code, expected) in [
+            ("ResourceNotFoundException", ErrorKind::NotFound),
+            ("ResourceExistsException", ErrorKind::AlreadyExists),
+            ("InvalidRequestException", ErrorKind::PendingDeletion),
+            ("DecryptionFailure", ErrorKind::KeyUnavailable),
+            ("EncryptionFailure", ErrorKind::KeyUnavailable),
+            ("LimitExceededException", ErrorKind::QuotaExceeded),
+            ("PreconditionNotMetException", ErrorKind::Config),
+        ] {
+            assert_eq!(kind(code), Some(expected), "{code}");
+        }
+        assert_eq!(kind("ThrottlingException"), None);
+    }
+}

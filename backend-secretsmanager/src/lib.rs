@@ -1,0 +1,10 @@
+#![doc = include_str!("../README.md")]
+
+mod batch;
+mod config;
+mod error;
+mod look;
+mod store;
+
+pub use crate::config::{InvalidSecretsManagerConfig, SecretsManagerConfig};
+pub use crate::store::{SecretsManagerStore, SecretsManagerStoreBuilder};

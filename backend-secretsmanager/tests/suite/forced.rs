@@ -1,0 +1,12 @@
+//! The conformance suite over Secrets Manager with deletes that are forced.
+
+mod harness;
+
+use std::process::ExitCode;
+
+use harness::Secrets;
+use keystead_core::BoxError;
+
+fn main() -> Result<ExitCode, BoxError> {
+    Ok(keystead_conformance::main(Secrets::new(None)?))
+}
