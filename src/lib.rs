@@ -1,9 +1,9 @@
-// The README's programs need both backends, so it is the crate's documentation when both are there.
-#![cfg_attr(all(feature = "memory", feature = "file"), doc = include_str!("../README.md"))]
+// The README's programs need the backends, so it is the crate's documentation when all are there.
+#![cfg_attr(all(feature = "memory", feature = "file", feature = "ssm", feature = "secretsmanager"), doc = include_str!("../README.md"))]
 #![cfg_attr(
-    not(all(feature = "memory", feature = "file")),
+    not(all(feature = "memory", feature = "file", feature = "ssm", feature = "secretsmanager")),
     doc = "One secret encryption key per user, in the store you trust. No backend is on by default: enable the features \
-           of those you use, `memory`, `file`."
+           of those you use, `memory`, `file`, `ssm`, `secretsmanager`."
 )]
 // The README shows a test of the reader's own.
 #![allow(clippy::test_attr_in_doctest)]
@@ -24,4 +24,16 @@ pub mod memory {
 #[cfg(feature = "file")]
 pub mod file {
     pub use keystead_file::*;
+}
+
+/// Keys in AWS SSM Parameter Store (feature `ssm`).
+#[cfg(feature = "ssm")]
+pub mod ssm {
+    pub use keystead_ssm::*;
+}
+
+/// Keys in AWS Secrets Manager (feature `secretsmanager`).
+#[cfg(feature = "secretsmanager")]
+pub mod secretsmanager {
+    pub use keystead_secretsmanager::*;
 }

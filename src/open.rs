@@ -1,5 +1,7 @@
 //! [`open`]: a store from a URL.
 
+#[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+mod aws;
 #[cfg(feature = "file")]
 mod file;
 mod url;
@@ -9,7 +11,12 @@ use std::sync::Arc;
 use crate::{Effect, Error, ErrorKind, KeyStore, Operation, Result};
 
 /// Each scheme, and the feature that compiles its backend in.
-const BACKENDS: &[(&str, bool)] = &[("memory", cfg!(feature = "memory")), ("file", cfg!(feature = "file"))];
+const BACKENDS: &[(&str, bool)] = &[
+    ("memory", cfg!(feature = "memory")),
+    ("file", cfg!(feature = "file")),
+    ("ssm", cfg!(feature = "ssm")),
+    ("secretsmanager", cfg!(feature = "secretsmanager")),
+];
 
 /// Opens the store that a URL names.
 ///
@@ -17,6 +24,8 @@ const BACKENDS: &[(&str, bool)] = &[("memory", cfg!(feature = "memory")), ("file
 /// |---|---|
 /// | `memory:` | a new, empty store in memory |
 /// | `file:///PATH?...` | the file store at this absolute path; bytes that a URL may not hold are written as `%XX` |
+/// | `ssm:///app/user-keys/%s?kms_key=...` | parameters in Parameter Store, `%s` being where the id goes |
+/// | `secretsmanager:///app/user-keys/%s?kms_key=...` | secrets in Secrets Manager, likewise |
 ///
 /// A file store needs exactly one of these parameters, and takes `create=true` to be created if there is none:
 ///
@@ -26,6 +35,11 @@ const BACKENDS: &[(&str, bool)] = &[("memory", cfg!(feature = "memory")), ("file
 /// | `root_secret_env=NAME` | 64 hexadecimal digits in an environment variable |
 /// | `passphrase_file=FILE` | a passphrase in a file, without the line break at its end |
 /// | `passphrase_env=NAME` | a passphrase in an environment variable |
+///
+/// An AWS store needs `kms_key` (a key id, an ARN or `alias/...`). It takes `region` and `endpoint_url` instead of what the
+/// SDK's default chains say, from which credentials always come; `ssm:` takes `tier` (`standard`, `advanced`,
+/// `intelligent-tiering`), `secretsmanager:` takes `recovery_window_days` (7 to 30). Opening makes no call to AWS:
+/// [`check`](KeyStore::check) makes one. These stores need a tokio runtime.
 ///
 /// # Errors
 /// [`Config`](ErrorKind::Config) if the URL will not do: an unknown scheme (the error names those of this build, and the
@@ -50,6 +64,22 @@ pub async fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
                 true => keystead_file::FileStore::open_or_create(path, root).await?,
                 false => keystead_file::FileStore::open(path, root).await?,
             }))
+        }
+        #[cfg(feature = "ssm")]
+        "ssm" => {
+            let settings = url::StoreUrl::parse(url).map_err(|text| refusal("ssm", text))?;
+            let settings = aws::Settings::of(settings, "tier").map_err(|e| refusal("ssm", e))?;
+            let config = settings.ssm().map_err(|e| refusal("ssm", e))?;
+            Ok(Arc::new(settings.located(keystead_ssm::SsmStore::builder(config)).connect().await?))
+        }
+        #[cfg(feature = "secretsmanager")]
+        "secretsmanager" => {
+            let settings = url::StoreUrl::parse(url).map_err(|text| refusal("secretsmanager", text))?;
+            let settings =
+                aws::Settings::of(settings, "recovery_window_days").map_err(|e| refusal("secretsmanager", e))?;
+            let config = settings.secretsmanager().map_err(|e| refusal("secretsmanager", e))?;
+            let builder = keystead_secretsmanager::SecretsManagerStore::builder(config);
+            Ok(Arc::new(settings.located(builder).connect().await?))
         }
         other => Err(refusal("keystead", unknown_scheme(other))),
     }

@@ -22,13 +22,13 @@ fn refusal(url: &str) -> String {
 
 #[test]
 fn an_unknown_scheme_is_told_with_the_features_there_are() {
-    for url in ["redis://hunter2", "hunter2", "", "://", "ssm:///app/%s"] {
+    for url in ["redis://hunter2", "hunter2", "", "://", "dynamodb:///app/%s"] {
         let text = refusal(url);
         assert!(text.contains("scheme"), "{text}");
     }
 }
 
-#[cfg(not(any(feature = "memory", feature = "file")))]
+#[cfg(not(any(feature = "memory", feature = "file", feature = "ssm", feature = "secretsmanager")))]
 #[test]
 fn without_a_backend_the_error_names_the_features() {
     for (url, feature) in [("memory:", "enable the feature `memory`"), ("file:///keys.db", "enable the feature `file`")]
@@ -36,7 +36,7 @@ fn without_a_backend_the_error_names_the_features() {
         let text = refusal(url);
         assert!(text.contains("has no backend") && text.contains(feature), "{text}");
     }
-    assert!(refusal("redis:").contains("memory, file"));
+    assert!(refusal("redis:").contains("memory, file, ssm, secretsmanager"));
 }
 
 #[cfg(feature = "memory")]

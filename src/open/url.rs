@@ -1,6 +1,6 @@
 //! [`StoreUrl`]: the parts of a store's URL. Nothing of a URL is quoted in an error: it may hold a secret by mistake.
 
-#[cfg(feature = "file")]
+#[cfg(any(feature = "file", feature = "ssm", feature = "secretsmanager"))]
 pub(super) use parsed::StoreUrl;
 
 /// The part before the first colon, in lower case (RFC 3986, section 3.1).
@@ -9,7 +9,7 @@ pub(super) fn scheme(url: &str) -> Result<String, &'static str> {
     Ok(scheme.to_ascii_lowercase())
 }
 
-#[cfg(feature = "file")]
+#[cfg(any(feature = "file", feature = "ssm", feature = "secretsmanager"))]
 mod parsed {
     /// Path and parameters, as they are written.
     #[derive(Debug, PartialEq, Eq)]

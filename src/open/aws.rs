@@ -1,0 +1,77 @@
+//! What an `ssm:` or `secretsmanager:` URL says: names, KMS key, region and endpoint. Credentials come from the SDK's default
+//! chains only.
+
+use keystead_aws::{AwsStore, StoreBuilder};
+use percent_encoding::percent_decode_str;
+
+use super::url::StoreUrl;
+use crate::BoxError;
+
+/// What both backends take.
+pub(super) struct Settings<'a> {
+    kms_key: String,
+    path: String,
+    region: Option<String>,
+    endpoint_url: Option<String>,
+    /// The value of the one parameter that is the backend's own.
+    own: Option<&'a str>,
+}
+
+impl<'a> Settings<'a> {
+    /// Takes a URL with this parameter besides `kms_key`, `region` and `endpoint_url`.
+    pub(super) fn of(url: StoreUrl<'a>, own_name: &str) -> Result<Self, BoxError> {
+        // %s is where the id goes; who encodes a URL by the book writes it as %25s.
+        let path = url.path.replace("%25s", "%s");
+        let (mut kms_key, mut region, mut endpoint_url, mut own) = (None, None, None, None);
+        for (name, value) in url.parameters {
+            match name {
+                "kms_key" => kms_key = Some(decoded(value)?),
+                "region" => region = Some(decoded(value)?),
+                "endpoint_url" => endpoint_url = Some(decoded(value)?),
+                _ if name == own_name => own = Some(value),
+                _ => {
+                    let taken = format!("such a URL takes kms_key, region, endpoint_url and {own_name}");
+                    return Err(format!("unknown parameter: {taken}; credentials come from the SDK's chains").into());
+                }
+            }
+        }
+        let kms_key = kms_key.ok_or("the parameter kms_key is missing: give a key id, an ARN or alias/...")?;
+        Ok(Self { kms_key, path, region, endpoint_url, own })
+    }
+
+    #[cfg(feature = "ssm")]
+    pub(super) fn ssm(&self) -> Result<keystead_ssm::SsmConfig, BoxError> {
+        let config = keystead_ssm::SsmConfig::new(self.kms_key.as_str(), &self.path)?;
+        Ok(match self.own {
+            Some(tier) => config.tier(tier.parse()?),
+            None => config,
+        })
+    }
+
+    #[cfg(feature = "secretsmanager")]
+    pub(super) fn secretsmanager(&self) -> Result<keystead_secretsmanager::SecretsManagerConfig, BoxError> {
+        let config = keystead_secretsmanager::SecretsManagerConfig::new(self.kms_key.as_str(), &self.path)?;
+        Ok(match self.own {
+            Some(days) => {
+                config.recovery_window(days.parse().map_err(|_| "recovery_window_days is no number: give 7 to 30")?)?
+            }
+            None => config,
+        })
+    }
+
+    /// The builder with the region and the endpoint of the URL.
+    pub(super) fn located<S: AwsStore>(self, mut builder: StoreBuilder<S>) -> StoreBuilder<S> {
+        if let Some(region) = self.region {
+            builder = builder.region(region);
+        }
+        if let Some(url) = self.endpoint_url {
+            builder = builder.endpoint_url(url);
+        }
+        builder
+    }
+}
+
+fn decoded(value: &str) -> Result<String, BoxError> {
+    let text = percent_decode_str(value).decode_utf8();
+    Ok(text.map_err(|_| "a parameter's value is not UTF-8: mend the %XX in it")?.into_owned())
+}
