@@ -1,6 +1,7 @@
 //! The log of calls.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -11,6 +12,8 @@ pub struct LoggedCall {
     pub operation: String,
     /// The body as it was sent. Test keys only: it holds values.
     pub body: Value,
+    /// When it was there.
+    pub begun: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -18,7 +21,7 @@ pub(crate) struct Log(Mutex<Vec<(String, LoggedCall)>>);
 
 impl Log {
     pub(crate) fn add(&self, text: &str, operation: &str, body: &Value) {
-        let call = LoggedCall { operation: operation.to_owned(), body: body.clone() };
+        let call = LoggedCall { operation: operation.to_owned(), body: body.clone(), begun: Instant::now() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), call));
     }
 

@@ -1,6 +1,5 @@
 //! [`SecretsManagerStore`]: the contract on Secrets Manager.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -10,8 +9,7 @@ use aws_sdk_secretsmanager::config::Builder;
 use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use aws_types::SdkConfig;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-use keystead_aws::{AwsStore, Call, ClientSettings, Failure, StoreBuilder, eventual};
+use keystead_aws::{AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
     KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo,
@@ -135,7 +133,7 @@ impl SecretsManagerStore {
     }
 
     /// One page of the listing, and the token of the next one.
-    async fn page(&self, token: Option<String>) -> Result<(Vec<Result<KeyId>>, Option<String>)> {
+    async fn page(&self, token: Option<String>) -> Result<Page> {
         let call = Call::new();
         let prefix = self.config.names().prefix();
         let filter = Filter::builder().key(FilterNameStringType::Name).values(prefix).build();
@@ -143,7 +141,7 @@ impl SecretsManagerStore {
         let answer = request.customize().interceptor(call.attempts()).send();
         let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[prefix]))?;
         let ids = answer.secret_list().iter().filter_map(SecretListEntry::name);
-        let ids = ids.filter_map(|name| self.config.names().id(name)).map(Ok).collect();
+        let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
         Ok((ids, answer.next_token))
     }
 
@@ -228,17 +226,7 @@ impl KeyStore for SecretsManagerStore {
 
     /// Needs `secretsmanager:ListSecrets`, which is granted for all secrets or none. May lag by five minutes.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
-        let pages = stream::try_unfold(Some((None, HashSet::new())), move |next| async move {
-            let Some((token, mut seen)) = next else { return Ok::<_, Error>(None) };
-            let (ids, token) = self.page(token).await?;
-            let next = match token.filter(|token| !token.is_empty()) {
-                Some(token) if !seen.insert(token.clone()) => return Err(endless_listing()),
-                Some(token) => Some((Some(token), seen)),
-                None => None,
-            };
-            Ok(Some((stream::iter(ids), next)))
-        });
-        pages.try_flatten().boxed()
+        listing(SERVICE, |token| Box::pin(self.page(token)))
     }
 
     /// Asks for a secret that no id has: reaching Secrets Manager and being allowed to read there is enough.
@@ -294,11 +282,6 @@ fn request_token() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system has a working random generator");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn endless_listing() -> Error {
-    Error::new(ErrorKind::Corrupt, Operation::List, SCHEME)
-        .with_source("Secrets Manager gave the same page's token twice, so the listing would never end: try again")
 }
 
 impl fmt::Debug for SecretsManagerStore {

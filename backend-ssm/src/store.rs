@@ -1,6 +1,5 @@
 //! [`SsmStore`]: the contract on Parameter Store.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,8 +8,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-use keystead_aws::{AwsStore, Call, ClientSettings, Failure, StoreBuilder, eventual};
+use keystead_aws::{AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error, ErrorKind,
     Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo,
@@ -90,7 +88,7 @@ impl SsmStore {
     }
 
     /// One page of the listing, and the token of the next one.
-    async fn page(&self, token: Option<String>) -> Result<(Vec<Result<KeyId>>, Option<String>)> {
+    async fn page(&self, token: Option<String>) -> Result<Page> {
         let call = Call::new();
         let (path, deeper) = name::listed_path(self.config.names());
         let request = self
@@ -104,7 +102,7 @@ impl SsmStore {
         let answer = request.customize().interceptor(call.attempts()).send();
         let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[path]))?;
         let ids = answer.parameters().iter().filter_map(Parameter::name);
-        let ids = ids.filter_map(|name| self.config.names().id(name)).map(Ok).collect();
+        let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
         Ok((ids, answer.next_token))
     }
 }
@@ -167,18 +165,7 @@ impl KeyStore for SsmStore {
 
     /// Needs `ssm:GetParametersByPath` on the path above the ids, and no right on the KMS key.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
-        let pages = stream::try_unfold(Some((None, HashSet::new())), move |next| async move {
-            let Some((token, mut seen)) = next else { return Ok::<_, Error>(None) };
-            let (ids, token) = self.page(token).await?;
-            // A page may be empty and have a next one; a token that comes again would never end.
-            let next = match token.filter(|token| !token.is_empty()) {
-                Some(token) if !seen.insert(token.clone()) => return Err(endless_listing()),
-                Some(token) => Some((Some(token), seen)),
-                None => None,
-            };
-            Ok(Some((stream::iter(ids), next)))
-        });
-        pages.try_flatten().boxed()
+        listing(SERVICE, |token| Box::pin(self.page(token)))
     }
 
     /// Asks for a parameter that no id has: reaching Parameter Store and being allowed to read there is enough.
@@ -228,11 +215,6 @@ pub(crate) fn key_of(parameter: Option<Parameter>) -> Result<SecretKey> {
             format::decoded(&value).ok_or_else(|| corrupt("the parameter's value is no base64 of 1 to 3072 bytes"))
         }
     }
-}
-
-fn endless_listing() -> Error {
-    Error::new(ErrorKind::Corrupt, Operation::List, SCHEME)
-        .with_source("Parameter Store gave the same page's token twice, so the listing would never end: try again")
 }
 
 impl fmt::Debug for SsmStore {

@@ -6,6 +6,7 @@ mod answers;
 mod calls;
 mod interop;
 mod origin;
+mod storm;
 
 use std::time::Duration;
 
