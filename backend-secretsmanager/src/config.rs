@@ -33,12 +33,15 @@ impl SecretsManagerConfig {
     ///
     /// # Errors
     /// [`InvalidSecretsManagerConfig`] with what to mend.
-    pub fn new(aws_kms_key: impl Into<String>, user_keys_path: &str) -> Result<Self, InvalidSecretsManagerConfig> {
+    pub fn new(
+        aws_kms_key: impl Into<String>,
+        user_keys_path: impl AsRef<str>,
+    ) -> Result<Self, InvalidSecretsManagerConfig> {
         let kms_key = aws_kms_key.into();
         if !is_kms_key(&kms_key) {
             return Err(InvalidSecretsManagerConfig::KmsKey);
         }
-        let names = NameTemplate::new(user_keys_path).map_err(InvalidSecretsManagerConfig::Path)?;
+        let names = NameTemplate::new(user_keys_path.as_ref()).map_err(InvalidSecretsManagerConfig::Path)?;
         if names.max_name_len() > LONGEST_NAME {
             return Err(InvalidSecretsManagerConfig::TooLong);
         }

@@ -114,15 +114,16 @@ impl SecretsManagerStore {
     async fn overwrite(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
         let mut last = self.put_value(name, key).await;
         for round in 1..PUT_ROUNDS {
-            last = match last {
-                Err(e) if e.kind() == ErrorKind::NotFound => self.create(name, key).await,
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => self.put_value(name, key).await,
-                answer => return answer,
-            };
-            if round > 1 && last.is_err() {
+            let kind = last.as_ref().err().map(Failure::kind);
+            if round > 1 && matches!(kind, Some(ErrorKind::NotFound | ErrorKind::AlreadyExists)) {
                 // What was just created is not visible yet, or what was just deleted still is.
                 tokio::time::sleep(self.visibility_bound / PUT_ROUNDS).await;
             }
+            last = match kind {
+                Some(ErrorKind::NotFound) => self.create(name, key).await,
+                Some(ErrorKind::AlreadyExists) => self.put_value(name, key).await,
+                _ => return last,
+            };
         }
         last.map_err(|e| match e.kind() {
             ErrorKind::NotFound | ErrorKind::AlreadyExists => {

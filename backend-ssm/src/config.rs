@@ -32,12 +32,12 @@ impl SsmConfig {
     ///
     /// # Errors
     /// [`InvalidSsmConfig`] with what to mend.
-    pub fn new(aws_kms_key: impl Into<String>, user_keys_path: &str) -> Result<Self, InvalidSsmConfig> {
+    pub fn new(aws_kms_key: impl Into<String>, user_keys_path: impl AsRef<str>) -> Result<Self, InvalidSsmConfig> {
         let kms_key = aws_kms_key.into();
         if !is_kms_key(&kms_key) {
             return Err(InvalidSsmConfig::KmsKey);
         }
-        let names = name::template(user_keys_path).map_err(InvalidSsmConfig::Path)?;
+        let names = name::template(user_keys_path.as_ref()).map_err(InvalidSsmConfig::Path)?;
         Ok(Self { kms_key, names, tier: Tier::Standard })
     }
 
@@ -131,7 +131,7 @@ impl TryFrom<Settings> for SsmConfig {
     type Error = InvalidSsmConfig;
 
     fn try_from(settings: Settings) -> Result<Self, Self::Error> {
-        let config = Self::new(settings.aws_kms_key, &settings.user_keys_path)?;
+        let config = Self::new(settings.aws_kms_key, settings.user_keys_path)?;
         match settings.tier {
             Some(tier) => Ok(config.tier(tier.parse()?)),
             None => Ok(config),

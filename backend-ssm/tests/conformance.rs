@@ -34,14 +34,14 @@ impl Ssm {
     async fn store(&self, ns: &Namespace) -> Result<SsmStore, BoxError> {
         match self {
             Self::Bed(bed, _) => {
-                let config = SsmConfig::new(KMS_KEY, &format!("/{ns}/user-keys/%s"))?;
+                let config = SsmConfig::new(KMS_KEY, format!("/{ns}/user-keys/%s"))?;
                 let store = SsmStore::builder(config).sdk_config(&bed.sdk_config());
                 // The emulator answers within milliseconds, so a silent one is given up soon.
                 let store = store.attempt_timeout(Duration::from_secs(2)).operation_timeout(Duration::from_secs(5));
                 Ok(store.visibility_bound(BOUND).build()?)
             }
             Self::Account(Account { prefix, kms_key }) => {
-                let config = SsmConfig::new(kms_key.as_str(), &format!("{prefix}/{ns}/user-keys/%s"))?;
+                let config = SsmConfig::new(kms_key.as_str(), format!("{prefix}/{ns}/user-keys/%s"))?;
                 Ok(SsmStore::builder(config).connect().await?)
             }
         }

@@ -40,7 +40,7 @@ async fn no_error_and_no_trace_shows_a_key_or_an_id() {
     tracing::trace!("listening");
 
     let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
-    let config = SsmConfig::new(KMS_KEY, &format!("/{ns}/user-keys/%s")).unwrap();
+    let config = SsmConfig::new(KMS_KEY, format!("/{ns}/user-keys/%s")).unwrap();
     let store = SsmStore::builder(config).sdk_config(&bed.sdk_config()).visibility_bound(Duration::from_millis(50));
     let store = store.attempt_timeout(Duration::from_millis(500)).operation_timeout(Duration::from_secs(1));
     let store = store.build().unwrap();

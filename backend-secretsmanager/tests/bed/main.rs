@@ -28,7 +28,7 @@ impl Space {
     }
 
     fn config(&self) -> SecretsManagerConfig {
-        SecretsManagerConfig::new(KMS_KEY, &self.name("%s")).expect("the configuration is valid")
+        SecretsManagerConfig::new(KMS_KEY, self.name("%s")).expect("the configuration is valid")
     }
 
     fn store(&self) -> SecretsManagerStore {

@@ -77,7 +77,7 @@ async fn what_the_origin_writes_is_read() {
 async fn what_we_write_is_read() {
     let space = Space::new();
     for kms_key in [KMS_KEY, KMS_KEY_ARN] {
-        let config = SsmConfig::new(kms_key, &space.path()).unwrap();
+        let config = SsmConfig::new(kms_key, space.path()).unwrap();
         let store = SsmStore::builder(config).sdk_config(&space.bed.sdk_config()).build().unwrap();
         for key in lengths() {
             store.put_key(&id("alice@example.com"), &key).await.unwrap();

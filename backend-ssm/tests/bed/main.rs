@@ -31,7 +31,7 @@ impl Space {
     }
 
     pub(crate) fn config(&self) -> SsmConfig {
-        SsmConfig::new(KMS_KEY, &self.path()).expect("the configuration is valid")
+        SsmConfig::new(KMS_KEY, self.path()).expect("the configuration is valid")
     }
 
     pub(crate) fn builder(&self) -> SsmStoreBuilder {

@@ -14,7 +14,7 @@ async fn config_takes_a_key_id_an_arn_or_an_alias() {
     let space = Space::new();
     let key_id = KMS_KEY_ARN.rsplit('/').next().unwrap();
     for kms_key in [KMS_KEY, KMS_KEY_ARN, key_id] {
-        let config = SsmConfig::new(kms_key, &space.path()).unwrap();
+        let config = SsmConfig::new(kms_key, space.path()).unwrap();
         let store = SsmStore::builder(config).sdk_config(&space.bed.sdk_config()).build().unwrap();
         store.put_key(&id("alice"), &key([1; 32])).await.unwrap();
         assert_eq!(space.calls().last().unwrap().body["KeyId"], kms_key);
@@ -50,7 +50,7 @@ fn region_credentials_and_endpoint_come_from_the_default_chains() {
 #[tokio::main(flavor = "current_thread")]
 async fn connected_by_the_default_chains() {
     let path = std::env::var(CHILD).unwrap();
-    let store = SsmStore::builder(SsmConfig::new(KMS_KEY, &path).unwrap()).connect().await.unwrap();
+    let store = SsmStore::builder(SsmConfig::new(KMS_KEY, path).unwrap()).connect().await.unwrap();
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap();
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key([1; 32]));
 }
@@ -143,7 +143,7 @@ async fn get_or_delete_of_a_missing_user_gives_the_origins_error_map() {
 #[tokio::test]
 async fn unknown_kms_key_is_invalid_key_id() {
     let space = Space::new();
-    let config = SsmConfig::new("alias/no-such-key", &space.path()).unwrap();
+    let config = SsmConfig::new("alias/no-such-key", space.path()).unwrap();
     let store = SsmStore::builder(config).sdk_config(&space.bed.sdk_config()).build().unwrap();
     let error = store.put_key(&id("alice"), &key([1; 32])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::KeyUnavailable);
@@ -167,8 +167,8 @@ async fn no_value_in_the_answer_is_crypt_key_not_found() {
 #[tokio::test]
 async fn bad_configuration_is_refused_before_any_call() {
     let space = Space::new();
-    assert!(SsmConfig::new("", &space.path()).is_err());
-    assert!(SsmConfig::new(KMS_KEY, &format!("/{}/user-keys", space.ns)).is_err());
+    assert!(SsmConfig::new("", space.path()).is_err());
+    assert!(SsmConfig::new(KMS_KEY, format!("/{}/user-keys", space.ns)).is_err());
     let error = SsmStore::builder(space.config()).build().unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, Operation::Open));
     let mut nobody = space.bed.sdk_config().to_builder();

@@ -161,6 +161,8 @@ async fn is_free(cx: &Context, polls: usize) -> Outcome {
 /// A client that is opened afterwards finds what may be left and nothing else.
 async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
     let store = cx.reopen().await?;
+    // What was dropped on its way to a remote engine may land late.
+    cx.bound_over().await;
     listed_as_read(cx, &store, dropped).await?;
     for Dropped { id, keys, or_none } in dropped {
         cx.settles(|| async {

@@ -1,11 +1,11 @@
 //! What a store that lags still promises: that the lag ends, and that nobody is told more than is known.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, Store, call, ensure, fail, ok, same};
+use crate::context::{Context, Outcome, Stop, Store, call, ensure, fail, ok, same};
 use crate::sample;
 
 room! {
@@ -74,7 +74,13 @@ async fn settled(cx: &Context, handles: &[Store], id: &KeyId, key: Option<&Secre
     Ok(())
 }
 
+/// A listing that may lag longer is not waited for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 async fn listing_settles(cx: Context) -> Outcome {
+    if cx.listing_bound() > LONGEST_WAIT {
+        return Err(Stop::Ignored("the listing may lag for more than a minute, which is not waited for"));
+    }
     let handles = cx.two_handles().await?;
     let ids = sample::ids(cx.size(20, 5));
     for id in &ids {
