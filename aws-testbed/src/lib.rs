@@ -21,6 +21,7 @@ mod emulator;
 mod fault;
 mod log;
 mod proxy;
+mod quiet;
 mod strict;
 
 use std::sync::{Arc, OnceLock};
@@ -37,6 +38,7 @@ pub use crate::account::Account;
 pub use crate::emulator::python;
 pub use crate::fault::BedFaults;
 pub use crate::log::LoggedCall;
+pub use crate::quiet::shows_nothing;
 
 /// The KMS key that exists, by its alias.
 pub const KMS_KEY: &str = "alias/keystead-test";
