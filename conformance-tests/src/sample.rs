@@ -240,6 +240,8 @@ pub(crate) fn hostile_ids() -> Vec<KeyId> {
         "a,b",
         "a\\nb",
         "a&lt;b",
+        "a<b",
+        "anb",
         "a\u{ad}b",
         "~/a",
         "#a",

@@ -115,7 +115,7 @@ async fn batch(cx: Context) -> Outcome {
 
 async fn many(cx: Context) -> Outcome {
     let (id, key) = stored(&cx, 0).await?;
-    for round in 0..cx.size(300, 10) {
+    for round in 0..cx.size(600, 10) {
         let polls = 1 + round % 3;
         drop_after(cx.store.get_key(&id), polls).await;
         drop_after(cx.store.put_key(&id, &key), polls).await;
