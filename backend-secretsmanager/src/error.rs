@@ -73,7 +73,10 @@ mod tests {
             ("DecryptionFailure", ErrorKind::KeyUnavailable),
             ("EncryptionFailure", ErrorKind::KeyUnavailable),
             ("LimitExceededException", ErrorKind::QuotaExceeded),
+            ("InvalidNextTokenException", ErrorKind::Config),
+            ("MalformedPolicyDocumentException", ErrorKind::Config),
             ("PreconditionNotMetException", ErrorKind::Config),
+            ("PublicPolicyException", ErrorKind::Config),
         ] {
             assert_eq!(kind(code), Some(expected), "{code}");
         }

@@ -82,13 +82,25 @@ mod tests {
     fn each_code_of_parameter_store_has_its_kind() {
         for (code, expected) in [
             ("ParameterNotFound", ErrorKind::NotFound),
+            ("ParameterVersionNotFound", ErrorKind::NotFound),
             ("ParameterAlreadyExists", ErrorKind::AlreadyExists),
             ("InvalidKeyId", ErrorKind::KeyUnavailable),
             ("ParameterLimitExceeded", ErrorKind::QuotaExceeded),
             ("ParameterMaxVersionLimitExceeded", ErrorKind::QuotaExceeded),
             ("TooManyUpdates", ErrorKind::Conflict),
+            ("HierarchyLevelLimitExceededException", ErrorKind::Config),
             ("HierarchyTypeMismatchException", ErrorKind::Config),
+            ("IncompatiblePolicyException", ErrorKind::Config),
+            ("InvalidAllowedPatternException", ErrorKind::Config),
+            ("InvalidFilterKey", ErrorKind::Config),
+            ("InvalidFilterOption", ErrorKind::Config),
+            ("InvalidFilterValue", ErrorKind::Config),
+            ("InvalidNextToken", ErrorKind::Config),
+            ("InvalidPolicyAttributeException", ErrorKind::Config),
+            ("InvalidPolicyTypeException", ErrorKind::Config),
             ("ParameterPatternMismatchException", ErrorKind::Config),
+            ("PoliciesLimitExceededException", ErrorKind::Config),
+            ("UnsupportedParameterType", ErrorKind::Config),
         ] {
             assert_eq!(kind(code), Some(expected), "{code}");
         }
