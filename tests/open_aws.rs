@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::error::Error as StdError;
-use std::process::Command;
 
 use keystead::{DeletionGrade, ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
-use keystead_aws_testbed::{KMS_KEY, TestBed};
+use keystead_aws_testbed::{KMS_KEY, TestBed, isolated};
 use keystead_conformance::Namespace;
 
 /// The URLs that a child opens, in one variable.
@@ -26,15 +25,11 @@ fn aws_stores_are_opened_with_the_default_chains() {
         format!("secretsmanager:///{ns}/user-keys/%s?{at}"),
         format!("secretsmanager:///{ns}/user-keys/%s?{at}&recovery_window_days=7"),
     ];
-    let child = Command::new(std::env::current_exe().unwrap())
+    let child = isolated(std::env::current_exe().unwrap())
         .args(["--exact", "aws_stores_are_opened_with_the_default_chains", "--nocapture"])
         .env(CHILD, urls.join(" "))
         .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
         .env("AWS_SECRET_ACCESS_KEY", "secret")
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("NO_PROXY", "127.0.0.1,localhost")
         .output()
         .unwrap();
     assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));

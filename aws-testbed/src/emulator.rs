@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use keystead_core::BoxError;
+
+use crate::isolated;
 
 /// An emulator that runs already, as `http://127.0.0.1:PORT`.
 const RUNNING: &str = "KEYSTEAD_TEST_EMULATOR";
@@ -34,9 +36,8 @@ impl Emulator {
             return Ok(Self { authority: authority.trim_end_matches('/').to_owned(), child: None });
         }
         let python = python()?;
-        let mut child = Command::new(&python)
+        let mut child = isolated(&python)
             .args(["-c", PROGRAM])
-            .env("NO_PROXY", "*")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

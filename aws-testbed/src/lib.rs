@@ -19,6 +19,7 @@ mod answer;
 mod direct;
 mod emulator;
 mod fault;
+mod isolated;
 mod log;
 mod proxy;
 mod quiet;
@@ -37,6 +38,7 @@ use keystead_core::BoxError;
 pub use crate::account::Account;
 pub use crate::emulator::python;
 pub use crate::fault::BedFaults;
+pub use crate::isolated::isolated;
 pub use crate::log::LoggedCall;
 pub use crate::quiet::shows_nothing;
 

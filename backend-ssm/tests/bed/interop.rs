@@ -1,9 +1,9 @@
 //! boto3 writes parameters as the origin does, and reads ours. It talks to the emulator itself, past our proxy.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use keystead_aws_testbed::{KMS_KEY, KMS_KEY_ARN};
+use keystead_aws_testbed::{KMS_KEY, KMS_KEY_ARN, isolated, python};
 use keystead_core::{ErrorKind, KeyStore, KeyStoreExt, SecretKey};
 use keystead_ssm::{SsmConfig, SsmStore};
 use serde_json::{Value, json};
@@ -26,17 +26,8 @@ print(json.dumps([ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
 
 fn boto3(space: &Space, put: Vec<Value>, get: Vec<String>) -> Vec<Value> {
     let work = json!({"url": space.bed.emulator_url(), "put": put, "get": get});
-    let mut child = Command::new(keystead_aws_testbed::python().unwrap())
-        .args(["-c", PROGRAM])
-        .env_remove("AWS_PROFILE")
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("NO_PROXY", "127.0.0.1,localhost")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        isolated(python().unwrap()).args(["-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(work.to_string().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());

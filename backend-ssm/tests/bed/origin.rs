@@ -1,8 +1,6 @@
 //! The rows of the origin, `dev.gethop/secret-storage.aws-ssm-ps`, each by its name.
 
-use std::process::Command;
-
-use keystead_aws_testbed::{KMS_KEY, KMS_KEY_ARN};
+use keystead_aws_testbed::{KMS_KEY, KMS_KEY_ARN, isolated};
 use keystead_core::{ErrorKind, ErrorType, KeyStore, KeyStoreExt, Operation};
 use keystead_ssm::{SsmConfig, SsmStore, Tier};
 use serde_json::json;
@@ -30,17 +28,13 @@ fn region_credentials_and_endpoint_come_from_the_default_chains() {
         return connected_by_the_default_chains();
     }
     let space = Space::new();
-    let child = Command::new(std::env::current_exe().unwrap())
+    let child = isolated(std::env::current_exe().unwrap())
         .args(["--exact", "origin::region_credentials_and_endpoint_come_from_the_default_chains", "--nocapture"])
         .env(CHILD, space.path())
         .env("AWS_REGION", "us-east-1")
         .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
         .env("AWS_SECRET_ACCESS_KEY", "secret")
         .env("AWS_ENDPOINT_URL", space.bed.url())
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("NO_PROXY", "127.0.0.1,localhost")
         .output()
         .unwrap();
     assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
