@@ -1,6 +1,6 @@
 //! What stores do whose reads lag: wait for the visibility bound before they say what they cannot know yet.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use keystead_core::{
     Effect, Erasure, Error, ErrorKind, Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey,
@@ -9,6 +9,10 @@ use tokio::time::{Instant, sleep};
 
 /// Between two reads that wait for a key to become visible.
 const POLL: Duration = Duration::from_millis(100);
+
+/// The longest that AWS keeps a key which is scheduled for deletion (Secrets Manager and KMS): what is assumed where it does
+/// not say how much is left, as a shorter time would promise too much.
+const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
 /// [`KeyStore::get_or_create`] for a store whose reads lag by at most `bound`: a winner that is not visible yet is waited
 /// for.
@@ -70,7 +74,7 @@ pub async fn erase_key(store: &dyn KeyStore, id: &KeyId, bound: Duration, absent
         Ok(deletion) => (true, deletion.finality),
         Err(e) if e.kind() == ErrorKind::NotFound => (false, absent),
         Err(e) if e.kind() == ErrorKind::PendingDeletion => {
-            let until = std::time::SystemTime::now() + e.retry_after().unwrap_or_default();
+            let until = SystemTime::now() + e.retry_after().unwrap_or(LONGEST_WINDOW);
             return Ok(Erasure::new(true, Finality::RecoverableUntil(until), false));
         }
         Err(e) => return Err(e.with_operation(Operation::Erase)),
