@@ -210,6 +210,20 @@ async fn an_invalid_request_that_is_about_no_deletion_is_not_called_one() {
     assert_eq!(error.kind(), ErrorKind::Config);
 }
 
+/// Scheduled between our look and our delete, and then we may not look any more.
+#[tokio::test]
+async fn a_scheduled_secret_whose_remaining_time_is_not_told_is_recoverable_for_the_longest_window() {
+    let space = Space::new();
+    space.answer("DescribeSecret", 1, 200, json!({"Name": space.name("alice")}));
+    space.answer("DeleteSecret", 1, 400, json!({"__type": "InvalidRequestException"}));
+    space.answer("DescribeSecret", 1, 400, json!({"__type": "AccessDeniedException"}));
+    let erasure = space.store().erase_key(&id("alice")).await.unwrap();
+    assert!(erasure.existed && !erasure.verified);
+    let Finality::RecoverableUntil(until) = erasure.finality else { panic!("{erasure:?}") };
+    let remaining = until.duration_since(SystemTime::now()).unwrap();
+    assert!(remaining > Duration::from_secs(29 * 86_400), "{remaining:?}");
+}
+
 #[tokio::test]
 async fn a_repeated_token_ends_the_listing_with_an_error() {
     let space = Space::new();
