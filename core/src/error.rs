@@ -239,11 +239,17 @@ pub enum Operation {
     List,
     /// Checking the store.
     Check,
+    /// Giving the store a new root secret.
+    Rotate,
+    /// Reading every record to see whether it is whole.
+    Verify,
+    /// Copying the whole store.
+    Backup,
 }
 
 impl Operation {
     fn is_write(self) -> bool {
-        matches!(self, Self::Put | Self::Create | Self::Delete | Self::Erase)
+        matches!(self, Self::Put | Self::Create | Self::Delete | Self::Erase | Self::Rotate)
     }
 }
 
@@ -258,6 +264,9 @@ impl fmt::Display for Operation {
             Self::Erase => "erase",
             Self::List => "list",
             Self::Check => "check",
+            Self::Rotate => "rotate",
+            Self::Verify => "verify",
+            Self::Backup => "backup",
         })
     }
 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::bytes::{Fields, Key32, fill_random};
 use crate::cobblestone::{self, Unopened};
 use crate::record::RowKey;
-use crate::root::{Argon2Cost, REFERENCE_LEN, RootHint, RootSecret, SALT_LEN};
+use crate::root::{Argon2Cost, REFERENCE_LEN, RootHint, RootKey, RootSecret, SALT_LEN};
 
 /// The length in bytes of a sealed keyring.
 pub const KEYRING_LEN: usize = HEADER_LEN + SEALED_LEN + CHECKSUM_LEN;
@@ -76,6 +76,20 @@ impl Keyring {
         Some(next)
     }
 
+    /// The same keyring with the current epoch's key alone, and the next generation: the end of a rotation. What is still
+    /// sealed in an earlier epoch can never be opened again.
+    pub fn without_old_epochs(&self) -> Self {
+        let mut next = self.clone();
+        next.generation = self.generation.saturating_add(1);
+        next.epochs.drain(..self.epochs.len() - 1);
+        next
+    }
+
+    /// Whether it holds keys of earlier epochs too: a rotation is under way, or was cut off.
+    pub fn has_old_epochs(&self) -> bool {
+        self.epochs.len() > 1
+    }
+
     /// How often the keyring was changed, counted from 1.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -116,13 +130,17 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`] if the root secret cannot be used: an empty passphrase, a provider that fails, no memory.
     pub fn seal_with(&self, root: &RootSecret) -> Result<Vec<u8>, KeyringError> {
-        let (key, hint) = root.for_sealing()?;
-        let mut bytes = header(self.generation, &hint);
-        let sealed = cobblestone::seal(key.expose(), &context(&bytes), &self.plaintext());
+        Ok(self.seal_under(&root.new_key()?))
+    }
+
+    /// Seals the keyring under the key of a root secret.
+    pub fn seal_under(&self, root: &RootKey) -> Vec<u8> {
+        let mut bytes = header(self.generation, &root.hint);
+        let sealed = cobblestone::seal(root.key.expose(), &context(&bytes), &self.plaintext());
         bytes.extend_from_slice(&sealed);
         let checksum = digest::digest(&digest::SHA256, &bytes);
         bytes.extend_from_slice(checksum.as_ref());
-        Ok(bytes)
+        bytes
     }
 
     /// Opens a sealed keyring. With a passphrase it takes Argon2id's time and memory.
@@ -130,6 +148,19 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`]; damage is told from a wrong root secret by the checksum, before any secret is used.
     pub fn open_with(root: &RootSecret, sealed: &[u8]) -> Result<Self, KeyringError> {
+        Self::open_keeping_key(root, None, sealed).map(|(keyring, _)| keyring)
+    }
+
+    /// Opens a sealed keyring and gives the root secret's key for it as well. `known` is such a key from an earlier time:
+    /// if it was made from the same salt or reference, it saves the time that a passphrase or a provider takes.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn open_keeping_key(
+        root: &RootSecret,
+        known: Option<&RootKey>,
+        sealed: &[u8],
+    ) -> Result<(Self, RootKey), KeyringError> {
         let (body, checksum) = sealed.split_last_chunk::<CHECKSUM_LEN>().ok_or(KeyringError::Damaged)?;
         let intact = digest::digest(&digest::SHA256, body).as_ref() == checksum;
         if sealed.len() != KEYRING_LEN || !intact {
@@ -137,12 +168,16 @@ impl Keyring {
         }
         let (header, sealed) = body.split_at(HEADER_LEN);
         let (generation, hint) = parse_header(header)?;
-        let key = root.for_opening(&hint)?;
-        let plaintext = cobblestone::open(key.expose(), &context(header), sealed).map_err(|e| match e {
+        let root_key = match known {
+            Some(known) if known.hint == hint => known.clone(),
+            _ => root.key_for(hint)?,
+        };
+        let plaintext = cobblestone::open(root_key.key.expose(), &context(header), sealed).map_err(|e| match e {
             Unopened::WrongKey => KeyringError::WrongRoot,
             Unopened::Damaged => KeyringError::Damaged,
         })?;
-        parse_plaintext(generation, &plaintext).ok_or(KeyringError::Damaged)
+        let keyring = parse_plaintext(generation, &plaintext).ok_or(KeyringError::Damaged)?;
+        Ok((keyring, root_key))
     }
 
     fn plaintext(&self) -> Zeroizing<Vec<u8>> {
@@ -202,10 +237,10 @@ fn parse_header(header: &[u8]) -> Result<(u64, RootHint), KeyringError> {
 fn read_header(header: &[u8]) -> Option<(u64, RootHint)> {
     let mut fields = Fields(header);
     let [suite, kind, ..] = *fields.array::<4>()?;
-    if suite != SUITE {
+    let generation = u64::from_be_bytes(*fields.array()?);
+    if suite != SUITE || generation == 0 {
         return None;
     }
-    let generation = u64::from_be_bytes(*fields.array()?);
     let cost = Argon2Cost {
         memory_kib: u32::from_be_bytes(*fields.array()?),
         passes: u32::from_be_bytes(*fields.array()?),
@@ -237,7 +272,8 @@ fn parse_plaintext(generation: u64, plaintext: &[u8]) -> Option<Keyring> {
         epochs.push((epoch, Key32::copy_of(fields.array()?)));
     }
     let ascending = epochs.is_sorted_by(|(earlier, _), (later, _)| earlier < later);
-    (ascending && fields.is_padding()).then(|| Keyring::new(generation, store_id, name_key, epochs))
+    let from_1 = epochs.first().is_some_and(|(first, _)| *first > 0);
+    (from_1 && ascending && fields.is_padding()).then(|| Keyring::new(generation, store_id, name_key, epochs))
 }
 
 /// What a sealed keyring is bound to: its format and its whole header, each after its length.
@@ -420,6 +456,51 @@ mod tests {
         let root = RootSecret::provider(Arc::new(Vault));
         let sealed = Keyring::generate().seal_with(&root).unwrap();
         assert!(Keyring::open_with(&root, &sealed).is_ok());
+    }
+
+    #[test]
+    fn a_known_key_is_used_again_only_for_its_own_salt_or_reference() {
+        let root = RootSecret::passphrase("correct horse");
+        let first = Keyring::generate();
+        let root_key = root.new_key().unwrap();
+        let sealed = first.seal_under(&root_key);
+        let second = first.next_epoch().unwrap().seal_under(&root_key);
+        // Another passphrase would do: it is not asked.
+        let other = RootSecret::passphrase("battery staple");
+        let (opened, kept) = Keyring::open_keeping_key(&other, Some(&root_key), &second).unwrap();
+        assert_eq!(opened.generation(), 2);
+        assert!(Keyring::open_keeping_key(&other, Some(&kept), &sealed).is_ok());
+        let elsewhere = first.seal_with(&root).unwrap();
+        let refused = Keyring::open_keeping_key(&other, Some(&root_key), &elsewhere);
+        assert!(matches!(refused, Err(KeyringError::WrongRoot)));
+        assert!(Keyring::open_keeping_key(&root, Some(&root_key), &elsewhere).is_ok());
+        assert_eq!(format!("{root_key:?}"), "RootKey(a passphrase)");
+    }
+
+    #[test]
+    fn dropping_old_epochs_leaves_the_current_one_alone() {
+        let keyring = Keyring::generate().next_epoch().unwrap().next_epoch().unwrap();
+        assert!(keyring.has_old_epochs());
+        let ended = keyring.without_old_epochs();
+        assert!(!ended.has_old_epochs());
+        assert_eq!((ended.generation(), ended.current_epoch().0), (4, 3));
+        assert_eq!(ended.current_prefix(), [1, 0, 0, 0, 3]);
+        assert!(ended.epoch(1).is_none() && ended.epoch(2).is_none());
+        let (id, key) = (KeyId::new("alice").unwrap(), SecretKey::new([7; 32]).unwrap());
+        let record = keyring.seal(&id, &key);
+        assert_eq!(ended.open(&record.row, &record.bytes).unwrap(), (id, key));
+    }
+
+    #[test]
+    fn generations_and_epochs_count_from_1() {
+        let mut keyring = Keyring::generate();
+        keyring.generation = 0;
+        let sealed = keyring.seal_with(&root()).unwrap();
+        assert!(matches!(Keyring::open_with(&root(), &sealed), Err(KeyringError::Damaged)));
+        let mut keyring = Keyring::generate();
+        keyring.epochs[0].0 = 0;
+        let sealed = keyring.seal_with(&root()).unwrap();
+        assert!(matches!(Keyring::open_with(&root(), &sealed), Err(KeyringError::Damaged)));
     }
 
     #[test]

@@ -16,8 +16,8 @@ pub const RECORD_STEP: usize = 256;
 const FORMAT: &[u8] = b"keystead/record/v1";
 const SUITE: u8 = 1;
 
-/// Suite and epoch, in clear.
-const PREFIX_LEN: usize = 1 + 4;
+/// The length in bytes of a record's clear beginning: suite and epoch.
+pub const RECORD_PREFIX_LEN: usize = 1 + 4;
 
 /// HMAC-SHA-256 of an id under the store's name key: what a record is stored under, and tells no one whose it is.
 pub type RowKey = [u8; 32];
@@ -41,11 +41,17 @@ impl Keyring {
         let (epoch, record_key) = self.current_epoch();
         let message = plaintext(id.as_str().as_bytes(), key.expose_secret());
         let sealed = cobblestone::seal(record_key.expose(), &self.context(epoch, &row), &message);
-        let mut bytes = Vec::with_capacity(PREFIX_LEN + sealed.len());
-        bytes.push(SUITE);
-        bytes.extend_from_slice(&epoch.to_be_bytes());
+        let mut bytes = Vec::with_capacity(RECORD_PREFIX_LEN + sealed.len());
+        bytes.extend_from_slice(&self.current_prefix());
         bytes.extend_from_slice(&sealed);
         SealedRecord { row, bytes }
+    }
+
+    /// The first bytes of every record that is sealed in the current epoch, and of no other record.
+    pub fn current_prefix(&self) -> [u8; RECORD_PREFIX_LEN] {
+        let mut prefix = [SUITE; RECORD_PREFIX_LEN];
+        prefix[1..].copy_from_slice(&self.current_epoch().0.to_be_bytes());
+        prefix
     }
 
     /// Opens the record that was found under `row`.
@@ -87,7 +93,7 @@ fn plaintext(id: &[u8], key: &[u8]) -> Zeroizing<Vec<u8>> {
     let id_len = u8::try_from(id.len()).expect("an id has at most 128 bytes");
     let key_len = u16::try_from(key.len()).expect("a key has at most 3072 bytes");
     let used = 1 + id.len() + 2 + key.len();
-    let around = PREFIX_LEN + cobblestone::OVERHEAD;
+    let around = RECORD_PREFIX_LEN + cobblestone::OVERHEAD;
     let len = (around + used).next_multiple_of(RECORD_STEP) - around;
     let mut message = Zeroizing::new(Vec::with_capacity(len));
     message.push(id_len);
@@ -104,7 +110,8 @@ fn parse(message: &[u8]) -> Option<(KeyId, SecretKey)> {
     let id = fields.slice(usize::from(id_len))?;
     let key_len = u16::from_be_bytes(*fields.array()?);
     let key = fields.slice(usize::from(key_len))?;
-    if !fields.is_padding() {
+    // One spelling only: no step more than needed.
+    if !fields.is_padding() || fields.0.len() >= RECORD_STEP {
         return None;
     }
     let id = KeyId::new(std::str::from_utf8(id).ok()?).ok()?;
@@ -158,6 +165,20 @@ mod tests {
         assert_eq!(keyring.open(&bob.row, &alice.bytes), Err(RecordError::Damaged));
         let other = Keyring::generate();
         assert_eq!(other.open(&alice.row, &alice.bytes), Err(RecordError::Damaged));
+    }
+
+    #[test]
+    fn a_step_more_than_needed_is_damage() {
+        let keyring = Keyring::generate();
+        let row = keyring.row_key(&KeyId::new("alice").unwrap());
+        let mut message = plaintext(b"alice", b"secret");
+        let longer = message.len() + RECORD_STEP;
+        message.resize(longer, 0);
+        let (epoch, key) = keyring.current_epoch();
+        let sealed = cobblestone::seal(key.expose(), &keyring.context(epoch, &row), &message);
+        let bytes = [keyring.current_prefix().as_slice(), &sealed].concat();
+        assert_eq!(bytes.len(), 2 * RECORD_STEP);
+        assert_eq!(keyring.open(&row, &bytes), Err(RecordError::Damaged));
     }
 
     #[test]

@@ -111,35 +111,41 @@ impl RootSecret {
         Some(digits)
     }
 
-    /// The keyring's key and what has to be kept to find it again, for a keyring that is about to be sealed.
-    pub(crate) fn for_sealing(&self) -> Result<(Key32, RootHint), KeyringError> {
-        match &self.0 {
-            Kind::Bytes(key) => Ok(((**key).clone(), RootHint::Bytes)),
+    /// The key for a keyring that is about to be sealed under this root secret. With a passphrase it takes Argon2id's time
+    /// and memory, with a provider whatever that takes to make a new secret.
+    ///
+    /// # Errors
+    /// [`KeyringError`] if the root secret cannot be used: an empty passphrase, a provider that fails, no memory.
+    pub fn new_key(&self) -> Result<RootKey, KeyringError> {
+        let (key, hint) = match &self.0 {
+            Kind::Bytes(key) => ((**key).clone(), RootHint::Bytes),
             Kind::Passphrase(passphrase) => {
                 let mut salt = [0; SALT_LEN];
                 fill_random(&mut salt);
-                Ok((stretch(passphrase, ARGON2, &salt)?, RootHint::Passphrase { cost: ARGON2, salt }))
+                (stretch(passphrase, ARGON2, &salt)?, RootHint::Passphrase { cost: ARGON2, salt })
             }
             Kind::Provider(provider) => {
                 let (secret, reference) = provider.create().map_err(KeyringError::Provider)?;
                 if reference.len() > REFERENCE_LEN {
                     return Err(KeyringError::Provider("the provider's reference has more than 512 bytes".into()));
                 }
-                Ok((key_of_provider(&secret)?, RootHint::Provider { reference }))
+                (key_of_provider(&secret)?, RootHint::Provider { reference })
             }
-        }
+        };
+        Ok(RootKey { key, hint })
     }
 
-    /// The keyring's key, for a keyring that was sealed with this hint.
-    pub(crate) fn for_opening(&self, hint: &RootHint) -> Result<Key32, KeyringError> {
-        match (&self.0, hint) {
-            (Kind::Bytes(key), RootHint::Bytes) => Ok((**key).clone()),
-            (Kind::Passphrase(passphrase), RootHint::Passphrase { cost, salt }) => stretch(passphrase, *cost, salt),
+    /// The key for a keyring that was sealed with this hint.
+    pub(crate) fn key_for(&self, hint: RootHint) -> Result<RootKey, KeyringError> {
+        let key = match (&self.0, &hint) {
+            (Kind::Bytes(key), RootHint::Bytes) => (**key).clone(),
+            (Kind::Passphrase(passphrase), RootHint::Passphrase { cost, salt }) => stretch(passphrase, *cost, salt)?,
             (Kind::Provider(provider), RootHint::Provider { reference }) => {
-                key_of_provider(&provider.recover(reference).map_err(KeyringError::Provider)?)
+                key_of_provider(&provider.recover(reference).map_err(KeyringError::Provider)?)?
             }
-            (_, hint) => Err(KeyringError::OtherKindOfRoot { needed: hint.name() }),
-        }
+            (_, hint) => return Err(KeyringError::OtherKindOfRoot { needed: hint.name() }),
+        };
+        Ok(RootKey { key, hint })
     }
 }
 
@@ -150,6 +156,20 @@ impl fmt::Debug for RootSecret {
             Kind::Passphrase(_) => "RootSecret(passphrase)",
             Kind::Provider(_) => "RootSecret(provider)",
         })
+    }
+}
+
+/// The key that a root secret gives for one keyring, so that the keyring can be sealed and opened again without the time
+/// that a passphrase or a provider takes. Wiped when dropped; `Debug` shows the kind only.
+#[derive(Clone)]
+pub struct RootKey {
+    pub(crate) key: Key32,
+    pub(crate) hint: RootHint,
+}
+
+impl fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RootKey({})", self.hint.name())
     }
 }
 
