@@ -80,14 +80,15 @@ impl Location {
         }
     }
 
-    /// Creates the store's file, empty and for its owner only, if there is none.
-    pub(crate) fn create_file(&self) -> Result<()> {
-        match private(OpenOptions::new().write(true).create_new(true)).open(&self.path) {
-            Ok(file) => drop(file),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+    /// Creates the store's file, empty and for its owner only; whether there was none.
+    pub(crate) fn create_file(&self) -> Result<bool> {
+        let created = match private(OpenOptions::new().write(true).create_new(true)).open(&self.path) {
+            Ok(_) => true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(Failure::io("creating", &self.path, e)),
-        }
-        self.sync_directory()
+        };
+        self.sync_directory()?;
+        Ok(created)
     }
 
     /// Makes the names in the directory durable.

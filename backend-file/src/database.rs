@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use keystead_core::ErrorKind;
-use keystead_sealing::{RECORD_STEP, RowKey};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use keystead_sealing::{RECORD_PREFIX_LEN, RECORD_STEP, RowKey};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, params};
 
 use crate::config::Location;
 use crate::error::{Failure, Result};
@@ -49,6 +50,8 @@ pub(crate) struct Page {
     pub(crate) records: Vec<(RowKey, Found)>,
     /// The part to go on after, if there may be more.
     pub(crate) next: Option<Vec<u8>>,
+    /// Why records may be missing between this page and the next one.
+    pub(crate) damage: Option<Failure>,
 }
 
 /// Refuses a file that is not a store of this format, without creating, locking or changing anything.
@@ -180,11 +183,23 @@ impl Database {
         Ok(bytes.optional()?.unwrap_or_default())
     }
 
-    pub(crate) fn begin(&self) -> Result<()> {
-        Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
+    pub(crate) fn write_keyring(&self, sealed: &[u8]) -> Result<()> {
+        let mut statement = self.connection.prepare_cached("UPDATE keyring SET bytes = ?1 WHERE number = 1")?;
+        statement.execute([sealed])?;
+        Ok(())
     }
 
-    pub(crate) fn commit(&self) -> Result<()> {
+    /// Writes all or nothing, durably.
+    pub(crate) fn transaction<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let written = write().and_then(|written| self.commit().map(|()| written));
+        if written.is_err() {
+            self.end();
+        }
+        written
+    }
+
+    fn commit(&self) -> Result<()> {
         self.connection.execute_batch("COMMIT").map_err(|e| {
             let failure = Failure::from(e);
             // Whether the last page reached the disk before it failed, only a restart tells.
@@ -192,11 +207,20 @@ impl Database {
         })
     }
 
-    pub(crate) fn rollback(&self) {
+    /// Ends a transaction that has written nothing, or is to be undone.
+    fn end(&self) {
         if !self.connection.is_autocommit() {
             // What fails here has failed before, and was reported then.
             let _ = self.connection.execute_batch("ROLLBACK");
         }
+    }
+
+    /// The sealed keyring and a record, of one moment.
+    pub(crate) fn keyring_and_record(&self, row: &RowKey) -> Result<(Vec<u8>, Found)> {
+        self.connection.execute_batch("BEGIN")?;
+        let read = self.keyring().and_then(|keyring| Ok((keyring, self.record(row)?)));
+        self.end();
+        read
     }
 
     pub(crate) fn record(&self, row: &RowKey) -> Result<Found> {
@@ -237,14 +261,27 @@ impl Database {
         Ok(statement.execute([first_part(row), last_part(row)])? > 0)
     }
 
-    /// Some records after this part, in the order of their row keys.
+    /// Some records after this part, in the order of their row keys. Where the database is damaged the page ends, and says
+    /// so, and the next one begins where it can be read again.
     pub(crate) fn page(&self, after: &[u8]) -> Result<Page> {
         let sql = "SELECT part, bytes FROM cells WHERE part > ?1 ORDER BY part LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut cells = statement.query(params![after, PAGE])?;
+        // At the beginning also what is no blob, and so stands before all blobs: no record of ours, so it is damage.
+        let after_or_lowest: &dyn ToSql = if after.is_empty() { &f64::NEG_INFINITY } else { &after };
+        let mut cells = statement.query(params![after_or_lowest, PAGE])?;
         let mut records: Vec<(RowKey, Joined)> = Vec::new();
         let (mut read, mut end, mut end_of_whole) = (0, Vec::new(), Vec::new());
-        while let Some(cell) = cells.next()? {
+        let mut damage = None;
+        loop {
+            let cell = match cells.next().map_err(Failure::from) {
+                Ok(Some(cell)) => cell,
+                Ok(None) => break,
+                Err(failure) if failure.kind() == ErrorKind::Corrupt => {
+                    damage = Some(failure);
+                    break;
+                }
+                Err(failure) => return Err(failure),
+            };
             let (part, bytes) = columns(cell)?;
             let row = row_of(part);
             if records.last().is_none_or(|(last, _)| *last != row) {
@@ -257,7 +294,13 @@ impl Database {
             end = part.to_vec();
             read += 1;
         }
-        let next = if read < PAGE {
+        if end.is_empty() {
+            // Nothing but cells of another type: those beyond this page are skipped.
+            end = vec![0];
+        }
+        let next = if damage.is_some() {
+            self.readable_after(if records.is_empty() { after } else { &end })?
+        } else if read < PAGE {
             None
         } else if records.len() > 1 {
             // The page may have cut the last record: the next one starts with it.
@@ -266,7 +309,66 @@ impl Database {
         } else {
             Some(end)
         };
-        Ok(Page { records: records.into_iter().map(|(row, record)| (row, record.finish())).collect(), next })
+        let records = records.into_iter().map(|(row, record)| (row, record.finish())).collect();
+        Ok(Page { records, next, damage })
+    }
+
+    /// Where reading can go on if what follows this part is damaged; `None` if nowhere.
+    ///
+    /// Row keys are spread evenly, so a damaged page is a short stretch of them: its end is found by doubling and halving.
+    fn readable_after(&self, after: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut unreadable = number_of(after);
+        let mut readable = loop {
+            let step = unreadable - number_of(after) + 1;
+            let next = unreadable.saturating_add(step);
+            if self.is_readable_after(next)? {
+                break next;
+            }
+            if next == u64::MAX {
+                return Ok(None);
+            }
+            unreadable = next;
+        };
+        while readable - unreadable > 1 {
+            let middle = unreadable + (readable - unreadable) / 2;
+            if self.is_readable_after(middle)? { readable = middle } else { unreadable = middle }
+        }
+        Ok(Some(readable.to_be_bytes().to_vec()))
+    }
+
+    fn is_readable_after(&self, number: u64) -> Result<bool> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT 1 FROM cells WHERE part > ?1 ORDER BY part LIMIT 1")?;
+        let first = statement.query_row([number.to_be_bytes()], |_| Ok(())).optional();
+        match first.map_err(Failure::from) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.kind() == ErrorKind::Corrupt => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    pub(crate) fn count_records(&self) -> Result<u64> {
+        let sql = "SELECT count(*) FROM cells WHERE substr(part, 33) = x'00'";
+        Ok(self.connection.query_row(sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    }
+
+    /// Whether a record begins otherwise: it was sealed in another epoch, or is damaged there.
+    pub(crate) fn has_record_without(&self, prefix: &[u8; RECORD_PREFIX_LEN]) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM cells WHERE substr(part, 33) = x'00' AND substr(bytes, 1, 5) <> ?1)";
+        Ok(self.connection.query_row(sql, [prefix], |row| row.get(0))?)
+    }
+
+    /// Copies all pages as they are at one moment into an empty file.
+    pub(crate) fn copy_to(&self, location: &Location) -> Result<()> {
+        let mut target = Self::connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let backup = Backup::new(&self.connection, &mut target.connection)?;
+        for _ in 0..BUSY_LIMIT.as_millis() {
+            match backup.step(-1)? {
+                StepResult::Done => return Ok(()),
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        Err(Failure::new(ErrorKind::Timeout, "another program keeps the store's file locked: end it and try again"))
     }
 
     /// Moves the whole log into the database and empties it; `false` if readers hold it for longer than this.
@@ -313,6 +415,11 @@ impl Joined {
 fn columns<'a>(cell: &'a Row<'_>) -> Result<(&'a [u8], &'a [u8])> {
     // A value that is no blob is no cell of ours, as an empty one is none.
     Ok((cell.get_ref(0)?.as_blob().unwrap_or_default(), cell.get_ref(1)?.as_blob().unwrap_or_default()))
+}
+
+/// The first 8 bytes of a part, as a number.
+fn number_of(part: &[u8]) -> u64 {
+    part.iter().chain(std::iter::repeat(&0)).take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn row_of(part: &[u8]) -> RowKey {

@@ -17,7 +17,7 @@ const DISK_FULL: &str = "the disk is full: free some space and try again";
 /// The index beside the log could not grow (<https://sqlite.org/rescode.html#ioerr_shmsize>).
 const SQLITE_IOERR_SHMSIZE: i32 = 4874;
 
-pub(crate) type Result<T> = std::result::Result<T, Failure>;
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// A failure that does not know yet which operation it ends. Shared by all requests of a batch.
 #[derive(Clone, Debug)]
@@ -96,11 +96,51 @@ impl Failure {
         )
     }
 
+    pub(crate) fn put_back() -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            "the store's file holds an older keyring than it did: a copy was put back while it was open; close the store and open it again",
+        )
+    }
+
+    pub(crate) fn superseded() -> Self {
+        Self::new(
+            ErrorKind::KeyUnavailable,
+            "the store has been given a new root secret since it was opened: open it again with that",
+        )
+    }
+
     pub(crate) fn damaged_record() -> Self {
         Self::new(
             ErrorKind::Corrupt,
             "the record is damaged: restore the store from a backup, or delete this key; nothing was changed",
         )
+    }
+
+    pub(crate) fn no_epoch_left() -> Self {
+        Self::new(
+            ErrorKind::QuotaExceeded,
+            "15 rotations were begun and not ended: rotate to the store's present root secret again, which ends them",
+        )
+    }
+
+    pub(crate) fn damage_keeps_old_epochs(records: u64) -> Self {
+        let text = format!(
+            "{records} records are damaged, so the keys that they were sealed under were kept: see verify, and restore \
+             these records or delete them (delete_damaged)"
+        );
+        Self::new(ErrorKind::Corrupt, text)
+    }
+
+    pub(crate) fn old_epochs_return() -> Self {
+        Self::new(ErrorKind::Conflict, "another program goes on writing records of an earlier epoch: end it")
+    }
+
+    /// The new root secret is in force, and not all records are sealed under it.
+    pub(crate) fn in_rotation(mut self) -> Self {
+        let before = "the new root secret opens the store already, the rotation has not ended";
+        self.cause.text = format!("{before}: {}; then rotate to the same root secret again", self.cause.text);
+        self.of_unknown_effect()
     }
 
     pub(crate) fn closed() -> Self {

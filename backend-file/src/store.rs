@@ -18,7 +18,7 @@ use crate::config::Location;
 use crate::database::Found;
 use crate::error::{Failure, SCHEME};
 use crate::reader::Shared;
-use crate::writer::{self, Offer, Opening, Put, Request, Write, Written};
+use crate::writer::{self, Offer, Opening, Put, Reply, Request, Write, Written};
 
 /// Keys in one encrypted file on a local disk.
 ///
@@ -28,8 +28,24 @@ use crate::writer::{self, Offer, Opening, Put, Request, Write, Written};
 /// path only.
 #[derive(Clone)]
 pub struct FileStore {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     writer: Sender<Request>,
+}
+
+/// How far [`rotate`](FileStore::rotate) or [`verify`](FileStore::verify) has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// How many records were looked at.
+    pub done: u64,
+    /// How many there are, as counted at the beginning; never below `done`, though records are written meanwhile.
+    pub total: u64,
+}
+
+impl Progress {
+    pub(crate) fn new(done: u64, total: u64) -> Self {
+        Self { done, total: total.max(done) }
+    }
 }
 
 impl FileStore {
@@ -107,12 +123,17 @@ impl FileStore {
         }
     }
 
-    async fn write(&self, write: Write) -> Result<Written, Failure> {
+    /// The row that the record of this id has in the file: HMAC-SHA-256 of the id under the store's own name key (FORMAT.md).
+    pub fn row_key(&self, id: &KeyId) -> RowKey {
+        self.shared.access().keyring.row_key(id)
+    }
+
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, Failure> {
         let (offer, _withdrawal) = Offer::new(write);
         self.ask(|reply| Request::Write(offer, reply)).await
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Request) -> Result<T, Failure> {
+    pub(crate) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
         // A writer that has gone on purpose has left what it did not answer undone.
         let gone = || if self.shared.is_closed() { Failure::closed() } else { Failure::writer_is_gone() };
@@ -146,8 +167,8 @@ impl KeyStore for FileStore {
             PutMode::Create => Operation::Create,
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
-        let keyring = self.shared.keyring();
-        let (record, generation) = (keyring.seal(id, key), keyring.generation());
+        let access = self.shared.access();
+        let (record, generation) = (access.keyring.seal(id, key), access.keyring.generation());
         let put = Put { id: id.clone(), key: key.clone(), mode, record, generation };
         match self.write(Write::Put(Box::new(put))).await {
             Ok(Written { existed: true, .. }) if mode == PutMode::Create => {
@@ -159,7 +180,7 @@ impl KeyStore for FileStore {
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
-        match self.write(Write::Delete(self.shared.keyring().row_key(id))).await {
+        match self.write(Write::Delete(self.row_key(id))).await {
             Ok(written) if written.existed => Ok(Deletion::new(finality(written))),
             Ok(_) => Err(Error::new(ErrorKind::NotFound, Operation::Delete, SCHEME)),
             Err(failure) => Err(failure.during(Operation::Delete)),
@@ -167,9 +188,10 @@ impl KeyStore for FileStore {
     }
 
     /// Reads a page of records at a time and opens each one when it is asked for. Nothing is held between two items, so
-    /// a listing that is left open is in nobody's way. An id that stands throughout is listed once.
+    /// a listing that is left open is in nobody's way. An id that stands throughout is listed once. A damaged record, or a
+    /// stretch of the file that cannot be read, is an error among the items, and the rest is listed.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
-        let start = Listing { after: Some(Vec::new()), page: VecDeque::new() };
+        let start = Listing { page: VecDeque::new(), damage: None, after: Some(Vec::new()) };
         stream::unfold(start, move |mut listing| async move {
             let item = listing.next(&self.shared)?;
             Some((item.map_err(|failure| failure.during(Operation::List)), listing))
@@ -183,7 +205,7 @@ impl KeyStore for FileStore {
 
     /// Unlike the default it knows whether an earlier delete of a key that is gone has left bytes in the file.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        let erased = self.write(Write::Delete(self.shared.keyring().row_key(id))).await;
+        let erased = self.write(Write::Delete(self.row_key(id))).await;
         let written = erased.map_err(|failure| failure.during(Operation::Erase))?;
         let verified = matches!(self.shared.read(id), Ok(None));
         Ok(Erasure::new(written.existed, finality(written), verified))
@@ -196,28 +218,42 @@ impl fmt::Debug for FileStore {
     }
 }
 
+/// Runs what takes its time on a thread of its own, so that no executor waits.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (reply, answer) = oneshot::channel();
+    writer::spawn(move || drop(reply.send(work())))?;
+    answer.await.map_err(|_| Failure::writer_is_gone())?
+}
+
 fn finality(written: Written) -> Finality {
     if written.clean { Finality::Immediate } else { Finality::Eventual { within: None } }
 }
 
-/// Where a listing is: the rest of its page, and the part to go on after.
+/// Where a listing is: the rest of its page, the damage behind that, and the part to go on after.
 struct Listing {
     page: VecDeque<(RowKey, Found)>,
+    damage: Option<Failure>,
     after: Option<Vec<u8>>,
 }
 
 impl Listing {
     fn next(&mut self, shared: &Shared) -> Option<Result<KeyId, Failure>> {
-        while self.page.is_empty() {
+        loop {
+            if let Some((row, found)) = self.page.pop_front() {
+                match shared.id_of(&row, found).transpose() {
+                    None => continue,
+                    item => return item,
+                }
+            }
+            if let Some(damage) = self.damage.take() {
+                return Some(Err(damage));
+            }
             match shared.page(&self.after.take()?) {
-                Ok(page) => (self.page, self.after) = (page.records.into(), page.next),
+                Ok(page) => (self.page, self.damage, self.after) = (page.records.into(), page.damage, page.next),
                 Err(failure) => return Some(Err(failure)),
             }
-        }
-        let (row, found) = self.page.pop_front()?;
-        match shared.id_of(&row, found).transpose() {
-            None => self.next(shared),
-            item => item,
         }
     }
 }

@@ -10,10 +10,11 @@ use keystead_core::{ErrorKind, KeyId, PutMode, SecretKey};
 use keystead_sealing::{Keyring, RootSecret, RowKey, SealedRecord};
 
 use crate::config::{Location, Standing};
-use crate::database::{self, Database};
+use crate::database::{self, Database, Found};
 use crate::error::{Failure, Result};
 use crate::lock::WriterLock;
-use crate::reader::Shared;
+use crate::reader::{Access, Shared};
+use crate::rotate::Step;
 
 /// How many requests share one transaction at most.
 const MAX_BATCH: usize = 256;
@@ -41,11 +42,14 @@ pub(crate) enum Opening {
 
 /// What a handle asks of the writer, with the channel for the answer.
 pub(crate) enum Request {
-    Write(Offer, oneshot::Sender<Result<Written>>),
+    Write(Offer, Reply<Written>),
     /// Whether the log is empty afterwards.
-    Scrub(oneshot::Sender<Result<bool>>),
-    Close(oneshot::Sender<Result<()>>),
+    Scrub(Reply<bool>),
+    Rotate(Step),
+    Close(Reply<()>),
 }
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
 /// A write that its caller may withdraw until the writer has taken it. What waits in the queue holds no secret then.
 #[derive(Clone)]
@@ -74,6 +78,8 @@ impl Drop for Withdrawal {
 pub(crate) enum Write {
     Put(Box<Put>),
     Delete(RowKey),
+    /// Deletes the record only if it does not open.
+    DeleteDamaged(RowKey),
 }
 
 /// A key that its caller has sealed already, under the keyring of this generation.
@@ -119,10 +125,14 @@ pub(crate) fn start(
         }
         Err(failure) => drop(opened.send(Err(failure))),
     };
-    let started = thread::Builder::new().name("keystead-file".to_owned()).spawn(run);
-    started
-        .map_err(|e| Failure::new(ErrorKind::Unavailable, format!("no thread can be started for the store: {e}")))?;
+    spawn(run)?;
     Ok(answer)
+}
+
+pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let started = thread::Builder::new().name("keystead-file".to_owned()).spawn(work);
+    let failure = |e| Failure::new(ErrorKind::Unavailable, format!("no thread can be started for the store: {e}"));
+    started.map(drop).map_err(failure)
 }
 
 struct Writer {
@@ -171,16 +181,16 @@ impl Writer {
         let (sealed, identity) = (database.keyring()?, location.identity()?.ok_or_else(|| missing(&location))?);
         drop(locked);
         // Without the lock: a passphrase takes its time.
-        let keyring = Keyring::open_with(&root, &sealed);
+        let access = Access::open(root, &sealed);
         let locked = lock.lock()?;
-        let keyring = match keyring {
-            Ok(keyring) => keyring,
+        let access = match access {
+            Ok(access) => access,
             Err(e) => {
                 drop(database);
                 return Err(e.into());
             }
         };
-        let shared = Arc::new(Shared::new(location, identity, root, keyring));
+        let shared = Arc::new(Shared::new(location, identity, access));
         let mut writer = Self { shared, database, lock: lock.clone(), scrub_pending: false, closers: Vec::new() };
         // The process before us may have died between a commit and its scrub.
         writer.scrub(SCRUB_WAIT);
@@ -217,7 +227,7 @@ impl Writer {
         let lock = self.lock.clone();
         let locked = lock.lock();
         // Taken not before the lock is held: waiting for it may take longer than a caller would.
-        let (mut writes, mut replies, mut scrubs) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut writes, mut replies, mut scrubs, mut steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for request in batch {
             match request {
                 Request::Write(offer, reply) => {
@@ -227,10 +237,14 @@ impl Writer {
                     }
                 }
                 Request::Scrub(reply) => scrubs.push(reply),
+                Request::Rotate(step) => steps.push(step),
                 Request::Close(reply) => self.closers.push(reply),
             }
         }
-        let outcome = locked.and_then(|_locked| self.write_and_scrub(&writes, !scrubs.is_empty()));
+        let outcome = match &locked {
+            Ok(_) => self.write_and_scrub(&writes, !scrubs.is_empty()),
+            Err(failure) => Err(failure.clone()),
+        };
         // Whoever has stopped waiting needs no answer.
         match outcome {
             Ok((outcomes, clean)) => {
@@ -244,6 +258,16 @@ impl Writer {
                 scrubs.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
             }
         }
+        for step in steps {
+            match &locked {
+                Ok(_) => {
+                    step.run(&self.shared, &self.database);
+                    // A rotation asks for the scrub that it needs when it ends; this one keeps the log short.
+                    self.scrub(PENDING_SCRUB_WAIT);
+                }
+                Err(failure) => step.refuse(failure.clone()),
+            }
+        }
     }
 
     /// One transaction and what comes after it, under the lock of all processes' writers: for each write whether there was
@@ -254,7 +278,7 @@ impl Writer {
         // A delete that finds nothing scrubs as well: the process that deleted the record may have died before its scrub.
         let died = writes.iter().zip(&outcomes).any(|(write, outcome)| match write {
             Write::Put(put) => matches!(outcome, Ok(true)) && put.mode == PutMode::Overwrite,
-            Write::Delete(_) => outcome.is_ok(),
+            Write::Delete(_) | Write::DeleteDamaged(_) => outcome.is_ok(),
         });
         if died || scrub_asked {
             self.scrub(SCRUB_WAIT);
@@ -283,22 +307,23 @@ impl Writer {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        let committed = self.database.begin().and_then(|()| {
-            let keyring = self.shared.refresh_keyring(&self.database)?;
-            let existed = writes.iter().map(|write| self.apply(&keyring, write)).collect::<Result<Vec<bool>>>()?;
-            self.database.commit()?;
-            Ok(existed)
-        });
-        if committed.is_err() {
-            self.database.rollback();
-        }
-        committed
+        self.database.transaction(|| {
+            let access = self.shared.refresh(&self.database.keyring()?)?;
+            writes.iter().map(|write| self.apply(&access.keyring, write)).collect()
+        })
     }
 
     /// Applies one write inside the transaction; whether there was a record before.
     fn apply(&self, keyring: &Keyring, write: &Write) -> Result<bool> {
         let put = match write {
             Write::Delete(row) => return self.database.delete_record(row),
+            Write::DeleteDamaged(row) => {
+                let whole = match self.database.record(row)? {
+                    Found::Record(sealed) => keyring.open(row, &sealed).is_ok(),
+                    Found::Nothing | Found::Damaged => false,
+                };
+                return if whole { Ok(false) } else { self.database.delete_record(row) };
+            }
             Write::Put(put) => put,
         };
         let existed = self.database.has_record(&put.record.row)?;
