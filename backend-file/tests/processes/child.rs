@@ -88,7 +88,14 @@ pub(crate) fn meet(line: &str) {
 }
 
 pub(crate) fn root() -> RootSecret {
-    RootSecret::from_bytes([7; 32])
+    numbered_root(0)
+}
+
+/// The root secrets of a store that is rotated, in their order.
+pub(crate) fn numbered_root(number: usize) -> RootSecret {
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    RootSecret::from_bytes(bytes)
 }
 
 pub(crate) fn open(path: impl AsRef<Path>) -> FileStore {
