@@ -37,3 +37,10 @@ pub mod ssm {
 pub mod secretsmanager {
     pub use keystead_secretsmanager::*;
 }
+
+/// What only the fuzzer needs (feature `fuzzing`). No promise is made about it.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::open::check_url;
+}

@@ -47,41 +47,93 @@ const BACKENDS: &[(&str, bool)] = &[
 /// itself, or a secret that cannot be read. No error quotes the URL. Beyond that, the errors of the store's own
 /// opening.
 pub async fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
-    let scheme = url::scheme(url).map_err(|text| refusal("keystead", text))?;
-    match scheme.as_str() {
-        #[cfg(feature = "memory")]
-        "memory" => {
-            if url.len() > "memory:".len() {
-                return Err(refusal("memory", "a memory store has neither path nor parameters: write memory:"));
-            }
-            Ok(Arc::new(keystead_memory::MemoryStore::new()))
-        }
+    Settings::of(url)?.open().await
+}
+
+/// What [`open`] makes of a URL before it touches anything: the path, if it is a file's. For the fuzzer, which must not open
+/// what it makes up.
+///
+/// # Errors
+/// As [`open`], but for those of reading a secret and of the store's own opening.
+#[cfg(feature = "fuzzing")]
+pub fn check_url(url: &str) -> Result<Option<std::path::PathBuf>> {
+    Ok(match Settings::of(url)? {
         #[cfg(feature = "file")]
-        "file" => {
-            let url = url::StoreUrl::parse(url).map_err(|text| refusal("file", text))?;
-            let (path, root, create) = file::settings(url).map_err(|e| refusal("file", e))?;
-            Ok(Arc::new(match create {
-                true => keystead_file::FileStore::open_or_create(path, root).await?,
-                false => keystead_file::FileStore::open(path, root).await?,
-            }))
+        Settings::File(settings) => Some(settings.path),
+        #[allow(unreachable_patterns, reason = "a build may have the file store alone, or no backend")]
+        _ => None,
+    })
+}
+
+/// What a URL says, checked; no secret is read and nothing opened yet.
+enum Settings {
+    #[cfg(feature = "memory")]
+    Memory,
+    #[cfg(feature = "file")]
+    File(file::Settings),
+    #[cfg(feature = "ssm")]
+    Ssm(keystead_ssm::SsmConfig, aws::Location),
+    #[cfg(feature = "secretsmanager")]
+    SecretsManager(keystead_secretsmanager::SecretsManagerConfig, aws::Location),
+}
+
+impl Settings {
+    fn of(url: &str) -> Result<Self> {
+        let scheme = url::scheme(url).map_err(|text| refusal("keystead", text))?;
+        match scheme.as_str() {
+            #[cfg(feature = "memory")]
+            "memory" => {
+                if url.len() > "memory:".len() {
+                    return Err(refusal("memory", "a memory store has neither path nor parameters: write memory:"));
+                }
+                Ok(Self::Memory)
+            }
+            #[cfg(feature = "file")]
+            "file" => {
+                let url = url::StoreUrl::parse(url).map_err(|text| refusal("file", text))?;
+                Ok(Self::File(file::Settings::of(url).map_err(|e| refusal("file", e))?))
+            }
+            #[cfg(feature = "ssm")]
+            "ssm" => {
+                let url = url::StoreUrl::parse(url).map_err(|text| refusal("ssm", text))?;
+                let settings = aws::Settings::of(url, "tier").map_err(|e| refusal("ssm", e))?;
+                let config = settings.ssm().map_err(|e| refusal("ssm", e))?;
+                Ok(Self::Ssm(config, settings.location))
+            }
+            #[cfg(feature = "secretsmanager")]
+            "secretsmanager" => {
+                let url = url::StoreUrl::parse(url).map_err(|text| refusal("secretsmanager", text))?;
+                let settings =
+                    aws::Settings::of(url, "recovery_window_days").map_err(|e| refusal("secretsmanager", e))?;
+                let config = settings.secretsmanager().map_err(|e| refusal("secretsmanager", e))?;
+                Ok(Self::SecretsManager(config, settings.location))
+            }
+            other => Err(refusal("keystead", unknown_scheme(other))),
         }
-        #[cfg(feature = "ssm")]
-        "ssm" => {
-            let settings = url::StoreUrl::parse(url).map_err(|text| refusal("ssm", text))?;
-            let settings = aws::Settings::of(settings, "tier").map_err(|e| refusal("ssm", e))?;
-            let config = settings.ssm().map_err(|e| refusal("ssm", e))?;
-            Ok(Arc::new(settings.located(keystead_ssm::SsmStore::builder(config)).connect().await?))
+    }
+
+    async fn open(self) -> Result<Arc<dyn KeyStore>> {
+        match self {
+            #[cfg(feature = "memory")]
+            Self::Memory => Ok(Arc::new(keystead_memory::MemoryStore::new())),
+            #[cfg(feature = "file")]
+            Self::File(settings) => {
+                let root = settings.root().map_err(|e| refusal("file", e))?;
+                Ok(Arc::new(match settings.create {
+                    true => keystead_file::FileStore::open_or_create(settings.path, root).await?,
+                    false => keystead_file::FileStore::open(settings.path, root).await?,
+                }))
+            }
+            #[cfg(feature = "ssm")]
+            Self::Ssm(config, location) => {
+                Ok(Arc::new(location.of(keystead_ssm::SsmStore::builder(config)).connect().await?))
+            }
+            #[cfg(feature = "secretsmanager")]
+            Self::SecretsManager(config, location) => {
+                let builder = keystead_secretsmanager::SecretsManagerStore::builder(config);
+                Ok(Arc::new(location.of(builder).connect().await?))
+            }
         }
-        #[cfg(feature = "secretsmanager")]
-        "secretsmanager" => {
-            let settings = url::StoreUrl::parse(url).map_err(|text| refusal("secretsmanager", text))?;
-            let settings =
-                aws::Settings::of(settings, "recovery_window_days").map_err(|e| refusal("secretsmanager", e))?;
-            let config = settings.secretsmanager().map_err(|e| refusal("secretsmanager", e))?;
-            let builder = keystead_secretsmanager::SecretsManagerStore::builder(config);
-            Ok(Arc::new(settings.located(builder).connect().await?))
-        }
-        other => Err(refusal("keystead", unknown_scheme(other))),
     }
 }
 

@@ -11,10 +11,15 @@ use crate::BoxError;
 pub(super) struct Settings<'a> {
     kms_key: String,
     path: String,
-    region: Option<String>,
-    endpoint_url: Option<String>,
     /// The value of the one parameter that is the backend's own.
     own: Option<&'a str>,
+    pub(super) location: Location,
+}
+
+/// Where AWS is, if not where the SDK's default chains say.
+pub(super) struct Location {
+    region: Option<String>,
+    endpoint_url: Option<String>,
 }
 
 impl<'a> Settings<'a> {
@@ -36,7 +41,7 @@ impl<'a> Settings<'a> {
             }
         }
         let kms_key = kms_key.ok_or("the parameter kms_key is missing: give a key id, an ARN or alias/...")?;
-        Ok(Self { kms_key, path, region, endpoint_url, own })
+        Ok(Self { kms_key, path, own, location: Location { region, endpoint_url } })
     }
 
     #[cfg(feature = "ssm")]
@@ -58,9 +63,11 @@ impl<'a> Settings<'a> {
             None => config,
         })
     }
+}
 
-    /// The builder with the region and the endpoint of the URL.
-    pub(super) fn located<S: AwsStore>(self, mut builder: StoreBuilder<S>) -> StoreBuilder<S> {
+impl Location {
+    /// The builder with this region and endpoint.
+    pub(super) fn of<S: AwsStore>(self, mut builder: StoreBuilder<S>) -> StoreBuilder<S> {
         if let Some(region) = self.region {
             builder = builder.region(region);
         }

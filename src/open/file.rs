@@ -1,6 +1,6 @@
 //! What a `file:` URL says: the path, the root secret, and whether to create the store.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -17,37 +17,51 @@ const MAX_SECRET_LEN: usize = 4096;
 
 const SOURCES: &str = "root_secret_file, root_secret_env, passphrase_file or passphrase_env";
 
-pub(super) fn settings(url: StoreUrl<'_>) -> Result<(PathBuf, RootSecret, bool), BoxError> {
-    let path = PathBuf::from(decoded(url.path)?);
-    if !path.is_absolute() {
-        return Err("a file URL needs an absolute path: write file:///PATH".into());
-    }
-    let (mut source, mut create) = (None, false);
-    for (name, value) in url.parameters {
-        match name {
-            "root_secret_file" | "root_secret_env" | "passphrase_file" | "passphrase_env" => {
-                if source.replace((name, value)).is_some() {
-                    return Err(format!("the root secret is given twice: give one of {SOURCES}").into());
-                }
-            }
-            "create" => {
-                create = match value {
-                    "true" => true,
-                    "false" => false,
-                    _ => return Err("the parameter create is neither true nor false: give one of these".into()),
-                }
-            }
-            "root_secret" | "passphrase" | "password" | "secret" | "key" => {
-                let text = "a secret must not stand in a URL, which is logged and listed";
-                return Err(format!("{text}: give {SOURCES}").into());
-            }
-            _ => return Err(format!("unknown parameter: a file URL takes create and one of {SOURCES}").into()),
+/// Checked, but the root secret not read yet.
+pub(super) struct Settings {
+    pub(super) path: PathBuf,
+    pub(super) create: bool,
+    /// The parameter that says where the root secret is, and what it says.
+    parameter: String,
+    source: OsString,
+}
+
+impl Settings {
+    pub(super) fn of(url: StoreUrl<'_>) -> Result<Self, BoxError> {
+        let path = PathBuf::from(decoded(url.path)?);
+        if !path.is_absolute() {
+            return Err("a file URL needs an absolute path: write file:///PATH".into());
         }
+        let (mut source, mut create) = (None, false);
+        for (name, value) in url.parameters {
+            match name {
+                "root_secret_file" | "root_secret_env" | "passphrase_file" | "passphrase_env" => {
+                    if source.replace((name, value)).is_some() {
+                        return Err(format!("the root secret is given twice: give one of {SOURCES}").into());
+                    }
+                }
+                "create" => {
+                    create = match value {
+                        "true" => true,
+                        "false" => false,
+                        _ => return Err("the parameter create is neither true nor false: give one of these".into()),
+                    }
+                }
+                "root_secret" | "passphrase" | "password" | "secret" | "key" => {
+                    let text = "a secret must not stand in a URL, which is logged and listed";
+                    return Err(format!("{text}: give {SOURCES}").into());
+                }
+                _ => return Err(format!("unknown parameter: a file URL takes create and one of {SOURCES}").into()),
+            }
+        }
+        let (name, value) = source.ok_or_else(|| format!("no root secret is given: give one of {SOURCES}"))?;
+        Ok(Self { path, create, parameter: name.to_owned(), source: decoded(value)? })
     }
-    let (name, value) = source.ok_or_else(|| format!("no root secret is given: give one of {SOURCES}"))?;
-    let contents = contents(name, decoded(value)?)?;
-    let root = if name.starts_with("passphrase") { passphrase(contents)? } else { RootSecret::parse(&contents)? };
-    Ok((path, root, create))
+
+    pub(super) fn root(&self) -> Result<RootSecret, BoxError> {
+        let contents = contents(&self.parameter, &self.source)?;
+        if self.parameter.starts_with("passphrase") { passphrase(contents) } else { Ok(RootSecret::parse(&contents)?) }
+    }
 }
 
 /// A part of a URL as the system takes it.
@@ -66,7 +80,7 @@ fn decoded(text: &str) -> Result<OsString, BoxError> {
     return Ok(String::from_utf8(bytes).map_err(|_| "a path or name is not UTF-8: mend the %XX in it")?.into());
 }
 
-fn contents(parameter: &str, name: OsString) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+fn contents(parameter: &str, name: &OsStr) -> Result<Zeroizing<Vec<u8>>, BoxError> {
     if parameter.ends_with("_env") {
         let value = std::env::var_os(name);
         let value = value.ok_or_else(|| format!("the variable that {parameter} names is not set: set it"))?;
@@ -75,7 +89,7 @@ fn contents(parameter: &str, name: OsString) -> Result<Zeroizing<Vec<u8>>, BoxEr
     let unreadable = |e: std::io::Error| format!("the file that {parameter} names cannot be read ({e}): give another");
     // With room to spare, so that the buffer never grows and leaves a copy behind.
     let mut contents = Zeroizing::new(Vec::with_capacity(2 * MAX_SECRET_LEN));
-    let mut file = File::open(PathBuf::from(name)).map_err(unreadable)?.take(MAX_SECRET_LEN as u64 + 1);
+    let mut file = File::open(name).map_err(unreadable)?.take(MAX_SECRET_LEN as u64 + 1);
     file.read_to_end(&mut contents).map_err(unreadable)?;
     if contents.len() > MAX_SECRET_LEN {
         let text = format!("the file that {parameter} names has more than {MAX_SECRET_LEN} bytes");
