@@ -1,0 +1,39 @@
+//! What the fuzz targets run: for each target a function that takes any bytes and panics where a promise is broken.
+//!
+//! The fuzzer calls them from `fuzz/fuzz_targets`, on nightly and for as long as one likes; `tests/bounded.rs` calls them
+//! on stable, with everything in `fuzz/corpus` and with what proptest makes up, and counts the memory they take.
+
+mod format;
+mod keyring;
+mod name;
+mod record;
+mod url;
+
+pub use crate::keyring::{keyring, keyring_message};
+pub use crate::name::name;
+pub use crate::record::{record, record_message};
+pub use crate::url::url;
+
+/// Valid inputs to start from: file name and contents.
+pub type Seeds = Vec<(&'static str, Vec<u8>)>;
+
+/// A fuzz target.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// As in `fuzz/fuzz_targets` and `fuzz/corpus`.
+    pub name: &'static str,
+    /// Panics where a promise is broken.
+    pub run: fn(&[u8]),
+    /// What the corpus starts with.
+    pub seeds: fn() -> Seeds,
+}
+
+/// All of them.
+pub const TARGETS: [Target; 6] = [
+    Target { name: "keyring", run: keyring, seeds: keyring::seeds },
+    Target { name: "keyring_message", run: keyring_message, seeds: keyring::message_seeds },
+    Target { name: "name", run: name, seeds: name::seeds },
+    Target { name: "record", run: record, seeds: record::seeds },
+    Target { name: "record_message", run: record_message, seeds: record::message_seeds },
+    Target { name: "url", run: url, seeds: url::seeds },
+];

@@ -1,0 +1,84 @@
+//! Records: what opens is what FORMAT.md says, bit for bit, and everything else is damaged.
+
+use keystead::{KeyId, SecretKey};
+use keystead_sealing::{RECORD_STEP, RecordError};
+
+use crate::Seeds;
+use crate::format::{known_keyring, seal_record};
+
+/// Row key (32 bytes), then a record as a store keeps it.
+pub fn record(input: &[u8]) {
+    let Some((row, sealed)) = input.split_first_chunk::<32>() else { return };
+    let keyring = known_keyring();
+    let Ok((id, key)) = keyring.open(row, sealed) else { return };
+    let again = keyring.seal(&id, &key);
+    assert!(again.row == *row && again.bytes.len() == sealed.len(), "a record opened that we never write");
+    assert!(keyring.open(row, &again.bytes).is_ok_and(|opened| opened == (id, key)));
+}
+
+/// What is inside a record's seal, which only who has the store's keys can make.
+pub fn record_message(input: &[u8]) {
+    let (keyring, expected) = (known_keyring(), read(input));
+    // Its own user's row, so that nothing is refused for the row alone.
+    let row = id_of(input).map_or([0; 32], |id| keyring.row_key(&id));
+    let opened = keyring.open(&row, &seal_record(&row, input));
+    assert!(opened == expected.ok_or(RecordError::Damaged), "the parser and FORMAT.md disagree");
+    // Under another user's row it is damaged whatever it says.
+    let mut other = row;
+    other[31] ^= 1;
+    assert!(keyring.open(&other, &seal_record(&other, input)).is_err());
+}
+
+/// As FORMAT.md says: length of the id (1 byte), id, length of the key (2 bytes), key, and the fewest zeros that will do.
+fn read(message: &[u8]) -> Option<(KeyId, SecretKey)> {
+    let id = id_of(message)?;
+    let at = 1 + id.as_str().len();
+    let key_len = usize::from(byte(message, at)) << 8 | usize::from(byte(message, at + 1));
+    let used = at + 2 + key_len;
+    let zeros = message.iter().skip(used).all(|byte| *byte == 0);
+    let key: Vec<u8> = (at + 2..used).map(|at| byte(message, at)).collect();
+    (zeros && filled(used) == filled(message.len())).then_some((id, SecretKey::new(key).ok()?))
+}
+
+fn id_of(message: &[u8]) -> Option<KeyId> {
+    let id = (1..=usize::from(byte(message, 0))).map(|at| byte(message, at)).collect();
+    KeyId::new(String::from_utf8(id).ok()?).ok()
+}
+
+/// Zeros follow a message, as many as fill its last 256 bytes.
+fn byte(message: &[u8], at: usize) -> u8 {
+    message.get(at).copied().unwrap_or_default()
+}
+
+/// The length of the record of a message that is so long.
+fn filled(len: usize) -> usize {
+    (77 + len).next_multiple_of(RECORD_STEP)
+}
+
+const SAMPLES: [(&str, &str, usize); 4] = [
+    ("one_part", "alice@example.com", 32),
+    ("shortest", "a", 1),
+    ("fills_its_part", "abcd", 256 - 77 - 7),
+    ("two_parts", "\u{1F511} \u{e9}", 300),
+];
+
+pub(crate) fn seeds() -> Seeds {
+    let seed = |(name, id, len): (&'static str, &str, usize)| {
+        let (id, key) = (KeyId::new(id).ok()?, SecretKey::new(vec![5; len]).ok()?);
+        let record = known_keyring().seal(&id, &key);
+        Some((name, [&record.row[..], &record.bytes].concat()))
+    };
+    SAMPLES.into_iter().filter_map(seed).collect()
+}
+
+pub(crate) fn message_seeds() -> Seeds {
+    let message = |id: &str, len: usize| {
+        let lens = (u8::try_from(id.len()).unwrap_or(u8::MAX), u16::try_from(len).unwrap_or(u16::MAX));
+        [&[lens.0], id.as_bytes(), &lens.1.to_be_bytes(), &vec![5; len]].concat()
+    };
+    let mut seeds: Seeds = SAMPLES.into_iter().map(|(name, id, len)| (name, message(id, len))).collect();
+    let mut padded = message("alice", 32);
+    padded.resize(2 * RECORD_STEP - 77, 0);
+    seeds.push(("a_part_of_zeros_too_many", padded));
+    seeds
+}

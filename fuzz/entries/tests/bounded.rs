@@ -1,0 +1,131 @@
+//! The fuzz targets' functions on stable: with the corpus, and with bytes and changed seeds that proptest makes up.
+//! Each takes memory of the size of its input, and none panics.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use keystead_fuzz_entries::{TARGETS, Target};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::{Config, TestRunner};
+
+/// Bytes that a function may have at once: so many, and so many for each byte of its input.
+const MEMORY: u64 = 64 * 1024;
+const MEMORY_A_BYTE: u64 = 16;
+
+/// How many inputs proptest makes up for each target; set `KEYSTEAD_FUZZ_CASES` for more.
+const CASES: u32 = 500;
+
+fn corpus(target: &Target) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(target.name)
+}
+
+fn run(target: &Target, input: &[u8]) {
+    let memory = allocation_counter::measure(|| (target.run)(input));
+    let allowed = MEMORY + MEMORY_A_BYTE * input.len() as u64;
+    let (name, len) = (target.name, input.len());
+    assert!(memory.bytes_max <= allowed, "{name} took {} bytes for an input of {len}", memory.bytes_max);
+    assert_eq!(memory.bytes_current, 0, "{name} left memory behind");
+}
+
+/// What a process makes once is no part of the bound.
+fn warm_up(target: &Target) {
+    (target.seeds)().iter().for_each(|(_, seed)| (target.run)(seed));
+}
+
+#[test]
+fn everything_in_the_corpus_is_run() {
+    for target in &TARGETS {
+        warm_up(target);
+        let directory = corpus(target);
+        if std::env::var_os("KEYSTEAD_BLESS").is_some() {
+            fs::create_dir_all(&directory).unwrap();
+            (target.seeds)().iter().for_each(|(name, seed)| fs::write(directory.join(name), seed).unwrap());
+        }
+        for (name, _) in (target.seeds)() {
+            assert!(directory.join(name).exists(), "{}/{name} is missing: run with KEYSTEAD_BLESS=1", target.name);
+        }
+        for file in fs::read_dir(&directory).unwrap() {
+            run(target, &fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn made_up_bytes_are_run() {
+    for target in &TARGETS {
+        warm_up(target);
+        check(&proptest::collection::vec(any::<u8>(), 0..2048), |input| run(target, &input));
+    }
+}
+
+#[test]
+fn changed_seeds_are_run() {
+    for target in &TARGETS {
+        warm_up(target);
+        let seeds: Vec<Vec<u8>> = (target.seeds)().into_iter().map(|(_, seed)| seed).collect();
+        let changes = proptest::collection::vec(any::<Change>(), 1..5);
+        check(&(proptest::sample::select(seeds), changes), |(mut input, changes)| {
+            changes.into_iter().for_each(|change| change.apply(&mut input));
+            run(target, &input);
+        });
+    }
+}
+
+fn check<S: Strategy>(inputs: &S, run: impl Fn(S::Value)) {
+    let cases = std::env::var("KEYSTEAD_FUZZ_CASES").map_or(CASES, |cases| cases.parse().unwrap());
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let checked = TestRunner::new(config).run(inputs, |input| {
+        run(input);
+        Ok(())
+    });
+    checked.unwrap();
+}
+
+/// What a fuzzer does to an input.
+#[derive(Clone, Debug)]
+enum Change {
+    Flip(Index, u8),
+    Set(Index, u8),
+    Cut(Index),
+    Repeat(Index, Index),
+    Insert(Index, Vec<u8>),
+    Remove(Index, Index),
+}
+
+impl Arbitrary for Change {
+    type Parameters = ();
+    type Strategy = BoxedStrategy<Self>;
+
+    fn arbitrary_with((): ()) -> Self::Strategy {
+        let (at, byte) = (any::<Index>, any::<u8>);
+        prop_oneof![
+            (at(), 0..8_u8).prop_map(|(at, bit)| Self::Flip(at, bit)),
+            (at(), prop_oneof![byte(), Just(0), Just(0xff), Just(b'%'), Just(b'-')])
+                .prop_map(|(at, to)| Self::Set(at, to)),
+            at().prop_map(Self::Cut),
+            (at(), at()).prop_map(|(from, to)| Self::Repeat(from, to)),
+            (at(), proptest::collection::vec(byte(), 1..64)).prop_map(|(at, bytes)| Self::Insert(at, bytes)),
+            (at(), at()).prop_map(|(from, to)| Self::Remove(from, to)),
+        ]
+        .boxed()
+    }
+}
+
+impl Change {
+    fn apply(self, input: &mut Vec<u8>) {
+        let len = input.len();
+        let place = |index: Index| index.index(len + 1);
+        let span = |one: Index, other: Index| place(one).min(place(other))..place(one).max(place(other));
+        match self {
+            Self::Flip(at, bit) if place(at) < len => input[place(at)] ^= 1 << bit,
+            Self::Set(at, to) if place(at) < len => input[place(at)] = to,
+            Self::Flip(..) | Self::Set(..) => {}
+            Self::Cut(at) => input.truncate(place(at)),
+            Self::Repeat(from, to) => input.extend_from_within(span(from, to)),
+            Self::Insert(at, bytes) => drop(input.splice(place(at)..place(at), bytes)),
+            Self::Remove(from, to) => drop(input.drain(span(from, to))),
+        }
+    }
+}
