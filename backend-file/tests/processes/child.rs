@@ -1,5 +1,6 @@
 //! Workers as their parent sees them, and what parents and workers share.
 
+use std::error::Error as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -7,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use futures_executor::block_on;
-use keystead_core::KeyId;
+use keystead_core::{Error, KeyId};
 use keystead_file::{FileStore, RootSecret};
 
 /// A worker process, killed when it is dropped.
@@ -19,8 +20,17 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(role: &str, arguments: &[&str]) -> Self {
-        let program = std::env::current_exe().unwrap();
-        let mut command = Command::new(program);
+        Self::spawn(Command::new(std::env::current_exe().unwrap()), role, arguments)
+    }
+
+    /// Starts a worker by way of a program that changes its surroundings and then becomes it: a command that takes the
+    /// worker's own one as its last arguments.
+    pub(crate) fn start_by(mut command: Command, role: &str, arguments: &[&str]) -> Self {
+        command.arg(std::env::current_exe().unwrap());
+        Self::spawn(command, role, arguments)
+    }
+
+    fn spawn(mut command: Command, role: &str, arguments: &[&str]) -> Self {
         command.args(["worker", role]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (input, output) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
@@ -104,6 +114,17 @@ pub(crate) fn open(path: impl AsRef<Path>) -> FileStore {
 
 pub(crate) fn id(text: impl Into<String>) -> KeyId {
     KeyId::new(text).unwrap()
+}
+
+/// All levels of an error, as a person reads them.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(&format!(": {e}"));
+        cause = e.source();
+    }
+    text
 }
 
 pub(crate) fn to_hex(bytes: &[u8]) -> String {

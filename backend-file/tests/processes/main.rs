@@ -6,7 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
 mod child;
+mod descriptors;
+mod full_disk;
 mod killed;
+mod log;
+mod memory;
 mod remnants;
 mod shared;
 
@@ -22,16 +26,21 @@ fn main() -> ExitCode {
         match role.as_str() {
             "begin_creation" => shared::begin_creation(rest),
             "churn" => killed::churn(rest),
+            "fill_disk" => full_disk::fill_disk(rest),
             "first_open" => shared::first_open(rest),
             "hammer" => shared::hammer(rest),
             "history" => remnants::history(rest),
             "leave_open" => shared::leave_open(rest),
+            "open_and_tell" => memory::open_and_tell(rest),
+            "read_on" => log::read_on(rest),
             "read_slowly" => remnants::read_slowly(rest),
+            "run_out_of_descriptors" => descriptors::run_out(rest),
+            "say_ready" => full_disk::say_ready(rest),
             _ => panic!("there is no role {role}"),
         }
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 12] = [
         ("four_processes_hammer_one_store_and_lose_nothing", shared::four_processes_lose_nothing),
         ("twenty_four_processes_create_one_store_at_once", shared::twenty_four_first_opens),
         ("a_checkpoint_that_was_cut_off_is_no_damage", shared::checkpoint_cut_off),
@@ -40,6 +49,9 @@ fn main() -> ExitCode {
         ("no_dead_record_or_row_key_is_left_in_any_file", remnants::random_histories),
         ("two_processes_leave_nothing_of_each_others_records", remnants::two_processes),
         ("a_long_reader_makes_a_deletion_eventual_until_it_has_gone", remnants::long_reader),
+        ("no_descriptors_left_is_told_and_costs_nothing", descriptors::none_left),
+        ("the_log_stays_short_under_readers_that_never_pause", log::stays_short),
+        ("argon2_out_of_bounds_is_refused_before_any_memory_is_taken", memory::refused_before_it_is_taken),
         ("killed_processes_lose_and_leave_nothing", killed::at_random_moments),
     ];
     let trial = |(name, test): (&str, fn())| {
@@ -48,5 +60,7 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    libtest_mimic::run(&Arguments::from_args(), tests.map(trial).into()).exit_code()
+    let mut trials: Vec<Trial> = tests.map(trial).into();
+    trials.push(full_disk::trial());
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
