@@ -1,0 +1,158 @@
+//! The file store with 64 callers at once: puts and deletes.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use keystead_benches::measure::{Cost, take_turns, time};
+use keystead_benches::people;
+use keystead_benches::table::{Bar, Row, Unit};
+use keystead_core::BoxError;
+use keystead_file::FileStore;
+use tokio::task::JoinSet;
+
+use crate::bench::{Bench, on_threads};
+use crate::file::{HELD, delete_each, filled_store, put_each};
+use crate::peers::{CellsByHand, FileAKey};
+
+const CALLERS: usize = 64;
+
+pub(crate) fn put(bench: &mut Bench) -> Result<(), BoxError> {
+    let runtime = &bench.runtime;
+    let store = filled_store(bench, &bench.directory("crowd-put")?, HELD)?;
+    let mut cells = CellsByHand::create(&bench.directory("crowd-put-cells")?, HELD)?;
+    let files = FileAKey(bench.directory("crowd-put-files")?);
+
+    let (each, alone, each_file) = bench.options.size((64, 1_000, 16), (4, 50, 2));
+    let (new, new_cells, new_files) = (Newcomers::after(HELD), Newcomers::after(HELD), Newcomers::after(0));
+    let mut put_together = || {
+        let people = new.take(each * CALLERS);
+        time(people.len(), || runtime.block_on(put_all(&store, CALLERS, people)))
+    };
+    let mut put_alone = || {
+        let people = new.take(alone);
+        time(people.len(), || runtime.block_on(put_each(&store, people)))
+    };
+    let mut insert = || {
+        time(each * CALLERS, || {
+            // As many in a transaction as there are callers.
+            (0..each).try_for_each(|_| cells.insert(new_cells.take(CALLERS)))
+        })
+    };
+    let mut put_files = || {
+        let first = new_files.take(each_file * CALLERS).start;
+        let took = on_threads(CALLERS, |caller| {
+            let first = first + caller * each_file;
+            (first..first + each_file).try_for_each(|person| files.put(person))
+        })?;
+        Ok(Cost::of(took, each_file * CALLERS))
+    };
+    let sides: [&mut dyn FnMut() -> _; 4] = [&mut put_together, &mut put_alone, &mut insert, &mut put_files];
+    let [together, alone, insert, files] = take_turns(bench.options.size(15, 3), sides)?;
+
+    let path = "file: durable put_key of new keys, 64 callers";
+    for (bar, stretch, against, reference) in [
+        (Bar::AtLeast(3.5), Some(6.0), "one caller", &alone),
+        (Bar::AtLeast(0.7), None, "transactions of 64 inserts by hand", &insert),
+        (Bar::AtLeast(2.5), None, "one file a key with fsync, 64 callers", &files),
+    ] {
+        bench.row(&Row { path, against, bar, stretch, unit: Unit::Rate, ours: &together, reference });
+    }
+    ["crowd-put", "crowd-put-cells", "crowd-put-files"].into_iter().try_for_each(|name| bench.discard(name))
+}
+
+pub(crate) fn delete(bench: &mut Bench) -> Result<(), BoxError> {
+    let runtime = &bench.runtime;
+    let (together, alone) = bench.options.size((64 * CALLERS, 250), (4 * CALLERS, 25));
+    let store = filled_store(bench, &bench.directory("crowd-delete")?, HELD)?;
+
+    // Everybody comes back, so that the store keeps its size.
+    let order = people::shuffled(HELD);
+    let return_of = |people: &[usize]| {
+        runtime.block_on(async {
+            put_all(&store, CALLERS, people.iter().copied()).await?;
+            Ok::<_, BoxError>(store.scrub().await?)
+        })
+    };
+    let mut turns = order.chunks_exact(together).cycle();
+    let mut delete_together = || {
+        let people = turns.next().ok_or("there is nobody")?;
+        let cost = time(people.len(), || runtime.block_on(delete_all(&store, CALLERS, people.iter().copied())))?;
+        return_of(people)?;
+        Ok(cost)
+    };
+    let mut turns = order.chunks_exact(alone).cycle();
+    let mut delete_alone = || {
+        let people = turns.next().ok_or("there is nobody")?;
+        let cost = time(people.len(), || runtime.block_on(delete_each(&store, people.iter().copied())))?;
+        return_of(people)?;
+        Ok(cost)
+    };
+    let rounds = bench.options.size(15, 3);
+    let [together, alone] = take_turns(rounds, [&mut delete_together, &mut delete_alone])?;
+
+    bench.row(&Row {
+        path: "file: durable delete_key with scrub, 64 callers",
+        against: "one caller",
+        bar: Bar::AtLeast(3.5),
+        stretch: None,
+        unit: Unit::Rate,
+        ours: &together,
+        reference: &alone,
+    });
+    bench.discard("crowd-delete")
+}
+
+/// So many callers at once store the keys of some people.
+pub(crate) async fn put_all(
+    store: &FileStore,
+    callers: usize,
+    people: impl IntoIterator<Item = usize>,
+) -> Result<(), BoxError> {
+    let mut running = JoinSet::new();
+    for share in shares(people, callers) {
+        let store = store.clone();
+        running.spawn(async move { put_each(&store, share).await });
+    }
+    all_done(running).await
+}
+
+/// So many callers at once delete the keys of some people.
+async fn delete_all(
+    store: &FileStore,
+    callers: usize,
+    people: impl IntoIterator<Item = usize>,
+) -> Result<(), BoxError> {
+    let mut running = JoinSet::new();
+    for share in shares(people, callers) {
+        let store = store.clone();
+        running.spawn(async move { delete_each(&store, share).await });
+    }
+    all_done(running).await
+}
+
+fn shares(people: impl IntoIterator<Item = usize>, callers: usize) -> Vec<Vec<usize>> {
+    let people: Vec<usize> = people.into_iter().collect();
+    people.chunks(people.len().div_ceil(callers).max(1)).map(<[usize]>::to_vec).collect()
+}
+
+async fn all_done(mut running: JoinSet<Result<(), BoxError>>) -> Result<(), BoxError> {
+    while let Some(done) = running.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// People who have no key yet.
+struct Newcomers(Cell<usize>);
+
+impl Newcomers {
+    fn after(people: usize) -> Self {
+        Self(Cell::new(people))
+    }
+
+    fn take(&self, count: usize) -> Range<usize> {
+        let first = self.0.get();
+        self.0.set(first + count);
+        first..first + count
+    }
+}

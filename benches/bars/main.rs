@@ -1,0 +1,75 @@
+//! The bars that keystead holds, measured: one row after the other, the table at the end. See the README.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+
+mod bench;
+mod bulk;
+mod cold_build;
+mod crowd;
+mod file;
+mod memory;
+mod peers;
+mod processes;
+mod worker;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use keystead_benches::options::Options;
+use keystead_core::BoxError;
+
+use crate::bench::Bench;
+
+type Measure = fn(&mut Bench) -> Result<(), BoxError>;
+
+/// What is measured, in this order. A row of the cache or of an AWS store goes here, into a file of its own.
+const ROWS: &[(&str, Measure)] = &[
+    ("memory.get", memory::get),
+    ("memory.two_threads", memory::two_threads),
+    ("file.get", file::get),
+    ("file.put", file::put),
+    ("file.scrub", file::scrub),
+    ("file.crowd_put", crowd::put),
+    ("file.crowd_delete", crowd::delete),
+    ("file.processes", processes::write),
+    ("file.bulk", bulk::load_list_and_open),
+    ("build.cold", cold_build::build),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).peekable();
+    let outcome = if arguments.next_if_eq("worker").is_some() { worker::work(arguments) } else { measure(arguments) };
+    match outcome {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Measures what is wanted; the code says whether all bars were held.
+fn measure(arguments: impl Iterator<Item = String>) -> Result<ExitCode, BoxError> {
+    let options = defaults().parse(arguments)?;
+    let wanted: Vec<_> = ROWS.iter().filter(|(name, _)| options.wants(name)).collect();
+    if wanted.is_empty() {
+        return Err("no row has such a name: --list shows them".into());
+    }
+    if options.list {
+        wanted.iter().for_each(|(name, _)| println!("{name}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut bench = Bench::new(options)?;
+    for (name, measure) in wanted {
+        if let Err(e) = measure(&mut bench) {
+            bench.failed(name, &e);
+        }
+    }
+    bench.finish()
+}
+
+/// Scratch files and the table go into Cargo's target directory.
+fn defaults() -> Options {
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let out = scratch.parent().unwrap_or(scratch).join("bench.md");
+    Options { quick: false, list: false, filters: Vec::new(), dir: scratch.to_owned(), out }
+}
