@@ -241,8 +241,17 @@ impl Database {
         Ok(statement.query_row([first_part(row), last_part(row)], |row| row.get(0))?)
     }
 
-    /// Writes a record in the place of whatever is there.
-    pub(crate) fn write_record(&self, row: &RowKey, record: &[u8]) -> Result<()> {
+    /// Writes a record where there is none.
+    pub(crate) fn insert_record(&self, row: &RowKey, record: &[u8]) -> Result<()> {
+        let mut statement = self.connection.prepare_cached("INSERT INTO cells VALUES (?1, ?2)")?;
+        for (number, bytes) in (0..).zip(record.chunks_exact(RECORD_STEP)) {
+            statement.execute(params![part(row, number), bytes])?;
+        }
+        Ok(())
+    }
+
+    /// Writes a record in the place of another.
+    pub(crate) fn replace_record(&self, row: &RowKey, record: &[u8]) -> Result<()> {
         let sql = "INSERT INTO cells VALUES (?1, ?2) ON CONFLICT (part) DO UPDATE SET bytes = excluded.bytes";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut number = 0;

@@ -101,7 +101,7 @@ impl Shared {
         let row = self.access().keyring.row_key(id);
         self.with_reader(|database| {
             let found = database.record(&row)?;
-            Ok(self.open_record(database, &row, found)?.map(|(_, key)| key))
+            self.open_record(database, &row, found, |keyring, sealed| keyring.open_as(id, &row, sealed))
         })
     }
 
@@ -117,12 +117,13 @@ impl Shared {
 
     /// The id of a listed record; `None` if it has been deleted meanwhile.
     pub(crate) fn id_of(&self, row: &RowKey, found: Found) -> Result<Option<KeyId>> {
+        let open = |keyring: &Keyring, sealed: &[u8]| keyring.open(row, sealed).map(|(id, _)| id);
         if let Found::Record(sealed) = &found
-            && let Ok((id, _)) = self.access().keyring.open(row, sealed)
+            && let Ok(id) = open(&self.access().keyring, sealed)
         {
             return Ok(Some(id));
         }
-        self.with_reader(|database| Ok(self.open_record(database, row, found)?.map(|(id, _)| id)))
+        self.with_reader(|database| self.open_record(database, row, found, open))
     }
 
     /// Proves that the store can be read and that its keyring is the one we hold.
@@ -139,10 +140,16 @@ impl Shared {
     }
 
     /// Opens what was found under a row key; `None` if that is nothing.
-    fn open_record(&self, database: &Database, row: &RowKey, found: Found) -> Result<Option<(KeyId, SecretKey)>> {
+    fn open_record<T>(
+        &self,
+        database: &Database,
+        row: &RowKey,
+        found: Found,
+        open: impl Fn(&Keyring, &[u8]) -> Result<T, RecordError>,
+    ) -> Result<Option<T>> {
         let open = |keyring: &Keyring, found| match found {
             Found::Nothing => Ok(None),
-            Found::Record(sealed) => keyring.open(row, &sealed).map(Some),
+            Found::Record(sealed) => open(keyring, &sealed).map(Some),
             Found::Damaged => Err(RecordError::Damaged),
         };
         let opened = match open(&self.access().keyring, found) {

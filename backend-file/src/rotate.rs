@@ -183,7 +183,7 @@ fn reseal_record(database: &Database, keyring: &Keyring, row: &RowKey, found: Fo
         return Ok(true);
     }
     let Ok((id, key)) = keyring.open(row, &sealed) else { return Ok(false) };
-    database.write_record(row, &keyring.seal(&id, &key).bytes)?;
+    database.replace_record(row, &keyring.seal(&id, &key).bytes)?;
     Ok(true)
 }
 

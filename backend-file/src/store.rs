@@ -58,7 +58,9 @@ impl FileStore {
     /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if a provider gives no root secret;
     /// [`Unsupported`](ErrorKind::Unsupported) if the file system does not carry SQLite's log;
     /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it fails, or
-    /// memory, threads or descriptors run out. Each says how to mend it.
+    /// memory, threads or descriptors run out. Each says how to mend it. With
+    /// [`Effect::Unknown`](keystead_core::Effect::Unknown) the store stands already and could not be opened:
+    /// [`open_or_create`](Self::open_or_create) does both.
     pub async fn create(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
         Self::start(path.as_ref().to_owned(), root, Opening::Create).await
     }

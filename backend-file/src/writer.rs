@@ -12,7 +12,7 @@ use keystead_sealing::{Keyring, RootSecret, RowKey, SealedRecord};
 use crate::config::{Location, Standing};
 use crate::database::{self, Database, Found};
 use crate::error::{Failure, Result};
-use crate::lock::WriterLock;
+use crate::lock::{Locked, WriterLock};
 use crate::reader::{Access, Shared};
 use crate::rotate::Step;
 
@@ -160,23 +160,30 @@ impl Writer {
             // A root secret that cannot be used is found out before anything is created.
             _ => Some(Keyring::generate().seal_with(&root)?),
         };
-        let lock = Arc::new(WriterLock::open(&location)?);
+        let lock = &Arc::new(WriterLock::open(&location)?);
         let locked = lock.lock()?;
         // Another process may have been quicker.
         let mut standing = location.standing()?;
         if standing == Standing::File && location.has_journal()? && Database::is_blank(&location)? {
             standing = Standing::EmptyFile;
         }
-        match (standing, new_keyring) {
+        let creates = match (standing, new_keyring) {
             (Standing::File, _) if opening == Opening::Create => return Err(exists(&location)),
-            (Standing::File, _) => {}
+            (Standing::File, _) => false,
             (_, Some(keyring)) => {
                 location.create_file()?;
                 Database::create(&location, &keyring)?;
-                location.sync_directory()?;
+                true
             }
             (_, None) => return Err(missing(&location)),
-        }
+        };
+        let synced = if creates { location.sync_directory() } else { Ok(()) };
+        let opened = synced.and_then(|()| Self::open_existing(location, root, lock, locked));
+        // What fails now leaves a store behind.
+        if creates { opened.map_err(Failure::of_unknown_effect) } else { opened }
+    }
+
+    fn open_existing(location: Location, root: RootSecret, lock: &Arc<WriterLock>, locked: Locked<'_>) -> Result<Self> {
         let database = Database::open(&location)?;
         let (sealed, identity) = (database.keyring()?, location.identity()?.ok_or_else(|| missing(&location))?);
         drop(locked);
@@ -219,7 +226,16 @@ impl Writer {
         } else {
             requests.recv().ok()?
         };
-        Some(std::iter::once(first).chain(requests.try_iter().take(MAX_BATCH - 1)).collect())
+        let mut batch = vec![first];
+        // Callers who were answered together ask again together: as long as more come, let them.
+        loop {
+            let before = batch.len();
+            batch.extend(requests.try_iter().take(MAX_BATCH - before));
+            if batch.len() == before || batch.len() == MAX_BATCH {
+                return Some(batch);
+            }
+            thread::yield_now();
+        }
     }
 
     /// Commits a batch, scrubs, and answers.
@@ -330,12 +346,18 @@ impl Writer {
         if existed && put.mode == PutMode::Create {
             return Ok(true);
         }
-        if put.generation == keyring.generation() {
-            self.database.write_record(&put.record.row, &put.record.bytes)?;
+        let sealed_again;
+        let record = if put.generation == keyring.generation() {
+            &put.record
         } else {
             // The keyring was changed after the caller sealed: a retired epoch's record could not be opened.
-            let record = keyring.seal(&put.id, &put.key);
-            self.database.write_record(&record.row, &record.bytes)?;
+            sealed_again = keyring.seal(&put.id, &put.key);
+            &sealed_again
+        };
+        if existed {
+            self.database.replace_record(&record.row, &record.bytes)?;
+        } else {
+            self.database.insert_record(&record.row, &record.bytes)?;
         }
         Ok(existed)
     }

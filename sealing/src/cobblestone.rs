@@ -16,7 +16,7 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::hkdf;
+use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use crate::bytes::fill_random;
@@ -31,6 +31,9 @@ const NONCE_LEN: usize = 12;
 const COMMITMENT_LEN: usize = 32;
 const DERIVED_LEN: usize = KEY_LEN + NONCE_LEN + COMMITMENT_LEN;
 const TAG_LEN: usize = 16;
+
+/// What SHA-512 gives.
+const BLOCK_LEN: usize = 64;
 const CHUNK_LEN: usize = 16 * 1024;
 const SEALED_CHUNK_LEN: usize = CHUNK_LEN + TAG_LEN;
 
@@ -39,31 +42,7 @@ const SEALED_CHUNK_LEN: usize = CHUNK_LEN + TAG_LEN;
 /// # Panics
 /// If the operating system's random generator fails.
 pub fn seal(key: &[u8; KEY_LEN], context: &[u8], message: &[u8]) -> Vec<u8> {
-    let mut salt = [0; SALT_LEN];
-    fill_random(&mut salt);
-    seal_with_salt(key, context, &salt, message)
-}
-
-/// A salt must never be used twice under one key.
-fn seal_with_salt(key: &[u8; KEY_LEN], context: &[u8], salt: &[u8; SALT_LEN], message: &[u8]) -> Vec<u8> {
-    let derived = Derived::new(key, context, salt);
-    let chunks = message.len() / CHUNK_LEN + 1;
-    // All at once: a growing buffer would leave copies of the message behind.
-    let mut sealed = Vec::with_capacity(SALT_LEN + COMMITMENT_LEN + message.len() + chunks * TAG_LEN);
-    sealed.extend_from_slice(salt);
-    sealed.extend_from_slice(derived.commitment());
-    for number in 0..chunks {
-        let rest = &message[number * CHUNK_LEN..];
-        let chunk = &rest[..rest.len().min(CHUNK_LEN)];
-        let start = sealed.len();
-        sealed.extend_from_slice(chunk);
-        let tag = derived
-            .cipher()
-            .seal_in_place_separate_tag(derived.nonce(number), Aad::empty(), &mut sealed[start..])
-            .expect("a chunk is far below the limits of AES-GCM");
-        sealed.extend_from_slice(tag.as_ref());
-    }
-    sealed
+    ReadyKey::new(key).seal(context, message)
 }
 
 /// Opens what [`seal`] made of a message of any length.
@@ -72,39 +51,93 @@ fn seal_with_salt(key: &[u8; KEY_LEN], context: &[u8], salt: &[u8; SALT_LEN], me
 /// [`Unopened::WrongKey`] if the commitment does not match: another key or another context, or a damaged salt or
 /// commitment; [`Unopened::Damaged`] if it matches and the rest is not what was sealed.
 pub fn open(key: &[u8; KEY_LEN], context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
-    let (salt, rest) = sealed.split_first_chunk::<SALT_LEN>().ok_or(Unopened::Damaged)?;
-    let (commitment, mut chunks) = rest.split_first_chunk::<COMMITMENT_LEN>().ok_or(Unopened::Damaged)?;
-    let derived = Derived::new(key, context, salt);
-    verify_slices_are_equal(derived.commitment(), commitment).map_err(|_| Unopened::WrongKey)?;
-    let cipher = derived.cipher();
-    let mut message = Zeroizing::new(Vec::with_capacity(chunks.len()));
-    for number in 0.. {
-        let (chunk, rest) = chunks.split_at(chunks.len().min(SEALED_CHUNK_LEN));
-        let start = message.len();
-        message.extend_from_slice(chunk);
-        let opened = cipher
-            .open_in_place(derived.nonce(number), Aad::empty(), &mut message[start..])
-            .map_err(|_| Unopened::Damaged)?
-            .len();
-        message.truncate(start + opened);
-        if chunk.len() < SEALED_CHUNK_LEN {
-            break;
-        }
-        chunks = rest;
+    ReadyKey::new(key).open(context, sealed)
+}
+
+/// A key whose first steps are done, for many messages.
+#[derive(Clone)]
+pub(crate) struct ReadyKey(hmac::Key);
+
+impl ReadyKey {
+    pub(crate) fn new(key: &[u8; KEY_LEN]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA512, key))
     }
-    Ok(message)
+
+    pub(crate) fn seal(&self, context: &[u8], message: &[u8]) -> Vec<u8> {
+        let mut salt = [0; SALT_LEN];
+        fill_random(&mut salt);
+        self.seal_with_salt(context, &salt, message)
+    }
+
+    /// A salt must never be used twice under one key.
+    fn seal_with_salt(&self, context: &[u8], salt: &[u8; SALT_LEN], message: &[u8]) -> Vec<u8> {
+        let derived = Derived::new(self, context, salt);
+        let chunks = message.len() / CHUNK_LEN + 1;
+        // All at once: a growing buffer would leave copies of the message behind.
+        let mut sealed = Vec::with_capacity(SALT_LEN + COMMITMENT_LEN + message.len() + chunks * TAG_LEN);
+        sealed.extend_from_slice(salt);
+        sealed.extend_from_slice(derived.commitment());
+        for number in 0..chunks {
+            let rest = &message[number * CHUNK_LEN..];
+            let chunk = &rest[..rest.len().min(CHUNK_LEN)];
+            let start = sealed.len();
+            sealed.extend_from_slice(chunk);
+            let tag = derived
+                .cipher()
+                .seal_in_place_separate_tag(derived.nonce(number), Aad::empty(), &mut sealed[start..])
+                .expect("a chunk is far below the limits of AES-GCM");
+            sealed.extend_from_slice(tag.as_ref());
+        }
+        sealed
+    }
+
+    pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+        let (salt, rest) = sealed.split_first_chunk::<SALT_LEN>().ok_or(Unopened::Damaged)?;
+        let (commitment, mut chunks) = rest.split_first_chunk::<COMMITMENT_LEN>().ok_or(Unopened::Damaged)?;
+        let derived = Derived::new(self, context, salt);
+        verify_slices_are_equal(derived.commitment(), commitment).map_err(|_| Unopened::WrongKey)?;
+        let cipher = derived.cipher();
+        let mut message = Zeroizing::new(Vec::with_capacity(chunks.len()));
+        for number in 0.. {
+            let (chunk, rest) = chunks.split_at(chunks.len().min(SEALED_CHUNK_LEN));
+            let start = message.len();
+            message.extend_from_slice(chunk);
+            let opened = cipher
+                .open_in_place(derived.nonce(number), Aad::empty(), &mut message[start..])
+                .map_err(|_| Unopened::Damaged)?
+                .len();
+            message.truncate(start + opened);
+            if chunk.len() < SEALED_CHUNK_LEN {
+                break;
+            }
+            chunks = rest;
+        }
+        Ok(message)
+    }
 }
 
 /// Message key, base nonce and commitment, in this order.
 struct Derived(Zeroizing<[u8; DERIVED_LEN]>);
 
 impl Derived {
-    fn new(key: &[u8; KEY_LEN], context: &[u8], salt: &[u8; SALT_LEN]) -> Self {
+    /// HKDF-Expand (RFC 5869) of two blocks, T(1) and the beginning of T(2). Written out, so that the key's own two blocks of
+    /// SHA-512 are not hashed again for each message.
+    fn new(key: &ReadyKey, context: &[u8], salt: &[u8; SALT_LEN]) -> Self {
+        let info_len = LABEL.len() + SALT_LEN + context.len();
+        // T(1), then what both blocks are made of, then the block's number: the first block is made without T(1).
+        let mut input = Zeroizing::new(vec![0; BLOCK_LEN + info_len + 1]);
+        input[BLOCK_LEN..][..LABEL.len()].copy_from_slice(LABEL);
+        input[BLOCK_LEN + LABEL.len()..][..SALT_LEN].copy_from_slice(salt);
+        input[BLOCK_LEN + LABEL.len() + SALT_LEN..][..context.len()].copy_from_slice(context);
+        let mut blocks = Zeroizing::new([[0; BLOCK_LEN]; 2]);
+        let [first, second] = &mut *blocks;
+        input[BLOCK_LEN + info_len] = 1;
+        sign(&key.0, &input[BLOCK_LEN..], first);
+        input[..BLOCK_LEN].copy_from_slice(first);
+        input[BLOCK_LEN + info_len] = 2;
+        sign(&key.0, &input, second);
         let mut derived = Self(Zeroizing::new([0; DERIVED_LEN]));
-        hkdf::Prk::new_less_safe(hkdf::HKDF_SHA512, key)
-            .expand(&[LABEL, salt, context], DerivedLen)
-            .and_then(|okm| okm.fill(derived.0.as_mut_slice()))
-            .expect("76 bytes are within what HKDF gives");
+        derived.0.copy_from_slice(&blocks.as_flattened()[..DERIVED_LEN]);
         derived
     }
 
@@ -126,12 +159,8 @@ impl Derived {
     }
 }
 
-struct DerivedLen;
-
-impl hkdf::KeyType for DerivedLen {
-    fn len(&self) -> usize {
-        DERIVED_LEN
-    }
+fn sign(key: &hmac::Key, data: &[u8], into: &mut [u8; BLOCK_LEN]) {
+    hmac::sign_to_buffer(key, data, into).expect("the buffer has the length of a block");
 }
 
 /// Why a sealed message did not open.
@@ -168,7 +197,7 @@ mod tests {
         // Computed with Python's `cryptography` from the specification.
         let key: [u8; 32] = std::array::from_fn(|i| i as u8);
         let salt: [u8; 24] = std::array::from_fn(|i| 0x40 + i as u8);
-        let sealed = seal_with_salt(&key, b"context", &salt, b"hello, cobblestone");
+        let sealed = ReadyKey::new(&key).seal_with_salt(b"context", &salt, b"hello, cobblestone");
         assert_eq!(hex::encode(sealed), KNOWN);
     }
 

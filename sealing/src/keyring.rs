@@ -8,7 +8,7 @@ use keystead_core::{BoxError, KeyId};
 use zeroize::Zeroizing;
 
 use crate::bytes::{Fields, Key32, fill_random};
-use crate::cobblestone::{self, Unopened};
+use crate::cobblestone::{self, ReadyKey, Unopened};
 use crate::record::RowKey;
 use crate::root::{Argon2Cost, REFERENCE_LEN, RootHint, RootKey, RootSecret, SALT_LEN};
 
@@ -42,7 +42,22 @@ pub struct Keyring {
     // The same key, ready for use.
     namer: hmac::Key,
     // In ascending order; never empty.
-    epochs: Vec<(u32, Key32)>,
+    epochs: Vec<Epoch>,
+}
+
+#[derive(Clone)]
+struct Epoch {
+    number: u32,
+    record_key: Key32,
+    // The same key, ready for use.
+    sealer: ReadyKey,
+}
+
+impl Epoch {
+    fn new(number: u32, record_key: Key32) -> Self {
+        let sealer = ReadyKey::new(record_key.expose());
+        Self { number, record_key, sealer }
+    }
 }
 
 impl Keyring {
@@ -53,10 +68,10 @@ impl Keyring {
     pub fn generate() -> Self {
         let mut store_id = [0; STORE_ID_LEN];
         fill_random(&mut store_id);
-        Self::new(1, store_id, Key32::random(), vec![(1, Key32::random())])
+        Self::new(1, store_id, Key32::random(), vec![Epoch::new(1, Key32::random())])
     }
 
-    fn new(generation: u64, store_id: [u8; STORE_ID_LEN], name_key: Key32, epochs: Vec<(u32, Key32)>) -> Self {
+    fn new(generation: u64, store_id: [u8; STORE_ID_LEN], name_key: Key32, epochs: Vec<Epoch>) -> Self {
         let namer = hmac::Key::new(hmac::HMAC_SHA256, name_key.expose());
         Self { generation, store_id, name_key, namer, epochs }
     }
@@ -72,7 +87,7 @@ impl Keyring {
         let (latest, _) = self.current_epoch();
         let mut next = self.clone();
         next.generation = self.generation.checked_add(1)?;
-        next.epochs.push((latest.checked_add(1)?, Key32::random()));
+        next.epochs.push(Epoch::new(latest.checked_add(1)?, Key32::random()));
         Some(next)
     }
 
@@ -116,13 +131,13 @@ impl Keyring {
         &self.store_id
     }
 
-    pub(crate) fn epoch(&self, epoch: u32) -> Option<&Key32> {
-        self.epochs.iter().find(|(number, _)| *number == epoch).map(|(_, key)| key)
+    pub(crate) fn epoch(&self, number: u32) -> Option<&ReadyKey> {
+        self.epochs.iter().find(|epoch| epoch.number == number).map(|epoch| &epoch.sealer)
     }
 
-    pub(crate) fn current_epoch(&self) -> (u32, &Key32) {
-        let (epoch, key) = self.epochs.last().expect("a keyring has an epoch");
-        (*epoch, key)
+    pub(crate) fn current_epoch(&self) -> (u32, &ReadyKey) {
+        let epoch = self.epochs.last().expect("a keyring has an epoch");
+        (epoch.number, &epoch.sealer)
     }
 
     /// Seals the keyring under a root secret: [`KEYRING_LEN`] bytes. With a passphrase it takes Argon2id's time and memory.
@@ -186,9 +201,9 @@ impl Keyring {
         plaintext.extend_from_slice(self.name_key.expose());
         let count = u32::try_from(self.epochs.len()).expect("there are at most 16 epochs");
         plaintext.extend_from_slice(&count.to_be_bytes());
-        for (epoch, key) in &self.epochs {
-            plaintext.extend_from_slice(&epoch.to_be_bytes());
-            plaintext.extend_from_slice(key.expose());
+        for epoch in &self.epochs {
+            plaintext.extend_from_slice(&epoch.number.to_be_bytes());
+            plaintext.extend_from_slice(epoch.record_key.expose());
         }
         plaintext.resize(PLAINTEXT_LEN, 0);
         plaintext
@@ -268,11 +283,11 @@ fn parse_plaintext(generation: u64, plaintext: &[u8]) -> Option<Keyring> {
     }
     let mut epochs = Vec::with_capacity(count);
     for _ in 0..count {
-        let epoch = u32::from_be_bytes(*fields.array()?);
-        epochs.push((epoch, Key32::copy_of(fields.array()?)));
+        let number = u32::from_be_bytes(*fields.array()?);
+        epochs.push(Epoch::new(number, Key32::copy_of(fields.array()?)));
     }
-    let ascending = epochs.is_sorted_by(|(earlier, _), (later, _)| earlier < later);
-    let from_1 = epochs.first().is_some_and(|(first, _)| *first > 0);
+    let ascending = epochs.is_sorted_by(|earlier, later| earlier.number < later.number);
+    let from_1 = epochs.first().is_some_and(|first| first.number > 0);
     (from_1 && ascending && fields.is_padding()).then(|| Keyring::new(generation, store_id, name_key, epochs))
 }
 
@@ -498,7 +513,7 @@ mod tests {
         let sealed = keyring.seal_with(&root()).unwrap();
         assert!(matches!(Keyring::open_with(&root(), &sealed), Err(KeyringError::Damaged)));
         let mut keyring = Keyring::generate();
-        keyring.epochs[0].0 = 0;
+        keyring.epochs[0].number = 0;
         let sealed = keyring.seal_with(&root()).unwrap();
         assert!(matches!(Keyring::open_with(&root(), &sealed), Err(KeyringError::Damaged)));
     }

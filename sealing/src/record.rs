@@ -40,7 +40,7 @@ impl Keyring {
         let row = self.row_key(id);
         let (epoch, record_key) = self.current_epoch();
         let message = plaintext(id.as_str().as_bytes(), key.expose_secret());
-        let sealed = cobblestone::seal(record_key.expose(), &self.context(epoch, &row), &message);
+        let sealed = record_key.seal(&self.context(epoch, &row), &message);
         let mut bytes = Vec::with_capacity(RECORD_PREFIX_LEN + sealed.len());
         bytes.extend_from_slice(&self.current_prefix());
         bytes.extend_from_slice(&sealed);
@@ -60,6 +60,20 @@ impl Keyring {
     /// [`RecordError::UnknownEpoch`] if it was sealed under an epoch that this keyring does not hold, so an older or newer
     /// one may; [`RecordError::Damaged`] if it is not, bit for bit, a record that was sealed for this row of this store.
     pub fn open(&self, row: &RowKey, sealed: &[u8]) -> Result<(KeyId, SecretKey), RecordError> {
+        let (id, key) = self.open_any(row, sealed)?;
+        if self.row_key(&id) != *row { Err(RecordError::Damaged) } else { Ok((id, key)) }
+    }
+
+    /// Opens the record that was found under `row`, the row key of `id`, and is to be that of `id`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as(&self, id: &KeyId, row: &RowKey, sealed: &[u8]) -> Result<SecretKey, RecordError> {
+        let (found, key) = self.open_any(row, sealed)?;
+        if found != *id { Err(RecordError::Damaged) } else { Ok(key) }
+    }
+
+    fn open_any(&self, row: &RowKey, sealed: &[u8]) -> Result<(KeyId, SecretKey), RecordError> {
         let mut fields = Fields(sealed);
         let suite = fields.array::<1>().ok_or(RecordError::Damaged)?;
         let epoch = u32::from_be_bytes(*fields.array().ok_or(RecordError::Damaged)?);
@@ -67,13 +81,8 @@ impl Keyring {
             return Err(RecordError::Damaged);
         }
         let record_key = self.epoch(epoch).ok_or(RecordError::UnknownEpoch)?;
-        let message = cobblestone::open(record_key.expose(), &self.context(epoch, row), fields.0)
-            .map_err(|_| RecordError::Damaged)?;
-        let (id, key) = parse(&message).ok_or(RecordError::Damaged)?;
-        if self.row_key(&id) != *row {
-            return Err(RecordError::Damaged);
-        }
-        Ok((id, key))
+        let message = record_key.open(&self.context(epoch, row), fields.0).map_err(|_| RecordError::Damaged)?;
+        parse(&message).ok_or(RecordError::Damaged)
     }
 
     /// What a record is bound to: format, store, epoch and row, each after its length.
@@ -175,7 +184,7 @@ mod tests {
         let longer = message.len() + RECORD_STEP;
         message.resize(longer, 0);
         let (epoch, key) = keyring.current_epoch();
-        let sealed = cobblestone::seal(key.expose(), &keyring.context(epoch, &row), &message);
+        let sealed = key.seal(&keyring.context(epoch, &row), &message);
         let bytes = [keyring.current_prefix().as_slice(), &sealed].concat();
         assert_eq!(bytes.len(), 2 * RECORD_STEP);
         assert_eq!(keyring.open(&row, &bytes), Err(RecordError::Damaged));

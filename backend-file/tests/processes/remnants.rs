@@ -127,7 +127,8 @@ pub(crate) fn history(arguments: &[String]) {
             7 => drop(block_on(store.delete_key(&id))),
             _ => {
                 let erasure = block_on(store.erase_key(&id)).unwrap();
-                assert_eq!((erasure.finality, erasure.verified), (Finality::Immediate, true));
+                // Verified or not: another process may put the id again before it is looked at.
+                assert_eq!(erasure.finality, Finality::Immediate);
             }
         }
         let after = cells(&tool);

@@ -39,7 +39,7 @@ pub fn keyring_message(input: &[u8]) {
     let generation = u64::from_be_bytes(*generation);
     let mut filled = message.to_vec();
     filled.resize(MESSAGE_LEN, 0);
-    let expected = epochs(&filled);
+    let expected = epochs(&filled).filter(|_| generation > 0);
     let opened = Keyring::open_with(&root(), &seal_keyring(&header(generation), &filled));
     match (opened, expected) {
         (Ok(opened), Some(epochs)) => {
@@ -76,7 +76,7 @@ fn epochs(message: &[u8]) -> Option<usize> {
     let number = |at: usize| message[at..at + 4].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     let count = usize::try_from(number(48)).ok().filter(|count| (1..=16).contains(count))?;
     let numbers: Vec<u64> = (0..count).map(|slot| number(52 + 36 * slot)).collect();
-    let ascending = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    let ascending = numbers[0] > 0 && numbers.windows(2).all(|pair| pair[0] < pair[1]);
     (ascending && message[52 + 36 * count..].iter().all(|byte| *byte == 0)).then_some(count)
 }
 
