@@ -8,6 +8,7 @@ use std::time::Duration;
 use keystead_core::ErrorKind;
 use keystead_sealing::{RECORD_PREFIX_LEN, RECORD_STEP, RowKey};
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, params};
 
 use crate::config::Location;
@@ -34,6 +35,8 @@ pub(crate) struct Database {
     connection: Connection,
     // In milliseconds: how long SQLite's busy handler goes on.
     patience: Arc<AtomicI32>,
+    // How many pages the log held after this connection's last commit.
+    log_pages: Arc<AtomicI32>,
 }
 
 /// What is found under a row key.
@@ -157,9 +160,15 @@ impl Database {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        let log_pages = Arc::new(AtomicI32::new(0));
+        let counter = log_pages.clone();
+        connection.wal_hook(Some(move |_: &mut Wal, pages| {
+            counter.store(pages, Ordering::Relaxed);
+            Ok(())
+        }))?;
         connection.pragma_update(None, "cell_size_check", "ON")?;
         connection.pragma_update(None, "trusted_schema", "OFF")?;
-        Ok(Self { connection, patience })
+        Ok(Self { connection, patience, log_pages })
     }
 
     /// Our format, and these two tables and nothing else: an index or a trigger would keep copies that no scrub reaches.
@@ -380,10 +389,25 @@ impl Database {
         Err(Failure::new(ErrorKind::Timeout, "another program keeps the store's file locked: end it and try again"))
     }
 
-    /// Moves the whole log into the database and empties it; `false` if readers hold it for longer than this.
+    /// How many pages the log held after the last transaction, from all processes.
+    pub(crate) fn log_pages(&self) -> i32 {
+        self.log_pages.load(Ordering::Relaxed)
+    }
+
+    /// Moves the whole log into the database and empties its file; `false` if readers hold it for longer than this.
     pub(crate) fn truncate_log(&self, wait: Duration) -> Result<bool> {
+        self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)", wait)
+    }
+
+    /// The same, but the log's file keeps its length and is written again from its beginning: a commit that need not make
+    /// the file longer is quicker.
+    pub(crate) fn restart_log(&self, wait: Duration) -> Result<bool> {
+        self.checkpoint("PRAGMA wal_checkpoint(RESTART)", wait)
+    }
+
+    fn checkpoint(&self, pragma: &str, wait: Duration) -> Result<bool> {
         self.patience.store(milliseconds(wait), Ordering::Relaxed);
-        let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        let busy = self.connection.query_row(pragma, [], |row| row.get::<_, bool>(0));
         self.patience.store(milliseconds(BUSY_LIMIT), Ordering::Relaxed);
         Ok(!busy?)
     }

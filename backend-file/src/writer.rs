@@ -28,8 +28,8 @@ const PENDING_SCRUB_WAIT: Duration = Duration::from_millis(20);
 /// How long an idle writer rests before it tries a pending scrub again.
 const PENDING_SCRUB_PAUSE: Duration = Duration::from_millis(200);
 
-/// The log is emptied above this length in bytes, and how long that waits for readers.
-const LOG_LIMIT: u64 = 4 * 1024 * 1024;
+/// The log is begun again above this number of pages (4 MiB), and how long that waits for readers.
+const LOG_LIMIT: i32 = 1024;
 const LOG_WAIT: Duration = Duration::from_millis(100);
 
 /// How a store is opened.
@@ -261,6 +261,18 @@ impl Writer {
             Ok(_) => self.write_and_scrub(&writes, !scrubs.is_empty()),
             Err(failure) => Err(failure.clone()),
         };
+        for step in steps {
+            match &locked {
+                Ok(_) => {
+                    step.run(&self.shared, &self.database);
+                    // A rotation asks for the scrub that it needs when it ends; this one keeps the log short.
+                    self.scrub(PENDING_SCRUB_WAIT);
+                }
+                Err(failure) => step.refuse(failure.clone()),
+            }
+        }
+        // Other processes go on while the answers are given.
+        drop(locked);
         // Whoever has stopped waiting needs no answer.
         match outcome {
             Ok((outcomes, clean)) => {
@@ -272,16 +284,6 @@ impl Writer {
             Err(failure) => {
                 replies.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
                 scrubs.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
-            }
-        }
-        for step in steps {
-            match &locked {
-                Ok(_) => {
-                    step.run(&self.shared, &self.database);
-                    // A rotation asks for the scrub that it needs when it ends; this one keeps the log short.
-                    self.scrub(PENDING_SCRUB_WAIT);
-                }
-                Err(failure) => step.refuse(failure.clone()),
             }
         }
     }
@@ -300,9 +302,9 @@ impl Writer {
             self.scrub(SCRUB_WAIT);
         } else if self.scrub_pending {
             self.scrub(PENDING_SCRUB_WAIT);
-        } else if self.shared.location.wal_len().is_ok_and(|len| len > LOG_LIMIT) {
-            // What cannot be emptied now is tried again after the next write.
-            let _ = self.database.truncate_log(LOG_WAIT);
+        } else if self.database.log_pages() > LOG_LIMIT {
+            // What cannot be done now is tried again after the next write.
+            let _ = self.database.restart_log(LOG_WAIT);
         }
         Ok((outcomes, !self.scrub_pending))
     }

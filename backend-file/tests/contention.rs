@@ -103,9 +103,9 @@ fn a_foreign_program_that_holds_the_database_is_a_timeout_without_effect() {
 }
 
 #[test]
-fn the_log_is_emptied_before_it_grows_large() {
+fn the_log_is_begun_again_before_it_grows_large() {
     let place = Place::new();
-    let (mut longest, mut emptied) = (0, 0);
+    let mut longest = 0;
     for round in 0..60 {
         let ids: Vec<KeyId> = (0..50).map(|number| id(&format!("user-{round}-{number}"))).collect();
         let keys: Vec<SecretKey> = ids.iter().map(|_| SecretKey::generate(3000).unwrap()).collect();
@@ -113,8 +113,11 @@ fn the_log_is_emptied_before_it_grows_large() {
         for outcome in block_on(join_all(puts)) {
             outcome.unwrap();
         }
-        emptied += usize::from(place.log_len() == 0);
         longest = longest.max(place.log_len());
     }
-    assert!(emptied > 0 && longest < 8 << 20, "emptied {emptied} times, {longest} bytes at most");
+    // All in all there were some 60 MiB of pages.
+    assert!((4 << 20..8 << 20).contains(&longest), "{longest} bytes at most");
+    // What it holds by then is scrubbed as ever.
+    block_on(place.store.delete_key(&id("user-0-0"))).unwrap();
+    assert_eq!(place.log_len(), 0);
 }
