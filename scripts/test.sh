@@ -76,6 +76,9 @@ printf '\n%s\n' "$second"
 grep --quiet 'From an earlier run: alice@example.com: "Alice lives' <<<"$second"
 grep --quiet 'From an earlier run: bob@example.com: no key' <<<"$second"
 
+step "the benchmarks run (what they measure here counts for nothing)"
+cargo bench --package keystead-benches --profile dev --locked -- --quick --out "$demo/bench.md"
+
 step "tests"
 cargo test --workspace --all-features --locked
 

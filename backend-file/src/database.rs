@@ -30,6 +30,9 @@ const PAGE: u32 = 512;
 /// How long a statement waits for a foreign program that holds SQLite's own locks.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
+/// How much of the database a connection keeps in memory at most, in KiB: enough for the inner pages of some million keys.
+const CACHE: i32 = 8 * 1024;
+
 /// One connection, with its settings.
 pub(crate) struct Database {
     connection: Connection,
@@ -159,6 +162,8 @@ impl Database {
         }
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
+        // Negative: in KiB, not in pages.
+        connection.pragma_update(None, "cache_size", -CACHE)?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         let log_pages = Arc::new(AtomicI32::new(0));
         let counter = log_pages.clone();
