@@ -37,7 +37,7 @@ pub(crate) fn stays_short() {
             worker
         })
         .collect();
-    stays_short_while_we_write(&store, &log);
+    stays_short_while_we_write(&store, &log, 0);
     drop(processes);
 
     let enough = AtomicBool::new(false);
@@ -47,17 +47,17 @@ pub(crate) fn stays_short() {
             scope.spawn(move || read_until(store, number as u64, || enough.load(Ordering::Relaxed)));
         }
         // In a thread of its own, so that the readers end even if it fails.
-        let written = scope.spawn(|| stays_short_while_we_write(&store, &log)).join();
+        let written = scope.spawn(|| stays_short_while_we_write(&store, &log, 1_000_000)).join();
         enough.store(true, Ordering::Relaxed);
         written.unwrap();
     });
 }
 
 /// New keys, among which the log is begun again for its length alone, and overwritten ones, each of which is scrubbed.
-fn stays_short_while_we_write(store: &FileStore, log: &Path) {
+fn stays_short_while_we_write(store: &FileStore, log: &Path, first_user: usize) {
     let (mut longest, mut random) = (0, Random::new(1));
     for round in 0..ENOUGH / (KEY_LEN * KEYS_AT_ONCE) {
-        let first = if round % 32 == 31 { random.below(USERS) } else { USERS * (1 + round) };
+        let first = if round % 32 == 31 { random.below(USERS) } else { first_user + USERS * (1 + round) };
         put(store, first..first + KEYS_AT_ONCE);
         // Looked at, never opened, from this process.
         let len = fs::metadata(log).map_or(0, |log| log.len());
