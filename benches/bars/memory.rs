@@ -76,7 +76,7 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
     let [ours, floor, object_store, opendal] =
         take_turns(rounds, [&mut get_ours, &mut borrow, &mut get_object, &mut read_opendal])?;
 
-    let path = "memory: get_key through Arc<dyn KeyStore>";
+    let path = "memory: get_key through `Arc<dyn KeyStore>`";
     for (bar, against, reference) in [
         (Bar::AtMost(3.0), "a plain map's borrow", &floor),
         (Bar::AtLeast(8.0), "object_store InMemory", &object_store),
