@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+mod cached;
+mod describe;
+mod faulty;
+mod fenced;
+mod limited;
+mod observed;
+mod read_only;
+mod resilient;
+
+pub use crate::cached::{Cached, CachedBuilder, Statistics};
+pub use crate::faulty::{Fault, Faulty, FaultyBuilder};
+pub use crate::fenced::{ErasureReceipt, Fenced, FencedBuilder};
+pub use crate::limited::{Limit, LimitBuilder, Limited};
+pub use crate::observed::Observed;
+pub use crate::read_only::ReadOnly;
+pub use crate::resilient::{Resilient, ResilientBuilder};
