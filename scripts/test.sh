@@ -42,7 +42,7 @@ step "rustdoc"
 RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --locked
 
 step "features: none, each backend alone, the others"
-for features in "" memory file ssm secretsmanager serde uuid fuzzing memory,file; do
+for features in "" memory file ssm secretsmanager layers metrics serde uuid fuzzing memory,file layers,serde; do
     cargo clippy --package keystead --tests --no-default-features --features "$features" --locked -- --deny warnings
 done
 for features in "" serde uuid; do
@@ -75,6 +75,11 @@ second=$(cargo run --quiet --locked --example crypto_shredding -- "$demo/keystea
 printf '\n%s\n' "$second"
 grep --quiet 'From an earlier run: alice@example.com: "Alice lives' <<<"$second"
 grep --quiet 'From an earlier run: bob@example.com: no key' <<<"$second"
+
+step "the other examples that need nothing"
+for example in gdpr_erasure metrics; do
+    cargo run --quiet --locked --package keystead-examples --example "$example"
+done
 
 step "the benchmarks run (what they measure here counts for nothing)"
 cargo bench --package keystead-benches --profile dev --locked -- --quick --out "$demo/bench.md"

@@ -1,9 +1,12 @@
 // The README's programs need the backends, so it is the crate's documentation when all are there.
-#![cfg_attr(all(feature = "memory", feature = "file", feature = "ssm", feature = "secretsmanager"), doc = include_str!("../README.md"))]
 #![cfg_attr(
-    not(all(feature = "memory", feature = "file", feature = "ssm", feature = "secretsmanager")),
+    all(feature = "memory", feature = "file", feature = "ssm", feature = "secretsmanager", feature = "layers"),
+    doc = include_str!("../README.md")
+)]
+#![cfg_attr(
+    not(all(feature = "memory", feature = "file", feature = "ssm", feature = "secretsmanager", feature = "layers")),
     doc = "One secret encryption key per user, in the store you trust. No backend is on by default: enable the features \
-           of those you use, `memory`, `file`, `ssm`, `secretsmanager`."
+           of those you use, `memory`, `file`, `ssm`, `secretsmanager`, and `layers` for what goes around them."
 )]
 // The README shows a test of the reader's own.
 #![allow(clippy::test_attr_in_doctest)]
@@ -36,6 +39,12 @@ pub mod ssm {
 #[cfg(feature = "secretsmanager")]
 pub mod secretsmanager {
     pub use keystead_secretsmanager::*;
+}
+
+/// Layers around any store: each adds one thing to it, and is a store again (feature `layers`).
+#[cfg(feature = "layers")]
+pub mod layers {
+    pub use keystead_layers::*;
 }
 
 /// What only the fuzzer needs (feature `fuzzing`). No promise is made about it.

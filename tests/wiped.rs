@@ -1,5 +1,5 @@
 //! Keys leave no copy behind: looked for in this process's own memory.
-#![cfg(all(target_os = "linux", feature = "memory", feature = "file"))]
+#![cfg(all(target_os = "linux", feature = "memory", feature = "file", feature = "layers"))]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::fs::{self, File};
@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use futures_executor::block_on;
 use keystead::file::{FileStore, RootSecret};
+use keystead::layers::Cached;
 use keystead::memory::MemoryStore;
 use keystead::{KeyId, KeyStore, KeyStoreExt, SecretKey};
 
@@ -93,6 +94,7 @@ fn no_copy_of_a_key_is_left_when_it_is_dropped() {
     a_root_secret();
     a_key_in_memory();
     a_key_in_a_file();
+    a_key_in_a_cache();
 }
 
 fn a_key_by_itself() {
@@ -163,4 +165,32 @@ fn a_key_in_a_file() {
     block_on(store.delete_key(&alice())).unwrap();
     block_on(store.close()).unwrap();
     assert_eq!(pattern.copies(), 0, "after all");
+}
+
+fn a_key_in_a_cache() {
+    let (deleted, evicted) = (Pattern(7 << 20), Pattern(8 << 20));
+    let store = MemoryStore::new();
+    let cached = Cached::builder(store.clone()).max_keys(1).build().unwrap();
+    // So often that the threads' own copies are made as well.
+    let read = |id: &KeyId| (0..100).for_each(|_| drop(block_on(cached.get_key(id)).unwrap()));
+
+    block_on(cached.put_key(&alice(), &deleted.key())).unwrap();
+    read(&alice());
+    assert!(deleted.copies() > 1, "the search finds what there is");
+    block_on(cached.delete_key(&alice())).unwrap();
+    assert_eq!(deleted.copies(), 0, "after a delete");
+
+    block_on(store.put_key(&alice(), &evicted.key())).unwrap();
+    read(&alice());
+    block_on(store.delete_key(&alice())).unwrap();
+    assert!(evicted.copies() > 0);
+    let bob = KeyId::new("bob").unwrap();
+    block_on(store.get_or_create_key(&bob)).unwrap();
+    // A key that is used again and again is the one that stays.
+    for _ in 0..3 {
+        read(&bob);
+        cached.invalidate(&bob);
+    }
+    read(&bob);
+    assert_eq!(evicted.copies(), 0, "after another key took its place");
 }

@@ -1,8 +1,11 @@
 //! The bars that keystead holds, measured: one row after the other, the table at the end. See the README.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+mod aws;
+mod aws_server;
 mod bench;
 mod bulk;
+mod cache;
 mod cold_build;
 mod crowd;
 mod file;
@@ -21,10 +24,14 @@ use crate::bench::Bench;
 
 type Measure = fn(&mut Bench) -> Result<(), BoxError>;
 
-/// What is measured, in this order. A row of the cache or of an AWS store goes here, into a file of its own.
+/// What is measured, in this order.
 const ROWS: &[(&str, Measure)] = &[
     ("memory.get", memory::get),
     ("memory.two_threads", memory::two_threads),
+    ("cache.hit", cache::hit),
+    ("cache.two_threads", cache::two_threads),
+    ("cache.misses", cache::misses),
+    ("cache.stampede", cache::stampede),
     ("file.get", file::get),
     ("file.put", file::put),
     ("file.scrub", file::scrub),
@@ -32,6 +39,8 @@ const ROWS: &[(&str, Measure)] = &[
     ("file.crowd_delete", crowd::delete),
     ("file.processes", processes::write),
     ("file.bulk", bulk::load_list_and_open),
+    ("ssm", aws::ssm),
+    ("secretsmanager", aws::secrets_manager),
     ("build.cold", cold_build::build),
 ];
 

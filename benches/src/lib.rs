@@ -6,3 +6,4 @@ pub mod measure;
 pub mod options;
 pub mod people;
 pub mod table;
+pub mod visits;

@@ -24,6 +24,8 @@ pub enum Unit {
     Count,
     /// The cost is a number of bytes.
     Bytes,
+    /// The cost is so many of a hundred.
+    Percent,
 }
 
 /// A bar and both sides of it.
@@ -137,6 +139,7 @@ fn shown(Cost(cost): Cost, unit: Unit) -> String {
         Unit::Rate if cost < 1e3 => format!("{:.1} M/s", 1e3 / cost),
         Unit::Rate => format!("{:.0}/s", 1e9 / cost),
         Unit::Count => format!("{cost:.0}"),
+        Unit::Percent => format!("{cost:.1} %"),
         Unit::Bytes => format!("{:.1} MiB", cost / f64::from(1 << 20)),
     }
 }
@@ -205,6 +208,7 @@ mod tests {
         assert_eq!(shown(Cost(50.0), Unit::Rate), "20.0 M/s");
         assert_eq!(shown(Cost(250_000.0), Unit::Rate), "4000/s");
         assert_eq!(shown(Cost(12.0), Unit::Count), "12");
+        assert_eq!(shown(Cost(49.64), Unit::Percent), "49.6 %");
         assert_eq!(shown(Cost(3.0 * 1024.0 * 1024.0), Unit::Bytes), "3.0 MiB");
     }
 }

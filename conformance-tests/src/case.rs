@@ -59,6 +59,8 @@ pub enum Need {
     EventualListing,
     /// Its deletions can be undone for a while.
     Recoverable,
+    /// What is erased stays erased.
+    Fence,
     /// Its harness can plant an entry that is no key.
     ForeignEntries,
     /// Its harness can make the engine fail.
@@ -73,6 +75,7 @@ impl Need {
             Self::Eventual => matches!(capabilities.consistency, Consistency::Eventual { .. }),
             Self::EventualListing => matches!(capabilities.listing, Some(Consistency::Eventual { .. })),
             Self::Recoverable => matches!(capabilities.deletion, DeletionGrade::Recoverable { .. }),
+            Self::Fence => capabilities.fenced,
             // Only the harness can tell, when it is asked to.
             Self::ForeignEntries => true,
             Self::Faults => faults,
@@ -87,6 +90,7 @@ impl Need {
             Self::Eventual => "no read lags (Capabilities::consistency is Strong)",
             Self::EventualListing => "no listing lags (Capabilities::listing is not Some(Eventual))",
             Self::Recoverable => "no deletion can be undone (Capabilities::deletion is not Recoverable)",
+            Self::Fence => "an erased id may have a new key (Capabilities::fenced is false)",
             Self::ForeignEntries => "the harness cannot plant an entry that is no key (plant_foreign gave false)",
             Self::Faults => "the harness cannot make the engine fail (Harness::faults gives None)",
         }
@@ -101,6 +105,7 @@ impl fmt::Display for Need {
             Self::Eventual => "a store whose reads may lag",
             Self::EventualListing => "a store whose listing may lag",
             Self::Recoverable => "a store whose deletions can be undone",
+            Self::Fence => "a store in which the erased stay erased",
             Self::ForeignEntries => "a harness that can plant a foreign entry",
             Self::Faults => "a harness that can make the engine fail",
         })

@@ -141,6 +141,27 @@ impl Context {
         matches!(self.capabilities.deletion, DeletionGrade::Recoverable { .. })
     }
 
+    /// Whether this removal leaves the id free for a new key.
+    pub(crate) fn frees(&self, removal: Removal) -> bool {
+        !self.is_recoverable() && !(self.capabilities.fenced && removal == Removal::Erase)
+    }
+
+    /// One way after the other to get rid of a key whose id is used again; in a fenced store erasing is none of them.
+    pub(crate) fn removal(&self, number: usize) -> Removal {
+        let ways: &[Removal] =
+            if self.capabilities.fenced { &[Removal::Delete, Removal::DeleteMany] } else { &Removal::ALL };
+        ways[number % ways.len()]
+    }
+
+    /// Whether a read may say this instead of NotFound of a key that was got rid of.
+    pub(crate) fn is_gone(&self, kind: ErrorKind) -> bool {
+        match kind {
+            ErrorKind::PendingDeletion => self.is_recoverable(),
+            ErrorKind::Erased => self.capabilities.fenced,
+            _ => false,
+        }
+    }
+
     /// The key of `id` is this one, within the bound, read by itself and in a batch.
     pub(crate) async fn holds(&self, store: &Store, id: &KeyId, key: &SecretKey) -> Outcome {
         self.settles(|| async {
@@ -156,11 +177,10 @@ impl Context {
     /// There is no key of `id`, within the bound, read by itself and in a batch.
     pub(crate) async fn absent(&self, store: &Store, id: &KeyId) -> Outcome {
         let gone = |call: &str, answer: Result<SecretKey, Error>| {
-            let pending = matches!(&answer, Err(e) if e.kind() == ErrorKind::PendingDeletion);
-            if pending && self.is_recoverable() {
-                return Ok(());
+            match &answer {
+                Err(e) if self.is_gone(e.kind()) => Ok(()),
+                _ => self.refused(call, answer, ErrorKind::NotFound, Operation::Get),
             }
-            self.refused(call, answer, ErrorKind::NotFound, Operation::Get)
         };
         self.settles(|| async {
             gone(&call("get_key", id), store.get_key(id).await)?;
@@ -246,7 +266,8 @@ impl Context {
     ) -> Outcome {
         let scheme = self.store.info().scheme();
         // What is told apart by a first answer is final: nothing has happened, and asking again is no help.
-        let is_final = matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::Unsupported);
+        use ErrorKind::{AlreadyExists, Erased, NotFound, Unsupported};
+        let is_final = matches!(kind, NotFound | AlreadyExists | Erased | Unsupported);
         let show = |e: &Error| format!("{}, retry_after {:?}", describe(e), e.retry_after());
         let finality = if is_final { ", effect NotApplied, retry_after None" } else { "" };
         let expected = format!("an error of kind {kind:?}, operation {operation:?}, store {scheme:?}{finality}");
@@ -328,7 +349,7 @@ fn supplied<T>(what: &str, answer: Result<T, BoxError>) -> Outcome<T> {
 }
 
 /// A way to get rid of a key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Removal {
     Delete,
     Erase,

@@ -7,6 +7,7 @@ mod delete;
 mod erase;
 mod eventual;
 mod fault;
+mod fence;
 mod get;
 mod get_or_create;
 mod handles;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Vec<Case>> {
         ids::room(),
         eventual::room(),
         recoverable::room(),
+        fence::room(),
         race::room(),
         cancel::room(),
         leak::room(),

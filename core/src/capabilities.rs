@@ -15,17 +15,25 @@ pub struct Capabilities {
     pub deletion: DeletionGrade,
     /// When a write is visible in the listing; `None`: the store cannot list.
     pub listing: Option<Consistency>,
+    /// Whether an erased id stays erased: reads and writes of it fail with [`Erased`](crate::ErrorKind::Erased).
+    pub fenced: bool,
 }
 
 impl Capabilities {
-    /// Capabilities with these promises.
+    /// Capabilities with these promises, and without a fence.
     pub fn new(
         durability: Durability,
         consistency: Consistency,
         deletion: DeletionGrade,
         listing: Option<Consistency>,
     ) -> Self {
-        Self { durability, consistency, deletion, listing }
+        Self { durability, consistency, deletion, listing, fenced: false }
+    }
+
+    /// The same, and what is erased stays erased.
+    pub fn with_fence(mut self) -> Self {
+        self.fenced = true;
+        self
     }
 }
 

@@ -55,7 +55,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is none; [`PendingDeletion`](ErrorKind::PendingDeletion) if it is
-    /// scheduled for deletion; [`Corrupt`](ErrorKind::Corrupt) if what is stored is not a key of ours.
+    /// scheduled for deletion; [`Erased`](ErrorKind::Erased) if a fence keeps the id from coming back;
+    /// [`Corrupt`](ErrorKind::Corrupt) if what is stored is not a key of ours.
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey>;
 
     /// Stores `key` for `id`.

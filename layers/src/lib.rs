@@ -2,12 +2,14 @@
 
 mod cached;
 mod describe;
+mod distinct;
 mod faulty;
 mod fenced;
 mod limited;
 mod observed;
 mod read_only;
 mod resilient;
+mod sync;
 
 pub use crate::cached::{Cached, CachedBuilder, Statistics};
 pub use crate::faulty::{Fault, Faulty, FaultyBuilder};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use keystead_core::{Consistency, KeyId, KeyStore, KeyStoreExt, SecretKey};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, Store, ensure, list, ok};
+use crate::context::{Context, Outcome, Removal, Store, ensure, list, ok};
 use crate::sample;
 
 room! {
@@ -35,11 +35,13 @@ room! {
         => many;
 }
 
-/// One dropped call: its id, and the keys that may stand there afterwards; `or_none` if there may be none.
+/// One dropped call: its id, and the keys that may stand there afterwards; `or_none` if there may be none, for ever in
+/// a fenced store if the call was an erasure.
 struct Dropped {
     id: KeyId,
     keys: Vec<SecretKey>,
     or_none: bool,
+    erased: bool,
 }
 
 async fn put(cx: Context) -> Outcome {
@@ -49,7 +51,7 @@ async fn put(cx: Context) -> Outcome {
         ok("put_key", cx.store.put_key(&id, &old).await)?;
         cx.holds(&cx.store, &id, &old).await?;
         drop_after(cx.store.put_key(&id, &new), polls).await;
-        dropped.push(Dropped { id, keys: vec![old, new], or_none: false });
+        dropped.push(Dropped { id, keys: vec![old, new], or_none: false, erased: false });
         is_free(&cx, polls).await?;
     }
     left(&cx, &dropped).await
@@ -60,7 +62,7 @@ async fn delete(cx: Context) -> Outcome {
     for polls in 0..cx.size(40, 8) {
         let (id, key) = stored(&cx, polls).await?;
         drop_after(cx.store.delete_key(&id), polls).await;
-        dropped.push(Dropped { id, keys: vec![key], or_none: true });
+        dropped.push(Dropped { id, keys: vec![key], or_none: true, erased: false });
         is_free(&cx, polls).await?;
     }
     left(&cx, &dropped).await
@@ -71,7 +73,7 @@ async fn get_or_create(cx: Context) -> Outcome {
     for polls in 0..cx.size(40, 8) {
         let (id, candidate) = (sample::id(format!("user-{polls}")), sample::random_key(300));
         drop_after(cx.store.get_or_create(&id, &candidate), polls).await;
-        dropped.push(Dropped { id, keys: vec![candidate], or_none: true });
+        dropped.push(Dropped { id, keys: vec![candidate], or_none: true, erased: false });
         is_free(&cx, polls).await?;
     }
     left(&cx, &dropped).await
@@ -82,7 +84,7 @@ async fn get(cx: Context) -> Outcome {
     for polls in 0..cx.size(40, 8) {
         let (id, key) = stored(&cx, polls).await?;
         drop_after(cx.store.get_key(&id), polls).await;
-        dropped.push(Dropped { id, keys: vec![key], or_none: false });
+        dropped.push(Dropped { id, keys: vec![key], or_none: false, erased: false });
         is_free(&cx, polls).await?;
     }
     left(&cx, &dropped).await
@@ -93,7 +95,7 @@ async fn erase(cx: Context) -> Outcome {
     for polls in 0..cx.size(40, 8) {
         let (id, key) = stored(&cx, polls).await?;
         drop_after(cx.store.erase_key(&id), polls).await;
-        dropped.push(Dropped { id, keys: vec![key], or_none: true });
+        dropped.push(Dropped { id, keys: vec![key], or_none: true, erased: true });
         is_free(&cx, polls).await?;
     }
     left(&cx, &dropped).await
@@ -107,7 +109,7 @@ async fn batch(cx: Context) -> Outcome {
         drop_after(cx.store.get_keys(&ids), polls).await;
         is_free(&cx, polls).await?;
         drop_after(cx.store.delete_keys(&ids), polls).await;
-        dropped.push(Dropped { id, keys: vec![key], or_none: true });
+        dropped.push(Dropped { id, keys: vec![key], or_none: true, erased: false });
         is_free(&cx, polls).await?;
     }
     left(&cx, &dropped).await
@@ -123,7 +125,7 @@ async fn many(cx: Context) -> Outcome {
         drop_after(cx.store.delete_key(&sample::id("nobody")), polls).await;
     }
     is_free(&cx, 0).await?;
-    left(&cx, &[Dropped { id, keys: vec![key], or_none: false }]).await
+    left(&cx, &[Dropped { id, keys: vec![key], or_none: false, erased: false }]).await
 }
 
 async fn stored(cx: &Context, polls: usize) -> Outcome<(KeyId, SecretKey)> {
@@ -164,9 +166,9 @@ async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
     // What was dropped on its way to a remote engine may land late.
     cx.bound_over().await;
     listed_as_read(cx, &store, dropped).await?;
-    for Dropped { id, keys, or_none } in dropped {
+    for Dropped { id, keys, or_none, .. } in dropped {
         cx.settles(|| async {
-            match ok_or_pending(cx, store.find_key(id).await)? {
+            match ok_or_gone(cx, store.find_key(id).await)? {
                 Some(key) => {
                     let expected = format!("one of {} whole keys", keys.len());
                     ensure(keys.contains(&key), "find_key of a dropped call's id", expected, "another key")
@@ -177,7 +179,8 @@ async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
         .await?;
     }
     // And each id is usable.
-    for Dropped { id, .. } in dropped.iter().filter(|_| !cx.is_recoverable()) {
+    let free = |call: &&Dropped| cx.frees(if call.erased { Removal::Erase } else { Removal::Delete });
+    for Dropped { id, .. } in dropped.iter().filter(free) {
         let key = sample::random_key(32);
         cx.put(&store, id, &key).await?;
         cx.holds(&store, id, &key).await?;
@@ -193,16 +196,16 @@ async fn listed_as_read(cx: &Context, store: &Store, dropped: &[Dropped]) -> Out
     }
     let listed = list(store).await?;
     for Dropped { id, .. } in dropped {
-        let read = ok_or_pending(cx, store.find_key(id).await)?.is_some();
+        let read = ok_or_gone(cx, store.find_key(id).await)?.is_some();
         let got = if read { "read but not listed" } else { "listed but not read" };
         ensure(read == listed.contains(id), "list_keys and find_key of a dropped call's id", "the same of both", got)?;
     }
     Ok(())
 }
 
-fn ok_or_pending(cx: &Context, answer: keystead_core::Result<Option<SecretKey>>) -> Outcome<Option<SecretKey>> {
+fn ok_or_gone(cx: &Context, answer: keystead_core::Result<Option<SecretKey>>) -> Outcome<Option<SecretKey>> {
     match answer {
-        Err(e) if e.kind() == keystead_core::ErrorKind::PendingDeletion && cx.is_recoverable() => Ok(None),
+        Err(e) if cx.is_gone(e.kind()) => Ok(None),
         answer => ok("find_key of a dropped call's id", answer),
     }
 }

@@ -63,7 +63,7 @@ async fn receipt_is_true(cx: Context) -> Outcome {
         for store in handles.iter().filter(|_| receipt.verified) {
             // At once, and by any client: the bound was waited for already.
             match store.get_key(&id).await {
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) if e.kind() == ErrorKind::NotFound || cx.is_gone(e.kind()) => {}
                 Err(e) => return fail("get_key after a verified erasure", "NotFound", format!("{:?}", e.kind())),
                 Ok(_) => return fail("get_key after a verified erasure", "NotFound", "a key"),
             }

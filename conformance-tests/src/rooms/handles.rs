@@ -3,7 +3,7 @@
 use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
 
 use crate::case::room;
-use crate::context::{Context, Outcome, Removal, ensure, fail, ok};
+use crate::context::{Context, Outcome, ensure, fail, ok};
 use crate::sample;
 
 room! {
@@ -86,10 +86,11 @@ async fn see_each_other(cx: Context) -> Outcome {
             cx.refused("create_key by the other client", again, ErrorKind::AlreadyExists, Operation::Create)?;
             ok("put_key by the other client", reader.put_key(&id, &keys[0]).await)?;
             cx.holds(writer, &id, &keys[0]).await?;
-            Removal::ALL[round % 3].apply(reader, &id).await?;
+            let removal = cx.removal(round);
+            removal.apply(reader, &id).await?;
             cx.absent(writer, &id).await?;
             cx.absent(reader, &id).await?;
-            if cx.is_recoverable() {
+            if !cx.frees(removal) {
                 return Ok(());
             }
         }

@@ -93,7 +93,7 @@ async fn deleted_absent(cx: Context) -> Outcome {
     cx.lists(&handles[1], &ids).await?;
     let (kept, deleted) = ids.split_at(ids.len() / 2);
     for (number, id) in deleted.iter().enumerate() {
-        Removal::ALL[number % 3].apply(&handles[number % 2], id).await?;
+        cx.removal(number).apply(&handles[number % 2], id).await?;
     }
     for (number, id) in kept.iter().enumerate() {
         ok("put_key", cx.store.put_key(id, &sample::random_key(1 + number * 50)).await)?;

@@ -5,6 +5,7 @@ mod awkward;
 mod cancels;
 mod deletes;
 mod failing;
+mod fences;
 mod held;
 mod lists;
 mod over_memory;
@@ -158,6 +159,8 @@ mutants! { OVER_MEMORY, suite_over:
         also ["create.after_delete", "race."];
     schedules_again: weak::SchedulesAgain => "recoverable.calls_agree", also ["delete.missing_is_not_found", "race."];
     pending_is_erased: weak::PendingIsErased => "recoverable.erase_admits_it";
+    fence_is_only_claimed: fences::FenceIsOnlyClaimed => "fence.erased_stays_erased";
+    fence_lets_overwrites_through: fences::FenceLetsOverwritesThrough => "fence.erased_stays_erased";
     create_looks_then_writes: races::CreateLooksThenWrites => "race.create_one_winner", also ["race."];
     get_or_create_looks_then_writes: races::GetOrCreateLooksThenWrites => "race.get_or_create_one_key",
         also ["race."];
@@ -206,14 +209,15 @@ fn passes(report: &Report, ignored: &[&str]) {
 }
 
 const FOREIGN: &str = "list.foreign_entries_ignored";
+const FENCE: &str = "fence.";
 const UNSUPPORTED: &str = "list.unsupported_is_said";
 
 passes! {
-    a_slow_store_passes: awkward::Slow, ignoring [FOREIGN, UNSUPPORTED, "eventual.", "recoverable."];
+    a_slow_store_passes: awkward::Slow, ignoring [FOREIGN, UNSUPPORTED, "eventual.", "recoverable.", FENCE];
     a_store_that_answers_after_yielding_passes: awkward::Yielding,
-        ignoring [FOREIGN, UNSUPPORTED, "eventual.", "recoverable."];
-    a_lagging_store_passes: awkward::Lagging, ignoring [FOREIGN, UNSUPPORTED, "recoverable."];
-    a_recoverable_store_passes: awkward::Recoverable, ignoring [FOREIGN, UNSUPPORTED, "eventual."];
+        ignoring [FOREIGN, UNSUPPORTED, "eventual.", "recoverable.", FENCE];
+    a_lagging_store_passes: awkward::Lagging, ignoring [FOREIGN, UNSUPPORTED, "recoverable.", FENCE];
+    a_recoverable_store_passes: awkward::Recoverable, ignoring [FOREIGN, UNSUPPORTED, "eventual.", FENCE];
     a_store_that_cannot_list_passes: awkward::Listless, ignoring [
         "list.empty",
         "list.all_once",
@@ -223,7 +227,8 @@ passes! {
         "list.open_stream_blocks_no_writer",
         "list.stable_ids_during_writes",
         "eventual.",
-        "recoverable."
+        "recoverable.",
+        FENCE
     ];
 }
 
@@ -245,7 +250,7 @@ mutants! { OVER_A_FAILING_ENGINE, faults_over:
 
 #[test]
 fn an_honest_store_over_a_failing_engine_passes() {
-    passes(&failing::suite_over::<failing::Honest>(&[]), &[FOREIGN, UNSUPPORTED, "eventual.", "recoverable."]);
+    passes(&failing::suite_over::<failing::Honest>(&[]), &[FOREIGN, UNSUPPORTED, "eventual.", "recoverable.", FENCE]);
 }
 
 /// Each mutant, its case, and what the case says, which is written when the table is and may count differently each time.

@@ -1,0 +1,97 @@
+//! [`Script`]: which call meets which fault.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use keystead_core::{ErrorKind, Operation};
+
+use super::Fault;
+
+/// What the caller is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// What the store beneath says.
+    Real,
+    Error(ErrorKind),
+    /// Nothing, ever.
+    None,
+}
+
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) faults: VecDeque<Fault>,
+    pub(super) chance: Option<Chance>,
+    pub(super) calls: HashMap<Operation, u64>,
+}
+
+/// The seeded faults.
+#[derive(Debug)]
+pub(super) struct Chance {
+    random: fastrand::Rng,
+    failure_rate: f64,
+    kinds: Vec<ErrorKind>,
+    /// In nanoseconds: 584 years are long enough.
+    latency: RangeInclusive<u64>,
+    applied_rate: f64,
+}
+
+impl Script {
+    pub(super) fn new(faults: Vec<Fault>, chance: Option<Chance>) -> Self {
+        Self { faults: faults.into(), chance, calls: HashMap::new() }
+    }
+
+    /// Counts a call and says what it meets.
+    pub(super) fn next(&mut self, operation: Operation) -> Fault {
+        self.count(operation, 1);
+        self.faults.retain(|fault| fault.times > 0);
+        if let Some(fault) = self.faults.iter_mut().find(|fault| fault.is_for(operation)) {
+            fault.times -= 1;
+            return fault.clone();
+        }
+        self.chance.as_mut().map_or(Fault::latency(Duration::ZERO), Chance::draw)
+    }
+
+    pub(super) fn count(&mut self, operation: Operation, calls: u64) {
+        *self.calls.entry(operation).or_default() += calls;
+    }
+
+    pub(super) fn is_free_of(&self, operation: Operation) -> bool {
+        self.chance.is_none() && !self.faults.iter().any(|fault| fault.is_for(operation))
+    }
+}
+
+impl Fault {
+    fn is_for(&self, operation: Operation) -> bool {
+        self.times > 0 && self.on.is_none_or(|on| on == operation)
+    }
+}
+
+impl Chance {
+    /// None if nothing can ever happen.
+    pub(super) fn new(
+        seed: u64,
+        failure_rate: f64,
+        kinds: Vec<ErrorKind>,
+        latency: RangeInclusive<Duration>,
+        applied_rate: f64,
+    ) -> Option<Self> {
+        let nanoseconds = |time: &Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let latency = nanoseconds(latency.start())..=nanoseconds(latency.end());
+        let random = fastrand::Rng::with_seed(seed);
+        let ever = failure_rate > 0.0 || *latency.end() > 0;
+        ever.then_some(Self { random, failure_rate, kinds, latency, applied_rate })
+    }
+
+    fn draw(&mut self) -> Fault {
+        // All four every time, so that whether this call fails changes nothing for the calls after it.
+        let pause = Duration::from_nanos(self.random.u64(self.latency.clone()));
+        let fails = self.random.f64() < self.failure_rate;
+        let kind = self.random.choice(&self.kinds).copied();
+        let applied = self.random.f64() < self.applied_rate;
+        match kind {
+            Some(kind) if fails => Fault { pause, applied, ..Fault::error(kind) },
+            _ => Fault::latency(pause),
+        }
+    }
+}

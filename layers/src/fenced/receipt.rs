@@ -1,0 +1,170 @@
+//! [`ErasureReceipt`]: the proof of an erasure.
+
+use std::time::SystemTime;
+
+use keystead_core::Finality;
+
+/// What there is to show of an erasure: where, when, how final. It names no user: [`Fenced::tombstone_of`] tells whether
+/// it speaks of one.
+///
+/// With feature `serde` it serialises as a map of `store`, `tombstone`, `erased_at` and `finished_at` (seconds since
+/// 1970-01-01 UTC), `existed`, `verified`, `finality` (`immediate`, `eventual` or `recoverable`), and where they apply
+/// `within` (seconds, for `eventual`) and `recoverable_until` (seconds since 1970-01-01 UTC).
+///
+/// [`Fenced::tombstone_of`]: crate::Fenced::tombstone_of
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(into = "shape::Receipt", try_from = "shape::Receipt")
+)]
+#[non_exhaustive]
+pub struct ErasureReceipt {
+    /// The store that held the key: its [`StoreInfo`](keystead_core::StoreInfo).
+    pub store: String,
+    /// What stands for the user: 64 hexadecimal digits, a keyed hash of the id.
+    pub tombstone: String,
+    /// When the user was erased first, to the second: from then on nobody could write a key.
+    pub erased_at: SystemTime,
+    /// When this erasure had ended.
+    pub finished_at: SystemTime,
+    /// Whether there was a key, see [`Erasure::existed`](keystead_core::Erasure::existed).
+    pub existed: bool,
+    /// When the key's bytes are beyond recovery by the store.
+    pub finality: Finality,
+    /// Whether a read after the deletion showed that the key is gone.
+    pub verified: bool,
+}
+
+#[cfg(feature = "serde")]
+mod shape {
+    use std::time::{Duration, SystemTime};
+
+    use keystead_core::Finality;
+    use serde::{Deserialize, Serialize};
+
+    use super::ErasureReceipt;
+    use crate::fenced::tombstone::unix_seconds;
+
+    /// A receipt as it is written down.
+    #[derive(Clone, Serialize, Deserialize)]
+    pub(super) struct Receipt {
+        store: String,
+        tombstone: String,
+        erased_at: u64,
+        finished_at: u64,
+        existed: bool,
+        verified: bool,
+        finality: Grade,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recoverable_until: Option<u64>,
+    }
+
+    #[derive(Clone, Copy, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Grade {
+        Immediate,
+        Eventual,
+        Recoverable,
+    }
+
+    impl From<ErasureReceipt> for Receipt {
+        fn from(receipt: ErasureReceipt) -> Self {
+            let (finality, within, recoverable_until) = match receipt.finality {
+                Finality::Immediate => (Grade::Immediate, None, None),
+                Finality::Eventual { within } => (Grade::Eventual, within.map(|within| within.as_secs()), None),
+                Finality::RecoverableUntil(until) => (Grade::Recoverable, None, Some(unix_seconds(until))),
+                // What a later version knows is not promised here.
+                _ => (Grade::Eventual, None, None),
+            };
+            Self {
+                store: receipt.store,
+                tombstone: receipt.tombstone,
+                erased_at: unix_seconds(receipt.erased_at),
+                finished_at: unix_seconds(receipt.finished_at),
+                existed: receipt.existed,
+                verified: receipt.verified,
+                finality,
+                within,
+                recoverable_until,
+            }
+        }
+    }
+
+    impl TryFrom<Receipt> for ErasureReceipt {
+        type Error = &'static str;
+
+        fn try_from(receipt: Receipt) -> Result<Self, &'static str> {
+            let time = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+            let time = |seconds| time(seconds).ok_or("a time is out of range");
+            let finality = match (receipt.finality, receipt.recoverable_until) {
+                (Grade::Immediate, None) => Finality::Immediate,
+                (Grade::Eventual, None) => Finality::Eventual { within: receipt.within.map(Duration::from_secs) },
+                (Grade::Recoverable, Some(until)) => Finality::RecoverableUntil(time(until)?),
+                _ => return Err("recoverable_until goes with recoverable, and with nothing else"),
+            };
+            Ok(Self {
+                store: receipt.store,
+                tombstone: receipt.tombstone,
+                erased_at: time(receipt.erased_at)?,
+                finished_at: time(receipt.finished_at)?,
+                existed: receipt.existed,
+                finality,
+                verified: receipt.verified,
+            })
+        }
+    }
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn receipt(finality: Finality) -> ErasureReceipt {
+        let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        ErasureReceipt {
+            store: "memory".into(),
+            tombstone: "ab".repeat(32),
+            erased_at: time(1),
+            finished_at: time(2),
+            existed: true,
+            finality,
+            verified: true,
+        }
+    }
+
+    #[test]
+    fn a_receipt_has_the_documented_shape() {
+        let json = serde_json::to_string(&receipt(Finality::Immediate)).unwrap();
+        let tombstone = "ab".repeat(32);
+        let expected = format!(
+            r#"{{"store":"memory","tombstone":"{tombstone}","erased_at":1,"finished_at":2,"existed":true,"verified":true,"finality":"immediate"}}"#
+        );
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_receipt_is_read_as_it_was_written() {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(3);
+        let within = Some(Duration::from_secs(4));
+        for finality in [
+            Finality::Immediate,
+            Finality::Eventual { within: None },
+            Finality::Eventual { within },
+            Finality::RecoverableUntil(until),
+        ] {
+            let json = serde_json::to_string(&receipt(finality)).unwrap();
+            assert_eq!(serde_json::from_str::<ErasureReceipt>(&json).unwrap(), receipt(finality));
+        }
+    }
+
+    #[test]
+    fn a_receipt_that_contradicts_itself_is_refused() {
+        let json = serde_json::to_string(&receipt(Finality::Immediate)).unwrap();
+        assert!(serde_json::from_str::<ErasureReceipt>(&json.replace("immediate", "recoverable")).is_err());
+    }
+}

@@ -1,0 +1,278 @@
+//! [`Limited`]: no more calls at a time, and no more a second, than the store bears.
+
+mod pace;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
+use keystead_core::{
+    BoxStream, Capabilities, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result,
+    SecretKey, StoreInfo, async_trait,
+};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use self::pace::Pace;
+use crate::describe::annotated;
+use crate::distinct::Distinct;
+
+/// How many chunks of one batch are under way at once if no concurrency is set.
+const CHUNKS_IN_FLIGHT: usize = 16;
+
+/// So many calls a second can be told apart, and waited for.
+const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
+
+/// Keeps the calls to a store within a rate, and so many at a time: for a store whose owner throttles or charges what goes
+/// beyond, when a copy, an export or a restart would otherwise make all calls at once.
+///
+/// Put it inside [`Resilient`](crate::Resilient), next to the store: then each retry waits for its turn as well, and an
+/// attempt's timeout counts the wait. Around a cache it would slow down answers that never leave the process.
+///
+/// # What it promises
+/// **Rate.** Calls start at the slots of the [`Limit`], one at each, in the order in which they come. Slots that pass unused
+/// are saved, up to `burst` of them, and a new limit has them all. No call starts before its slot: in any `t` seconds at most
+/// `rate * t + burst` of them (but for those that a busy runtime wakes late).
+///
+/// **Concurrency.** At most so many calls are under way, in the order in which they come. A call waits for that first and for
+/// its slot then.
+///
+/// **What a call is.** Each method is one call, and takes one slot, but for these:
+/// - `get_keys` and `delete_keys` send each id once, in chunks of `batch_size`; each chunk is one call.
+/// - `erase_key` takes two slots, for the delete and for the read that proves it; it starts at the first.
+/// - `get_or_create` takes one: it is one creation as a rule. The loser of a race reads the winner's key besides.
+/// - `list_keys` takes one at its first id and one after each `batch_size` ids that it has given. It counts against the rate
+///   only, so each listing that is open may add one to the calls under way: if it kept others out between two ids, whoever
+///   works on the listed ids with the same store would wait for himself.
+///
+/// **Giving up.** A call that is dropped while it waits has reached nobody. Its place among those under way is free at once, and
+/// its slot goes to the next call that comes, ahead of those that wait for later ones.
+///
+/// Calls of other processes are not known here: divide the rate among them.
+///
+/// It needs a Tokio runtime with time (`enable_time`).
+///
+/// ```
+/// use keystead_core::{KeyId, KeyStoreExt};
+/// use keystead_layers::{Limit, Limited};
+/// use keystead_memory::MemoryStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// // One limit for all stores of an account.
+/// let limit = Limit::builder().rate(40.0).burst(10).concurrency(8).build()?;
+/// let keys = Limited::new(MemoryStore::new(), limit.clone());
+/// let more_keys = Limited::new(MemoryStore::new(), limit);
+///
+/// keys.get_or_create_key(&KeyId::new("alice")?).await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Limited<S> {
+    store: S,
+    limit: Limit,
+}
+
+impl<S: KeyStore> Limited<S> {
+    /// Keeps the calls to this store, and to all others of this limit, within it.
+    pub fn new(store: S, limit: Limit) -> Self {
+        Self { store, limit }
+    }
+}
+
+/// What one account, or one engine, bears. Clones are one limit: give them to all stores that share it.
+#[derive(Clone)]
+pub struct Limit(Arc<Shared>);
+
+struct Shared {
+    settings: LimitBuilder,
+    permits: Option<Semaphore>,
+    pace: Option<Pace>,
+}
+
+/// How a [`Limit`] is set up. At least one of concurrency and rate is set.
+#[derive(Clone, Debug)]
+pub struct LimitBuilder {
+    concurrency: Option<usize>,
+    rate: Option<f64>,
+    burst: u32,
+    batch_size: usize,
+}
+
+impl Limit {
+    /// A limit that has nothing set yet.
+    pub fn builder() -> LimitBuilder {
+        LimitBuilder { concurrency: None, rate: None, burst: 1, batch_size: 10 }
+    }
+
+    /// Waits until a call may start. It is under way as long as what is given back lives.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = match &self.0.permits {
+            Some(permits) => Some(permits.acquire().await.expect("nobody closes the semaphore")),
+            None => None,
+        };
+        // Not the other way round: calls that wait for others to end would let their slots pass, and then start all at once.
+        self.slot().await;
+        permit
+    }
+
+    async fn slot(&self) {
+        if let Some(pace) = &self.0.pace {
+            pace.slot().await;
+        }
+    }
+
+    fn skip_slot(&self) {
+        if let Some(pace) = &self.0.pace {
+            pace.skip();
+        }
+    }
+
+    fn batch_size(&self) -> usize {
+        self.0.settings.batch_size
+    }
+
+    /// Carries out the calls of one batch, which wait for their turns themselves; not all at once, so that those of others come
+    /// in between.
+    async fn in_order<T: Send>(&self, calls: Vec<BoxFuture<'_, Vec<T>>>) -> Vec<T> {
+        let in_flight = self.0.settings.concurrency.unwrap_or(CHUNKS_IN_FLIGHT);
+        let outcomes: Vec<Vec<T>> = stream::iter(calls).buffered(in_flight).collect().await;
+        outcomes.into_iter().flatten().collect()
+    }
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Limit").field(&self.0.settings).finish()
+    }
+}
+
+impl LimitBuilder {
+    /// How many calls may be under way at once, at least 1. Not set: any number.
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.concurrency = Some(calls);
+        self
+    }
+
+    /// How many calls may start in a second, from one a day (`1.0 / 86_400.0`) to a million. Not set: any number.
+    pub fn rate(mut self, calls_per_second: f64) -> Self {
+        self.rate = Some(calls_per_second);
+        self
+    }
+
+    /// How many calls may start at once after a while in which fewer came than the rate allows, at least 1 (the default).
+    /// Tokio's timer wakes calls up to two milliseconds late; with a rate of hundreds, a burst of that many milliseconds' worth
+    /// makes up for it.
+    pub fn burst(mut self, calls: u32) -> Self {
+        self.burst = calls;
+        self
+    }
+
+    /// How many ids of a batch, or of a listing, the store handles in one call, at least 1: 10 (the default) for Parameter
+    /// Store, 20 for reads from Secrets Manager. A store that makes a call for each id, as Secrets Manager's deletes do, is
+    /// counted truly with 1.
+    pub fn batch_size(mut self, ids: usize) -> Self {
+        self.batch_size = ids;
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) if one is out of its bounds, or if neither concurrency nor rate is set.
+    pub fn build(self) -> Result<Limit> {
+        let why = if self.concurrency.is_none() && self.rate.is_none() {
+            "the limit allows everything: set its concurrency or its rate"
+        } else if self.concurrency == Some(0) {
+            "a concurrency of zero allows no call: set at least 1, or leave it out"
+        } else if self.rate.is_some_and(|rate| !RATES.contains(&rate)) {
+            "the rate is not between one call a day and a million a second: set another one, or leave it out"
+        } else if self.burst == 0 {
+            "a burst of zero allows no call: set at least 1, or leave it out"
+        } else if self.batch_size == 0 {
+            "a batch size of zero allows no batch: set at least 1, or leave it out"
+        } else {
+            let permits = self.concurrency.map(|calls| Semaphore::new(calls.min(Semaphore::MAX_PERMITS)));
+            let pace = self.rate.map(|rate| Pace::new(rate, self.burst));
+            return Ok(Limit(Arc::new(Shared { settings: self, permits, pace })));
+        };
+        // A limit belongs to no store yet.
+        Err(Error::new(ErrorKind::Config, Operation::Open, "layers").with_source(why))
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: KeyStore> KeyStore for Limited<S> {
+    fn info(&self) -> StoreInfo {
+        annotated(&self.store.info(), "limited")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        let _turn = self.limit.turn().await;
+        self.store.get_key(id).await
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        let _turn = self.limit.turn().await;
+        self.store.put_key_with(id, key, mode).await
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        let _turn = self.limit.turn().await;
+        self.store.delete_key(id).await
+    }
+
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        let page = self.limit.batch_size();
+        stream::unfold((self.store.list_keys(), 0), move |(mut ids, given)| async move {
+            if given % page == 0 {
+                self.limit.slot().await;
+            }
+            let next = ids.next().await?;
+            Some((next, (ids, given + 1)))
+        })
+        .boxed()
+    }
+
+    async fn check(&self) -> Result<()> {
+        let _turn = self.limit.turn().await;
+        self.store.check().await
+    }
+
+    async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+        let batch = Distinct::of(ids);
+        let chunk = |ids| async move {
+            let _turn = self.limit.turn().await;
+            self.store.get_keys(ids).await
+        };
+        let calls = batch.ids.chunks(self.limit.batch_size()).map(|ids| chunk(ids).boxed()).collect();
+        batch.spread(&self.limit.in_order(calls).await)
+    }
+
+    async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+        let batch = Distinct::of(ids);
+        let chunk = |ids| async move {
+            let _turn = self.limit.turn().await;
+            self.store.delete_keys(ids).await
+        };
+        let calls = batch.ids.chunks(self.limit.batch_size()).map(|ids| chunk(ids).boxed()).collect();
+        batch.spread(&self.limit.in_order(calls).await)
+    }
+
+    async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
+        let _turn = self.limit.turn().await;
+        self.store.get_or_create(id, candidate).await
+    }
+
+    async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
+        let _turn = self.limit.turn().await;
+        self.limit.skip_slot();
+        self.store.erase_key(id).await
+    }
+}

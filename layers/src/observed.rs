@@ -1,0 +1,296 @@
+//! [`Observed`]: a span, and a count, for every operation.
+
+#[cfg(feature = "metrics")]
+mod meter;
+
+use std::task::Poll;
+
+use futures_util::stream::{self, StreamExt};
+use keystead_core::{
+    BoxStream, Capabilities, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, PutMode, Result, SecretKey,
+    StoreInfo, async_trait,
+};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+
+use crate::describe::annotated;
+
+const OK: &str = "ok";
+const CANCELLED: &str = "cancelled";
+
+/// Tells operators what a store is asked and how it answers: in traces, and with the feature `metrics` in metrics. For every
+/// store in production, as the outermost layer of its stack, so that it sees what the application sees; or next to the store,
+/// to see each attempt that [`Resilient`](crate::Resilient) makes. Once in a stack: two would count into the same metrics.
+///
+/// # What it promises
+/// **Nothing secret.** Neither an id nor a key, nor anything that depends on them, their lengths included, is in any span,
+/// event or metric; and of an error neither its causes nor the service's message.
+///
+/// **Traces.** Each operation is a span at level `DEBUG` with target `keystead`, entered whenever the operation runs, so that
+/// what the layers and the store beneath trace is inside. A listing is one span from its first poll to its end; it is not
+/// entered while the caller works on an id. The fields are those of OpenTelemetry's conventions for
+/// database clients, as `tracing-opentelemetry` takes them, and one of our own:
+///
+/// | field | |
+/// |---|---|
+/// | `otel.name`, `db.operation.name` | `get`, `put`, `create`, `get_or_create`, `delete`, `erase`, `list`, `check`, `BATCH get`, `BATCH delete` |
+/// | `otel.kind` | `client` |
+/// | `db.system.name` | the scheme of the store, such as `ssm` |
+/// | `db.operation.batch.size` | how many ids a batch has; a batch of one is a plain `get` or `delete` |
+/// | `keystead.outcome` | `ok`, the [`ErrorKind`] as in `permission_denied`, or `cancelled` if the future was dropped (by a timeout, say) |
+/// | `error.type`, `otel.status_code` | the kind once more and `ERROR`, if it is a failure |
+/// | `db.response.status_code` | the service's error code, if it is a failure and the service sent one |
+///
+/// [`NotFound`](ErrorKind::NotFound), [`AlreadyExists`](ErrorKind::AlreadyExists), [`Erased`](ErrorKind::Erased) and
+/// [`PendingDeletion`](ErrorKind::PendingDeletion) are answers and no failures. A **failure** is an event at level `WARN`
+/// besides, inside the span, with `error.type`, `db.system.name`, `db.operation.name`, and the service's
+/// `db.response.status_code` and `aws.request_id` if it sent them.
+///
+/// **Metrics.** An operation adds one to the counter `keystead_operations_total`, and its seconds to the histogram
+/// `keystead_operation_duration_seconds`, both with the labels `store`, `operation` and `outcome`, whose values are those
+/// of the fields above. Each id of a batch adds one to the counter `keystead_batch_ids_total`, labelled with its own outcome.
+/// The metrics are described when a store is wrapped: install the recorder first.
+///
+/// **One outcome for many.** A batch is one operation. Its outcome is the first failure among its ids', else the first answer
+/// that is not `ok`, else `ok`. That of a listing is the first failure that it gave, else `ok` if it came to its end, and
+/// `cancelled` if it was dropped before.
+///
+/// ```
+/// use keystead_core::{KeyId, KeyStoreExt};
+/// use keystead_layers::Observed;
+/// use keystead_memory::MemoryStore;
+///
+/// # futures_executor::block_on(async {
+/// let store = Observed::new(MemoryStore::new());
+/// store.get_or_create_key(&KeyId::new("alice")?).await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Observed<S> {
+    store: S,
+    scheme: &'static str,
+}
+
+impl<S: KeyStore> Observed<S> {
+    /// Traces and counts what this store does.
+    pub fn new(store: S) -> Self {
+        #[cfg(feature = "metrics")]
+        meter::describe();
+        let scheme = store.info().scheme();
+        Self { store, scheme }
+    }
+
+    async fn watch<T>(&self, operation: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        let watched = Watched::begin(self.scheme, operation, None);
+        let outcome = call.instrument(watched.span.clone()).await;
+        watched.end(outcome.as_ref().err());
+        outcome
+    }
+
+    async fn watch_batch<T>(
+        &self,
+        operation: &'static str,
+        ids: &[KeyId],
+        call: impl Future<Output = Vec<Result<T>>> + Send,
+    ) -> Vec<Result<T>> {
+        let watched = Watched::begin(self.scheme, operation, Some(ids.len()));
+        let outcomes = call.instrument(watched.span.clone()).await;
+        #[cfg(feature = "metrics")]
+        for outcome in &outcomes {
+            meter::batch_id(self.scheme, operation, outcome.as_ref().map_or_else(|e| name_of(e.kind()), |_| OK));
+        }
+        let mut errors = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+        let first = errors.clone().find(|e| is_failure(e.kind())).or_else(|| errors.next());
+        watched.end(first);
+        outcomes
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: KeyStore> KeyStore for Observed<S> {
+    fn info(&self) -> StoreInfo {
+        annotated(&self.store.info(), "observed")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        self.watch("get", self.store.get_key(id)).await
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        let operation = match mode {
+            PutMode::Create => "create",
+            _ => "put",
+        };
+        self.watch(operation, self.store.put_key_with(id, key, mode)).await
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        self.watch("delete", self.store.delete_key(id)).await
+    }
+
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        let mut ids = self.store.list_keys();
+        let mut watched = None;
+        let mut ended = false;
+        let watching = stream::poll_fn(move |cx| {
+            if ended {
+                return Poll::Ready(None);
+            }
+            let listing: &mut Watched = watched.get_or_insert_with(|| Watched::begin(self.scheme, "list", None));
+            let polled = listing.span.in_scope(|| ids.poll_next_unpin(cx));
+            match &polled {
+                Poll::Ready(Some(Err(e))) => listing.failed(e),
+                Poll::Ready(None) => {
+                    ended = true;
+                    if let Some(listing) = watched.take() {
+                        listing.end(None);
+                    }
+                }
+                Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+            }
+            polled
+        });
+        watching.boxed()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.watch("check", self.store.check()).await
+    }
+
+    async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+        match ids {
+            [id] => vec![self.get_key(id).await],
+            _ => self.watch_batch("BATCH get", ids, self.store.get_keys(ids)).await,
+        }
+    }
+
+    async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+        match ids {
+            [id] => vec![self.delete_key(id).await],
+            _ => self.watch_batch("BATCH delete", ids, self.store.delete_keys(ids)).await,
+        }
+    }
+
+    async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
+        self.watch("get_or_create", self.store.get_or_create(id, candidate)).await
+    }
+
+    async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
+        self.watch("erase", self.store.erase_key(id)).await
+    }
+}
+
+/// An operation under way. It is over when this is dropped: without an outcome, the operation was cancelled.
+struct Watched {
+    span: Span,
+    store: &'static str,
+    operation: &'static str,
+    outcome: Option<&'static str>,
+    #[cfg(feature = "metrics")]
+    started: std::time::Instant,
+}
+
+impl Watched {
+    fn begin(store: &'static str, operation: &'static str, batch_size: Option<usize>) -> Self {
+        let span = tracing::debug_span!(
+            target: "keystead",
+            "keystead",
+            otel.name = operation,
+            otel.kind = "client",
+            otel.status_code = Empty,
+            db.system.name = store,
+            db.operation.name = operation,
+            db.operation.batch.size = batch_size,
+            db.response.status_code = Empty,
+            "error.type" = Empty,
+            keystead.outcome = Empty,
+        );
+        Self {
+            span,
+            store,
+            operation,
+            outcome: None,
+            #[cfg(feature = "metrics")]
+            started: std::time::Instant::now(),
+        }
+    }
+
+    /// What fails first is the outcome.
+    fn failed(&mut self, error: &Error) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let kind = name_of(error.kind());
+        self.outcome = Some(kind);
+        if is_failure(error.kind()) {
+            let code = error.details().and_then(|details| details.error_code.as_deref());
+            let request = error.details().and_then(|details| details.request_id.as_deref());
+            self.span.record("otel.status_code", "ERROR");
+            self.span.record("error.type", kind);
+            self.span.record("db.response.status_code", code);
+            self.span.in_scope(|| {
+                tracing::warn!(
+                    target: "keystead",
+                    { db.system.name = self.store,
+                    db.operation.name = self.operation,
+                    db.response.status_code = code,
+                    "error.type" = kind,
+                    aws.request_id = request },
+                    "{error}"
+                );
+            });
+        }
+    }
+
+    fn end(mut self, error: Option<&Error>) {
+        if let Some(error) = error {
+            self.failed(error);
+        }
+        self.outcome.get_or_insert(OK);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let outcome = self.outcome.unwrap_or(CANCELLED);
+        self.span.record("keystead.outcome", outcome);
+        #[cfg(feature = "metrics")]
+        meter::operation(self.store, self.operation, outcome, self.started.elapsed());
+    }
+}
+
+/// All but the answers that tell in which state a key is.
+fn is_failure(kind: ErrorKind) -> bool {
+    use ErrorKind::{AlreadyExists, Erased, NotFound, PendingDeletion};
+    !matches!(kind, NotFound | AlreadyExists | Erased | PendingDeletion)
+}
+
+/// The kind as a label has it.
+fn name_of(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::AlreadyExists => "already_exists",
+        ErrorKind::Erased => "erased",
+        ErrorKind::PendingDeletion => "pending_deletion",
+        ErrorKind::InvalidId => "invalid_id",
+        ErrorKind::InvalidKey => "invalid_key",
+        ErrorKind::Unsupported => "unsupported",
+        ErrorKind::Config => "config",
+        ErrorKind::PermissionDenied => "permission_denied",
+        ErrorKind::Unauthenticated => "unauthenticated",
+        ErrorKind::KeyUnavailable => "key_unavailable",
+        ErrorKind::QuotaExceeded => "quota_exceeded",
+        ErrorKind::Conflict => "conflict",
+        ErrorKind::Throttled => "throttled",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::Timeout => "timeout",
+        ErrorKind::Corrupt => "corrupt",
+        _ => "other",
+    }
+}

@@ -1,0 +1,118 @@
+//! [`Call`]: the time and the attempts that one call has.
+
+use std::time::Duration;
+
+use keystead_core::{Effect, Error, ErrorKind, KeyId, Operation, Result};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Settings;
+
+pub(super) struct Call {
+    settings: Settings,
+    operation: Operation,
+    scheme: &'static str,
+    attempt_timeout: Duration,
+    deadline: Instant,
+    attempts: u32,
+    /// Whether an attempt ended without an answer, so that what it asked for may have happened.
+    unsure: bool,
+}
+
+impl Call {
+    /// The limits are longer by `wait`, which the store needs for itself.
+    pub(super) fn new(settings: Settings, wait: Duration, operation: Operation, scheme: &'static str) -> Self {
+        let attempt_timeout = settings.attempt_timeout.saturating_add(wait);
+        let deadline = after(Instant::now(), settings.deadline.saturating_add(wait));
+        Self { settings, operation, scheme, attempt_timeout, deadline, attempts: 0, unsure: false }
+    }
+
+    pub(super) fn is_unsure(&self) -> bool {
+        self.unsure
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// One attempt, which ends in time.
+    pub(super) async fn attempt<T>(&mut self, once: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.attempts += 1;
+        let answer = self.look(once).await;
+        if let Err(e) = &answer {
+            self.unsure |= e.effect() == Effect::Unknown;
+        }
+        answer
+    }
+
+    /// A read besides the attempts, which ends in time as well.
+    pub(super) async fn look<T>(&self, read: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        timeout_at(self.attempt_end(), read).await.unwrap_or_else(|_| Err(self.timed_out()))
+    }
+
+    /// One step of a listing; `is_first` if it counts as an attempt. After that the deadline is over with.
+    pub(super) async fn step<T>(&mut self, step: impl Future<Output = T> + Send, is_first: bool) -> Result<T> {
+        let end = if is_first { self.attempt_end() } else { after(Instant::now(), self.attempt_timeout) };
+        self.attempts += u32::from(is_first);
+        timeout_at(end, step).await.map_err(|_| self.timed_out())
+    }
+
+    /// One attempt of a batch: if it has no answer in time, no id has one.
+    pub(super) async fn attempt_batch<T>(
+        &mut self,
+        ids: &[KeyId],
+        once: impl Future<Output = Vec<Result<T>>> + Send,
+    ) -> Vec<Result<T>> {
+        self.attempts += 1;
+        let silence = |_| ids.iter().map(|_| Err(self.timed_out())).collect();
+        timeout_at(self.attempt_end(), once).await.unwrap_or_else(silence)
+    }
+
+    /// Waits for the next attempt.
+    ///
+    /// # Errors
+    /// The error of the last one, if there is to be no other: it can't help, there were enough, or no time is left.
+    pub(super) async fn pause(&self, e: Error) -> Result<()> {
+        match self.pause_after(&e) {
+            Some(pause) => {
+                sleep(pause).await;
+                Ok(())
+            }
+            None if self.unsure => Err(e.with_effect(Effect::Unknown)),
+            None => Err(e),
+        }
+    }
+
+    /// Waits for the next attempt, and says for which ids it is; None if there is to be no other.
+    pub(super) async fn pause_batch<T>(&self, outcomes: &[Result<T>]) -> Option<Vec<usize>> {
+        let pause_after = |outcome: &Result<T>| outcome.as_ref().err().and_then(|e| self.pause_after(e));
+        let pauses = outcomes.iter().enumerate().filter_map(|(number, outcome)| Some((number, pause_after(outcome)?)));
+        let (again, pauses): (Vec<usize>, Vec<Duration>) = pauses.unzip();
+        sleep(pauses.into_iter().max()?).await;
+        Some(again)
+    }
+
+    fn pause_after(&self, e: &Error) -> Option<Duration> {
+        if !e.is_retryable() || self.attempts >= self.settings.max_attempts {
+            return None;
+        }
+        let doubled = 2_u32.saturating_pow(self.attempts.saturating_sub(1));
+        let most = self.settings.first_pause.saturating_mul(doubled).min(self.settings.longest_pause);
+        let pause = most.mul_f64(fastrand::f64()).max(e.retry_after().unwrap_or_default());
+        (after(Instant::now(), pause) < self.deadline).then_some(pause)
+    }
+
+    fn attempt_end(&self) -> Instant {
+        after(Instant::now(), self.attempt_timeout).min(self.deadline)
+    }
+
+    fn timed_out(&self) -> Error {
+        Error::new(ErrorKind::Timeout, self.operation, self.scheme)
+            .with_source("the store did not answer within the time set for it: see whether it can be reached")
+    }
+}
+
+/// A limit too far off to be told is none that anybody waits for.
+fn after(now: Instant, time: Duration) -> Instant {
+    const FAR_OFF: Duration = Duration::from_secs(30 * 365 * 86_400);
+    now + time.min(FAR_OFF)
+}

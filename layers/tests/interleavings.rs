@@ -1,0 +1,195 @@
+//! The cache's core under shuttle, which runs it in many thousand orders of its threads.
+#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    reason = "the core is compiled as a part of this test, which does not use all of it"
+)]
+
+/// What the core takes its locks and counters from.
+mod sync {
+    pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+    pub(crate) use std::sync::PoisonError;
+
+    // Copies are made and passed by often, so that few reads meet both.
+    pub(crate) const ONE_IN_COPIES: u64 = 2;
+    pub(crate) const ONE_PAST_COPIES: u64 = 3;
+
+    pub(crate) fn thread_number() -> usize {
+        usize::from(shuttle::thread::current().id())
+    }
+}
+
+#[path = "../src/cached"]
+mod cached {
+    pub(crate) mod replicas;
+    pub(crate) mod table;
+}
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cached::table::{Arrival, Begun, Entry, Table, Ticket};
+use keystead_core::{KeyId, SecretKey};
+use shuttle::sync::Mutex;
+use shuttle::thread;
+use tokio::time::Instant;
+
+const RUNS: usize = 10_000;
+
+/// A store of one key, and the cache before it.
+struct Stack {
+    table: Arc<Table<()>>,
+    store: Mutex<Option<u8>>,
+    id: KeyId,
+    now: Instant,
+}
+
+impl Stack {
+    fn new(standing: Option<u8>) -> Arc<Self> {
+        let (table, store, id) = (Arc::new(Table::new(8, 4)), Mutex::new(standing), KeyId::new("alice").unwrap());
+        Arc::new(Self { table, store, id, now: Instant::now() })
+    }
+
+    fn until(&self) -> Instant {
+        self.now + Duration::from_secs(3600)
+    }
+
+    fn ask_store(&self) -> Option<u8> {
+        *self.store.lock().unwrap()
+    }
+
+    /// As a read of the cache does it; each load is its own, so that no thread waits for another one.
+    fn get(&self) -> Option<u8> {
+        let known = |entry: Entry| entry.key.map(|key| key.expose_secret()[0]);
+        if let Some(entry) = self.table.fresh(&self.id, self.now) {
+            return known(entry);
+        }
+        let begun = self.table.begin(&self.id, self.now, None, |()| None, |ticket: Ticket<()>| ((), ticket));
+        let ticket = match begun {
+            Begun::Fresh(entry) => return known(entry),
+            Begun::Joined(ticket) => ticket,
+        };
+        let found = self.ask_store();
+        let key = found.map(|byte| SecretKey::new([byte]).unwrap());
+        ticket.settle(Arrival::Known(Entry { key, until: self.until() }));
+        found
+    }
+
+    /// As a write through the cache does it.
+    fn write(&self, value: Option<u8>) {
+        self.table.invalidate(&self.id);
+        *self.store.lock().unwrap() = value;
+        self.table.invalidate(&self.id);
+    }
+
+    /// As get_or_create does it.
+    fn get_or_create(&self, candidate: u8) -> u8 {
+        let ticket = self.table.begin_to_write(&self.id, self.now);
+        let standing = *self.store.lock().unwrap().get_or_insert(candidate);
+        let key = Some(SecretKey::new([standing]).unwrap());
+        ticket.settle(Arrival::Known(Entry { key, until: self.until() }));
+        standing
+    }
+}
+
+/// Reads often enough that copies are made and looked at.
+fn read_often(stack: &Stack) {
+    for _ in 0..6 {
+        stack.get();
+    }
+}
+
+#[test]
+fn a_read_after_a_delete_finds_no_key_in_whatever_order() {
+    shuttle::check_random(
+        || {
+            let stack = Stack::new(Some(1));
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    let stack = stack.clone();
+                    thread::spawn(move || read_often(&stack))
+                })
+                .collect();
+            stack.write(None);
+            for _ in 0..6 {
+                assert_eq!(stack.get(), None, "a deleted key came back");
+            }
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+            assert_eq!(stack.get(), None, "a deleted key was left in the cache");
+        },
+        RUNS,
+    );
+}
+
+#[test]
+fn a_read_after_a_put_finds_the_new_key_in_whatever_order() {
+    shuttle::check_random(
+        || {
+            let stack = Stack::new(Some(1));
+            let reader = {
+                let stack = stack.clone();
+                thread::spawn(move || read_often(&stack))
+            };
+            stack.write(Some(2));
+            assert_eq!(stack.get(), Some(2));
+            stack.write(Some(3));
+            for _ in 0..6 {
+                assert_eq!(stack.get(), Some(3));
+            }
+            reader.join().unwrap();
+        },
+        RUNS,
+    );
+}
+
+#[test]
+fn what_two_creators_and_a_deleter_leave_is_what_the_store_holds() {
+    shuttle::check_random(
+        || {
+            let stack = Stack::new(None);
+            let others: Vec<_> = (1..=2)
+                .map(|candidate| {
+                    let stack = stack.clone();
+                    thread::spawn(move || stack.get_or_create(candidate))
+                })
+                .collect();
+            stack.write(None);
+            stack.get();
+            for other in others {
+                other.join().unwrap();
+            }
+            assert_eq!(stack.get(), stack.ask_store(), "the cache and the store differ");
+        },
+        RUNS,
+    );
+}
+
+#[test]
+fn keys_that_give_way_leave_no_copy_that_is_read_after_a_delete() {
+    shuttle::check_random(
+        || {
+            let stack = Stack::new(Some(1));
+            let crowd = {
+                let stack = stack.clone();
+                thread::spawn(move || {
+                    for number in 0..12 {
+                        let id = KeyId::new(format!("user-{number}")).unwrap();
+                        let ticket = stack.table.begin_to_write(&id, stack.now);
+                        let key = Some(SecretKey::new([9]).unwrap());
+                        ticket.settle(Arrival::Known(Entry { key, until: stack.until() }));
+                    }
+                })
+            };
+            read_often(&stack);
+            stack.write(None);
+            for _ in 0..6 {
+                assert_eq!(stack.get(), None);
+            }
+            crowd.join().unwrap();
+            assert!(stack.table.len() <= 8);
+        },
+        RUNS / 2,
+    );
+}

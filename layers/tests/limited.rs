@@ -1,0 +1,309 @@
+//! `Limited` keeps calls within a rate and a concurrency, in virtual time.
+
+use std::error::Error as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use keystead_core::{
+    BoxStream, Capabilities, Deletion, ErrorKind, KeyId, KeyStore, KeyStoreExt, PutMode, Result, SecretKey, StoreInfo,
+    async_trait,
+};
+use keystead_layers::{Limit, LimitBuilder, Limited};
+use keystead_memory::MemoryStore;
+use tokio::time::{Instant, sleep, timeout};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A memory store whose calls take their time, and are written down.
+#[derive(Clone, Debug, Default)]
+struct Slow {
+    keys: MemoryStore,
+    latency: Duration,
+    book: Arc<Mutex<Book>>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    under_way: usize,
+    most_under_way: usize,
+    starts: Vec<Instant>,
+    batches: Vec<usize>,
+}
+
+impl Slow {
+    fn new(latency: Duration) -> Self {
+        Self { latency, ..Self::default() }
+    }
+
+    async fn call<T>(&self, call: impl Future<Output = T>) -> T {
+        {
+            let mut book = self.book.lock().unwrap();
+            book.starts.push(Instant::now());
+            book.under_way += 1;
+            book.most_under_way = book.most_under_way.max(book.under_way);
+        }
+        if !self.latency.is_zero() {
+            sleep(self.latency).await;
+        }
+        self.book.lock().unwrap().under_way -= 1;
+        call.await
+    }
+
+    /// When the calls started, counted from the first.
+    fn starts(&self) -> Vec<Duration> {
+        let starts = &self.book.lock().unwrap().starts;
+        starts.iter().map(|start| *start - starts[0]).collect()
+    }
+}
+
+#[async_trait]
+impl KeyStore for Slow {
+    fn info(&self) -> StoreInfo {
+        self.keys.info()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.keys.capabilities()
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        self.call(self.keys.get_key(id)).await
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        self.call(self.keys.put_key_with(id, key, mode)).await
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        self.call(self.keys.delete_key(id)).await
+    }
+
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        self.keys.list_keys()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.call(self.keys.check()).await
+    }
+
+    async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+        self.book.lock().unwrap().batches.push(ids.len());
+        self.call(self.keys.get_keys(ids)).await
+    }
+
+    async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+        self.book.lock().unwrap().batches.push(ids.len());
+        self.call(self.keys.delete_keys(ids)).await
+    }
+}
+
+fn limited(store: &Slow, limit: LimitBuilder) -> Limited<Slow> {
+    Limited::new(store.clone(), limit.build().unwrap())
+}
+
+fn id(number: usize) -> KeyId {
+    KeyId::new(format!("user-{number}")).unwrap()
+}
+
+fn key() -> SecretKey {
+    SecretKey::generate(32).unwrap()
+}
+
+fn millis<const N: usize>(times: [u64; N]) -> [Duration; N] {
+    times.map(Duration::from_millis)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_ten_thousand_keys_keeps_within_the_rate_and_the_concurrency() {
+    let slow = Slow::new(Duration::from_millis(60));
+    let store = limited(&slow, Limit::builder().rate(100.0).burst(5).concurrency(8));
+    let key = key();
+
+    let began = Instant::now();
+    let copied = stream::iter(0..10_000).map(Ok).try_for_each_concurrent(64, |number| {
+        let (store, key) = (&store, &key);
+        async move { store.put_key(&id(number), key).await }
+    });
+    copied.await.unwrap();
+    let took = began.elapsed();
+
+    assert_eq!(slow.keys.list_keys().count().await, 10_000);
+    // 5 calls are saved up: the last one starts after 99.95 seconds.
+    assert!(took >= Duration::from_millis(99_950) && took < Duration::from_millis(100_100), "{took:?}");
+    for window in slow.starts().windows(101) {
+        let span = window[100] - window[0];
+        assert!(span >= Duration::from_millis(960), "101 calls within {span:?}");
+    }
+    assert_eq!(slow.book.lock().unwrap().most_under_way, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_come_at_once_start_one_by_one_in_their_order() {
+    let slow = Slow::new(SECOND);
+    let store = limited(&slow, Limit::builder().rate(10.0));
+    let ended = Mutex::new(Vec::new());
+    let calls = (0..4).map(|number| {
+        let (store, ended) = (&store, &ended);
+        async move {
+            store.put_key(&id(number), &key()).await.unwrap();
+            ended.lock().unwrap().push(number);
+        }
+    });
+    join_all(calls).await;
+    assert_eq!(slow.starts(), millis([0, 100, 200, 300]));
+    assert_eq!(ended.into_inner().unwrap(), [0, 1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_passed_unused_are_saved_up_to_the_burst() {
+    let slow = Slow::default();
+    let store = limited(&slow, Limit::builder().rate(10.0).burst(3));
+    sleep(60 * SECOND).await;
+    for _ in 0..5 {
+        store.check().await.unwrap();
+    }
+    assert_eq!(slow.starts(), millis([0, 0, 0, 100, 200]));
+    sleep(Duration::from_millis(250)).await;
+    for _ in 0..4 {
+        store.check().await.unwrap();
+    }
+    assert_eq!(slow.starts()[5..], millis([450, 450, 500, 600]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_given_up_while_it_waits_for_its_slot_leaves_it_to_the_next() {
+    let slow = Slow::default();
+    let store = limited(&slow, Limit::builder().rate(1.0));
+    store.check().await.unwrap();
+    let as_many_as_fill_the_next_hour = (0..3_600).map(|_| timeout(SECOND / 2, store.check()));
+    assert!(join_all(as_many_as_fill_the_next_hour).await.iter().all(|outcome| outcome.is_err()));
+    store.check().await.unwrap();
+    store.check().await.unwrap();
+    assert_eq!(slow.starts(), millis([0, 1_000, 2_000]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_do_not_wait_long_are_served_at_the_full_rate_under_ten_times_the_load() {
+    let slow = Slow::default();
+    let store = limited(&slow, Limit::builder().rate(10.0));
+    // 100 calls a second for a minute, each of which is given up after two seconds.
+    let calls = (0..6_000).map(|number| {
+        let store = &store;
+        async move {
+            sleep(Duration::from_millis(10) * number).await;
+            timeout(2 * SECOND, store.check()).await.is_ok()
+        }
+    });
+    let served = join_all(calls).await.into_iter().filter(|served| *served).count();
+    assert!((590..=621).contains(&served), "{served}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_given_up_while_it_waits_or_runs_gives_its_permit_back() {
+    let slow = Slow::new(SECOND);
+    let store = limited(&slow, Limit::builder().concurrency(1));
+    let (running, waiting) = tokio::join!(timeout(SECOND / 4, store.check()), timeout(SECOND / 8, store.check()));
+    assert!(running.is_err() && waiting.is_err());
+    timeout(2 * SECOND, store.check()).await.expect("the permit is free").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_go_out_in_chunks_that_are_one_call_each() {
+    let slow = Slow::new(SECOND / 2);
+    let store = limited(&slow, Limit::builder().rate(10.0).concurrency(2).batch_size(4));
+    for number in (0..10).filter(|number| number % 3 != 0) {
+        slow.keys.put_key(&id(number), &SecretKey::new(vec![number as u8 + 1]).unwrap()).await.unwrap();
+    }
+    let forwards_and_backwards = (0..10).chain((0..10).rev());
+    let ids: Vec<KeyId> = forwards_and_backwards.clone().map(id).collect();
+
+    let outcomes = store.get_keys(&ids).await;
+    assert_eq!(outcomes.len(), 20);
+    for (number, outcome) in forwards_and_backwards.zip(outcomes) {
+        match outcome {
+            Ok(key) => assert_eq!(key.expose_secret(), [number as u8 + 1]),
+            Err(e) => assert_eq!((e.kind(), number % 3), (ErrorKind::NotFound, 0)),
+        }
+    }
+    assert_eq!(slow.book.lock().unwrap().batches, [4, 4, 2]);
+    assert_eq!(slow.book.lock().unwrap().most_under_way, 2);
+    assert_eq!(slow.starts(), millis([0, 100, 500]));
+
+    let outcomes = store.delete_keys(&ids).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 12);
+    assert_eq!(slow.book.lock().unwrap().batches, [4, 4, 2, 4, 4, 2]);
+    assert!(store.get_keys(&[]).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_takes_a_slot_for_each_page_and_keeps_nobody_out() {
+    let slow = Slow::default();
+    let store = limited(&slow, Limit::builder().rate(10.0).concurrency(1).batch_size(10));
+    for number in 0..25 {
+        slow.keys.put_key(&id(number), &key()).await.unwrap();
+    }
+
+    let began = Instant::now();
+    assert_eq!(store.list_keys().count().await, 25);
+    assert_eq!(began.elapsed(), Duration::from_millis(200));
+
+    // Each id is worked on while the listing is open: with one call at a time allowed, it must not be the listing's.
+    let worked_on = store.list_keys().try_for_each(|id| {
+        let store = &store;
+        async move { store.delete_key(&id).await.map(drop) }
+    });
+    timeout(60 * SECOND, worked_on).await.expect("nobody waits for himself").unwrap();
+    assert_eq!(slow.keys.list_keys().count().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erasure_takes_two_slots_and_a_get_or_create_one() {
+    let slow = Slow::default();
+    let store = limited(&slow, Limit::builder().rate(10.0));
+    store.get_or_create(&id(1), &key()).await.unwrap();
+    let erasure = store.erase_key(&id(1)).await.unwrap();
+    assert!(erasure.existed && erasure.verified);
+    store.check().await.unwrap();
+    // Created; deleted and read; checked.
+    assert_eq!(slow.starts(), millis([0, 100, 100, 300]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stores_of_one_limit_share_it() {
+    let (slow, limit) = (Slow::new(SECOND), Limit::builder().concurrency(3).build().unwrap());
+    let stores: Vec<_> = (0..5).map(|_| Limited::new(slow.clone(), limit.clone())).collect();
+    join_all(stores.iter().flat_map(|store| [store.check(), store.check(), store.check(), store.check()])).await;
+    assert_eq!(slow.book.lock().unwrap().most_under_way, 3);
+    assert_eq!(slow.starts().last(), Some(&(6 * SECOND)));
+}
+
+#[test]
+fn settings_that_cannot_be_kept_are_refused_with_advice() {
+    let rates = [0.0, -0.0, -1.0, 1e-9, 1e7, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+    let wrong = rates.map(|rate| Limit::builder().rate(rate)).into_iter().chain([
+        Limit::builder(),
+        Limit::builder().concurrency(0),
+        Limit::builder().rate(1.0).burst(0),
+        Limit::builder().rate(1.0).batch_size(0),
+    ]);
+    for settings in wrong {
+        let error = settings.clone().build().expect_err(&format!("{settings:?}"));
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.source().unwrap().to_string().contains(": set "));
+    }
+    for rate in [1.0 / 86_400.0, 3.0, 1e6] {
+        Limit::builder().rate(rate).burst(u32::MAX).concurrency(usize::MAX).build().unwrap();
+    }
+}
+
+#[test]
+fn it_says_what_it_is() {
+    let store = Limited::new(MemoryStore::new(), Limit::builder().rate(2.5).build().unwrap());
+    assert_eq!(store.info(), StoreInfo::new("memory", "limited"));
+    assert_eq!(store.capabilities(), MemoryStore::new().capabilities());
+    let said = "Limited { store: MemoryStore { keys: 0 }, limit: \
+                Limit(LimitBuilder { concurrency: None, rate: Some(2.5), burst: 1, batch_size: 10 }) }";
+    assert_eq!(format!("{store:?}"), said);
+}

@@ -1,0 +1,84 @@
+//! `ReadOnly` lets reads through and no write.
+
+use std::error::Error as _;
+use std::sync::Arc;
+
+use futures_executor::block_on;
+use futures_util::TryStreamExt;
+use keystead_core::Operation::{self, Create, Delete, Erase, Put};
+use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey, StoreInfo};
+use keystead_layers::{Faulty, ReadOnly};
+use keystead_memory::MemoryStore;
+
+/// The store beneath counts what reaches it.
+fn stores() -> (Arc<Faulty<MemoryStore>>, ReadOnly<Arc<Faulty<MemoryStore>>>) {
+    let beneath = Arc::new(Faulty::builder(MemoryStore::new()).build().unwrap());
+    (Arc::clone(&beneath), ReadOnly::new(beneath))
+}
+
+fn id(id: &str) -> KeyId {
+    KeyId::new(id).unwrap()
+}
+
+fn key() -> SecretKey {
+    SecretKey::generate(32).unwrap()
+}
+
+#[track_caller]
+fn refused(error: &Error, operation: Operation) {
+    assert_eq!((error.kind(), error.operation(), error.store()), (ErrorKind::Unsupported, operation, "memory"));
+    assert_eq!(error.effect(), Effect::NotApplied);
+    let advice = error.source().unwrap().to_string();
+    assert!(advice.ends_with("write through one that is not wrapped in `ReadOnly`"), "{advice}");
+}
+
+#[test]
+fn every_write_is_refused_before_it_reaches_the_store() {
+    block_on(async {
+        let (beneath, store) = stores();
+        refused(&store.put_key(&id("a"), &key()).await.unwrap_err(), Put);
+        refused(&store.create_key(&id("a"), &key()).await.unwrap_err(), Create);
+        refused(&store.get_or_create(&id("a"), &key()).await.unwrap_err(), Create);
+        refused(&store.delete_key(&id("a")).await.unwrap_err(), Delete);
+        refused(&store.erase_key(&id("a")).await.unwrap_err(), Erase);
+        assert_eq!([Put, Create, Delete, Erase].map(|operation| beneath.calls(operation)), [0; 4]);
+    });
+}
+
+#[test]
+fn a_batch_of_deletes_is_refused_id_by_id() {
+    block_on(async {
+        let (beneath, store) = stores();
+        let outcomes = store.delete_keys(&[id("a"), id("b"), id("a")]).await;
+        assert_eq!(outcomes.len(), 3);
+        for outcome in outcomes {
+            refused(&outcome.unwrap_err(), Delete);
+        }
+        assert!(store.delete_keys(&[]).await.is_empty());
+        assert_eq!(beneath.calls(Delete), 0);
+    });
+}
+
+#[test]
+fn reads_pass_through() {
+    block_on(async {
+        let (beneath, store) = stores();
+        let (a, standing) = (id("a"), key());
+        beneath.put_key(&a, &standing).await.unwrap();
+
+        assert_eq!(store.get_key(&a).await.unwrap(), standing);
+        assert_eq!(store.get_or_create_key(&a).await.unwrap(), standing);
+        let outcomes = store.get_keys(&[a.clone(), id("b")]).await;
+        assert_eq!(outcomes[0].as_ref().unwrap(), &standing);
+        assert_eq!(outcomes[1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(store.list_keys().try_collect::<Vec<_>>().await.unwrap(), [a]);
+        store.check().await.unwrap();
+    });
+}
+
+#[test]
+fn it_says_what_it_is() {
+    let (beneath, store) = stores();
+    assert_eq!(store.info(), StoreInfo::new("memory", "faulty, read-only"));
+    assert_eq!(store.capabilities(), beneath.capabilities());
+}

@@ -1,0 +1,268 @@
+//! Time limits and retries, with a clock that tests turn.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use keystead_core::{Effect, ErrorKind, Finality, KeyId, KeyStore, KeyStoreExt, Operation, Result, SecretKey};
+use keystead_layers::{Fault, Faulty, Resilient, ResilientBuilder};
+use keystead_memory::MemoryStore;
+use tokio::time::Instant;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Unsteady = Arc<Faulty<MemoryStore>>;
+
+fn unsteady(faults: impl IntoIterator<Item = Fault>) -> Unsteady {
+    let faulty = faults.into_iter().fold(Faulty::builder(MemoryStore::new()), |builder, fault| builder.fault(fault));
+    Arc::new(faulty.build().unwrap())
+}
+
+/// Attempts of a second, five seconds for all.
+fn around(store: &Unsteady) -> ResilientBuilder<Unsteady> {
+    Resilient::builder(store.clone()).attempt_timeout(SECOND).deadline(5 * SECOND)
+}
+
+fn id(name: &str) -> KeyId {
+    KeyId::new(name).unwrap()
+}
+
+fn alice() -> KeyId {
+    id("alice")
+}
+
+fn key(byte: u8) -> SecretKey {
+    SecretKey::new([byte; 32]).unwrap()
+}
+
+fn kind<T>(answer: Result<T>) -> ErrorKind {
+    answer.err().unwrap().kind()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_time_can_mend_is_tried_again() {
+    for failure in [ErrorKind::Throttled, ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Conflict] {
+        let store = unsteady([Fault::error(failure).times(3)]);
+        let resilient = around(&store).build().unwrap();
+        assert_eq!(kind(resilient.get_key(&alice()).await), ErrorKind::NotFound);
+        assert_eq!(store.calls(Operation::Get), 4, "{failure:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_an_answer_is_not_tried_again() {
+    for answer in [
+        ErrorKind::NotFound,
+        ErrorKind::PermissionDenied,
+        ErrorKind::Unauthenticated,
+        ErrorKind::QuotaExceeded,
+        ErrorKind::Corrupt,
+        ErrorKind::Other,
+    ] {
+        let store = unsteady([Fault::error(answer)]);
+        assert_eq!(kind(around(&store).build().unwrap().get_key(&alice()).await), answer);
+        assert_eq!(store.calls(Operation::Get), 1, "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_counted() {
+    for max_attempts in [1, 2, 7] {
+        let store = unsteady([Fault::error(ErrorKind::Throttled).times(100)]);
+        let resilient =
+            around(&store).max_attempts(max_attempts).pauses(Duration::ZERO, Duration::ZERO).build().unwrap();
+        assert_eq!(kind(resilient.get_key(&alice()).await), ErrorKind::Throttled);
+        assert_eq!(store.calls(Operation::Get), u64::from(max_attempts));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_to_a_silent_store_ends_at_the_deadline() {
+    let store = unsteady([Fault::hang().times(1_000)]);
+    let resilient = around(&store).max_attempts(100).pauses(Duration::ZERO, Duration::ZERO).build().unwrap();
+    macro_rules! times_out {
+        ($($call:expr),+) => {$(
+            let begin = Instant::now();
+            let e = $call.await.err().unwrap();
+            assert_eq!(e.kind(), ErrorKind::Timeout);
+            let is_write = e.operation() != Operation::Get && e.operation() != Operation::List;
+            assert_eq!(e.effect() == Effect::Unknown, is_write && e.operation() != Operation::Check);
+            assert!((4 * SECOND..=5 * SECOND).contains(&begin.elapsed()), "{:?} {:?}", e.operation(), begin.elapsed());
+        )+};
+    }
+    let ids = [alice()];
+    times_out! {
+        resilient.get_key(&alice()), resilient.put_key(&alice(), &key(1)), resilient.create_key(&alice(), &key(1)),
+        resilient.delete_key(&alice()), resilient.erase_key(&alice()), resilient.get_or_create(&alice(), &key(1)),
+        resilient.check(), resilient.list_keys().try_next(),
+        async { resilient.get_keys(&ids).await.remove(0) }, async { resilient.delete_keys(&ids).await.remove(0) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pause_that_a_store_asks_for_is_made() {
+    let store = unsteady([Fault::error(ErrorKind::Throttled).retry_after(3 * SECOND)]);
+    let begin = Instant::now();
+    assert_eq!(kind(around(&store).build().unwrap().get_key(&alice()).await), ErrorKind::NotFound);
+    assert!((3 * SECOND..4 * SECOND).contains(&begin.elapsed()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_the_deadline_does_not_allow_for_is_not_begun() {
+    let store = unsteady([Fault::error(ErrorKind::Throttled).retry_after(6 * SECOND)]);
+    let begin = Instant::now();
+    let e = around(&store).build().unwrap().get_key(&alice()).await.unwrap_err();
+    assert_eq!((e.kind(), e.retry_after()), (ErrorKind::Throttled, Some(6 * SECOND)));
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_are_random_and_grow_to_a_limit() {
+    let mut waited = Vec::new();
+    for _ in 0..50 {
+        let store = unsteady([Fault::error(ErrorKind::Throttled).times(3)]);
+        let resilient = around(&store).pauses(SECOND / 10, SECOND / 5).build().unwrap();
+        let begin = Instant::now();
+        drop(resilient.get_key(&alice()).await);
+        waited.push(begin.elapsed());
+    }
+    // At most 100, 200 and again 200 ms, to which a paused clock adds a millisecond each.
+    assert!(waited.iter().all(|waited| *waited <= SECOND / 2 + Duration::from_millis(3)), "{waited:?}");
+    waited.sort_unstable();
+    waited.dedup();
+    assert!(waited.len() > 25, "clients that failed together come back together: {waited:?}");
+    assert!(waited[waited.len() - 1] > SECOND / 5, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_that_was_applied_without_an_answer_is_ok() {
+    let store = unsteady([Fault::error(ErrorKind::Timeout).applied().on(Operation::Put)]);
+    around(&store).build().unwrap().put_key(&alice(), &key(1)).await.unwrap();
+    assert_eq!(store.calls(Operation::Put), 1, "settled by reading, not by writing again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_put_that_was_not_applied_is_tried_again() {
+    let store = unsteady([Fault::error(ErrorKind::Throttled).on(Operation::Put).times(2)]);
+    around(&store).build().unwrap().put_key(&alice(), &key(1)).await.unwrap();
+    assert_eq!(store.get_key(&alice()).await.unwrap(), key(1));
+    assert_eq!(store.calls(Operation::Put), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_was_applied_without_an_answer_is_ok() {
+    let store = unsteady([Fault::error(ErrorKind::Unavailable).applied().on(Operation::Create)]);
+    around(&store).build().unwrap().create_key(&alice(), &key(1)).await.unwrap();
+    assert_eq!(store.calls(Operation::Create), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_refused_after_an_attempt_of_its_own_is_settled_by_reading() {
+    // The read that would settle it fails as well, so that it is tried again and meets its own key.
+    let store = unsteady([
+        Fault::error(ErrorKind::Unavailable).applied().on(Operation::Create),
+        Fault::error(ErrorKind::Unavailable).on(Operation::Get),
+    ]);
+    around(&store).build().unwrap().create_key(&alice(), &key(1)).await.unwrap();
+    assert_eq!(store.calls(Operation::Create), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_refusal_is_the_truth() {
+    let store = unsteady([]);
+    store.put_key(&alice(), &key(1)).await.unwrap();
+    let refused = around(&store).build().unwrap().create_key(&alice(), &key(1)).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::AlreadyExists, Effect::NotApplied));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_key_after_an_attempt_without_an_answer_is_no_bare_refusal() {
+    let store = unsteady([Fault::hang().on(Operation::Create)]);
+    store.put_key(&alice(), &key(1)).await.unwrap();
+    let refused = around(&store).build().unwrap().create_key(&alice(), &key(2)).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::AlreadyExists, Effect::Unknown));
+    assert_eq!(store.get_key(&alice()).await.unwrap(), key(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_settled_says_so() {
+    let store = unsteady([Fault::error(ErrorKind::Timeout).applied().times(100)]);
+    let e = around(&store).build().unwrap().put_key(&alice(), &key(1)).await.unwrap_err();
+    assert_eq!((e.kind(), e.effect()), (ErrorKind::Timeout, Effect::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_refusal_does_not_hide_that_an_attempt_may_have_happened() {
+    let store =
+        unsteady([Fault::hang().on(Operation::Put), Fault::error(ErrorKind::PermissionDenied).on(Operation::Put)]);
+    let e = around(&store).build().unwrap().put_key(&alice(), &key(1)).await.unwrap_err();
+    assert_eq!((e.kind(), e.effect()), (ErrorKind::PermissionDenied, Effect::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_was_applied_without_an_answer_is_ok() {
+    let store = unsteady([Fault::error(ErrorKind::Timeout).applied().on(Operation::Delete).times(2)]);
+    let resilient = around(&store).build().unwrap();
+    store.put_key(&alice(), &key(1)).await.unwrap();
+    assert_eq!(resilient.delete_key(&alice()).await.unwrap().finality, Finality::Immediate);
+    store.put_key(&id("bob"), &key(1)).await.unwrap();
+    let outcomes = resilient.delete_keys(&[id("bob"), id("nobody")]).await;
+    assert_eq!(outcomes[0].as_ref().unwrap().finality, Finality::Immediate);
+    assert_eq!(outcomes[1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erasure_after_an_attempt_without_an_answer_says_that_the_key_existed() {
+    let store = unsteady([Fault::error(ErrorKind::Timeout).applied().on(Operation::Erase)]);
+    store.put_key(&alice(), &key(1)).await.unwrap();
+    let erasure = around(&store).build().unwrap().erase_key(&alice()).await.unwrap();
+    assert!(erasure.existed && erasure.verified);
+    assert!(!around(&store).build().unwrap().erase_key(&alice()).await.unwrap().existed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_made_without_an_answer_is_the_key_that_stands() {
+    let store = unsteady([Fault::error(ErrorKind::Timeout).applied().on(Operation::Create)]);
+    let made = around(&store).build().unwrap().get_or_create_key(&alice()).await.unwrap();
+    assert_eq!(store.get_key(&alice()).await.unwrap(), made);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_only_what_failed_is_tried_again() {
+    let store = unsteady([]);
+    for name in ["a", "b", "c"] {
+        store.put_key(&id(name), &key(1)).await.unwrap();
+    }
+    store.inject(Fault::latency(Duration::ZERO).on(Operation::Get));
+    store.inject(Fault::error(ErrorKind::Throttled).on(Operation::Get));
+    let before = store.calls(Operation::Get);
+    let outcomes = around(&store).build().unwrap().get_keys(&[id("a"), id("b"), id("c"), id("nobody")]).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 3);
+    assert_eq!(outcomes[3].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(store.calls(Operation::Get) - before, 5, "four, and one again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_begins_again_until_it_has_given_an_id() {
+    let store = unsteady([]);
+    for name in ["a", "b"] {
+        store.put_key(&id(name), &key(1)).await.unwrap();
+    }
+    store.inject(Fault::error(ErrorKind::Throttled).on(Operation::List).times(2));
+    let ids: Vec<KeyId> = around(&store).build().unwrap().list_keys().try_collect().await.unwrap();
+    assert_eq!(ids.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_could_not_work_is_not_built() {
+    let store = unsteady([]);
+    for wrong in [
+        around(&store).max_attempts(0),
+        around(&store).attempt_timeout(Duration::ZERO),
+        around(&store).attempt_timeout(6 * SECOND),
+        around(&store).pauses(2 * SECOND, SECOND),
+    ] {
+        assert_eq!(kind(wrong.build()), ErrorKind::Config);
+    }
+}

@@ -1,0 +1,12 @@
+//! The conformance suite over the layer of faults while there are none.
+
+mod over_memory;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use keystead_layers::Faulty;
+
+fn main() -> ExitCode {
+    over_memory::suite("faulty", |beneath| Ok(Arc::new(Faulty::builder(beneath.keys).build()?)))
+}
