@@ -176,11 +176,9 @@ impl Context {
 
     /// There is no key of `id`, within the bound, read by itself and in a batch.
     pub(crate) async fn absent(&self, store: &Store, id: &KeyId) -> Outcome {
-        let gone = |call: &str, answer: Result<SecretKey, Error>| {
-            match &answer {
-                Err(e) if self.is_gone(e.kind()) => Ok(()),
-                _ => self.refused(call, answer, ErrorKind::NotFound, Operation::Get),
-            }
+        let gone = |call: &str, answer: Result<SecretKey, Error>| match &answer {
+            Err(e) if self.is_gone(e.kind()) => Ok(()),
+            _ => self.refused(call, answer, ErrorKind::NotFound, Operation::Get),
         };
         self.settles(|| async {
             gone(&call("get_key", id), store.get_key(id).await)?;

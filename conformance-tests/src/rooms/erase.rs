@@ -18,7 +18,9 @@ room! {
 async fn is_idempotent(cx: Context) -> Outcome {
     let [one, two] = cx.two_handles().await?;
     let (alice, bob, key) = (sample::id("alice"), sample::id("bob"), sample::random_key(32));
-    ok("erase_key of a key that never was", one.erase_key(&alice).await)?;
+    let nobody = sample::id("nobody");
+    ok("erase_key of a key that never was", one.erase_key(&nobody).await)?;
+    cx.absent(&two, &nobody).await?;
     cx.put(&one, &alice, &key).await?;
     cx.put(&one, &bob, &key).await?;
     cx.holds(&one, &alice, &key).await?;

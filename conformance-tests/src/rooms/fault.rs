@@ -28,10 +28,10 @@ room! {
         "an engine that fails by itself is Unavailable, retryable, and never an absence", needs Faults
         => server_error;
     "fault.garbage_200":
-        "an answer that means nothing is an error, never a value or an absence, and no part of it is shown", needs Faults
+        "an answer that means nothing is an error, unless reading back settles it, never a value or an absence, and no part of it is shown", needs Faults
         => garbage;
     "fault.truncated_body":
-        "an answer that ends half-way is an error, never a value or an absence, and no part of it is shown", needs Faults
+        "an answer that ends half-way is an error, unless reading back settles it, never a value or an absence, and no part of it is shown", needs Faults
         => truncated;
     "fault.reset_before_send":
         "a connection that ends before the request is an error that can be tried again, or is tried again at once",
@@ -58,34 +58,48 @@ const ALWAYS: u32 = 1_000;
 struct Scene {
     canary: Canary,
     free: KeyId,
+    /// What is put and created.
+    other: SecretKey,
 }
 
 impl Scene {
     async fn new(cx: &Context) -> Outcome<Self> {
-        let (canary, free) = (Canary::new(), Canary::new().id);
+        let (canary, free, other) = (Canary::new(), Canary::new().id, sample::random_key(32));
         ok("put_key", cx.store.put_key(&canary.id, &canary.key).await)?;
         cx.holds(&cx.store, &canary.id, &canary.key).await?;
-        Ok(Self { canary, free })
+        Ok(Self { canary, free, other })
     }
 
-    /// The error of one call of this operation, which must end in time.
-    async fn refusal(&self, cx: &Context, operation: Operation) -> Outcome<Error> {
-        let (store, Self { canary, free }) = (&cx.store, self);
-        let other = sample::random_key(32);
-        let answer = in_time(cx, operation, async {
+    /// The answer to one call of this operation, which must come in time.
+    async fn answer(&self, cx: &Context, operation: Operation) -> Outcome<keystead_core::Result<()>> {
+        let (store, Self { canary, free, other }) = (&cx.store, self);
+        in_time(cx, operation, async {
             match operation {
                 Operation::Get => store.get_key(&canary.id).await.map(drop),
-                Operation::Put => store.put_key(&canary.id, &other).await,
-                Operation::Create => store.create_key(free, &other).await,
+                Operation::Put => store.put_key(&canary.id, other).await,
+                Operation::Create => store.create_key(free, other).await,
                 Operation::Delete => store.delete_key(&canary.id).await.map(drop),
                 Operation::List => first_of_listing(store).await,
                 _ => store.check().await,
             }
         })
-        .await?;
-        match answer {
+        .await
+    }
+
+    /// The error that this operation fails with.
+    async fn refusal(&self, cx: &Context, operation: Operation) -> Outcome<Error> {
+        match self.answer(cx, operation).await? {
             Err(e) => Ok(e),
             Ok(()) => fail(format!("{operation} on a failing engine"), "an error", "Ok"),
+        }
+    }
+
+    /// A write that says Ok tells the truth.
+    async fn is_done(&self, cx: &Context, operation: Operation) -> Outcome {
+        match operation {
+            Operation::Put => cx.holds(&cx.store, &self.canary.id, &self.other).await,
+            Operation::Create => cx.holds(&cx.store, &self.free, &self.other).await,
+            _ => cx.absent(&cx.store, &self.canary.id).await,
         }
     }
 
@@ -117,11 +131,7 @@ async fn fails(cx: &Context, fault: Fault, operations: &[Operation], kinds: &[Er
         cx.inject(Some(operation), fault.clone(), ALWAYS).await?;
         let error = scene.refusal(cx, operation).await?;
         cx.clear().await?;
-        let right = kinds.contains(&error.kind()) && error.operation() == operation;
-        let expected = format!("one of {kinds:?}, operation {operation:?}");
-        let got = format!("kind {:?}, operation {:?}", error.kind(), error.operation());
-        ensure(right, format!("{operation} under {fault:?}"), expected, got)?;
-        scene.canary.not_in_error(&error)?;
+        is_of(&scene, &error, operation, kinds, &fault)?;
         if error.effect() == Effect::NotApplied {
             scene.is_untouched(cx).await?;
         } else {
@@ -131,6 +141,15 @@ async fn fails(cx: &Context, fault: Fault, operations: &[Operation], kinds: &[Er
         errors.push(error);
     }
     Ok(errors)
+}
+
+/// The error is of one of these kinds, names its operation, and shows neither key nor id.
+fn is_of(scene: &Scene, error: &Error, operation: Operation, kinds: &[ErrorKind], fault: &Fault) -> Outcome {
+    let right = kinds.contains(&error.kind()) && error.operation() == operation;
+    let expected = format!("one of {kinds:?}, operation {operation:?}");
+    let got = format!("kind {:?}, operation {:?}", error.kind(), error.operation());
+    ensure(right, format!("{operation} under {fault:?}"), expected, got)?;
+    scene.canary.not_in_error(error)
 }
 
 const READS_AND_WRITES: [Operation; 4] = [Operation::Get, Operation::Put, Operation::Create, Operation::Delete];
@@ -187,10 +206,23 @@ async fn truncated(cx: Context) -> Outcome {
     unreadable(&cx, Fault::Truncated).await
 }
 
+/// A write may be settled by reading back: then its Ok must be true.
 async fn unreadable(cx: &Context, fault: Fault) -> Outcome {
-    for error in fails(cx, fault, &READS_AND_WRITES, &UNREADABLE).await? {
-        let told = error.operation() == Operation::Get || error.effect() == Effect::Unknown;
-        ensure(told, format!("{} with an unreadable answer", error.operation()), "Effect::Unknown", "NotApplied")?;
+    for operation in READS_AND_WRITES {
+        let scene = Scene::new(cx).await?;
+        cx.inject(Some(operation), fault.clone(), ALWAYS).await?;
+        let answer = scene.answer(cx, operation).await?;
+        cx.clear().await?;
+        let call = format!("{operation} with an unreadable answer");
+        match answer {
+            Ok(()) if operation == Operation::Get => return fail(call, "an error", "Ok"),
+            Ok(()) => scene.is_done(cx, operation).await?,
+            Err(e) => {
+                is_of(&scene, &e, operation, &UNREADABLE, &fault)?;
+                let told = operation == Operation::Get || e.effect() == Effect::Unknown;
+                ensure(told, call, "Effect::Unknown", "NotApplied")?;
+            }
+        }
     }
     Ok(())
 }
