@@ -1,12 +1,14 @@
 //! `Faulty` fails as the test says, and does the rest as the store beneath.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_executor::block_on;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
-use keystead_core::Operation::{self, Check, Create, Delete, Erase, Get, List, Put};
+use keystead_core::Operation::{Check, Create, Delete, Erase, Get, List, Put};
 use keystead_core::{Effect, ErrorDetails, ErrorKind, KeyId, KeyStore, KeyStoreExt, Result, SecretKey, StoreInfo};
 use keystead_layers::{Fault, Faulty, FaultyBuilder};
 use keystead_memory::MemoryStore;
@@ -264,7 +266,7 @@ fn a_test_keeps_a_handle_to_the_store_that_its_code_was_given() {
     block_on(async {
         let faulty = Arc::new(builder().build().unwrap());
         let given: Arc<dyn KeyStore> = faulty.clone();
-        faulty.inject(Fault::error(ErrorKind::NotFound).on(Operation::Get));
+        faulty.inject(Fault::error(ErrorKind::NotFound).on(Get));
         assert_eq!(kind(given.get_key(&id("a")).await), Some(ErrorKind::NotFound));
         assert_eq!((faulty.calls(Get), faulty.pending()), (1, 0));
     });
