@@ -11,10 +11,10 @@ use crate::describe::annotated;
 /// decrypting service, or the source of a copy.
 ///
 /// # What it promises
-/// Every write fails with [`Unsupported`](ErrorKind::Unsupported), and nothing of it reaches the store beneath: `put_key`,
-/// `create_key`, `delete_key`, `delete_keys` (an outcome for each id), `erase_key`, `get_or_create`. Reads, listings and
-/// `check` pass through as they are. [`get_or_create_key`](keystead_core::KeyStoreExt::get_or_create_key) gives a key that
-/// exists, since it reads first.
+/// Every write fails with [`Unsupported`](ErrorKind::Unsupported), and nothing of it reaches the store beneath:
+/// `put_key`, `create_key`, `delete_key`, `delete_keys` (an outcome for each id), `erase_key`, `get_or_create`. Reads,
+/// listings and `check` pass through as they are. [`get_or_create_key`](keystead_core::KeyStoreExt::get_or_create_key)
+/// gives a key that exists, since it reads first.
 ///
 /// The capabilities are those of the store beneath: they say what the writes promise that others make to it.
 ///

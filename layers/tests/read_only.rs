@@ -1,5 +1,7 @@
 //! `ReadOnly` lets reads through and no write.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::error::Error as _;
 use std::sync::Arc;
 
