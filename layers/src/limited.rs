@@ -24,30 +24,30 @@ const CHUNKS_IN_FLIGHT: usize = 16;
 /// So many calls a second can be told apart, and waited for.
 const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 
-/// Keeps the calls to a store within a rate, and so many at a time: for a store whose owner throttles or charges what goes
-/// beyond, when a copy, an export or a restart would otherwise make all calls at once.
+/// Keeps the calls to a store within a rate, and so many at a time: for a store whose owner throttles or charges what
+/// goes beyond, when a copy, an export or a restart would otherwise make all calls at once.
 ///
 /// Put it inside [`Resilient`](crate::Resilient), next to the store: then each retry waits for its turn as well, and an
 /// attempt's timeout counts the wait. Around a cache it would slow down answers that never leave the process.
 ///
 /// # What it promises
-/// **Rate.** Calls start at the slots of the [`Limit`], one at each, in the order in which they come. Slots that pass unused
-/// are saved, up to `burst` of them, and a new limit has them all. No call starts before its slot: in any `t` seconds at most
-/// `rate * t + burst` of them (but for those that a busy runtime wakes late).
+/// **Rate.** Calls start at the slots of the [`Limit`], one at each, in the order in which they come. Slots that pass
+/// unused are saved, up to `burst` of them, and a new limit has them all. No call starts before its slot: in any `t`
+/// seconds at most `rate * t + burst` of them (but for those that a busy runtime wakes late).
 ///
-/// **Concurrency.** At most so many calls are under way, in the order in which they come. A call waits for that first and for
-/// its slot then.
+/// **Concurrency.** At most so many calls are under way, in the order in which they come. A call waits for that first
+/// and for its slot then.
 ///
 /// **What a call is.** Each method is one call, and takes one slot, but for these:
 /// - `get_keys` and `delete_keys` send each id once, in chunks of `batch_size`; each chunk is one call.
 /// - `erase_key` takes two slots, for the delete and for the read that proves it; it starts at the first.
 /// - `get_or_create` takes one: it is one creation as a rule. The loser of a race reads the winner's key besides.
-/// - `list_keys` takes one at its first id and one after each `batch_size` ids that it has given. It counts against the rate
-///   only, so each listing that is open may add one to the calls under way: if it kept others out between two ids, whoever
-///   works on the listed ids with the same store would wait for himself.
+/// - `list_keys` takes one at its first id and one after each `batch_size` ids that it has given. It counts against the
+///   rate only, so each listing that is open may add one to the calls under way: if it kept others out between two ids,
+///   whoever works on the listed ids with the same store would wait for himself.
 ///
-/// **Giving up.** A call that is dropped while it waits has reached nobody. Its place among those under way is free at once, and
-/// its slot goes to the next call that comes, ahead of those that wait for later ones.
+/// **Giving up.** A call that is dropped while it waits has reached nobody. Its place among those under way is free at
+/// once, and its slot goes to the next call that comes, ahead of those that wait for later ones.
 ///
 /// Calls of other processes are not known here: divide the rate among them.
 ///
@@ -112,7 +112,8 @@ impl Limit {
             Some(permits) => Some(permits.acquire().await.expect("nobody closes the semaphore")),
             None => None,
         };
-        // Not the other way round: calls that wait for others to end would let their slots pass, and then start all at once.
+        // Not the other way round: calls that wait for others to end would let their slots pass, and then start all at
+        // once.
         self.slot().await;
         permit
     }
@@ -133,8 +134,8 @@ impl Limit {
         self.0.settings.batch_size
     }
 
-    /// Carries out the calls of one batch, which wait for their turns themselves; not all at once, so that those of others come
-    /// in between.
+    /// Carries out the calls of one batch, which wait for their turns themselves; not all at once, so that those of
+    /// others come in between.
     async fn in_order<T: Send>(&self, calls: Vec<BoxFuture<'_, Vec<T>>>) -> Vec<T> {
         let in_flight = self.0.settings.concurrency.unwrap_or(CHUNKS_IN_FLIGHT);
         let outcomes: Vec<Vec<T>> = stream::iter(calls).buffered(in_flight).collect().await;
@@ -161,17 +162,17 @@ impl LimitBuilder {
         self
     }
 
-    /// How many calls may start at once after a while in which fewer came than the rate allows, at least 1 (the default).
-    /// Tokio's timer wakes calls up to two milliseconds late; with a rate of hundreds, a burst of that many milliseconds' worth
-    /// makes up for it.
+    /// How many calls may start at once after a while in which fewer came than the rate allows, at least 1 (the
+    /// default). Tokio's timer wakes calls up to two milliseconds late; with a rate of hundreds, a burst of that many
+    /// milliseconds' worth makes up for it.
     pub fn burst(mut self, calls: u32) -> Self {
         self.burst = calls;
         self
     }
 
-    /// How many ids of a batch, or of a listing, the store handles in one call, at least 1: 10 (the default) for Parameter
-    /// Store, 20 for reads from Secrets Manager. A store that makes a call for each id, as Secrets Manager's deletes do, is
-    /// counted truly with 1.
+    /// How many ids of a batch, or of a listing, the store handles in one call, at least 1: 10 (the default) for
+    /// Parameter Store, 20 for reads from Secrets Manager. A store that makes a call for each id, as Secrets Manager's
+    /// deletes do, is counted truly with 1.
     pub fn batch_size(mut self, ids: usize) -> Self {
         self.batch_size = ids;
         self

@@ -1,5 +1,7 @@
 //! `Limited` keeps calls within a rate and a concurrency, in virtual time.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

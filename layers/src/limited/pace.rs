@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Slots at equal distances, of which each call takes one.
 ///
-/// A slot is taken before it is waited for, rather than by whoever is at the head of a queue: a caller whose future is not
-/// polled for a while then keeps nobody else waiting.
+/// A slot is taken before it is waited for, rather than by whoever is at the head of a queue: a caller whose future is
+/// not polled for a while then keeps nobody else waiting.
 pub(super) struct Pace {
     /// All times are counted from here: durations, unlike instants, can be subtracted without care.
     origin: Instant,
@@ -23,8 +23,8 @@ pub(super) struct Pace {
 struct Schedule {
     /// The first slot that nobody has taken.
     next: Duration,
-    /// When those calls would have started that were given up while they waited. Without these, callers that don't wait long
-    /// would take slot after slot and leave them all unused, and under load nobody would be served any more.
+    /// When those calls would have started that were given up while they waited. Without these, callers that don't wait
+    /// long would take slot after slot and leave them all unused, and under load nobody would be served any more.
     given_back: BTreeSet<Duration>,
 }
 
