@@ -1,5 +1,7 @@
 //! `Observed` tells what a store does, and nothing that is secret.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -228,7 +230,7 @@ fn a_batch_is_one_span_whose_outcome_is_the_first_failure() {
 
         store.get_keys(&[a.clone(), a.clone()]).await;
         store.get_keys(&[a.clone(), b.clone()]).await;
-        store.get_keys(&[b.clone()]).await;
+        store.get_keys(std::slice::from_ref(&b)).await;
         store.get_keys(&[]).await;
         store.delete_keys(&[b, a]).await;
     });
@@ -302,7 +304,8 @@ mod metrics {
     fn measured(work: impl Future<Output = ()>) -> BTreeMap<String, u64> {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
-        ::metrics::with_local_recorder(&recorder, || block_on(work));
+        // Traced too: a thread without a subscriber could switch the spans off for the tests that run meanwhile.
+        ::metrics::with_local_recorder(&recorder, || traced(work));
         let mut measured = BTreeMap::new();
         for (key, unit, description, value) in snapshotter.snapshot().into_vec() {
             assert!(unit.is_some() && description.is_some(), "{key:?}");
