@@ -21,7 +21,10 @@ fn main() -> Result<(), BoxError> {
         println!("alice has a key of {} bytes", backup_of_her_key.expose_secret().len());
 
         let receipt = store.erase(&alice).await?;
-        println!("\nShe asked to be forgotten. The receipt, which names nobody:\n{}", serde_json::to_string_pretty(&receipt)?);
+        println!(
+            "\nShe asked to be forgotten. The receipt, which names nobody:\n{}",
+            serde_json::to_string_pretty(&receipt)?
+        );
 
         // A request that was under way, a queue that repeats itself, a restored backup: nobody brings her back.
         for refused in [

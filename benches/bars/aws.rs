@@ -64,11 +64,17 @@ fn compare(
 ) -> Result<(), BoxError> {
     let (runtime, calls) = (&bench.runtime, bench.options.size(1_000, 20));
     let (id, key) = (people::id(0), people::key(0));
-    let mut get_ours =
-        || time(calls, || runtime.block_on(repeated(calls, async || Ok(drop(store.get_key(&id).await?)))));
+    let read = async || {
+        black_box(store.get_key(&id).await?);
+        Ok(())
+    };
+    let write = async || {
+        store.put_key(&id, &key).await?;
+        Ok(())
+    };
+    let mut get_ours = || time(calls, || runtime.block_on(repeated(calls, read)));
     let mut get_sdk = || time(calls, || runtime.block_on(repeated(calls, &get)));
-    let mut put_ours =
-        || time(calls, || runtime.block_on(repeated(calls, async || Ok(store.put_key(&id, &key).await?))));
+    let mut put_ours = || time(calls, || runtime.block_on(repeated(calls, write)));
     let mut put_sdk = || time(calls, || runtime.block_on(repeated(calls, &put)));
     let rounds = bench.options.size(21, 2);
     let gets: [Samples; 2] = take_turns(rounds, [&mut get_ours, &mut get_sdk])?;

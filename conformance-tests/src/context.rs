@@ -143,7 +143,8 @@ impl Context {
 
     /// Whether this removal leaves the id free for a new key.
     pub(crate) fn frees(&self, removal: Removal) -> bool {
-        !self.is_recoverable() && !(self.capabilities.fenced && removal == Removal::Erase)
+        let fenced = self.capabilities.fenced && removal == Removal::Erase;
+        !fenced && !self.is_recoverable()
     }
 
     /// One way after the other to get rid of a key whose id is used again; in a fenced store erasing is none of them.

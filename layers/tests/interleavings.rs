@@ -47,8 +47,9 @@ struct Stack {
 }
 
 impl Stack {
+    /// All threads share their copies, so that each meets what another one has left.
     fn new(standing: Option<u8>) -> Arc<Self> {
-        let (table, store, id) = (Arc::new(Table::new(8, 4)), Mutex::new(standing), KeyId::new("alice").unwrap());
+        let (table, store, id) = (Arc::new(Table::new(8, 1)), Mutex::new(standing), KeyId::new("alice").unwrap());
         Arc::new(Self { table, store, id, now: Instant::now() })
     }
 

@@ -83,7 +83,7 @@ impl Call {
     }
 
     /// Waits for the next attempt, and says for which ids it is; None if there is to be no other.
-    pub(super) async fn pause_batch<T>(&self, outcomes: &[Result<T>]) -> Option<Vec<usize>> {
+    pub(super) async fn pause_batch<T: Sync>(&self, outcomes: &[Result<T>]) -> Option<Vec<usize>> {
         let pause_after = |outcome: &Result<T>| outcome.as_ref().err().and_then(|e| self.pause_after(e));
         let pauses = outcomes.iter().enumerate().filter_map(|(number, outcome)| Some((number, pause_after(outcome)?)));
         let (again, pauses): (Vec<usize>, Vec<Duration>) = pauses.unzip();
