@@ -22,8 +22,7 @@ use keystead_memory::MemoryStore;
 use crate::aws_server;
 use crate::bench::{Bench, on_threads};
 
-/// As many as the client of AWS keeps if nothing else is said.
-const PEOPLE: usize = 1_000;
+const PEOPLE: usize = 10_000;
 
 const TTL: Duration = Duration::from_secs(3600);
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One in so many reads makes a copy for its thread of what it has found in the table.
+/// One in so many reads may make a copy for its thread of what it has found in the table.
 pub(crate) const ONE_IN_COPIES: u64 = 16;
 
 /// One in so many reads goes past the copies, so that the table's policy sees which keys are used.

@@ -13,8 +13,8 @@ mod sync {
     pub(crate) use std::sync::PoisonError;
 
     // Copies are made and passed by often, so that few reads meet both.
-    pub(crate) const ONE_IN_COPIES: u64 = 2;
-    pub(crate) const ONE_PAST_COPIES: u64 = 3;
+    pub(crate) const ONE_IN_COPIES: u64 = 1;
+    pub(crate) const ONE_PAST_COPIES: u64 = 4;
 
     pub(crate) fn thread_number() -> usize {
         usize::from(shuttle::thread::current().id())

@@ -27,6 +27,8 @@ pub(crate) struct Reader {
 struct Slot {
     /// The hash of the copy's id, to see without the lock that it is another's.
     hash: AtomicU64,
+    /// The hash of the id that was found last when a copy was to be made: it gets one if it is found again.
+    candidate: AtomicU64,
     copy: Mutex<Option<Copy>>,
 }
 
@@ -67,9 +69,13 @@ impl Replicas {
     /// table after that, so it has not been taken away either. Of an absence no copy is kept.
     pub(crate) fn keep(&self, reader: &Reader, hash: u64, id: &KeyId, entry: &Entry, epoch: u64) {
         let Some(key) = &entry.key else { return };
+        let slot = &reader.slots[slot(hash)];
+        // So that no copy is made of keys that are read now and then.
+        if slot.candidate.swap(hash, Ordering::Relaxed) != hash {
+            return;
+        }
         let own = SecretKey::new(key.expose_secret()).expect("a key has a valid length");
         let copy = Copy { id: id.clone(), entry: Entry { key: Some(own), until: entry.until } };
-        let slot = &reader.slots[slot(hash)];
         let mut place = slot.lock();
         if self.epoch(hash) == epoch {
             *place = Some(copy);
@@ -108,7 +114,7 @@ impl Replicas {
 
 impl Reader {
     fn new() -> Self {
-        let slot = || Slot { hash: AtomicU64::new(0), copy: Mutex::new(None) };
+        let slot = || Slot { hash: AtomicU64::new(0), candidate: AtomicU64::new(0), copy: Mutex::new(None) };
         let slots = (0..SLOTS).map(|_| slot()).collect();
         Self { slots, reads: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
