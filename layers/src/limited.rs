@@ -91,6 +91,13 @@ struct Shared {
     pace: Option<Pace>,
 }
 
+/// A call of a [`Limit`] that is under way.
+#[derive(Debug)]
+#[must_use = "the call counts as ended when this is dropped"]
+pub struct Turn<'a> {
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
 /// How a [`Limit`] is set up. At least one of concurrency and rate is set.
 #[derive(Clone, Debug)]
 pub struct LimitBuilder {
@@ -106,8 +113,9 @@ impl Limit {
         LimitBuilder { concurrency: None, rate: None, burst: 1, batch_size: 10 }
     }
 
-    /// Waits until a call may start. It is under way as long as what is given back lives.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits until a call may start that is not made through a [`Limited`], such as to a store that is only lent. It counts
+    /// as under way until what is given back is dropped.
+    pub async fn turn(&self) -> Turn<'_> {
         let permit = match &self.0.permits {
             Some(permits) => Some(permits.acquire().await.expect("nobody closes the semaphore")),
             None => None,
@@ -115,7 +123,7 @@ impl Limit {
         // Not the other way round: calls that wait for others to end would let their slots pass, and then start all at
         // once.
         self.slot().await;
-        permit
+        Turn { _permit: permit }
     }
 
     async fn slot(&self) {

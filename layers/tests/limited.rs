@@ -309,3 +309,19 @@ fn it_says_what_it_is() {
                 Limit(LimitBuilder { concurrency: None, rate: Some(2.5), burst: 1, batch_size: 10 }) }";
     assert_eq!(format!("{store:?}"), said);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_is_taken_by_hand_counts_like_a_call() {
+    let store = Slow::new(Duration::ZERO);
+    let limit = Limit::builder().rate(10.0).concurrency(1).build().unwrap();
+    let limited = Limited::new(store.clone(), limit.clone());
+    let begun = Instant::now();
+    let turn = limit.turn().await;
+    let id = KeyId::new("alice").unwrap();
+    assert!(timeout(SECOND, limited.find_key(&id)).await.is_err());
+    drop(turn);
+    limited.find_key(&id).await.unwrap();
+    drop(limit.turn().await);
+    assert_eq!(store.starts().len(), 1);
+    assert!(begun.elapsed() >= SECOND + Duration::from_millis(100), "{:?}", begun.elapsed());
+}
