@@ -245,11 +245,13 @@ pub enum Operation {
     Verify,
     /// Copying the whole store.
     Backup,
+    /// Copying the keys of one store to another.
+    Copy,
 }
 
 impl Operation {
     fn is_write(self) -> bool {
-        matches!(self, Self::Put | Self::Create | Self::Delete | Self::Erase | Self::Rotate)
+        matches!(self, Self::Put | Self::Create | Self::Delete | Self::Erase | Self::Rotate | Self::Copy)
     }
 }
 
@@ -267,6 +269,7 @@ impl fmt::Display for Operation {
             Self::Rotate => "rotate",
             Self::Verify => "verify",
             Self::Backup => "backup",
+            Self::Copy => "copy",
         })
     }
 }
