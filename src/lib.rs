@@ -11,6 +11,8 @@
 // The README shows a test of the reader's own.
 #![allow(clippy::test_attr_in_doctest)]
 
+#[cfg(feature = "layers")]
+pub mod copy;
 mod open;
 
 pub use keystead_core::*;

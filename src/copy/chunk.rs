@@ -1,0 +1,198 @@
+//! A chunk of ids: their keys are fetched, written, and read back.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::mark::Mark;
+use super::options::Conflict;
+use super::report::KeyFailure;
+use super::{Run, is_the_stores_fault, stop_if_all_failed};
+use crate::{Effect, Error, ErrorKind, KeyId, Operation, PutMode, Result, SecretKey};
+
+/// A key of the source on its way.
+struct Item {
+    id: KeyId,
+    key: SecretKey,
+    mark: Mark,
+    key_mark: Mark,
+    /// An earlier run began to write this very key.
+    was_intended: bool,
+    answer: Answer,
+}
+
+/// What the target said to the write.
+enum Answer {
+    Created,
+    Stands,
+    /// Nothing that could be relied on.
+    Unsure(Error),
+}
+
+/// What reading back says.
+enum Verdict {
+    Same,
+    Different,
+    Absent,
+    Unread(Error),
+}
+
+impl Run<'_> {
+    /// Copies the keys of ids that the source listed, and settles what becomes of each.
+    pub(super) async fn copy_chunk(&mut self, ids: Vec<KeyId>) -> Result<()> {
+        let mut items = self.fetch(ids).await?;
+        for item in &mut items {
+            item.was_intended = self.ledger.intend(item.mark, item.key_mark);
+        }
+        self.ledger.sync()?;
+        let written = self.write(items, PutMode::Create).await?;
+        let different = self.read_back(written, PutMode::Create).await;
+        if !different.is_empty() {
+            let written = self.write(different, PutMode::Overwrite).await?;
+            self.read_back(written, PutMode::Overwrite).await;
+        }
+        self.ledger.sync()
+    }
+
+    async fn fetch(&mut self, ids: Vec<KeyId>) -> Result<Vec<Item>> {
+        let keys = self.source.read_listed(&ids).await;
+        stop_if_all_failed(&keys, |e| is_the_stores_fault(e.kind()))?;
+        let mut items = Vec::with_capacity(ids.len());
+        for (id, key) in ids.into_iter().zip(keys) {
+            let mark = self.ledger.mark(&id);
+            match key {
+                Ok(key) => {
+                    let key_mark = self.ledger.key_mark(&mark, &key);
+                    items.push(Item { id, key, mark, key_mark, was_intended: false, answer: Answer::Created });
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    self.ledger.vanish(&mark);
+                    self.report.vanished += 1;
+                }
+                Err(e) => {
+                    self.ledger.failed(&mark);
+                    self.report.unreadable.push(KeyFailure::new(id, e));
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    /// Gives back those that may stand at the target now, by our hand or another's.
+    async fn write(&mut self, items: Vec<Item>, mode: PutMode) -> Result<Vec<Item>> {
+        let keys: Vec<_> = items.iter().map(|item| (&item.id, &item.key)).collect();
+        let answers = self.target.write(&keys, mode).await;
+        let nothing_yet = self.report.at_target() == 0;
+        stop_if_all_failed(&answers, |e| is_the_stores_fault(e.kind()) || nothing_yet && is_a_refusal(e.kind()))?;
+        let mut written = Vec::with_capacity(items.len());
+        for (mut item, answer) in items.into_iter().zip(answers) {
+            item.answer = match answer {
+                Ok(()) => Answer::Created,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists && e.effect() == Effect::NotApplied => Answer::Stands,
+                Err(e) if e.effect() == Effect::Unknown => Answer::Unsure(e),
+                Err(e) => {
+                    self.fail(item, e);
+                    continue;
+                }
+            };
+            written.push(item);
+        }
+        Ok(written)
+    }
+
+    /// Reads back and settles; gives back those that the policy wants overwritten.
+    ///
+    /// What an eventually consistent target does not show yet, or shows in an earlier state, is read again until the bound
+    /// has passed.
+    async fn read_back(&mut self, mut items: Vec<Item>, mode: PutMode) -> Vec<Item> {
+        let bound = self.target.bound();
+        let (written, mut pause) = (Instant::now(), bound / 8);
+        let mut different = Vec::new();
+        while !items.is_empty() {
+            let remaining = bound.saturating_sub(written.elapsed());
+            let ids: Vec<KeyId> = items.iter().map(|item| item.id.clone()).collect();
+            let keys = self.target.read(&ids).await;
+            let mut unsettled = Vec::new();
+            for (item, key) in items.into_iter().zip(keys) {
+                match Verdict::of(&item, key) {
+                    Verdict::Same => self.settle(item, mode),
+                    Verdict::Unread(e) if !e.is_retryable() => self.fail(item, e),
+                    _ if remaining > Duration::ZERO => unsettled.push(item),
+                    Verdict::Different if self.on_conflict == Conflict::Overwrite && mode == PutMode::Create => {
+                        different.push(item);
+                    }
+                    Verdict::Different => self.keep_both(item),
+                    Verdict::Absent => {
+                        let e = self.absence(&item.answer);
+                        self.fail(item, e);
+                    }
+                    Verdict::Unread(e) => self.fail(item, e),
+                }
+            }
+            items = unsettled;
+            if !items.is_empty() {
+                sleep(pause.min(remaining)).await;
+                pause *= 2;
+            }
+        }
+        different
+    }
+
+    /// The target has the source's key.
+    fn settle(&mut self, item: Item, mode: PutMode) {
+        // Else the target would have had the source's key before.
+        self.are_two_stores |= mode == PutMode::Create && matches!(item.answer, Answer::Created);
+        let is_anothers = matches!(item.answer, Answer::Stands) && !item.was_intended;
+        match (mode, is_anothers) {
+            (PutMode::Overwrite, _) => self.report.overwritten += 1,
+            (_, true) => {
+                self.report.already_there += 1;
+                self.ledger.found(item.mark, item.key_mark);
+                return;
+            }
+            (_, false) => self.report.copied += 1,
+        }
+        self.ledger.written(item.mark, item.key_mark);
+    }
+
+    /// The target has another key, and keeps it.
+    fn keep_both(&mut self, item: Item) {
+        self.ledger.conflicting(&item.mark);
+        match self.on_conflict {
+            Conflict::Skip => self.report.skipped += 1,
+            Conflict::Report | Conflict::Overwrite => self.report.conflicts.push(item.id),
+        }
+    }
+
+    fn fail(&mut self, item: Item, e: Error) {
+        self.ledger.failed(&item.mark);
+        self.report.failed.push(KeyFailure::new(item.id, e));
+    }
+
+    /// Why a key is not at the target.
+    fn absence(&self, answer: &Answer) -> Error {
+        match answer {
+            Answer::Unsure(e) => e.clone(),
+            Answer::Created | Answer::Stands => Error::new(ErrorKind::Conflict, Operation::Get, self.target.scheme())
+                .with_source("the key was deleted at the target while it was copied: run the copy again"),
+        }
+    }
+}
+
+impl Verdict {
+    fn of(item: &Item, found: Result<SecretKey>) -> Self {
+        match found {
+            // Takes the same time wherever they differ.
+            Ok(key) if key == item.key => Self::Same,
+            Ok(_) => Self::Different,
+            Err(e) if e.kind() == ErrorKind::NotFound => Self::Absent,
+            Err(e) => Self::Unread(e),
+        }
+    }
+}
+
+/// Whether the target may refuse every write for this reason, as it does if it is set up wrongly.
+fn is_a_refusal(kind: ErrorKind) -> bool {
+    use ErrorKind::{Config, KeyUnavailable, PermissionDenied, Unsupported};
+    matches!(kind, Config | KeyUnavailable | PermissionDenied | Unsupported)
+}

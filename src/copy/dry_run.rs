@@ -1,0 +1,46 @@
+//! What a copy would do, found by reading alone.
+
+use super::options::{Conflict, CopyPhase};
+use super::report::KeyFailure;
+use super::{Run, is_the_stores_fault};
+use crate::{ErrorKind, KeyId, Result};
+
+impl Run<'_> {
+    pub(super) async fn foretell(&mut self, is_to_delete: bool) -> Result<()> {
+        let source = self.source.clone();
+        let (mut ids, mut done) = (source.list(), 0);
+        self.ledger.begin_pass();
+        while let Some(chunk) = self.next_to_do(&mut ids, CopyPhase::Copying, &mut done).await? {
+            let len = chunk.len() as u64;
+            self.foretell_chunk(chunk).await?;
+            done += len;
+            self.tell(CopyPhase::Copying, done, None).await;
+        }
+        if is_to_delete && self.report.has_nothing_open() {
+            self.report.deleted_at_source = self.report.at_target();
+        }
+        Ok(())
+    }
+
+    async fn foretell_chunk(&mut self, ids: Vec<KeyId>) -> Result<()> {
+        let here = self.source.read(&ids).await;
+        let there = self.target.read(&ids).await;
+        for ((id, here), there) in ids.into_iter().zip(here).zip(there) {
+            match (here, there) {
+                (Err(e), _) if is_the_stores_fault(e.kind()) => return Err(e),
+                (_, Err(e)) if is_the_stores_fault(e.kind()) => return Err(e),
+                (Err(e), _) if e.kind() == ErrorKind::NotFound => self.report.vanished += 1,
+                (Err(e), _) => self.report.unreadable.push(KeyFailure::new(id, e)),
+                (Ok(_), Err(e)) if e.kind() == ErrorKind::NotFound => self.report.copied += 1,
+                (Ok(_), Err(e)) => self.report.failed.push(KeyFailure::new(id, e)),
+                (Ok(here), Ok(there)) if here == there => self.report.already_there += 1,
+                (Ok(_), Ok(_)) => match self.on_conflict {
+                    Conflict::Report => self.report.conflicts.push(id),
+                    Conflict::Skip => self.report.skipped += 1,
+                    Conflict::Overwrite => self.report.overwritten += 1,
+                },
+            }
+        }
+        Ok(())
+    }
+}

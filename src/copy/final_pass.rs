@@ -1,0 +1,138 @@
+//! What the source lost during the copy: what the copy wrote for it is removed at the target.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::sleep;
+
+use super::mark::Mark;
+use super::options::CopyPhase;
+use super::report::KeyFailure;
+use super::{CHUNK, Run};
+use crate::{ErrorKind, KeyId, Result};
+
+/// Up to so many losses are believed however little is left.
+const FEW: u64 = 100;
+
+impl Run<'_> {
+    /// Removes at the target what the source has lost: missing in the listing, and not found twice, one visibility bound apart.
+    ///
+    /// The ids themselves are not kept in memory, so the target is listed for them.
+    pub(super) async fn settle_losses(&mut self) -> Result<()> {
+        let missing = self.ledger.missing();
+        let is_likely_the_wrong_source = missing > FEW && missing > self.ledger.written_by_us() / 2;
+        let listing_bound = match self.target.listing_bound() {
+            Some(bound) if !is_likely_the_wrong_source => bound,
+            _ => {
+                self.report.unsettled += missing;
+                return Ok(());
+            }
+        };
+        // The second time for what we wrote so lately that the target's listing does not show it yet.
+        for wait in [Duration::ZERO, listing_bound] {
+            if self.ledger.missing() > 0 {
+                sleep(wait).await;
+                self.settle_listed_losses().await?;
+            }
+        }
+        // The target does not have the others either.
+        self.ledger.forget_missing()
+    }
+
+    async fn settle_listed_losses(&mut self) -> Result<()> {
+        let target = self.target.clone();
+        let (mut ids, mut lost, mut done) = (target.list(), Vec::new(), 0);
+        loop {
+            let next = ids.next().await;
+            let is_last = next.is_none();
+            match next {
+                Some(Ok(id)) => {
+                    done += 1;
+                    if self.ledger.is_missing(&id) {
+                        lost.push(id);
+                    }
+                }
+                // An entry without a readable id is none that we wrote.
+                Some(Err(e)) if e.kind() == ErrorKind::Corrupt => {}
+                Some(Err(e)) => return Err(e),
+                None => {}
+            }
+            if is_last || lost.len() == CHUNK {
+                self.remove_lost(std::mem::take(&mut lost)).await?;
+                self.tell(CopyPhase::Removing, done, None).await;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn remove_lost(&mut self, ids: Vec<KeyId>) -> Result<()> {
+        let ids = self.not_found(ids).await;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        sleep(self.source.bound()).await;
+        let ids = self.not_found(ids).await;
+        let ours = self.still_ours(ids).await;
+        for (id, key_mark) in &ours {
+            self.ledger.removing(self.ledger.mark(id), *key_mark);
+        }
+        self.ledger.sync()?;
+        let ids: Vec<KeyId> = ours.into_iter().map(|(id, _)| id).collect();
+        let deletions = self.target.delete(&ids).await;
+        for (id, deletion) in ids.into_iter().zip(deletions) {
+            let mark = self.ledger.mark(&id);
+            match deletion {
+                Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {
+                    self.ledger.not_missing(&mark);
+                    self.report.failed.push(KeyFailure::new(id, e));
+                }
+                _ => {
+                    self.ledger.removed(mark);
+                    self.report.removed_at_target.push(id);
+                }
+            }
+        }
+        self.ledger.sync()
+    }
+
+    /// Those that the source does not find. A missing entry in its listing alone proves nothing.
+    async fn not_found(&mut self, ids: Vec<KeyId>) -> Vec<KeyId> {
+        let keys = self.source.read(&ids).await;
+        let mut missing = Vec::new();
+        for (id, key) in ids.into_iter().zip(keys) {
+            match key {
+                Err(e) if e.kind() == ErrorKind::NotFound => missing.push(id),
+                Ok(_) => self.ledger.not_missing(&self.ledger.mark(&id)),
+                Err(_) => {
+                    self.ledger.not_missing(&self.ledger.mark(&id));
+                    self.report.unsettled += 1;
+                }
+            }
+        }
+        missing
+    }
+
+    /// Those that have the very key at the target that we wrote.
+    async fn still_ours(&mut self, ids: Vec<KeyId>) -> Vec<(KeyId, Mark)> {
+        let keys = self.target.read(&ids).await;
+        let mut ours = Vec::new();
+        for (id, key) in ids.into_iter().zip(keys) {
+            let mark = self.ledger.mark(&id);
+            match key.map(|key| self.ledger.key_mark(&mark, &key)) {
+                Ok(key_mark) if self.ledger.is_ours(&mark, &key_mark) => ours.push((id, key_mark)),
+                Ok(_) => {
+                    self.ledger.removed(mark);
+                    self.report.left_at_target.push(id);
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => self.ledger.removed(mark),
+                Err(e) => {
+                    self.ledger.not_missing(&mark);
+                    self.report.failed.push(KeyFailure::new(id, e));
+                }
+            }
+        }
+        ours
+    }
+}

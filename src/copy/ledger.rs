@@ -1,0 +1,275 @@
+//! [`Ledger`]: what is known of each id, in memory and, if there is one, in the journal.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::journal::{Journal, Record, Step};
+use super::mark::{Mark, Marks, random_mark_key};
+use crate::{KeyId, Result, SecretKey, StoreInfo};
+
+/// About 50 bytes an id: a B-tree is two thirds full on the average, and never grows by doubling.
+pub(super) struct Ledger {
+    marks: Marks,
+    known: BTreeMap<Mark, Entry>,
+    journal: Option<Journal>,
+    /// Whether the journal's last record says that the copy was complete.
+    ended: bool,
+}
+
+struct Entry {
+    state: State,
+    /// The present pass has met it in the source's listing, and the source has it.
+    seen: bool,
+    /// The target may have a key by our hand: the one with the mark that begins like this.
+    ours: Option<[u8; 8]>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing is settled yet.
+    Open,
+    /// The source's key was read at the target.
+    AtTarget,
+    /// Settled otherwise: a conflict or a failure, which is not tried again in this run.
+    Aside,
+    /// Listed by the source, but not found there.
+    Vanished,
+}
+
+/// What a listed id is to the present pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meeting {
+    /// It was listed before in this pass.
+    Repeated,
+    /// It is to be copied.
+    ToDo,
+    /// It is to be looked for again: it was listed before, but not found.
+    Vanished,
+    /// It is at the target.
+    AtTarget,
+    /// This run has dealt with it in another way.
+    Aside,
+}
+
+impl Ledger {
+    /// With what the journal knows, if there is one.
+    pub(super) fn open(journal: Option<&Path>, source: &StoreInfo, target: &StoreInfo) -> Result<Self> {
+        let Some(path) = journal else { return Ok(Self::new(Marks::new(&random_mark_key()))) };
+        let mut journal = Journal::open(path, source, target)?;
+        let mut ledger = Self::new(journal.marks());
+        journal.replay(|record| ledger.take(record))?;
+        if journal.deletes_source() {
+            ledger.disown();
+        }
+        ledger.journal = Some(journal);
+        Ok(ledger)
+    }
+
+    /// The same for a dry run, which writes no journal.
+    pub(super) fn look(journal: Option<&Path>, source: &StoreInfo, target: &StoreInfo) -> Result<Self> {
+        let mut ledger = Self::new(Marks::new(&random_mark_key()));
+        if let Some(path) = journal
+            && let Some(marks) = Journal::look(path, source, target, |record| ledger.take(record))?
+        {
+            ledger.marks = marks;
+        }
+        Ok(ledger)
+    }
+
+    fn new(marks: Marks) -> Self {
+        Self { marks, known: BTreeMap::new(), journal: None, ended: false }
+    }
+
+    fn take(&mut self, record: Record) {
+        self.ended = record.step == Step::Ended;
+        let ours = Some(beginning(&record.key));
+        let (state, ours) = match record.step {
+            Step::Intended => (State::Open, ours),
+            Step::Written => (State::AtTarget, ours),
+            Step::Found => (State::AtTarget, None),
+            Step::Removed => {
+                self.known.remove(&record.id);
+                return;
+            }
+            Step::Ended => {
+                self.disown();
+                return;
+            }
+        };
+        self.known.insert(record.id, Entry { state, seen: false, ours });
+    }
+
+    /// What the source loses after a copy was complete was not lost during the copy, and stays at the target; all the more what the
+    /// copy itself deletes then.
+    fn disown(&mut self) {
+        self.known.values_mut().for_each(|entry| entry.ours = None);
+    }
+
+    /// Whether the copy was complete when the journal was last written.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub(super) fn mark(&self, id: &KeyId) -> Mark {
+        self.marks.id(id)
+    }
+
+    pub(super) fn key_mark(&self, id: &Mark, key: &SecretKey) -> Mark {
+        self.marks.key(id, key)
+    }
+
+    /// The source is about to be listed.
+    pub(super) fn begin_pass(&mut self) {
+        self.known.values_mut().for_each(|entry| entry.seen = false);
+    }
+
+    /// The source has listed this id.
+    pub(super) fn meet(&mut self, id: &KeyId) -> Meeting {
+        let new = || Entry { state: State::Open, seen: false, ours: None };
+        let entry = self.known.entry(self.marks.id(id)).or_insert_with(new);
+        if std::mem::replace(&mut entry.seen, true) {
+            return Meeting::Repeated;
+        }
+        match entry.state {
+            State::Open => Meeting::ToDo,
+            State::Vanished => Meeting::Vanished,
+            State::AtTarget => Meeting::AtTarget,
+            State::Aside => Meeting::Aside,
+        }
+    }
+
+    /// The source does not find an id that it listed.
+    pub(super) fn vanish(&mut self, id: &Mark) {
+        if let Some(entry) = self.known.get_mut(id) {
+            (entry.state, entry.seen) = (State::Vanished, false);
+        }
+    }
+
+    /// The id failed; whether the target has our key may be uncertain.
+    pub(super) fn failed(&mut self, id: &Mark) {
+        if let Some(entry) = self.known.get_mut(id) {
+            entry.state = State::Aside;
+        }
+    }
+
+    /// The target has a key that is not ours, and keeps it.
+    pub(super) fn conflicting(&mut self, id: &Mark) {
+        if let Some(entry) = self.known.get_mut(id) {
+            (entry.state, entry.ours) = (State::Aside, None);
+        }
+    }
+
+    pub(super) fn is_aside(&self, id: &KeyId) -> bool {
+        self.known.get(&self.mark(id)).is_some_and(|entry| entry.state == State::Aside)
+    }
+
+    /// A key is about to be written; whether an earlier run began to write this very one. Takes effect with
+    /// [`sync`](Self::sync), before which nothing may be written.
+    pub(super) fn intend(&mut self, id: Mark, key: Mark) -> bool {
+        let ours = Some(beginning(&key));
+        if self.known.get(&id).is_some_and(|entry| entry.ours == ours) {
+            return true;
+        }
+        self.record(Step::Intended, id, key);
+        if let Some(entry) = self.known.get_mut(&id) {
+            entry.ours = ours;
+        }
+        false
+    }
+
+    /// We wrote the key, and have read it back.
+    pub(super) fn written(&mut self, id: Mark, key: Mark) {
+        self.record(Step::Written, id, key);
+        self.known.insert(id, Entry { state: State::AtTarget, seen: true, ours: Some(beginning(&key)) });
+    }
+
+    /// The target had the key already.
+    pub(super) fn found(&mut self, id: Mark, key: Mark) {
+        self.record(Step::Found, id, key);
+        self.known.insert(id, Entry { state: State::AtTarget, seen: true, ours: None });
+    }
+
+    /// How many ids have a key at the target by our hand and are missing in the listing of the present pass.
+    pub(super) fn missing(&self) -> u64 {
+        self.known.values().filter(|entry| entry.is_missing()).count() as u64
+    }
+
+    /// How many ids have a key at the target by our hand.
+    pub(super) fn written_by_us(&self) -> u64 {
+        self.known.values().filter(|entry| entry.ours.is_some()).count() as u64
+    }
+
+    pub(super) fn is_missing(&self, id: &KeyId) -> bool {
+        self.known.get(&self.marks.id(id)).is_some_and(Entry::is_missing)
+    }
+
+    /// A missing id is there, or cannot be told from one that is.
+    pub(super) fn not_missing(&mut self, id: &Mark) {
+        if let Some(entry) = self.known.get_mut(id) {
+            entry.seen = true;
+        }
+    }
+
+    /// Whether the key with this mark is what we wrote.
+    pub(super) fn is_ours(&self, id: &Mark, key: &Mark) -> bool {
+        self.known.get(id).is_some_and(|entry| entry.ours == Some(beginning(key)))
+    }
+
+    /// The key that we wrote is about to be removed: from now on it is as uncertain as one that is about to be written.
+    pub(super) fn removing(&mut self, id: Mark, key: Mark) {
+        self.record(Step::Intended, id, key);
+    }
+
+    /// Nothing of ours is left at the target for this id.
+    pub(super) fn removed(&mut self, id: Mark) {
+        self.record(Step::Removed, id, Mark::default());
+        self.known.remove(&id);
+    }
+
+    /// Nothing of ours is left at the target for those that are still missing.
+    pub(super) fn forget_missing(&mut self) -> Result<()> {
+        let missing: Vec<Mark> = self.known.iter().filter(|(_, entry)| entry.is_missing()).map(|(id, _)| *id).collect();
+        missing.into_iter().for_each(|id| self.removed(id));
+        self.sync()
+    }
+
+    /// The copy is complete.
+    pub(super) fn end(&mut self) -> Result<()> {
+        if !self.ended {
+            self.record(Step::Ended, Mark::default(), Mark::default());
+            self.disown();
+            self.ended = true;
+        }
+        self.sync()
+    }
+
+    /// The source's keys are about to be deleted. Were that forgotten, the next run would take them for lost, and remove the last
+    /// copies.
+    pub(super) fn begin_deletion(&mut self) -> Result<()> {
+        self.disown();
+        self.journal.as_mut().map_or(Ok(()), Journal::begin_deletion)
+    }
+
+    /// Puts on the disk what was recorded.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        self.journal.as_mut().map_or(Ok(()), Journal::sync)
+    }
+
+    fn record(&mut self, step: Step, id: Mark, key: Mark) {
+        self.ended = false;
+        if let Some(journal) = &mut self.journal {
+            journal.append(Record { step, id, key });
+        }
+    }
+}
+
+impl Entry {
+    fn is_missing(&self) -> bool {
+        self.ours.is_some() && !self.seen
+    }
+}
+
+/// Enough to tell our key from another's, and half the memory.
+fn beginning(mark: &Mark) -> [u8; 8] {
+    std::array::from_fn(|at| mark[at])
+}

@@ -1,0 +1,80 @@
+//! [`Marks`]: what stands for ids, keys and stores in the journal and in memory.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::{KeyId, SecretKey, StoreInfo};
+
+/// The length of the key that marks are made with, in bytes.
+pub(super) const MARK_KEY_LEN: usize = 32;
+
+/// A keyed hash: the first 16 bytes of an HMAC-SHA-256.
+pub(super) type Mark = [u8; 16];
+
+/// The checksum of a record: the first 8 bytes of an HMAC-SHA-256.
+pub(super) type Checksum = [u8; 8];
+
+/// Makes marks with one key.
+#[derive(Clone)]
+pub(super) struct Marks(Hmac<Sha256>);
+
+impl Marks {
+    pub(super) fn new(key: &[u8; MARK_KEY_LEN]) -> Self {
+        Self(Hmac::new_from_slice(key).expect("a key may have any length"))
+    }
+
+    pub(super) fn id(&self, id: &KeyId) -> Mark {
+        self.mac(1, &[id.as_str().as_bytes()])
+    }
+
+    /// Bound to the id, so that a journal doesn't tell which ids share a key. What the hash has buffered of the key is wiped with
+    /// it: both crates have their feature `zeroize`.
+    pub(super) fn key(&self, id: &Mark, key: &SecretKey) -> Mark {
+        self.mac(2, &[id, key.expose_secret()])
+    }
+
+    pub(super) fn source(&self, store: &StoreInfo) -> Mark {
+        self.mac(3, &[store.to_string().as_bytes()])
+    }
+
+    pub(super) fn target(&self, store: &StoreInfo) -> Mark {
+        self.mac(4, &[store.to_string().as_bytes()])
+    }
+
+    /// Bound to the place, so that a record counts only where it was written.
+    pub(super) fn checksum(&self, at: u64, body: &[u8]) -> Checksum {
+        self.mac(5, &[&at.to_le_bytes(), body])
+    }
+
+    fn mac<const LEN: usize>(&self, purpose: u8, parts: &[&[u8]]) -> [u8; LEN] {
+        let mut mac = self.0.clone();
+        mac.update(&[purpose]);
+        parts.iter().for_each(|part| mac.update(part));
+        let code = mac.finalize().into_bytes();
+        std::array::from_fn(|at| code[at])
+    }
+}
+
+/// A key that nobody else knows.
+pub(super) fn random_mark_key() -> [u8; MARK_KEY_LEN] {
+    let random = SecretKey::generate(MARK_KEY_LEN).expect("32 bytes are a valid length of a key");
+    random.expose_secret().try_into().expect("it has the length that was asked for")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_different_things_never_meet() {
+        let (marks, others) = (Marks::new(&[1; 32]), Marks::new(&[2; 32]));
+        let (alice, bob) = (KeyId::new("alice").unwrap(), KeyId::new("bob").unwrap());
+        let key = SecretKey::new(*b"alice").unwrap();
+        let store = StoreInfo::new("alice", "");
+        let mut all = vec![marks.id(&alice), marks.id(&bob), others.id(&alice)];
+        all.extend([marks.key(&all[0], &key), marks.key(&all[1], &key)]);
+        all.extend([marks.source(&store), marks.target(&store)]);
+        let distinct: std::collections::HashSet<Mark> = all.iter().copied().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+}

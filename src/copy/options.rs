@@ -1,0 +1,173 @@
+//! [`CopyOptions`]: how a copy is made, and [`CopyProgress`]: how far it is.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::refusal;
+use crate::{ErrorKind, Result};
+
+/// How many writes are under way at once if nothing else is said.
+const CONCURRENCY: usize = 8;
+
+/// How [`copy_keys`](super::copy_keys) goes about it. The defaults copy as fast as the stores allow, keep no journal, report
+/// ids that have a different key at the target, and leave the source as it is.
+///
+/// ```
+/// use keystead::copy::{Conflict, CopyOptions};
+///
+/// let options = CopyOptions::default()
+///     .journal("/var/lib/app/copy.journal")
+///     .rate(10.0)
+///     .on_conflict(Conflict::Skip)
+///     .on_progress(|progress| println!("{:?}: {} keys", progress.phase, progress.done));
+/// ```
+pub struct CopyOptions {
+    pub(super) concurrency: usize,
+    pub(super) rate: Option<f64>,
+    pub(super) batch_size: Option<usize>,
+    pub(super) journal: Option<PathBuf>,
+    pub(super) on_conflict: Conflict,
+    pub(super) delete_source: bool,
+    pub(super) dry_run: bool,
+    pub(super) on_progress: OnProgress,
+}
+
+pub(super) type OnProgress = Box<dyn FnMut(CopyProgress) + Send>;
+
+impl CopyOptions {
+    /// How many writes are under way at the target at once, at least 1. Default: 8. Reads are as many at once as the stores
+    /// themselves make of a batch, or with a [`rate`](Self::rate) at most this many.
+    pub fn concurrency(mut self, writes: usize) -> Self {
+        self.concurrency = writes;
+        self
+    }
+
+    /// How many calls a second are made to each of the two stores, from one a day to a million. Default: any number. Calls of
+    /// other programs, and what a store tries again by itself, are not counted.
+    pub fn rate(mut self, calls_per_second: f64) -> Self {
+        self.rate = Some(calls_per_second);
+        self
+    }
+
+    /// How many ids a store handles in one call, at least 1, so that a [`rate`](Self::rate) counts calls and not ids. Default:
+    /// what Secrets Manager takes for a `secretsmanager` store (reads 20, a page of the listing 100, deletions 1), and 10, as
+    /// Parameter Store takes, for every other.
+    pub fn batch_size(mut self, ids: usize) -> Self {
+        self.batch_size = Some(ids);
+        self
+    }
+
+    /// Where the run writes what it has done, so that the next run with the same file goes on from there. Created with mode
+    /// 0600 if there is none. Default: no journal; a run that is cut off then compares what it had copied again.
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
+        self
+    }
+
+    /// What becomes of an id that has a different key at the target. Default: [`Conflict::Report`].
+    pub fn on_conflict(mut self, policy: Conflict) -> Self {
+        self.on_conflict = policy;
+        self
+    }
+
+    /// Whether the source's keys are deleted once the copy is complete, in a pass of its own that reads both sides again and
+    /// deletes only what is equal. Default: no. A run that has created nothing at the target creates a key of a random id there first,
+    /// and deletes it again, to see that the two are not one store under two names.
+    pub fn delete_source(mut self, delete: bool) -> Self {
+        self.delete_source = delete;
+        self
+    }
+
+    /// Whether to read only, and report what would happen. Default: no.
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// What is called after each chunk of up to 100 keys. If it panics, so does the copy; with a journal nothing is lost.
+    pub fn on_progress(mut self, progress: impl FnMut(CopyProgress) + Send + 'static) -> Self {
+        self.on_progress = Box::new(progress);
+        self
+    }
+
+    /// The limits of the rate are checked where it is made use of.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.concurrency == 0 {
+            return Err(refusal(ErrorKind::Config, "a concurrency of zero writes nothing: set at least 1"));
+        }
+        if self.batch_size == Some(0) {
+            return Err(refusal(ErrorKind::Config, "a batch of zero ids reads nothing: set at least 1"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: CONCURRENCY,
+            rate: None,
+            batch_size: None,
+            journal: None,
+            on_conflict: Conflict::Report,
+            delete_source: false,
+            dry_run: false,
+            on_progress: Box::new(|_| {}),
+        }
+    }
+}
+
+impl fmt::Debug for CopyOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CopyOptions")
+            .field("concurrency", &self.concurrency)
+            .field("rate", &self.rate)
+            .field("batch_size", &self.batch_size)
+            .field("journal", &self.journal)
+            .field("on_conflict", &self.on_conflict)
+            .field("delete_source", &self.delete_source)
+            .field("dry_run", &self.dry_run)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of an id that has a different key at the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Conflict {
+    /// The target's key stays, the id is reported, and the copy is not complete.
+    #[default]
+    Report,
+    /// The target's key stays and is counted.
+    Skip,
+    /// The source's key replaces it. What is replaced is gone.
+    Overwrite,
+}
+
+/// What a copy or a comparison is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CopyPhase {
+    /// Copies what the source lists.
+    Copying,
+    /// Lists the source again, for what came or went meanwhile.
+    Checking,
+    /// Removes at the target what the source has lost.
+    Removing,
+    /// Deletes at the source.
+    Deleting,
+    /// Compares, and changes nothing.
+    Comparing,
+}
+
+/// How far a copy or a comparison is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyProgress {
+    /// What it is at.
+    pub phase: CopyPhase,
+    /// How many ids it has dealt with in this phase.
+    pub done: u64,
+    /// How many there are about; `None` until the source has been listed once.
+    pub total: Option<u64>,
+}
