@@ -42,7 +42,7 @@ step "rustdoc"
 RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --locked
 
 step "features: none, each backend alone, the others"
-for features in "" memory file ssm secretsmanager layers metrics serde uuid fuzzing memory,file layers,serde; do
+for features in "" memory file ssm secretsmanager layers metrics serde uuid fuzzing memory,file layers,memory layers,serde; do
     cargo clippy --package keystead --tests --no-default-features --features "$features" --locked -- --deny warnings
 done
 for features in "" serde uuid; do

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use futures_executor::block_on;
+use keystead::copy::{CopyOptions, copy_keys};
 use keystead::file::{FileStore, RootSecret};
 use keystead::layers::Cached;
 use keystead::memory::MemoryStore;
@@ -95,6 +96,7 @@ fn no_copy_of_a_key_is_left_when_it_is_dropped() {
     a_key_in_memory();
     a_key_in_a_file();
     a_key_in_a_cache();
+    a_key_that_is_copied();
 }
 
 fn a_key_by_itself() {
@@ -193,4 +195,18 @@ fn a_key_in_a_cache() {
     }
     read(&bob);
     assert_eq!(evicted.copies(), 0, "after another key took its place");
+}
+
+fn a_key_that_is_copied() {
+    let pattern = Pattern(9 << 20);
+    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    block_on(source.put_key(&alice(), &pattern.key())).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let options = || CopyOptions::default().journal(directory.path().join("journal"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    assert_eq!(runtime.block_on(copy_keys(&source, &target, options())).unwrap().copied, 1);
+    assert_eq!(pattern.copies(), 1, "the two stores share one");
+    block_on(source.delete_key(&alice())).unwrap();
+    block_on(target.delete_key(&alice())).unwrap();
+    assert_eq!(pattern.copies(), 0, "after both are deleted");
 }

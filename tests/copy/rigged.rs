@@ -1,0 +1,245 @@
+//! Memory stores that do what a test wants.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use keystead::memory::MemoryStore;
+use keystead::{
+    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Error, ErrorKind, KeyId,
+    KeyStore, KeyStoreExt, Operation, PutMode, Result, SecretKey, StoreInfo, async_trait,
+};
+use tokio::time::Instant;
+
+/// What is about to happen: the operation, the id if there is one, and how many calls of this operation came before.
+pub(crate) struct Event<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) id: Option<&'a KeyId>,
+    pub(crate) earlier: usize,
+}
+
+/// What is to happen instead.
+pub(crate) enum Fate {
+    Fail(ErrorKind),
+    /// It does not happen, and the answer does not tell.
+    Lose(ErrorKind),
+    /// It happens, but the answer says this.
+    HappenAndFail(ErrorKind),
+}
+
+type Rule = dyn Fn(&Event<'_>) -> Option<Fate> + Send + Sync;
+
+/// One call, as a remote store would count it: a page of ten ids, a batch, or an operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) operation: Operation,
+    pub(crate) ids: usize,
+    pub(crate) at: Instant,
+}
+
+#[derive(Clone)]
+pub(crate) struct Rigged {
+    pub(crate) memory: MemoryStore,
+    rig: Arc<Rig>,
+}
+
+struct Rig {
+    scheme: &'static str,
+    bound: Duration,
+    lists: bool,
+    forgets: bool,
+    rule: Box<Rule>,
+    calls: Mutex<Vec<Call>>,
+    /// What each key was before its last write, and when that was.
+    before: Mutex<HashMap<KeyId, (Instant, Option<SecretKey>)>>,
+}
+
+impl Rigged {
+    pub(crate) fn new(memory: &MemoryStore) -> Self {
+        Self::ruled(memory, |_| None)
+    }
+
+    pub(crate) fn ruled(
+        memory: &MemoryStore,
+        rule: impl Fn(&Event<'_>) -> Option<Fate> + Send + Sync + 'static,
+    ) -> Self {
+        let rig = Rig {
+            scheme: "memory",
+            bound: Duration::ZERO,
+            lists: true,
+            forgets: false,
+            rule: Box::new(rule),
+            calls: Mutex::default(),
+            before: Mutex::default(),
+        };
+        Self { memory: memory.clone(), rig: Arc::new(rig) }
+    }
+
+    /// Shows each write as late as its bound allows.
+    pub(crate) fn lagging(self, bound: Duration) -> Self {
+        self.with(|rig| rig.bound = bound)
+    }
+
+    pub(crate) fn listless(self) -> Self {
+        self.with(|rig| rig.lists = false)
+    }
+
+    /// Leaves out the first outcome of each batch.
+    pub(crate) fn forgetful(self) -> Self {
+        self.with(|rig| rig.forgets = true)
+    }
+
+    pub(crate) fn named(self, scheme: &'static str) -> Self {
+        self.with(|rig| rig.scheme = scheme)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Rig)) -> Self {
+        change(Arc::get_mut(&mut self.rig).expect("it is not shared yet"));
+        self
+    }
+
+    pub(crate) fn calls(&self, operation: Operation) -> Vec<Call> {
+        let calls = self.rig.calls.lock().unwrap();
+        calls.iter().filter(|call| call.operation == operation).copied().collect()
+    }
+
+    pub(crate) fn all_calls(&self) -> Vec<Call> {
+        self.rig.calls.lock().unwrap().clone()
+    }
+
+    fn log(&self, operation: Operation, ids: usize) -> usize {
+        let mut calls = self.rig.calls.lock().unwrap();
+        calls.push(Call { operation, ids, at: Instant::now() });
+        calls.iter().filter(|call| call.operation == operation).count() - 1
+    }
+
+    /// The error that is to be given, and whether the operation happens all the same.
+    fn fate(&self, operation: Operation, id: Option<&KeyId>, earlier: usize) -> (Option<Error>, bool) {
+        match (self.rig.rule)(&Event { operation, id, earlier }) {
+            None => (None, true),
+            Some(Fate::Fail(kind)) => {
+                let e = Error::new(kind, operation, self.rig.scheme).with_effect(Effect::NotApplied);
+                (Some(e), false)
+            }
+            Some(Fate::Lose(kind)) => {
+                (Some(Error::new(kind, operation, self.rig.scheme).with_effect(Effect::Unknown)), false)
+            }
+            Some(Fate::HappenAndFail(kind)) => {
+                (Some(Error::new(kind, operation, self.rig.scheme).with_effect(Effect::Unknown)), true)
+            }
+        }
+    }
+
+    async fn remember(&self, id: &KeyId) {
+        let earlier = self.memory.find_key(id).await.unwrap();
+        self.rig.before.lock().unwrap().insert(id.clone(), (Instant::now(), earlier));
+    }
+
+    async fn read(&self, id: &KeyId, earlier: usize) -> Result<SecretKey> {
+        if let (Some(e), _) = self.fate(Operation::Get, Some(id), earlier) {
+            return Err(e);
+        }
+        let late = self.rig.before.lock().unwrap().get(id).filter(|(at, _)| at.elapsed() < self.rig.bound).cloned();
+        match late {
+            Some((_, before)) => before.ok_or_else(|| Error::new(ErrorKind::NotFound, Operation::Get, self.rig.scheme)),
+            None => self.memory.get_key(id).await,
+        }
+    }
+}
+
+impl fmt::Debug for Rigged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rigged")
+    }
+}
+
+#[async_trait]
+impl KeyStore for Rigged {
+    fn info(&self) -> StoreInfo {
+        StoreInfo::new(self.rig.scheme, "rigged")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let consistency = match self.rig.bound {
+            Duration::ZERO => Consistency::Strong,
+            within => Consistency::Eventual { within },
+        };
+        let listing = self.rig.lists.then_some(Consistency::Strong);
+        Capabilities::new(Durability::Process, consistency, DeletionGrade::Immediate, listing)
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        let earlier = self.log(Operation::Get, 1);
+        tokio::task::yield_now().await;
+        self.read(id, earlier).await
+    }
+
+    async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+        let earlier = self.log(Operation::Get, ids.len());
+        tokio::task::yield_now().await;
+        let mut keys = Vec::new();
+        for id in ids.iter().skip(usize::from(self.rig.forgets)) {
+            keys.push(self.read(id, earlier).await);
+        }
+        keys
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        let operation = if mode == PutMode::Create { Operation::Create } else { Operation::Put };
+        let earlier = self.log(operation, 1);
+        tokio::task::yield_now().await;
+        let (error, happens) = self.fate(operation, Some(id), earlier);
+        if happens {
+            let stands = self.memory.find_key(id).await?.is_some();
+            if !(stands && mode == PutMode::Create) {
+                self.remember(id).await;
+            }
+            self.memory.put_key_with(id, key, mode).await?;
+            tokio::task::yield_now().await;
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        let earlier = self.log(Operation::Delete, 1);
+        tokio::task::yield_now().await;
+        let (error, happens) = self.fate(Operation::Delete, Some(id), earlier);
+        if !happens {
+            return Err(error.expect("what does not happen fails"));
+        }
+        self.remember(id).await;
+        let deletion = self.memory.delete_key(id).await?;
+        tokio::task::yield_now().await;
+        error.map_or(Ok(deletion), Err)
+    }
+
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        let start = async move {
+            let earlier = self.log(Operation::List, 0);
+            let (error, _) = self.fate(Operation::List, None, earlier);
+            let ids: Vec<_> = self.memory.list_keys().collect().await;
+            futures_util::stream::iter(error.map(Err).into_iter().chain(ids))
+        };
+        let ids = futures_util::stream::once(start).flatten();
+        let pages = ids.enumerate().then(async |(number, id)| {
+            if number % 10 == 0 {
+                tokio::task::yield_now().await;
+                if number > 0 {
+                    self.rig.calls.lock().unwrap().push(Call {
+                        operation: Operation::List,
+                        ids: 10,
+                        at: Instant::now(),
+                    });
+                }
+            }
+            id
+        });
+        pages.boxed()
+    }
+
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
