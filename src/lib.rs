@@ -29,6 +29,8 @@ pub mod memory {
 #[cfg(feature = "file")]
 pub mod file {
     pub use keystead_file::*;
+
+    pub use crate::open::FileUrl;
 }
 
 /// Keys in AWS SSM Parameter Store (feature `ssm`).

@@ -8,6 +8,8 @@ mod url;
 
 use std::sync::Arc;
 
+#[cfg(feature = "file")]
+pub use self::file::FileUrl;
 use crate::{Effect, Error, ErrorKind, KeyStore, Operation, Result};
 
 /// Each scheme, and the feature that compiles its backend in.
@@ -59,7 +61,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
 pub fn check_url(url: &str) -> Result<Option<std::path::PathBuf>> {
     Ok(match Settings::of(url)? {
         #[cfg(feature = "file")]
-        Settings::File(settings) => Some(settings.path),
+        Settings::File(url) => Some(url.path().to_owned()),
         #[allow(unreachable_patterns, reason = "a build may have the file store alone, or no backend")]
         _ => None,
     })
@@ -70,7 +72,7 @@ enum Settings {
     #[cfg(feature = "memory")]
     Memory,
     #[cfg(feature = "file")]
-    File(file::Settings),
+    File(FileUrl),
     #[cfg(feature = "ssm")]
     Ssm(keystead_ssm::SsmConfig, aws::Location),
     #[cfg(feature = "secretsmanager")]
@@ -89,10 +91,7 @@ impl Settings {
                 Ok(Self::Memory)
             }
             #[cfg(feature = "file")]
-            "file" => {
-                let url = url::StoreUrl::parse(url).map_err(|text| refusal("file", text))?;
-                Ok(Self::File(file::Settings::of(url).map_err(|e| refusal("file", e))?))
-            }
+            "file" => Ok(Self::File(FileUrl::parse(url)?.with_root_secret()?)),
             #[cfg(feature = "ssm")]
             "ssm" => {
                 let url = url::StoreUrl::parse(url).map_err(|text| refusal("ssm", text))?;
@@ -117,13 +116,7 @@ impl Settings {
             #[cfg(feature = "memory")]
             Self::Memory => Ok(Arc::new(keystead_memory::MemoryStore::new())),
             #[cfg(feature = "file")]
-            Self::File(settings) => {
-                let root = settings.root().map_err(|e| refusal("file", e))?;
-                Ok(Arc::new(match settings.create {
-                    true => keystead_file::FileStore::open_or_create(settings.path, root).await?,
-                    false => keystead_file::FileStore::open(settings.path, root).await?,
-                }))
-            }
+            Self::File(url) => Ok(Arc::new(url.open_with(url.root_secret()?).await?)),
             #[cfg(feature = "ssm")]
             Self::Ssm(config, location) => {
                 Ok(Arc::new(location.of(keystead_ssm::SsmStore::builder(config)).connect().await?))

@@ -67,6 +67,7 @@ mod memory {
 mod file {
     use std::fs;
 
+    use keystead::file::{FileUrl, RootSecret};
     use keystead::{KeyId, KeyStoreExt};
 
     use super::*;
@@ -90,6 +91,30 @@ mod file {
             open(&format!("file://{path}?passphrase_file={}", phrase.display())).unwrap_err().kind(),
             ErrorKind::KeyUnavailable
         );
+    }
+
+    #[test]
+    fn a_file_url_is_taken_apart_for_who_has_the_root_secret_from_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, secret) = (directory.path().join("keys.db"), directory.path().join("root"));
+        let bare = FileUrl::parse(&format!("file://{}?create=true", path.display())).unwrap();
+        assert_eq!((bare.path(), bare.names_root_secret(), bare.root_secret_file()), (path.as_path(), false, None));
+        assert_eq!(bare.root_secret().unwrap_err().kind(), ErrorKind::Config);
+        assert!(!format!("{bare:?}").contains("keys.db"));
+        let root = RootSecret::generate();
+        block_on(async { bare.open_with(root.clone()).await.unwrap().close().await.unwrap() });
+
+        let url = format!("file://{}?root_secret_file={}", path.display(), secret.display());
+        let named = FileUrl::parse(&url).unwrap();
+        assert_eq!((named.names_root_secret(), named.root_secret_file()), (true, Some(secret.as_path())));
+        assert_eq!(named.root_secret().unwrap_err().kind(), ErrorKind::Config);
+        fs::write(&secret, root.to_hex().unwrap()).unwrap();
+        block_on(named.open_with(named.root_secret().unwrap())).unwrap();
+
+        for url in ["memory:", "keys.db", "file:keys.db", "file:///keys.db?passphrase=hunter2"] {
+            let error = FileUrl::parse(url).unwrap_err();
+            assert_eq!((error.kind(), error.store()), (ErrorKind::Config, "file"), "{url}");
+        }
     }
 
     #[test]

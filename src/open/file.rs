@@ -1,33 +1,54 @@
-//! What a `file:` URL says: the path, the root secret, and whether to create the store.
+//! [`FileUrl`]: what a `file:` URL says: the path, the root secret, and whether to create the store.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use keystead_file::RootSecret;
+use keystead_file::{FileStore, RootSecret};
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-use super::url::StoreUrl;
-use crate::BoxError;
+use super::{refusal, url};
+use crate::{BoxError, Result};
+
+const SCHEME: &str = "file";
 
 /// No file with a root secret or a passphrase is longer, in bytes.
 const MAX_SECRET_LEN: usize = 4096;
 
 const SOURCES: &str = "root_secret_file, root_secret_env, passphrase_file or passphrase_env";
 
-/// Checked, but the root secret not read yet.
-pub(super) struct Settings {
-    pub(super) path: PathBuf,
-    pub(super) create: bool,
+/// What a `file:` URL says, checked; no secret is read and nothing opened yet.
+///
+/// For programs that do more with a file store than [`open`](crate::open) gives: its own calls (`rotate`, `verify`,
+/// `backup`), or a root secret from elsewhere, such as a prompt. The parameters are those of [`open`](crate::open), but the
+/// root secret may be left out. `Debug` shows no path.
+#[derive(Clone)]
+pub struct FileUrl {
+    path: PathBuf,
+    create: bool,
     /// The parameter that says where the root secret is, and what it says.
-    parameter: String,
-    source: OsString,
+    source: Option<(String, OsString)>,
 }
 
-impl Settings {
-    pub(super) fn of(url: StoreUrl<'_>) -> Result<Self, BoxError> {
+impl FileUrl {
+    /// Takes a URL apart.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) if it is no `file:` URL or will not do. No error quotes the URL.
+    pub fn parse(url: &str) -> Result<Self> {
+        match url::scheme(url) {
+            Ok(scheme) if scheme == SCHEME => {}
+            Ok(_) => return Err(refusal(SCHEME, "the URL is none of a file store: write file:///PATH")),
+            Err(text) => return Err(refusal(SCHEME, text)),
+        }
+        let url = url::StoreUrl::parse(url).map_err(|text| refusal(SCHEME, text))?;
+        Self::of(url).map_err(|e| refusal(SCHEME, e))
+    }
+
+    fn of(url: url::StoreUrl<'_>) -> Result<Self, BoxError> {
         let path = PathBuf::from(decoded(url.path)?);
         if !path.is_absolute() {
             return Err("a file URL needs an absolute path: write file:///PATH".into());
@@ -36,7 +57,7 @@ impl Settings {
         for (name, value) in url.parameters {
             match name {
                 "root_secret_file" | "root_secret_env" | "passphrase_file" | "passphrase_env" => {
-                    if source.replace((name, value)).is_some() {
+                    if source.replace((name.to_owned(), decoded(value)?)).is_some() {
                         return Err(format!("the root secret is given twice: give one of {SOURCES}").into());
                     }
                 }
@@ -54,13 +75,68 @@ impl Settings {
                 _ => return Err(format!("unknown parameter: a file URL takes create and one of {SOURCES}").into()),
             }
         }
-        let (name, value) = source.ok_or_else(|| format!("no root secret is given: give one of {SOURCES}"))?;
-        Ok(Self { path, create, parameter: name.to_owned(), source: decoded(value)? })
+        Ok(Self { path, create, source })
     }
 
-    pub(super) fn root(&self) -> Result<RootSecret, BoxError> {
-        let contents = contents(&self.parameter, &self.source)?;
-        if self.parameter.starts_with("passphrase") { passphrase(contents) } else { Ok(RootSecret::parse(&contents)?) }
+    /// Where the store is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the URL says where the root secret is.
+    pub fn names_root_secret(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// The file of `root_secret_file=`, if the URL has that.
+    pub fn root_secret_file(&self) -> Option<&Path> {
+        let (parameter, source) = self.source.as_ref()?;
+        (parameter == "root_secret_file").then_some(Path::new(source))
+    }
+
+    /// Reads the root secret from where the URL says.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config) if it says nowhere, or what stands there cannot be read or is none.
+    pub fn root_secret(&self) -> Result<RootSecret> {
+        let read = || -> Result<RootSecret, BoxError> {
+            let (parameter, source) = self.source()?;
+            let contents = contents(parameter, source)?;
+            if parameter.starts_with("passphrase") { passphrase(contents) } else { Ok(RootSecret::parse(&contents)?) }
+        };
+        read().map_err(|e| refusal(SCHEME, e))
+    }
+
+    /// Opens the store with this root secret, or creates it if the URL says `create=true` and there is none.
+    ///
+    /// # Errors
+    /// Those of [`FileStore::open`] and [`FileStore::open_or_create`].
+    pub async fn open_with(&self, root: RootSecret) -> Result<FileStore> {
+        match self.create {
+            true => FileStore::open_or_create(&self.path, root).await,
+            false => FileStore::open(&self.path, root).await,
+        }
+    }
+
+    /// The same, if the root secret is named.
+    pub(super) fn with_root_secret(self) -> Result<Self> {
+        self.source().map_err(|e| refusal(SCHEME, e))?;
+        Ok(self)
+    }
+
+    fn source(&self) -> Result<(&str, &OsStr), BoxError> {
+        let missing = || format!("no root secret is given: give one of {SOURCES}");
+        Ok(self
+            .source
+            .as_ref()
+            .map(|(parameter, source)| (parameter.as_str(), source.as_os_str()))
+            .ok_or_else(missing)?)
+    }
+}
+
+impl fmt::Debug for FileUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileUrl").field("create", &self.create).finish_non_exhaustive()
     }
 }
 
