@@ -1,0 +1,135 @@
+//! [`Cli`]: what may stand on the command line. Never a key.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::conformance::ConformanceArgs;
+use crate::commands::doctor::DoctorArgs;
+use crate::commands::erase::EraseArgs;
+use crate::commands::generate::GenerateArgs;
+use crate::commands::get::GetArgs;
+use crate::commands::init::InitArgs;
+use crate::commands::put::PutArgs;
+use crate::commands::rotate::RotateArgs;
+use crate::exit::{Code, Failure};
+
+/// Keeps one secret encryption key per user, in the store you trust: delete the key and the user's data is gone.
+///
+/// Keys go in by standard input or from files, never as arguments. Results go to standard output, all else to standard
+/// error. Exit codes: 0 done, 1 failed, 2 wrong command or configuration, 3 not found, 4 refused, 5 denied,
+/// 6 unavailable, 7 damaged, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "keystead", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The heading of what every command takes.
+const EVERYWHERE: &str = "Options of every command";
+
+/// What every command takes.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// The store: a URL such as file:///PATH?root_secret_file=FILE, ssm:///app/user-keys/%s?kms_key=alias/app or memory:,
+    /// or a name from the configuration file
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "URL|NAME", env = "KEYSTEAD_STORE", hide_env_values = true)]
+    pub(crate) store: Option<String>,
+    /// The configuration file, instead of keystead/config.toml in the user's directory for these
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Reads the passphrase of a file store whose URL names no root secret here, instead of asking on the terminal
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Writes results and errors as JSON
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Creates a file store, with a new root secret or a passphrase
+    Init(InitArgs),
+    /// Makes a random key: straight into the store if an id is given, else to standard output or a file
+    Generate(GenerateArgs),
+    /// Reads a key
+    Get(GetArgs),
+    /// Stores a key, in place of the one that stands if there is one
+    Put(PutArgs),
+    /// Stores a key, unless one stands already
+    Create(PutArgs),
+    /// Deletes a key, if there is one
+    Delete(IdArgs),
+    /// Erases a user: deletes the key if there is one, proves that it is gone, and tells so; asks before
+    Erase(EraseArgs),
+    /// Lists the ids, one a line, in no order
+    List,
+    /// Counts the keys
+    Count,
+    /// Says whether there is a key; the exit code is 3 if there is none
+    Exists(IdArgs),
+    /// Reads every record of a file store and reports the damaged ones; changes nothing
+    Verify,
+    /// Gives a file store a new root secret, while it is in use
+    Rotate(RotateArgs),
+    /// Takes what is left of deleted and overwritten keys out of a file store's files now
+    Scrub,
+    /// Copies a file store as it is at this moment, while it is in use
+    Backup {
+        /// The new file; nothing is ever overwritten
+        #[arg(value_name = "FILE")]
+        target: PathBuf,
+    },
+    /// Says whether a store can be reached, read and listed, how full it is, and what it costs
+    Doctor(DoctorArgs),
+    /// Runs the conformance suite over a store of this kind, in a scratch namespace
+    Conformance(ConformanceArgs),
+    /// Writes the completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Whose key.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IdArgs {
+    /// The id; - reads it from standard input, so that it is in no history and no list of processes
+    #[arg(value_name = "ID", required_unless_present = "id_file", conflicts_with = "id_file")]
+    pub(crate) id: Option<String>,
+    /// Reads the id from this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) id_file: Option<PathBuf>,
+}
+
+/// Shows help, or says what is wrong with the arguments without repeating values: one of them may be a key.
+pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
+    match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return match e.print() {
+                Ok(()) => Code::Done.into(),
+                Err(e) => Failure::stdout(e).report(false),
+            };
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {}
+        _ => redact(&mut e),
+    }
+    let _ = e.print();
+    Code::Usage.into()
+}
+
+fn redact(e: &mut clap::Error) {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand] {
+        let is_value = |text: &str| !text.starts_with('-') && !text.starts_with('<') && !text.starts_with('[');
+        if let Some(ContextValue::String(text)) = e.get(kind)
+            && (is_value(text) || kind != ContextKind::InvalidArg)
+        {
+            e.insert(kind, ContextValue::String("(not shown)".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The commands, one file each or one a family.
+
+mod backup;
+mod completions;
+pub(crate) mod conformance;
+mod delete;
+pub(crate) mod doctor;
+pub(crate) mod erase;
+pub(crate) mod generate;
+pub(crate) mod get;
+pub(crate) mod init;
+mod list;
+mod prices;
+pub(crate) mod put;
+pub(crate) mod rotate;
+mod scrub;
+mod verify;
+
+use keystead::PutMode;
+
+use crate::args::Command;
+use crate::exit::Outcome;
+use crate::session::Session;
+
+pub(crate) async fn run(session: Session, command: Command) -> Outcome {
+    match command {
+        Command::Init(args) => init::run(&session, args).await,
+        Command::Generate(args) => generate::run(&session, args).await,
+        Command::Get(args) => get::run(&session, args).await,
+        Command::Put(args) => put::run(&session, args, PutMode::Overwrite).await,
+        Command::Create(args) => put::run(&session, args, PutMode::Create).await,
+        Command::Delete(id) => delete::run(&session, id).await,
+        Command::Erase(args) => erase::run(&session, args).await,
+        Command::List => list::list(&session).await,
+        Command::Count => list::count(&session).await,
+        Command::Exists(id) => get::exists(&session, id).await,
+        Command::Verify => verify::run(&session).await,
+        Command::Rotate(args) => rotate::run(&session, args).await,
+        Command::Scrub => scrub::run(&session).await,
+        Command::Backup { target } => backup::run(&session, target).await,
+        Command::Doctor(args) => doctor::run(&session, args).await,
+        Command::Conformance(args) => conformance::run(&session, args).await,
+        Command::Completions { shell } => completions::run(&session, shell),
+    }
+}
+
+/// What is to be said of a command that was cut off.
+pub(crate) fn when_interrupted(command: &Command) -> &'static str {
+    match command {
+        Command::Init(_) => "the store may stand already: try doctor, and init again if there is none",
+        Command::Generate(_) | Command::Put(_) | Command::Create(_) | Command::Delete(_) | Command::Erase(_) => {
+            "the write was made whole or not at all: look with exists, then repeat it"
+        }
+        Command::Rotate(_) => {
+            "if the store opens with the new root secret, the rotation has begun: end it with rotate --resume; \
+             if it opens with the old one, nothing was changed"
+        }
+        Command::Backup { .. } => "the copy was removed, the store is as it was",
+        Command::Conformance(_) => {
+            "what the suite wrote may still stand in its scratch namespace, nothing else was touched"
+        }
+        _ => "nothing was changed",
+    }
+}

@@ -1,0 +1,26 @@
+//! `backup`: a copy of a file store.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::exit::{Code, Failure, Outcome};
+use crate::session::Session;
+use crate::{output, stores};
+
+pub(crate) async fn run(session: &Session, target: PathBuf) -> Outcome {
+    let store = stores::open_file(session).await?;
+    if fs::symlink_metadata(&target).is_ok() {
+        let shown = target.display();
+        return Err(Failure::refused(format!(
+            "something stands at {shown} already, and was left alone: give another path"
+        )));
+    }
+    session.remove_if_interrupted(&target);
+    store.backup(&target).await?;
+    let file = target.display().to_string();
+    session.output.result(format!("copied to {file}"), json!({ "file": file }))?;
+    output::note("it opens with the same root secret, and holds every key of this moment until that is destroyed");
+    Ok(Code::Done)
+}

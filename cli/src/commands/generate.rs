@@ -1,0 +1,47 @@
+//! `generate`: a random key.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use keystead::{KeyStoreExt, SecretKey};
+use serde_json::json;
+
+use crate::args::IdArgs;
+use crate::encoding::Format;
+use crate::exit::{Code, Failure, Outcome};
+use crate::session::Session;
+use crate::stores;
+
+#[derive(Args, Debug)]
+pub(crate) struct GenerateArgs {
+    /// Creates the key of this id in the store, unseen, unless one stands already; - reads the id from standard input
+    #[arg(value_name = "ID", conflicts_with_all = ["id_file", "format", "out", "force"])]
+    id: Option<String>,
+    /// Reads the id from this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "out", "force"])]
+    id_file: Option<PathBuf>,
+    /// How many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 32)]
+    length: usize,
+    /// How the key is written
+    #[arg(long, value_enum, default_value_t = Format::Hex)]
+    format: Format,
+    /// Writes the key to this new file, for its owner only, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Writes raw bytes even to a terminal
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: GenerateArgs) -> Outcome {
+    let key = SecretKey::generate(args.length).map_err(|e| Failure::usage("this length will not do").because(e))?;
+    if args.id.is_none() && args.id_file.is_none() {
+        session.output.key(&key, args.format, args.out.as_deref(), args.force)?;
+        return Ok(Code::Done);
+    }
+    let id = IdArgs { id: args.id, id_file: args.id_file }.read().await?;
+    stores::open(session).await?.create_key(&id, &key).await?;
+    session.output.result("created", json!({ "created": true }))?;
+    Ok(Code::Done)
+}

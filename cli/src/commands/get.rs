@@ -1,0 +1,42 @@
+//! `get` and `exists`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use keystead::{KeyStore, KeyStoreExt};
+use serde_json::json;
+
+use crate::args::IdArgs;
+use crate::encoding::Format;
+use crate::exit::{Code, Outcome};
+use crate::session::Session;
+use crate::stores;
+
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    id: IdArgs,
+    /// How the key is written
+    #[arg(long, value_enum, default_value_t = Format::Hex)]
+    format: Format,
+    /// Writes the key to this new file, for its owner only, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Writes raw bytes even to a terminal
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: GetArgs) -> Outcome {
+    let id = args.id.read().await?;
+    let key = stores::open(session).await?.get_key(&id).await?;
+    session.output.key(&key, args.format, args.out.as_deref(), args.force)?;
+    Ok(Code::Done)
+}
+
+pub(crate) async fn exists(session: &Session, id: IdArgs) -> Outcome {
+    let id = id.read().await?;
+    let exists = stores::open(session).await?.find_key(&id).await?.is_some();
+    session.output.result(if exists { "yes" } else { "no" }, json!({ "exists": exists }))?;
+    Ok(if exists { Code::Done } else { Code::NotFound })
+}

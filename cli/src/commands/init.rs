@@ -1,0 +1,67 @@
+//! `init`: a new file store.
+
+use std::fs;
+use std::path::Path;
+
+use clap::Args;
+use keystead::file::{FileStore, FileUrl, RootSecret};
+use keystead::{Effect, KeyStore};
+use serde_json::json;
+
+use crate::exit::{Code, Failure, Outcome};
+use crate::session::Session;
+use crate::{files, output, stores, terminal};
+
+#[derive(Args, Debug)]
+pub(crate) struct InitArgs {
+    /// Uses the root secret that stands in the file of the URL's root_secret_file, instead of making a new one there
+    #[arg(long)]
+    existing_root_secret: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: InitArgs) -> Outcome {
+    let url = stores::file_url(session)?;
+    // With a passphrase besides, it is given twice, which is refused below.
+    let makes_one = !args.existing_root_secret && session.global.passphrase_file.is_none();
+    let made = url.root_secret_file().filter(|_| makes_one);
+    let root = match made {
+        Some(file) => {
+            let root = RootSecret::generate();
+            // Kept before anything depends on it.
+            write(&root, file)?;
+            root
+        }
+        None => given(session, &url).await?,
+    };
+    let store = match FileStore::create(url.path(), root).await {
+        Ok(store) => store,
+        Err(e) => {
+            if let (Some(file), Effect::NotApplied) = (made, e.effect()) {
+                // Made by this very command, and nothing was encrypted under it.
+                let _ = fs::remove_file(file);
+            }
+            return Err(e.into());
+        }
+    };
+    session.close_later(&store);
+    let (store, file) = (store.info().to_string(), made.map(|file| file.display().to_string()));
+    session.output.result(format!("created {store}"), json!({ "store": store, "root_secret_file": file }))?;
+    if let Some(file) = file {
+        output::note(format!("its root secret is in {file}: keep it elsewhere, too; if it is lost, all keys are"));
+    }
+    Ok(Code::Done)
+}
+
+/// Writes a new root secret into a new file.
+pub(crate) fn write(root: &RootSecret, file: &Path) -> Outcome<()> {
+    let digits = root.to_hex().ok_or_else(|| Failure::other("a generated root secret has no digits"))?;
+    files::create_private(file, digits.as_bytes())
+}
+
+/// The root secret that stands somewhere already, or a passphrase that is typed now.
+async fn given(session: &Session, url: &FileUrl) -> Outcome<RootSecret> {
+    if session.global.passphrase_file.is_none() && !url.names_root_secret() {
+        return Ok(RootSecret::passphrase(terminal::new_passphrase().await?.as_str()));
+    }
+    stores::root_secret(session, url).await
+}

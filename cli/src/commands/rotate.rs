@@ -1,0 +1,68 @@
+//! `rotate`: a new root secret for a file store.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use keystead::file::RootSecret;
+use keystead::{Effect, KeyStore};
+use serde_json::json;
+
+use crate::commands::init;
+use crate::exit::{Code, Outcome};
+use crate::session::Session;
+use crate::{input, output, stores, terminal};
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RotateArgs {
+    /// Makes the new root secret and writes it to this new file before anything else
+    #[arg(long, value_name = "FILE")]
+    new_root_secret_file: Option<PathBuf>,
+    /// Asks for a new passphrase on the terminal, twice
+    #[arg(long)]
+    new_passphrase: bool,
+    /// Reads the new passphrase from this file
+    #[arg(long, value_name = "FILE")]
+    new_passphrase_file: Option<PathBuf>,
+    /// Ends a rotation that was cut off: the store is given with its new root secret
+    #[arg(long)]
+    resume: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
+    let url = stores::file_url(session)?;
+    let root = stores::root_secret(session, &url).await?;
+    let store = url.open_with(root.clone()).await?;
+    session.close_later(&store);
+    let new_root = match (&args.new_root_secret_file, &args.new_passphrase_file) {
+        (Some(file), _) => {
+            let root = RootSecret::generate();
+            init::write(&root, file)?;
+            root
+        }
+        (None, Some(file)) => input::passphrase(file).await?,
+        (None, None) if args.new_passphrase => RootSecret::passphrase(terminal::new_passphrase().await?.as_str()),
+        (None, None) => root,
+    };
+    if let Err(e) = store.rotate(new_root, output::progress(session.output.json)).await {
+        if let (Some(file), Effect::NotApplied) = (&args.new_root_secret_file, e.effect()) {
+            // Made by this very command, and nothing was encrypted under it.
+            let _ = fs::remove_file(file);
+        }
+        return Err(e.into());
+    }
+    let clean = store.scrub().await?;
+    let file = args.new_root_secret_file.as_ref().map(|file| file.display().to_string());
+    let shown = store.info().to_string();
+    let value = json!({ "store": shown, "root_secret_file": file, "clean": clean });
+    session.output.result(format!("rotated: {shown} opens with the new root secret only"), value)?;
+    if !clean {
+        output::note("a reader still holds traces of the old records: run scrub when it has ended");
+    }
+    output::note("what to do now:");
+    output::note("  1. name the new root secret where the store is named: URLs, variables, the configuration file");
+    output::note("  2. have running processes open the store again: they are refused until then");
+    output::note("  3. destroy the old root secret: it opens every copy that was made before, and nothing else does");
+    Ok(Code::Done)
+}

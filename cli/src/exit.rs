@@ -1,0 +1,237 @@
+//! [`Code`] and [`Failure`]: how a run ends, for scripts and for people.
+
+use std::error::Error as StdError;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use keystead::{BoxError, Effect, Error, ErrorKind};
+use serde_json::{Value, json};
+
+/// The exit codes, as README.md has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    Done = 0,
+    Other = 1,
+    Usage = 2,
+    NotFound = 3,
+    Refused = 4,
+    Denied = 5,
+    Unavailable = 6,
+    Damaged = 7,
+    Interrupted = 130,
+    BrokenPipe = 141,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+impl From<ErrorKind> for Code {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::AlreadyExists | ErrorKind::Erased | ErrorKind::PendingDeletion | ErrorKind::Conflict => {
+                Self::Refused
+            }
+            ErrorKind::InvalidId | ErrorKind::InvalidKey | ErrorKind::Unsupported | ErrorKind::Config => Self::Usage,
+            ErrorKind::PermissionDenied | ErrorKind::Unauthenticated | ErrorKind::KeyUnavailable => Self::Denied,
+            ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Timeout => Self::Unavailable,
+            ErrorKind::Corrupt => Self::Damaged,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Why a command failed. Its texts hold no key, no id and no URL.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: Code,
+    what: String,
+    cause: Option<BoxError>,
+    /// The store's own error, where it is one.
+    store: Option<Error>,
+}
+
+/// How a command ends: with a code that is an answer, or with a failure.
+pub(crate) type Outcome<T = Code> = Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
+        Self { code, what: what.into(), cause: None, store: None }
+    }
+
+    /// The command, the configuration or what was given is wrong.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::new(Code::Usage, what)
+    }
+
+    /// The tool itself will not do that.
+    pub(crate) fn refused(what: impl Into<String>) -> Self {
+        Self::new(Code::Refused, what)
+    }
+
+    pub(crate) fn other(what: impl Into<String>) -> Self {
+        Self::new(Code::Other, what)
+    }
+
+    pub(crate) fn because(mut self, cause: impl Into<BoxError>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// Standard output cannot be written: quiet if nobody reads it any more, as after `| head`.
+    pub(crate) fn stdout(e: io::Error) -> Self {
+        match e.kind() {
+            io::ErrorKind::BrokenPipe => Self::new(Code::BrokenPipe, ""),
+            _ => Self::other("writing to standard output failed").because(e),
+        }
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Tells standard error, and gives the exit code.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        if self.code != Code::BrokenPipe {
+            let text = if json { format!("{}\n", json!({ "error": self.to_json() })) } else { self.to_text() };
+            // Where standard error cannot be written the exit code has to do.
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+        self.code.into()
+    }
+
+    fn to_text(&self) -> String {
+        format!("error: {}\n", self.lines().join("\n  "))
+    }
+
+    /// What failed, why, and what to do, a line each.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![self.what.clone()];
+        let causes = self.causes();
+        for cause in &causes {
+            lines.push(format!("because {cause}"));
+        }
+        let details = self.store.as_ref().and_then(Error::details);
+        if let Some(message) = details.and_then(|details| details.message.as_deref()) {
+            lines.push(format!("AWS says: {}", printable(message)));
+        }
+        if let Some(request) = details.and_then(|details| details.request_id.as_deref())
+            && !causes.iter().any(|cause| cause.contains(request))
+        {
+            lines.push(format!("AWS request id: {request}"));
+        }
+        lines.extend(self.advice().into_iter().map(str::to_owned));
+        lines
+    }
+
+    /// The failure as the value of `error` in JSON, as README.md has it.
+    pub(crate) fn to_json(&self) -> Value {
+        let store = self.store.as_ref();
+        json!({
+            "exit_code": self.code as u8,
+            "message": self.what,
+            "causes": self.causes(),
+            "advice": self.advice(),
+            "kind": store.map(|e| name_of(e.kind())),
+            "operation": store.map(|e| e.operation().to_string()),
+            "store": store.map(Error::store),
+            "retryable": store.is_some_and(Error::is_retryable),
+            "retry_after_seconds": store.and_then(Error::retry_after).map(|pause| pause.as_secs_f64()),
+            "may_have_been_applied": store.is_some_and(|e| e.effect() == Effect::Unknown),
+            "aws": store.and_then(Error::details),
+        })
+    }
+
+    fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut next = match (&self.store, &self.cause) {
+            (Some(e), _) => e.source(),
+            (None, Some(cause)) => Some(&**cause as &(dyn StdError + 'static)),
+            (None, None) => None,
+        };
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        causes
+    }
+
+    /// What to do, where the store's error does not say it itself.
+    fn advice(&self) -> Vec<&'static str> {
+        let Some(error) = &self.store else { return Vec::new() };
+        let by_kind = match error.kind() {
+            ErrorKind::NotFound => Some("there is no key of this id: look at its spelling, every byte and case count"),
+            ErrorKind::AlreadyExists => Some("a key of this id stands already and was left alone: put overwrites it"),
+            ErrorKind::Erased => Some("this user was erased, and no key may come back under the id"),
+            ErrorKind::PendingDeletion => {
+                Some("the key is scheduled for deletion: wait until that is over, or restore it with AWS's own tools")
+            }
+            _ => None,
+        };
+        let unknown = "the write may have been made all the same: look with exists, then repeat it";
+        by_kind.into_iter().chain((error.effect() == Effect::Unknown).then_some(unknown)).collect()
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { code: error.kind().into(), what: error.to_string(), cause: None, store: Some(error) }
+    }
+}
+
+/// The kind's name in JSON.
+fn name_of(kind: ErrorKind) -> String {
+    kind.to_string().replace(' ', "_")
+}
+
+/// AWS's words without what would move a terminal's cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as StdError;
+
+    use keystead::{ErrorDetails, Operation};
+
+    use super::*;
+
+    #[test]
+    fn each_kind_has_the_code_of_who_must_act() {
+        let code = |kind| Code::from(kind) as u8;
+        assert_eq!([ErrorKind::Config, ErrorKind::Unsupported, ErrorKind::InvalidId].map(code), [2; 3]);
+        assert_eq!(code(ErrorKind::NotFound), 3);
+        assert_eq!([ErrorKind::AlreadyExists, ErrorKind::Erased, ErrorKind::Conflict].map(code), [4; 3]);
+        assert_eq!(
+            [ErrorKind::PermissionDenied, ErrorKind::Unauthenticated, ErrorKind::KeyUnavailable].map(code),
+            [5; 3]
+        );
+        assert_eq!([ErrorKind::Throttled, ErrorKind::Unavailable, ErrorKind::Timeout].map(code), [6; 3]);
+        assert_eq!(code(ErrorKind::Corrupt), 7);
+        assert_eq!([ErrorKind::QuotaExceeded, ErrorKind::Other].map(code), [1; 2]);
+    }
+
+    #[test]
+    fn the_text_says_what_failed_why_and_what_to_do_and_names_the_request() {
+        let details = ErrorDetails {
+            request_id: Some("r-1".to_owned()),
+            message: Some("not\u{1b}[2Jyours".to_owned()),
+            ..ErrorDetails::default()
+        };
+        let cause: Box<dyn StdError + Send + Sync> = "slow: come back".into();
+        let error = Error::new(ErrorKind::Timeout, Operation::Put, "ssm").with_source(cause).with_details(details);
+        let failure = Failure::from(error);
+        assert_eq!(
+            failure.to_text(),
+            "error: put on ssm failed: timed out\n  because slow: come back\n  AWS says: not [2Jyours\n  AWS request id: r-1\n  \
+             the write may have been made all the same: look with exists, then repeat it\n"
+        );
+        assert_eq!(failure.to_json()["kind"], "timed_out");
+        assert_eq!(failure.to_json()["aws"]["request-id"], "r-1");
+    }
+}

@@ -1,0 +1,92 @@
+//! What is read: ids, keys and passphrases, from standard input or files. Buffers are wiped, and do not grow.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+
+use keystead::file::RootSecret;
+use keystead::{KeyId, SecretKey};
+use zeroize::Zeroizing;
+
+use crate::args::IdArgs;
+use crate::encoding::{Format, MAX_WRITTEN_LEN};
+use crate::exit::{Failure, Outcome};
+
+/// No file with a passphrase is longer, in bytes.
+const MAX_PASSPHRASE_LEN: usize = 4096;
+
+impl IdArgs {
+    /// Whether the id comes from standard input.
+    pub(crate) fn is_on_stdin(&self) -> bool {
+        self.id.as_deref() == Some("-")
+    }
+
+    pub(crate) async fn read(self) -> Outcome<KeyId> {
+        let text = match (self.id, self.id_file) {
+            (Some(id), _) if id != "-" => Zeroizing::new(id),
+            (_, file) => {
+                // Room for the longest id and the longest line break behind it.
+                let contents = read(file.as_deref(), "the id", KeyId::MAX_LEN + 2).await?;
+                let text = std::str::from_utf8(&contents).map_err(|_| Failure::usage("the id is not UTF-8"))?;
+                Zeroizing::new(without_line_break(text).to_owned())
+            }
+        };
+        KeyId::new(text.as_str()).map_err(|e| Failure::usage("the id will not do").because(e))
+    }
+}
+
+/// Reads a key that is written in this format.
+pub(crate) async fn key(file: Option<&Path>, format: Format) -> Outcome<SecretKey> {
+    if file.is_none() && io::stdin().is_terminal() {
+        return Err(Failure::refused(
+            "a key that is typed would stand on the terminal: pipe it in, or give --key-file FILE",
+        ));
+    }
+    format.decode(&read(file, "the key", MAX_WRITTEN_LEN).await?)
+}
+
+/// Reads a passphrase: the file's text without the line break at its end.
+pub(crate) async fn passphrase(file: &Path) -> Outcome<RootSecret> {
+    let contents = read(Some(file), "the passphrase", MAX_PASSPHRASE_LEN).await?;
+    let text = std::str::from_utf8(&contents);
+    let text = text.map_err(|_| Failure::usage("the passphrase is not UTF-8: give one that is"))?;
+    match without_line_break(text) {
+        "" => Err(Failure::usage("the passphrase is empty: give one that is not")),
+        text => Ok(RootSecret::passphrase(text)),
+    }
+}
+
+fn without_line_break(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+/// At most `max` bytes from this file or standard input. On a thread of its own: nothing else stops for who types slowly.
+async fn read(file: Option<&Path>, what: &'static str, max: usize) -> Outcome<Zeroizing<Vec<u8>>> {
+    let file = file.map(Path::to_owned);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut contents = Zeroizing::new(Vec::with_capacity(2 * max));
+        let mut source = match &file {
+            Some(path) => File::open(path)?,
+            None => unbuffered_stdin()?,
+        };
+        (&mut source).take(max as u64 + 1).read_to_end(&mut contents)?;
+        Ok::<_, io::Error>(contents)
+    });
+    let contents = match reading.await {
+        Ok(contents) => contents.map_err(|e| Failure::usage(format!("{what} cannot be read")).because(e))?,
+        Err(_) => return Err(Failure::other(format!("{what} cannot be read: the reading thread ended"))),
+    };
+    if contents.len() > max {
+        return Err(Failure::usage(format!("{what} has more than {max} bytes: give nothing else with it")));
+    }
+    Ok(contents)
+}
+
+/// Standard input without the buffer of the standard library, which nobody wipes.
+fn unbuffered_stdin() -> io::Result<File> {
+    #[cfg(unix)]
+    return Ok(File::from(std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?));
+    #[cfg(windows)]
+    return Ok(File::from(std::os::windows::io::AsHandle::as_handle(&io::stdin()).try_clone_to_owned()?));
+}

@@ -1,0 +1,48 @@
+//! `keystead`: the operator's tool. README.md says what each command does.
+
+mod args;
+mod commands;
+mod config;
+mod encoding;
+mod exit;
+mod files;
+mod input;
+mod output;
+mod session;
+mod stores;
+mod terminal;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::args::Cli;
+use crate::exit::Failure;
+
+/// How long what is left of a run may hold up the end.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return args::refused(e),
+    };
+    let json = cli.global.json;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return Failure::other("starting the program's threads failed").because(e).report(json),
+    };
+    let (outcome, scratch) = runtime.block_on(session::run(cli));
+    match scratch.is_empty() {
+        // A thread may still wait for what is typed.
+        true => runtime.shutdown_background(),
+        // What writes there is to end before it is removed.
+        false => runtime.shutdown_timeout(SHUTDOWN),
+    }
+    drop(scratch);
+    match outcome {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report(json),
+    }
+}

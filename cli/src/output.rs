@@ -1,0 +1,125 @@
+//! Results go to standard output, as text or JSON; all else goes to standard error.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use keystead::file::Progress;
+use keystead::{Finality, SecretKey};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::encoding::{Format, MAX_WRITTEN_LEN};
+use crate::exit::{Failure, Outcome};
+use crate::files;
+
+/// Writes results in the way that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    pub(crate) json: bool,
+}
+
+impl Output {
+    /// One result: these lines for people, or this value on one line.
+    pub(crate) fn result(self, text: impl AsRef<str>, value: Value) -> Outcome<()> {
+        if self.json { self.text(&value.to_string()) } else { self.text(text.as_ref()) }
+    }
+
+    /// A result that is written already.
+    pub(crate) fn text(self, text: &str) -> Outcome<()> {
+        writeln!(io::stdout(), "{text}").map_err(Failure::stdout)
+    }
+
+    /// A key, to a new file or to standard output.
+    pub(crate) fn key(self, key: &SecretKey, format: Format, file: Option<&Path>, force: bool) -> Outcome<()> {
+        let mut written = format.encode(key);
+        if let Some(path) = file {
+            if format != Format::Raw {
+                written.push(b'\n');
+            }
+            files::create_private(path, &written)?;
+            let shown = path.display().to_string();
+            return self.result(format!("the key is in {shown}"), json!({ "file": shown }));
+        }
+        let raw = format == Format::Raw;
+        if self.json && raw {
+            return Err(Failure::usage("raw bytes cannot stand in JSON: say --format hex or base64"));
+        }
+        if raw && !force && io::stdout().is_terminal() {
+            return Err(Failure::refused(
+                "raw bytes would upset the terminal, and stand on it: send them to a file or pipe, or say --force",
+            ));
+        }
+        // By hand: a JSON library would leave copies of the key behind.
+        let mut line = Zeroizing::new(Vec::with_capacity(MAX_WRITTEN_LEN + 64));
+        let name = format.name();
+        if self.json {
+            line.extend_from_slice(format!("{{\"format\":\"{name}\",\"key\":\"").as_bytes());
+            line.extend_from_slice(&written);
+            line.extend_from_slice(b"\"}\n");
+        } else {
+            line.extend_from_slice(&written);
+            line.extend_from_slice(if raw { b"" } else { b"\n" });
+        }
+        unbuffered_stdout().and_then(|mut stdout| stdout.write_all(&line)).map_err(Failure::stdout)
+    }
+}
+
+/// Standard output without the buffer of the standard library, which nobody wipes.
+fn unbuffered_stdout() -> io::Result<File> {
+    #[cfg(unix)]
+    return Ok(File::from(std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?));
+    #[cfg(windows)]
+    return Ok(File::from(std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned()?));
+}
+
+/// A line for the person at the terminal, or the log of the job.
+pub(crate) fn note(text: impl AsRef<str>) {
+    // Where standard error cannot be written there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{}", text.as_ref());
+}
+
+/// Shows how far it has come, in one line that is written over, if somebody looks on.
+pub(crate) fn progress(json: bool) -> impl FnMut(Progress) + Send {
+    let shown = !json && io::stderr().is_terminal();
+    let mut last = None;
+    move |progress: Progress| {
+        let Progress { done, total, .. } = progress;
+        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
+        if shown && last != Some(percent) {
+            last = Some(percent);
+            let end = if done == total { "\n" } else { "" };
+            let _ = write!(io::stderr(), "\r{done} of {total} records{end}");
+        }
+    }
+}
+
+/// A finality for people.
+pub(crate) fn finality_text(finality: Finality) -> String {
+    match finality {
+        Finality::Immediate => "its bytes are beyond recovery".to_owned(),
+        Finality::Eventual { within: None } => "its bytes will be beyond recovery without anybody's help".to_owned(),
+        Finality::Eventual { within: Some(within) } => format!("its bytes will be beyond recovery within {within:?}"),
+        Finality::RecoverableUntil(until) => {
+            let days = until.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO).as_secs_f64() / 86_400.0;
+            format!("an operator can bring it back for another {days:.1} days")
+        }
+        _ => format!("{finality:?}"),
+    }
+}
+
+/// A finality as README.md has it.
+pub(crate) fn finality_json(finality: Finality) -> Value {
+    match finality {
+        Finality::Immediate => json!({ "kind": "immediate" }),
+        Finality::Eventual { within } => {
+            json!({ "kind": "eventual", "within_seconds": within.map(|within| within.as_secs_f64()) })
+        }
+        Finality::RecoverableUntil(until) => {
+            let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+            json!({ "kind": "recoverable", "until_unix_seconds": until })
+        }
+        _ => json!({ "kind": "other" }),
+    }
+}

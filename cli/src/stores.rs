@@ -1,0 +1,73 @@
+//! From what was given as the store to an open one.
+
+use std::sync::Arc;
+
+use keystead::KeyStore;
+use keystead::file::{FileStore, FileUrl, RootSecret};
+
+use crate::exit::{Failure, Outcome};
+use crate::session::Session;
+use crate::{config, input, terminal};
+
+/// The URL of the store that was asked for.
+pub(crate) fn url(session: &Session) -> Outcome<String> {
+    let missing = || Failure::usage("no store is given: give --store URL or --store NAME, or set KEYSTEAD_STORE");
+    resolve(session, session.global.store.as_deref().filter(|store| !store.is_empty()).ok_or_else(missing)?)
+}
+
+/// The URL that a text is or names.
+pub(crate) fn resolve(session: &Session, store: &str) -> Outcome<String> {
+    // A name has no colon, a URL has one behind its scheme.
+    if store.contains(':') { Ok(store.to_owned()) } else { config::url_of(store, session.global.config.as_deref()) }
+}
+
+pub(crate) fn is_file(url: &str) -> bool {
+    scheme(url).eq_ignore_ascii_case("file")
+}
+
+pub(crate) fn scheme(url: &str) -> &str {
+    url.split_once(':').map_or("", |(scheme, _)| scheme)
+}
+
+/// Opens the store that was asked for.
+pub(crate) async fn open(session: &Session) -> Outcome<Arc<dyn KeyStore>> {
+    open_url(session, &url(session)?).await
+}
+
+/// Opens the store of this URL.
+pub(crate) async fn open_url(session: &Session, url: &str) -> Outcome<Arc<dyn KeyStore>> {
+    if is_file(url) {
+        return Ok(Arc::new(open_file_url(session, &FileUrl::parse(url)?).await?));
+    }
+    Ok(keystead::open(url).await?)
+}
+
+/// The file store that was asked for, for what only such a store can do.
+pub(crate) async fn open_file(session: &Session) -> Outcome<FileStore> {
+    open_file_url(session, &file_url(session)?).await
+}
+
+/// The URL of the file store that was asked for.
+pub(crate) fn file_url(session: &Session) -> Outcome<FileUrl> {
+    let url = url(session)?;
+    if !is_file(&url) {
+        return Err(Failure::usage("only a file store can do that: give the URL of one, file:///PATH"));
+    }
+    Ok(FileUrl::parse(&url)?)
+}
+
+/// The root secret that the URL or the options name, else a passphrase from the terminal.
+pub(crate) async fn root_secret(session: &Session, url: &FileUrl) -> Outcome<RootSecret> {
+    match (&session.global.passphrase_file, url.names_root_secret()) {
+        (Some(_), true) => Err(Failure::usage("the root secret is given twice: by the URL and by --passphrase-file")),
+        (None, true) => Ok(url.root_secret()?),
+        (Some(file), false) => input::passphrase(file).await,
+        (None, false) => Ok(RootSecret::passphrase(terminal::passphrase("passphrase of the store: ").await?.as_str())),
+    }
+}
+
+async fn open_file_url(session: &Session, url: &FileUrl) -> Outcome<FileStore> {
+    let store = url.open_with(root_secret(session, url).await?).await?;
+    session.close_later(&store);
+    Ok(store)
+}

@@ -1,0 +1,118 @@
+//! AWS stores, over the test bed.
+
+use serde_json::{Value, json};
+
+use keystead_aws_testbed::{KMS_KEY, TestBed};
+use keystead_conformance::Namespace;
+
+use crate::room::{KEY, Ran, Room};
+
+/// A store in the emulator, and the program with credentials for it.
+struct Aws {
+    room: Room,
+    bed: &'static TestBed,
+    namespace: Namespace,
+    url: String,
+}
+
+impl Aws {
+    fn new(scheme: &str) -> Self {
+        let (bed, namespace) = (TestBed::shared().unwrap(), Namespace::random());
+        let at = format!("kms_key={KMS_KEY}&region=us-east-1&endpoint_url={}", bed.url());
+        let url = format!("{scheme}:///{namespace}/user-keys/%s?{at}");
+        Self { room: Room::empty(), bed, namespace, url }
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        self.run_with(args, "")
+    }
+
+    fn run_with(&self, args: &[&str], stdin: &str) -> Ran {
+        let mut command = self.room.command(args);
+        command
+            .env("KEYSTEAD_STORE", &self.url)
+            .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
+            .env("AWS_SECRET_ACCESS_KEY", "secret");
+        if stdin.is_empty() {
+            return command.output().unwrap().into();
+        }
+        std::fs::write(self.room.path("stdin"), stdin).unwrap();
+        command.stdin(std::fs::File::open(self.room.path("stdin")).unwrap()).output().unwrap().into()
+    }
+}
+
+#[test]
+fn keys_are_kept_in_parameter_store() {
+    let aws = Aws::new("ssm");
+    aws.run_with(&["put", "alice@example.com"], KEY).done();
+    aws.run(&["generate", "bob"]).done();
+    assert_eq!(aws.run(&["get", "alice@example.com"]).done(), format!("{KEY}\n"));
+    let listed = aws.run(&["list"]).done();
+    let mut listed: Vec<&str> = listed.lines().collect();
+    listed.sort_unstable();
+    assert_eq!(listed, ["alice@example.com", "bob"]);
+    assert_eq!(aws.run(&["count"]).done(), "2\n");
+
+    let text = aws.run(&["doctor"]).done();
+    for line in
+        ["reach        ok", "read         ok", "list         ok", "keys         2, of 10000 that ssm, standard tier"]
+    {
+        assert!(text.lines().any(|got| got.starts_with(line)), "{line:?} is not in\n{text}");
+    }
+    let told = aws.run(&["--json", "doctor", "--users", "20000"]).json();
+    assert_eq!((&told["tier"], &told["keys"]), (&json!("standard"), &json!({ "count": 2, "limit": 10_000 })));
+    assert_eq!(told["costs"]["backends"][1]["monthly"], Value::Null);
+
+    aws.run(&["delete", "bob"]).done();
+    aws.run(&["get", "bob"]).failed(3);
+}
+
+#[test]
+fn what_aws_refuses_is_told_with_the_request_and_its_own_exit_code() {
+    let aws = Aws::new("ssm");
+    let denied = json!({ "__type": "AccessDeniedException", "message": "User is not authorized" }).to_string();
+    let answer = |operation: &str| aws.bed.answer(operation, aws.namespace.as_str(), 1, 400, denied.clone());
+    answer("GetParameter");
+    let text = aws.run(&["get", "alice-canary"]).failed(5);
+    assert!(
+        text.starts_with("error: get on ssm failed: permission denied\n  because Parameter Store answered"),
+        "{text}"
+    );
+    assert!(!text.contains("canary") && !text.contains(aws.namespace.as_str()), "{text}");
+
+    answer("GetParametersByPath");
+    let ran = aws.run(&["doctor"]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.stdout.contains("list         FAILED") && ran.stdout.contains("read         ok"), "{ran:?}");
+
+    aws.run(&["get", "alice"]).failed(3);
+    let text = aws.run(&["--json", "get", "alice"]).failed(3);
+    let told: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(told["error"]["aws"]["error-code"], "ParameterNotFound");
+    assert!(told["error"]["aws"]["request-id"].as_str().is_some_and(|id| !id.is_empty()), "{told}");
+    assert!(aws.run(&["get", "alice"]).stderr.contains("request"), "the request is named");
+}
+
+#[test]
+fn a_store_that_cannot_be_reached_is_its_own_exit_code() {
+    let room = Room::empty();
+    let url = format!("ssm:///x/%s?kms_key={KMS_KEY}&region=us-east-1&endpoint_url=http://127.0.0.1:1");
+    let output = room
+        .command(&["--store", &url, "get", "alice"])
+        .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
+        .env("AWS_SECRET_ACCESS_KEY", "x")
+        .output();
+    let text = Ran::from(output.unwrap()).failed(6);
+    assert!(text.contains("could not be reached"), "{text}");
+    let text = room.run(&["--store", &url, "get", "alice"]).failed(5);
+    assert!(text.contains("credentials"), "{text}");
+}
+
+#[test]
+fn the_suite_runs_over_secrets_manager_in_a_scratch_namespace() {
+    let aws = Aws::new("secretsmanager");
+    let told = aws.run(&["--json", "conformance", "get.", "--scale", "0.1"]).json();
+    assert_eq!((&told["store"], &told["failed"]), (&json!("secretsmanager"), &json!(0)), "{told}");
+    assert!(aws.bed.calls(aws.namespace.as_str()).is_empty());
+    assert!(!aws.bed.calls("keystead-conformance").is_empty());
+}

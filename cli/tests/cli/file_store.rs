@@ -1,0 +1,183 @@
+//! `init`, `verify`, `rotate`, `scrub`, `backup`, `doctor` over a file store.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::room::{KEY, Ran, Room};
+
+fn with_store(room: &Room, url: &str, args: &[&str]) -> Ran {
+    room.command(args).env("KEYSTEAD_STORE", url).output().unwrap().into()
+}
+
+/// The URL of a store in this room, with these parameters.
+fn url(room: &Room, name: &str, parameters: &str) -> String {
+    format!("file://{}{parameters}", room.path(name).display())
+}
+
+#[test]
+fn init_makes_a_store_and_its_root_secret_and_overwrites_neither() {
+    let room = Room::empty();
+    let ran = room.run(&["init"]);
+    assert!(ran.stdout.starts_with("created file:") && ran.stderr.contains("if it is lost, all keys are"), "{ran:?}");
+    assert_eq!(ran.code, 0);
+    for name in ["keys.db", "root.secret"] {
+        assert_eq!(fs::metadata(room.path(name)).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let root = fs::read(room.path("root.secret")).unwrap();
+    assert_eq!(root.len(), 64);
+
+    assert!(room.run(&["init"]).failed(4).contains("left alone"));
+    assert!(room.run(&["init", "--existing-root-secret"]).failed(4).contains("already exists"));
+    assert_eq!(fs::read(room.path("root.secret")).unwrap(), root);
+    room.run(&["count"]).done();
+}
+
+#[test]
+fn an_init_that_fails_leaves_no_root_secret_behind() {
+    let room = Room::new();
+    let other = url(&room, "keys.db", &format!("?root_secret_file={}", room.path("other.secret").display()));
+    with_store(&room, &other, &["init"]).failed(4);
+    assert!(!room.path("other.secret").exists());
+}
+
+#[test]
+fn init_takes_a_root_secret_that_is_there_and_a_passphrase_from_a_file() {
+    let room = Room::empty();
+    fs::write(room.path("root.secret"), "5a".repeat(32)).unwrap();
+    room.run(&["init", "--existing-root-secret"]).done();
+    room.run(&["count"]).done();
+
+    fs::write(room.path("phrase"), "correct horse\n").unwrap();
+    let bare = url(&room, "phrase.db", "");
+    with_store(&room, &bare, &["init", "--passphrase-file", "phrase"]).done();
+    assert_eq!(with_store(&room, &bare, &["count", "--passphrase-file", "phrase"]).done(), "0\n");
+    let named = url(&room, "phrase.db", &format!("?passphrase_file={}", room.path("phrase").display()));
+    assert_eq!(with_store(&room, &named, &["count"]).done(), "0\n");
+    with_store(&room, &named, &["count", "--passphrase-file", "phrase"]).failed(2);
+
+    fs::write(room.path("wrong"), "correct house\n").unwrap();
+    let text = with_store(&room, &bare, &["count", "--passphrase-file", "wrong"]).failed(5);
+    assert!(text.contains("encryption key unavailable"), "{text}");
+    assert!(with_store(&room, &bare, &["count"]).failed(4).contains("no terminal"));
+    fs::write(room.path("empty"), "\n").unwrap();
+    with_store(&room, &url(&room, "e.db", ""), &["init", "--passphrase-file", "empty"]).failed(2);
+}
+
+#[test]
+fn verify_reads_every_record() {
+    let room = Room::new();
+    room.fill((0..10).map(|number| number.to_string()));
+    assert_eq!(room.run(&["verify"]).done(), "records: 10 intact, 0 damaged; stretches that cannot be read: 0\n");
+    room.damage();
+    let ran = room.run(&["verify"]);
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert!(ran.stdout.starts_with("records: 9 intact, 1 damaged"), "{ran:?}");
+    assert!(ran.stderr.contains("restore the store from a backup"), "{ran:?}");
+}
+
+#[test]
+fn rotate_gives_a_new_root_secret_and_the_old_one_opens_the_copies_only() {
+    let room = Room::new();
+    room.run_with(&["put", "alice"], KEY).done();
+    room.run(&["backup", "copy.db"]).done();
+
+    let old = fs::read(room.path("root.secret")).unwrap();
+    let ran = room.run(&["rotate", "--new-root-secret-file", "new.secret"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.starts_with("rotated: file:") && ran.stderr.contains("destroy the old root secret"), "{ran:?}");
+    assert_eq!(fs::read(room.path("root.secret")).unwrap(), old);
+    assert_eq!(fs::metadata(room.path("new.secret")).unwrap().permissions().mode() & 0o777, 0o600);
+
+    room.run(&["get", "alice"]).failed(5);
+    let new = url(&room, "keys.db", &format!("?root_secret_file={}", room.path("new.secret").display()));
+    assert_eq!(with_store(&room, &new, &["get", "alice"]).done(), format!("{KEY}\n"));
+    let copy = |secret: &str| url(&room, "copy.db", &format!("?root_secret_file={}", room.path(secret).display()));
+    assert_eq!(with_store(&room, &copy("root.secret"), &["get", "alice"]).done(), format!("{KEY}\n"));
+    with_store(&room, &copy("new.secret"), &["get", "alice"]).failed(5);
+
+    assert!(
+        with_store(&room, &new, &["rotate", "--new-root-secret-file", "root.secret"]).failed(4).contains("left alone")
+    );
+    with_store(&room, &new, &["rotate", "--resume"]).done();
+    assert_eq!(with_store(&room, &new, &["get", "alice"]).done(), format!("{KEY}\n"));
+    room.run(&["rotate"]).failed(2);
+
+    fs::write(room.path("phrase"), "correct horse").unwrap();
+    with_store(&room, &new, &["rotate", "--new-passphrase-file", "phrase"]).done();
+    let bare = url(&room, "keys.db", "");
+    assert_eq!(with_store(&room, &bare, &["get", "alice", "--passphrase-file", "phrase"]).done(), format!("{KEY}\n"));
+}
+
+#[test]
+fn a_rotation_that_does_not_begin_leaves_no_root_secret_behind() {
+    let room = Room::new();
+    room.run(&["rotate", "--new-root-secret-file", "no/such/folder"]).failed(1);
+    let wrong = url(&room, "keys.db", &format!("?root_secret_file={}", room.path("wrong").display()));
+    fs::write(room.path("wrong"), "5a".repeat(32)).unwrap();
+    with_store(&room, &wrong, &["rotate", "--new-root-secret-file", "new.secret"]).failed(5);
+    assert!(!room.path("new.secret").exists());
+}
+
+#[test]
+fn a_backup_is_a_store_and_overwrites_nothing() {
+    let room = Room::new();
+    room.run_with(&["put", "alice"], KEY).done();
+    let ran = room.run(&["backup", "copies/copy.db"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "copied to copies/copy.db\n"), "{ran:?}");
+    assert!(ran.stderr.contains("same root secret"), "{ran:?}");
+    assert!(room.run(&["backup", "copies/copy.db"]).failed(4).contains("left alone"));
+
+    let copy = url(&room, "copies/copy.db", &format!("?root_secret_file={}", room.path("root.secret").display()));
+    assert_eq!(
+        with_store(&room, &copy, &["verify"]).done(),
+        "records: 1 intact, 0 damaged; stretches that cannot be read: 0\n"
+    );
+}
+
+#[test]
+fn scrub_says_whether_the_files_are_clean() {
+    let room = Room::new();
+    assert_eq!(room.run(&["scrub"]).done(), "clean: nothing is left of deleted and overwritten keys\n");
+}
+
+#[test]
+fn what_only_a_file_store_can_do_is_refused_elsewhere() {
+    let room = Room::empty();
+    for args in [&["init"][..], &["verify"], &["scrub"], &["backup", "x"], &["rotate", "--resume"]] {
+        assert!(with_store(&room, "memory:", args).failed(2).contains("only a file store"), "{args:?}");
+    }
+}
+
+#[test]
+fn doctor_looks_at_the_rights_one_by_one_and_reckons_the_costs() {
+    let room = Room::new();
+    room.fill((0..3).map(|number| number.to_string()));
+    let text = room.run(&["doctor", "--users", "10000"]).done();
+    for line in [
+        "durability   host",
+        "consistency  strong",
+        "reach        ok: the store answers, and knows who asks",
+        "read         ok: a key can be read",
+        "list         ok: the ids can be listed",
+        "keys         3",
+        "  ssm, standard tier             1.90",
+        "  secretsmanager              4003.40",
+    ] {
+        assert!(text.lines().any(|got| got == line), "{line:?} is not in\n{text}");
+    }
+    assert!(room.run(&["doctor", "--users", "10001"]).done().contains("not possible"));
+}
+
+#[test]
+fn what_keeps_a_store_from_opening_is_told_with_what_to_do() {
+    let room = Room::new();
+    fs::set_permissions(room.path("keys.db"), fs::Permissions::from_mode(0o644)).unwrap();
+    let text = room.run(&["doctor"]).failed(2);
+    assert!(text.contains("because others may read or write") && text.contains("run chmod 600"), "{text}");
+    fs::set_permissions(room.path("keys.db"), fs::Permissions::from_mode(0o600)).unwrap();
+
+    fs::remove_file(room.path("root.secret")).unwrap();
+    assert!(room.run(&["doctor"]).failed(2).contains("cannot be read"));
+    assert!(room.run_storeless(&["count"]).failed(2).contains("--store URL"));
+    assert!(with_store(&room, "redis://x", &["count"]).failed(2).contains("unknown scheme"));
+}

@@ -1,0 +1,133 @@
+//! Ctrl-C: nothing is left half-done.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::room::{KEY, Room};
+
+/// What Ctrl-C sends.
+fn interrupt(child: &Child) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Waits until the program listens for Ctrl-C: until the signal is among those it catches.
+fn listens(child: &Child) {
+    let start = Instant::now();
+    loop {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap();
+        // SIGINT is signal 2, the second bit.
+        if u64::from_str_radix(caught, 16).unwrap() & 2 != 0 {
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "it does not listen");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+#[track_caller]
+fn was_interrupted(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("error: interrupted: "), "{text}");
+}
+
+#[test]
+fn a_listing_that_nobody_reads_is_ended() {
+    let room = Room::new();
+    room.fill((0..4_000).map(|number| format!("user-{number:030}")));
+    let mut child = room.spawn(&["list"]);
+    let mut first = [0; 10];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut first).unwrap();
+    interrupt(&child);
+    was_interrupted(&child.wait_with_output().unwrap());
+    drop(stdout);
+    assert_eq!(room.run(&["count"]).done(), "4000\n");
+}
+
+#[test]
+fn a_put_that_waits_for_its_key_is_ended_and_stores_nothing() {
+    let room = Room::new();
+    let mut child = room.spawn(&["put", "alice"]);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&KEY.as_bytes()[..10]).unwrap();
+    listens(&child);
+    interrupt(&child);
+    was_interrupted(&child.wait_with_output().unwrap());
+    drop(stdin);
+    assert_eq!(room.run(&["count"]).done(), "0\n");
+}
+
+#[test]
+fn a_put_that_is_interrupted_at_any_moment_is_made_whole_or_not_at_all() {
+    let room = Room::new();
+    let other = "ff".repeat(32);
+    room.run_with(&["put", "alice"], KEY).done();
+    let mut interrupted = 0;
+    for round in 0..30 {
+        let mut child = room.spawn(&["put", "alice"]);
+        listens(&child);
+        child.stdin.take().unwrap().write_all(if round % 2 == 0 { &other } else { KEY }.as_bytes()).unwrap();
+        sleep(Duration::from_micros(400 * round));
+        interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        match output.status.code() {
+            Some(0) => {}
+            _ => {
+                was_interrupted(&output);
+                interrupted += 1;
+            }
+        }
+        let key = room.run(&["get", "alice"]).done();
+        assert!(key.trim() == KEY || key.trim() == other);
+    }
+    assert!(interrupted > 0, "none was interrupted in time");
+    assert_eq!(room.run(&["verify"]).done(), "records: 1 intact, 0 damaged; stretches that cannot be read: 0\n");
+}
+
+#[test]
+fn a_rotation_that_is_interrupted_is_ended_by_resume() {
+    let room = Room::new();
+    room.fill((0..3_000).map(|number| format!("user-{number}")));
+    let mut child = room.spawn(&["rotate", "--new-root-secret-file", "new.secret"]);
+    while !room.path("new.secret").exists() {
+        assert!(child.try_wait().unwrap().is_none());
+        sleep(Duration::from_millis(1));
+    }
+    sleep(Duration::from_millis(3));
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 130)), "{output:?}");
+
+    let new = format!("file://{0}/keys.db?root_secret_file={0}/new.secret", room.directory().display());
+    let with_new = |args: &[&str]| room.run(&[&["--store", new.as_str()], args].concat());
+    if with_new(&["count"]).code == 0 {
+        with_new(&["rotate", "--resume"]).done();
+        assert_eq!(with_new(&["count"]).done(), "3000\n");
+        room.run(&["count"]).failed(5);
+    } else {
+        assert_eq!(room.run(&["count"]).done(), "3000\n");
+    }
+}
+
+#[test]
+fn a_backup_that_is_interrupted_leaves_no_file() {
+    let room = Room::new();
+    room.fill((0..3_000).map(|number| format!("user-{number}")));
+    let child = room.spawn(&["backup", "copy.db"]);
+    listens(&child);
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    match output.status.code() {
+        Some(0) => assert!(room.path("copy.db").exists()),
+        _ => {
+            was_interrupted(&output);
+            assert!(!room.path("copy.db").exists());
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The shapes of `--json`, as README.md has them: one test a command.
+
+use serde_json::{Value, json};
+
+use crate::room::{KEY, Ran, Room};
+
+fn json_of(room: &Room, args: &[&str]) -> Value {
+    let ran = room.run(&[&["--json"], args].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    ran.json()
+}
+
+fn room_with_alice() -> Room {
+    let room = Room::new();
+    room.run_with(&["put", "alice"], KEY).done();
+    room
+}
+
+fn immediate() -> Value {
+    json!({ "kind": "immediate" })
+}
+
+fn store_of(room: &Room) -> String {
+    format!("file:{}/keys.db", room.directory().canonicalize().unwrap().display())
+}
+
+#[test]
+fn init() {
+    let room = Room::empty();
+    let root = room.path("root.secret").display().to_string();
+    assert_eq!(json_of(&room, &["init"]), json!({ "store": store_of(&room), "root_secret_file": root }));
+}
+
+#[test]
+fn generate() {
+    let room = Room::new();
+    let made = json_of(&room, &["generate"]);
+    assert_eq!((made["format"].as_str(), made["key"].as_str().map(str::len)), (Some("hex"), Some(64)));
+    assert_eq!(json_of(&room, &["generate", "--out", "key"]), json!({ "file": "key" }));
+    assert_eq!(json_of(&room, &["generate", "alice"]), json!({ "created": true }));
+}
+
+#[test]
+fn get() {
+    let room = room_with_alice();
+    assert_eq!(json_of(&room, &["get", "alice"]), json!({ "format": "hex", "key": KEY }));
+    let base64 = json_of(&room, &["get", "alice", "--format", "base64"]);
+    assert_eq!(base64, json!({ "format": "base64", "key": "ABEiM0RVZneImaq7zN3u/wARIjNEVWZ3iJmqu8zd7v8=" }));
+    assert_eq!(json_of(&room, &["get", "alice", "--out", "key"]), json!({ "file": "key" }));
+    assert!(room.run(&["--json", "get", "alice", "--format", "raw"]).failed(2).contains("raw bytes"));
+}
+
+#[test]
+fn put_and_create() {
+    let room = Room::new();
+    assert_eq!(room.run_with(&["--json", "put", "alice"], KEY).json(), json!({ "stored": true }));
+    assert_eq!(room.run_with(&["--json", "create", "bob"], KEY).json(), json!({ "created": true }));
+}
+
+#[test]
+fn delete() {
+    assert_eq!(json_of(&room_with_alice(), &["delete", "alice"]), json!({ "deleted": true, "finality": immediate() }));
+}
+
+#[test]
+fn erase() {
+    assert_eq!(
+        json_of(&room_with_alice(), &["erase", "alice", "--yes"]),
+        json!({ "existed": true, "verified": true, "finality": immediate() })
+    );
+}
+
+#[test]
+fn list_is_a_value_a_line() {
+    let room = room_with_alice();
+    room.run(&["generate", "b\"ob"]).done();
+    let lines = room.run(&["--json", "list"]).done();
+    let mut ids: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    ids.sort_by_key(Value::to_string);
+    assert_eq!(ids, [json!({ "id": "alice" }), json!({ "id": "b\"ob" })]);
+}
+
+#[test]
+fn count() {
+    assert_eq!(json_of(&room_with_alice(), &["count"]), json!({ "count": 1, "damaged": 0 }));
+}
+
+#[test]
+fn exists() {
+    let room = room_with_alice();
+    assert_eq!(json_of(&room, &["exists", "alice"]), json!({ "exists": true }));
+    let ran: Ran = room.run(&["--json", "exists", "bob"]);
+    assert_eq!((ran.code, ran.json()), (3, json!({ "exists": false })));
+}
+
+#[test]
+fn verify() {
+    let room = room_with_alice();
+    let intact = json!({ "intact": 1, "damaged_rows": [], "unreadable": 0, "in_rotation": false });
+    assert_eq!(json_of(&room, &["verify"]), intact);
+    room.damage();
+    let damaged = room.run(&["--json", "verify"]).json();
+    assert_eq!(damaged["intact"], 0);
+    assert_eq!(damaged["damaged_rows"][0].as_str().map(str::len), Some(64));
+}
+
+#[test]
+fn rotate() {
+    let room = room_with_alice();
+    assert_eq!(
+        json_of(&room, &["rotate", "--new-root-secret-file", "new"]),
+        json!({ "store": store_of(&room), "root_secret_file": "new", "clean": true })
+    );
+}
+
+#[test]
+fn scrub() {
+    assert_eq!(json_of(&Room::new(), &["scrub"]), json!({ "clean": true }));
+}
+
+#[test]
+fn backup() {
+    assert_eq!(json_of(&Room::new(), &["backup", "copy.db"]), json!({ "file": "copy.db" }));
+}
+
+#[test]
+fn doctor() {
+    let room = room_with_alice();
+    let told = json_of(&room, &["doctor"]);
+    assert_eq!(told["store"], json!(store_of(&room)));
+    assert_eq!(
+        told["capabilities"],
+        json!({ "durability": "host", "consistency": "strong", "deletion": "immediate", "listing": "strong" })
+    );
+    let checks = ["reach", "read", "list"].map(|check| json!({ "check": check, "ok": true, "error": null }));
+    assert_eq!(told["checks"], json!(checks));
+    assert_eq!((&told["keys"], &told["tier"]), (&json!({ "count": 1, "limit": null }), &Value::Null));
+    let costs = &told["costs"];
+    assert_eq!((&costs["users"], &costs["currency"], &costs["reads_a_day"]), (&json!(1), &json!("USD"), &json!(1)));
+    assert_eq!(costs["backends"][0], json!({ "backend": "file", "limit": null, "monthly": 0.0 }));
+}
+
+#[test]
+fn completions() {
+    let told = json_of(&Room::empty(), &["completions", "bash"]);
+    assert_eq!(told["shell"], "bash");
+    assert!(told["script"].as_str().is_some_and(|script| script.contains("keystead")));
+}
+
+#[test]
+fn conformance_is_the_suites_own_report() {
+    let told = room_with_alice().run(&["--json", "--store", "memory:", "conformance", "delete.missing"]).json();
+    assert_eq!(
+        (&told["suite"], &told["store"], &told["failed"]),
+        (&json!("keystead-conformance"), &json!("memory"), &json!(0))
+    );
+}
+
+#[test]
+fn an_error_is_a_value_on_standard_error() {
+    let text = Room::new().run(&["--json", "get", "alice"]).failed(3);
+    let told: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        told["error"],
+        json!({
+            "exit_code": 3,
+            "message": "get on file failed: not found",
+            "causes": [],
+            "advice": ["there is no key of this id: look at its spelling, every byte and case count"],
+            "kind": "not_found",
+            "operation": "get",
+            "store": "file",
+            "retryable": false,
+            "retry_after_seconds": null,
+            "may_have_been_applied": false,
+            "aws": null,
+        })
+    );
+}

@@ -1,0 +1,166 @@
+//! `generate`, `put`, `create`, `get`, `exists`, `delete`, `erase`, `list`, `count`.
+
+use std::fs;
+
+use crate::room::{KEY, Room};
+
+#[test]
+fn a_key_is_put_and_read_in_every_format() {
+    let room = Room::new();
+    assert_eq!(room.run_with(&["put", "alice"], KEY).done(), "stored\n");
+    assert_eq!(room.run(&["get", "alice"]).done(), format!("{KEY}\n"));
+    assert_eq!(
+        room.run(&["get", "alice", "--format", "base64"]).done(),
+        "ABEiM0RVZneImaq7zN3u/wARIjNEVWZ3iJmqu8zd7v8=\n"
+    );
+    let raw = room.command(&["get", "alice", "--format", "raw"]).output().unwrap().stdout;
+    assert_eq!((raw.len(), raw[1], raw[31]), (32, 0x11, 0xff));
+
+    for (format, written) in
+        [("raw", raw), ("base64", b"ABEiM0RVZneImaq7zN3u/wARIjNEVWZ3iJmqu8zd7v8=\n".to_vec()), ("hex", KEY.into())]
+    {
+        assert_eq!(room.run_with(&["put", format, "--format", format], written).done(), "stored\n");
+        assert_eq!(room.run(&["get", format]).done(), format!("{KEY}\n"));
+    }
+    assert_eq!(room.run(&["count"]).done(), "4\n");
+}
+
+#[test]
+fn put_overwrites_and_create_does_not() {
+    let room = Room::new();
+    assert_eq!(room.run_with(&["create", "alice"], "aa\n").done(), "created\n");
+    let refusal = room.run_with(&["create", "alice"], "bb\n").failed(4);
+    assert!(refusal.contains("already exists") && refusal.contains("put overwrites it"), "{refusal}");
+    assert_eq!(room.run(&["get", "alice"]).done(), "aa\n");
+    room.run_with(&["put", "alice"], "cc").done();
+    assert_eq!(room.run(&["get", "alice"]).done(), "cc\n");
+}
+
+#[test]
+fn a_generated_key_goes_to_standard_output_a_file_or_the_store() {
+    let room = Room::new();
+    let key = room.run_storeless(&["generate"]).done();
+    assert_eq!(key.len(), 65);
+    assert_ne!(room.run_storeless(&["generate"]).done(), key);
+    assert_eq!(room.run_storeless(&["generate", "--length", "5"]).done().len(), 11);
+    assert!(room.run_storeless(&["generate", "--length", "0"]).failed(2).contains("empty"));
+
+    assert!(room.run_storeless(&["generate", "--out", "key.hex"]).done().starts_with("the key is in key.hex"));
+    let written = fs::read_to_string(room.path("key.hex")).unwrap();
+    assert_eq!(written.len(), 65);
+    assert_eq!(mode(&room, "key.hex"), 0o600);
+    assert!(room.run_storeless(&["generate", "--out", "key.hex"]).failed(4).contains("left alone"));
+    assert_eq!(fs::read_to_string(room.path("key.hex")).unwrap(), written);
+
+    assert_eq!(room.run(&["generate", "alice"]).done(), "created\n");
+    assert_eq!(room.run(&["get", "alice"]).done().len(), 65);
+    room.run(&["generate", "alice"]).failed(4);
+    room.run(&["generate", "bob", "--format", "raw"]).failed(2);
+}
+
+#[test]
+fn a_key_goes_from_file_to_file_and_no_file_is_overwritten() {
+    let room = Room::new();
+    fs::write(room.path("in"), KEY).unwrap();
+    room.run(&["put", "alice", "--key-file", "in"]).done();
+    room.run(&["get", "alice", "--out", "out"]).done();
+    assert_eq!(fs::read_to_string(room.path("out")).unwrap(), format!("{KEY}\n"));
+    assert_eq!(mode(&room, "out"), 0o600);
+    room.run(&["get", "alice", "--out", "in"]).failed(4);
+    assert!(room.run(&["put", "alice", "--key-file", "missing"]).failed(2).contains("the key cannot be read"));
+}
+
+#[test]
+fn an_id_comes_from_the_command_line_a_file_or_standard_input() {
+    let room = Room::new();
+    fs::write(room.path("id"), "alice@example.com\n").unwrap();
+    room.run_with(&["put", "--id-file", "id"], KEY).done();
+    assert_eq!(room.run_with(&["exists", "-"], "alice@example.com\n").done(), "yes\n");
+    assert_eq!(room.run(&["exists", "alice@example.com"]).done(), "yes\n");
+    assert_eq!(room.run(&["exists", "--", "-n"]).code, 3);
+
+    assert!(room.run_with(&["put", "-"], KEY).failed(2).contains("both the id and the key"));
+    assert!(room.run(&["get", "a\tb"]).failed(2).contains("control character"));
+    assert!(room.run(&["get", &"x".repeat(129)]).failed(2).contains("at most 128"));
+    assert!(room.run_with(&["get", "-"], vec![b'x'; 5000]).failed(2).contains("more than 130 bytes"));
+    assert!(room.run_with(&["get", "-"], [0xff]).failed(2).contains("UTF-8"));
+    room.run(&["get"]).failed(2);
+    room.run(&["get", "alice", "--id-file", "id"]).failed(2);
+}
+
+#[test]
+fn what_is_no_key_is_refused_before_the_store_is_opened() {
+    let room = Room::new();
+    for (args, stdin) in [
+        (vec!["put", "alice"], "xyz".to_owned()),
+        (vec!["put", "alice"], String::new()),
+        (vec!["put", "alice", "--format", "base64"], "A-_A".to_owned()),
+        (vec!["put", "alice", "--format", "raw"], "x".repeat(3073)),
+        (vec!["put", "alice"], "0".repeat(70_000)),
+    ] {
+        room.run_with(&args, stdin).failed(2);
+    }
+    assert_eq!(room.run(&["count"]).done(), "0\n");
+}
+
+#[test]
+fn a_missing_key_is_its_own_exit_code() {
+    let room = Room::new();
+    let text = room.run(&["get", "alice"]).failed(3);
+    assert!(text.starts_with("error: get on file failed: not found\n  "), "{text}");
+    room.run(&["delete", "alice"]).failed(3);
+    let ran = room.run(&["exists", "alice"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (3, "no\n", ""));
+}
+
+#[test]
+fn a_key_is_deleted_and_erased() {
+    let room = Room::new();
+    room.run(&["generate", "alice"]).done();
+    assert_eq!(room.run(&["delete", "alice"]).done(), "deleted: its bytes are beyond recovery\n");
+    room.run(&["get", "alice"]).failed(3);
+
+    room.run(&["generate", "bob"]).done();
+    let refusal = room.run(&["erase", "bob"]).failed(4);
+    assert!(refusal.contains("no terminal") && refusal.contains("--yes"), "{refusal}");
+    assert_eq!(room.run(&["exists", "bob"]).done(), "yes\n");
+    assert_eq!(
+        room.run(&["erase", "bob", "--yes"]).done(),
+        "erased; verified: a read finds nothing; its bytes are beyond recovery\n"
+    );
+    assert_eq!(
+        room.run(&["erase", "bob", "--yes"]).done(),
+        "there was no key; verified: a read finds nothing; its bytes are beyond recovery\n"
+    );
+}
+
+#[test]
+fn the_ids_are_listed_and_counted() {
+    let room = Room::new();
+    assert_eq!(room.run(&["list"]).done(), "");
+    let ids: Vec<String> = (0..1_000).map(|number| format!("user-{number:04}")).collect();
+    room.fill(ids.clone());
+    let listed = room.run(&["list"]).done();
+    let mut listed: Vec<&str> = listed.lines().collect();
+    listed.sort_unstable();
+    assert_eq!(listed, ids);
+    assert_eq!(room.run(&["count"]).done(), "1000\n");
+}
+
+#[test]
+fn a_damaged_record_is_told_and_the_rest_is_listed() {
+    let room = Room::new();
+    room.fill(["alice".to_owned(), "bob".to_owned()]);
+    room.damage();
+    let ran = room.run(&["count"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (7, "1\n"), "{ran:?}");
+    assert!(ran.stderr.contains("1 entry is damaged"), "{ran:?}");
+    assert_eq!(room.run(&["list"]).code, 7);
+    let codes = [room.run(&["get", "alice"]).code, room.run(&["get", "bob"]).code];
+    assert!(codes == [0, 7] || codes == [7, 0], "{codes:?}");
+}
+
+fn mode(room: &Room, name: &str) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(room.path(name)).unwrap().permissions().mode() & 0o777
+}

@@ -1,0 +1,15 @@
+//! The real program, run as a person or a script runs it.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod aws;
+mod config;
+mod file_store;
+mod help;
+mod interrupt;
+mod json;
+mod keys;
+mod pipes;
+mod room;
+mod secrecy;
+mod suite;
+mod terminal;

@@ -1,0 +1,141 @@
+//! [`Room`]: a directory with a file store in it, and the program run there.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use keystead::KeyId;
+use keystead_aws_testbed::isolated;
+use tempfile::TempDir;
+
+/// A key as it is written by default.
+pub(crate) const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+pub(crate) struct Room {
+    directory: TempDir,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Room {
+    /// Without a store.
+    pub(crate) fn empty() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// With a store and its root secret.
+    pub(crate) fn new() -> Self {
+        let room = Self::empty();
+        room.run(&["init"]).done();
+        room
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let directory = self.directory().display();
+        format!("file://{directory}/keys.db?root_secret_file={directory}/root.secret")
+    }
+
+    /// The program with this room's store, and nothing of this machine's configuration.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = isolated(env!("CARGO_BIN_EXE_keystead"));
+        command
+            .args(args)
+            .current_dir(self.directory())
+            .env("KEYSTEAD_STORE", self.url())
+            .env("HOME", self.directory())
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.command(args).output().unwrap().into()
+    }
+
+    /// Without a store in the environment.
+    pub(crate) fn run_storeless(&self, args: &[&str]) -> Ran {
+        self.command(args).env_remove("KEYSTEAD_STORE").output().unwrap().into()
+    }
+
+    pub(crate) fn run_with(&self, args: &[&str], stdin: impl AsRef<[u8]>) -> Ran {
+        let mut child = self.spawn(args);
+        // A program that refuses does not read.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_ref());
+        child.wait_with_output().unwrap().into()
+    }
+
+    /// With pipes at all ends.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Puts keys by the library, many at once.
+    pub(crate) fn fill(&self, ids: impl IntoIterator<Item = String>) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = keystead::open(&self.url()).await.unwrap();
+            let key = keystead::SecretKey::generate(32).unwrap();
+            let puts = ids.into_iter().map(|id| {
+                let (store, key) = (store.clone(), key.clone());
+                tokio::spawn(async move {
+                    store.put_key_with(&KeyId::new(id).unwrap(), &key, keystead::PutMode::Overwrite).await.unwrap();
+                })
+            });
+            for put in puts.collect::<Vec<_>>() {
+                put.await.unwrap();
+            }
+        });
+    }
+
+    /// Damages one record, as a failing disk would.
+    pub(crate) fn damage(&self) {
+        let database = rusqlite::Connection::open(self.path("keys.db")).unwrap();
+        let first = "UPDATE cells SET bytes = zeroblob(256) WHERE part = (SELECT min(part) FROM cells)";
+        assert_eq!(database.execute(first, []).unwrap(), 1);
+    }
+}
+
+impl Ran {
+    /// The run succeeded; its standard output.
+    #[track_caller]
+    pub(crate) fn done(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+
+    /// The run ended with this code, and wrote nothing to standard output; its standard error.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{self:?}");
+        self.stderr
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A key is in no list of processes, no environment, no text and no file but those that it was sent to.
+
+use std::fs;
+use std::io::Write;
+
+use crate::room::{KEY, Room};
+
+#[test]
+fn a_key_on_its_way_in_is_in_no_argument_no_environment_and_no_text() {
+    let room = Room::new();
+    let mut child = room.spawn(&["put", "alice"]);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(KEY.as_bytes()).unwrap();
+    let process = format!("/proc/{}", child.id());
+    let seen = [fs::read(format!("{process}/cmdline")).unwrap(), fs::read(format!("{process}/environ")).unwrap()];
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let raw: Vec<u8> = (0..32).map(|byte: u8| (byte % 16) * 0x11).collect();
+    for text in seen.iter().chain([&output.stdout, &output.stderr]) {
+        holds_none_of(text, &raw);
+    }
+    for entry in fs::read_dir(room.directory()).unwrap() {
+        holds_none_of(&fs::read(entry.unwrap().path()).unwrap(), &raw);
+    }
+    assert_eq!(room.run(&["get", "alice"]).done(), format!("{KEY}\n"));
+}
+
+#[test]
+fn a_key_where_none_belongs_is_refused_and_not_repeated() {
+    let room = Room::new();
+    room.run(&["generate", "alice"]).done();
+    for args in [
+        &["put", "alice", KEY][..],
+        &["put", "alice", "--key", KEY],
+        &["put", "alice", "--format", KEY],
+        &["put", KEY, KEY, KEY],
+        &["get", "alice", KEY],
+        &[KEY],
+        &["--store", KEY, "get", "alice"],
+        &["generate", "--length", KEY],
+        &["get", KEY],
+        &["delete", KEY],
+        &["create", KEY],
+        &["put", "alice", "--key-file", "/dev/null"],
+    ] {
+        let ran = room.run(args);
+        assert_ne!(ran.code, 0, "{args:?}");
+        assert!(!ran.stderr.contains(&KEY[..16]) && ran.stdout.is_empty(), "{args:?}: {ran:?}");
+    }
+    let almost = format!("{KEY}x");
+    for format in ["hex", "base64"] {
+        let text = room.run_with(&["put", "alice", "--format", format], &almost).failed(2);
+        assert!(!text.contains(&KEY[..16]), "{text}");
+    }
+}
+
+#[test]
+fn an_id_is_in_no_error() {
+    let room = Room::new();
+    for args in [&["get", "alice-canary"][..], &["delete", "alice-canary"], &["--json", "get", "alice-canary"]] {
+        let text = room.run(args).failed(3);
+        assert!(!text.contains("canary"), "{text}");
+    }
+}
+
+fn holds_none_of(text: &[u8], raw: &[u8]) {
+    let holds = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
+    assert!(!holds(raw) && !holds(&KEY.as_bytes()[..32]), "a key stands where none belongs");
+}
