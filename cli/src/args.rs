@@ -107,6 +107,15 @@ pub(crate) struct IdArgs {
     pub(crate) id_file: Option<PathBuf>,
 }
 
+/// Which users were erased and must not come back.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FenceArgs {
+    /// The store that keeps a tombstone of each erased user: an erasure leaves one there, and no key is written for a user
+    /// who has one
+    #[arg(long, value_name = "URL|NAME")]
+    pub(crate) tombstones: Option<String>,
+}
+
 /// Shows help, or says what is wrong with the arguments without repeating values: one of them may be a key.
 pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
     match e.kind() {

@@ -102,8 +102,7 @@ pub(crate) fn finality_text(finality: Finality) -> String {
         Finality::Eventual { within: None } => "its bytes will be beyond recovery without anybody's help".to_owned(),
         Finality::Eventual { within: Some(within) } => format!("its bytes will be beyond recovery within {within:?}"),
         Finality::RecoverableUntil(until) => {
-            let days = until.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO).as_secs_f64() / 86_400.0;
-            format!("an operator can bring it back for another {days:.1} days")
+            format!("an operator can bring it back until {}", utc(until))
         }
         _ => format!("{finality:?}"),
     }
@@ -117,9 +116,47 @@ pub(crate) fn finality_json(finality: Finality) -> Value {
             json!({ "kind": "eventual", "within_seconds": within.map(|within| within.as_secs_f64()) })
         }
         Finality::RecoverableUntil(until) => {
-            let until = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-            json!({ "kind": "recoverable", "until_unix_seconds": until })
+            json!({ "kind": "recoverable", "until_unix_seconds": unix_seconds(until) })
         }
         _ => json!({ "kind": "other" }),
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// A moment for people, to the second.
+pub(crate) fn utc(time: SystemTime) -> String {
+    let seconds = unix_seconds(time);
+    let (day, second) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March end with the leap day; 719,468 days before 1970 the first of 400 such years began.
+    let (era, of_era) = ((day + 719_468) / 146_097, (day + 719_468) % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day_of_month = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_in_utc() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_709_251_199, "2024-02-29 23:59:59 UTC"),
+            (1_735_689_599, "2024-12-31 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
     }
 }

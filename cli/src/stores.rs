@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use keystead::KeyStore;
 use keystead::file::{FileStore, FileUrl, RootSecret};
+use keystead::layers::Fenced;
+use keystead::{Durability, KeyStore};
 
+use crate::args::FenceArgs;
 use crate::exit::{Failure, Outcome};
 use crate::session::Session;
 use crate::{config, input, terminal};
+
+/// A store behind a fence.
+pub(crate) type Fence = Fenced<Arc<dyn KeyStore>, Arc<dyn KeyStore>>;
 
 /// The URL of the store that was asked for.
 pub(crate) fn url(session: &Session) -> Outcome<String> {
@@ -42,6 +47,24 @@ pub(crate) async fn open_url(session: &Session, url: &str) -> Outcome<Arc<dyn Ke
     Ok(keystead::open(url).await?)
 }
 
+/// A fence around the store, with the tombstones in the store of this URL or name.
+pub(crate) async fn fence(session: &Session, store: Arc<dyn KeyStore>, tombstones: &str) -> Outcome<Fence> {
+    let tombstones = open_url(session, &resolve(session, tombstones)?).await?;
+    if tombstones.capabilities().durability == Durability::Process {
+        return Err(Failure::usage("the tombstones would end with this command: give a store that lasts"));
+    }
+    Ok(Fenced::builder(store, tombstones).build()?)
+}
+
+/// Opens the store that was asked for, behind a fence if tombstones are named.
+pub(crate) async fn open_fenced(session: &Session, fence_args: &FenceArgs) -> Outcome<Arc<dyn KeyStore>> {
+    let store = open(session).await?;
+    match &fence_args.tombstones {
+        Some(tombstones) => Ok(Arc::new(fence(session, store, tombstones).await?)),
+        None => Ok(store),
+    }
+}
+
 /// The file store that was asked for, for what only such a store can do.
 pub(crate) async fn open_file(session: &Session) -> Outcome<FileStore> {
     open_file_url(session, &file_url(session)?).await
@@ -62,7 +85,10 @@ pub(crate) async fn root_secret(session: &Session, url: &FileUrl) -> Outcome<Roo
         (Some(_), true) => Err(Failure::usage("the root secret is given twice: by the URL and by --passphrase-file")),
         (None, true) => Ok(url.root_secret()?),
         (Some(file), false) => input::passphrase(file).await,
-        (None, false) => Ok(RootSecret::passphrase(terminal::passphrase("passphrase of the store: ").await?.as_str())),
+        (None, false) => {
+            let prompt = format!("passphrase of {}: ", url.path().display());
+            Ok(RootSecret::passphrase(terminal::passphrase(&prompt).await?.as_str()))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use keystead::{KeyStore, PutMode};
 use serde_json::json;
 
-use crate::args::IdArgs;
+use crate::args::{FenceArgs, IdArgs};
 use crate::encoding::Format;
 use crate::exit::{Code, Failure, Outcome};
 use crate::session::Session;
@@ -22,6 +22,8 @@ pub(crate) struct PutArgs {
     /// How the key is written there
     #[arg(long, value_enum, default_value_t = Format::Hex)]
     format: Format,
+    #[command(flatten)]
+    fence: FenceArgs,
 }
 
 pub(crate) async fn run(session: &Session, args: PutArgs, mode: PutMode) -> Outcome {
@@ -30,7 +32,7 @@ pub(crate) async fn run(session: &Session, args: PutArgs, mode: PutMode) -> Outc
     }
     let id = args.id.read().await?;
     let key = input::key(args.key_file.as_deref(), args.format).await?;
-    stores::open(session).await?.put_key_with(&id, &key, mode).await?;
+    stores::open_fenced(session, &args.fence).await?.put_key_with(&id, &key, mode).await?;
     match mode {
         PutMode::Create => session.output.result("created", json!({ "created": true }))?,
         _ => session.output.result("stored", json!({ "stored": true }))?,

@@ -66,7 +66,7 @@ fn delete() {
 fn erase() {
     assert_eq!(
         json_of(&room_with_alice(), &["erase", "alice", "--yes"]),
-        json!({ "existed": true, "verified": true, "finality": immediate() })
+        json!({ "existed": true, "verified": true, "finality": immediate(), "receipt": null })
     );
 }
 

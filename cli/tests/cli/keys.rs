@@ -135,6 +135,36 @@ fn a_key_is_deleted_and_erased() {
 }
 
 #[test]
+fn an_erasure_with_tombstones_gives_a_receipt_and_stays() {
+    let room = Room::new();
+    let url =
+        |secret: &str| format!("file://{0}/tombstones.db?root_secret_file={0}/{secret}", room.directory().display());
+    let tombstones = url("tombstones.secret");
+    room.run(&["--store", &tombstones, "init"]).done();
+    room.run(&["generate", "alice", "--tombstones", &tombstones]).done();
+
+    let receipt = room.run(&["erase", "alice", "--yes", "--tombstones", &tombstones]).done();
+    let lines: Vec<&str> = receipt.lines().collect();
+    assert!(lines[0].starts_with("erased; verified"), "{receipt}");
+    let starts = ["store      file:", "tombstone  ", "erased     20", "finished   20"];
+    assert!(lines[1..].iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{receipt}");
+    let again = room.run(&["--json", "erase", "alice", "--yes", "--tombstones", &tombstones]).json();
+    let tombstone = again["receipt"]["tombstone"].as_str().unwrap();
+    assert!(receipt.contains(tombstone) && tombstone.len() == 64, "{again}");
+    assert_eq!((&again["existed"], &again["receipt"]["verified"]), (&false.into(), &true.into()));
+
+    assert!(room.run_with(&["put", "alice", "--tombstones", &tombstones], KEY).failed(4).contains("erased"));
+    room.run(&["generate", "alice", "--tombstones", &tombstones]).failed(4);
+    room.run(&["generate", "bob", "--tombstones", &tombstones]).done();
+    assert_eq!(room.run(&["list"]).done(), "bob\n");
+
+    assert!(room.run(&["erase", "bob", "--yes", "--tombstones", "memory:"]).failed(2).contains("a store that lasts"));
+    room.run(&["erase", "bob", "--yes", "--tombstones", &url("missing")]).failed(2);
+    room.run(&["generate", "--tombstones", &tombstones]).failed(2);
+    assert_eq!(room.run(&["exists", "bob"]).done(), "yes\n");
+}
+
+#[test]
 fn the_ids_are_listed_and_counted() {
     let room = Room::new();
     assert_eq!(room.run(&["list"]).done(), "");

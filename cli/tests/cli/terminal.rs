@@ -37,9 +37,9 @@ fn a_passphrase_is_asked_for_twice_at_first_then_once_and_never_shown() {
     assert!(session.code == 0 && session.shown.contains("created file:"), "{}", session.shown);
     assert!(!session.shown.contains("horse"), "{}", session.shown);
 
-    let session = typed(&room, &bare(&room), &["count"], json!([["passphrase of the store: ", phrase]]));
+    let session = typed(&room, &bare(&room), &["count"], json!([["phrase.db: ", phrase]]));
     assert!(session.code == 0 && session.shown.ends_with("0\r\n"), "{}", session.shown);
-    let session = typed(&room, &bare(&room), &["count"], json!([["passphrase of the store: ", "wrong\n"]]));
+    let session = typed(&room, &bare(&room), &["count"], json!([["phrase.db: ", "wrong\n"]]));
     assert_eq!(session.code, 5, "{}", session.shown);
 }
 
@@ -70,7 +70,7 @@ fn rotate_asks_for_the_new_passphrase() {
     let session = typed(&room, &room.url(), &["rotate", "--new-passphrase"], steps);
     assert_eq!(session.code, 0, "{}", session.shown);
     let store = format!("file://{}/keys.db", room.directory().display());
-    let session = typed(&room, &store, &["verify"], json!([["passphrase of the store: ", phrase]]));
+    let session = typed(&room, &store, &["verify"], json!([["keys.db: ", phrase]]));
     assert_eq!(session.code, 0, "{}", session.shown);
 }
 
