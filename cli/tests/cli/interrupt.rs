@@ -2,16 +2,21 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::room::{KEY, Room};
 
 /// What Ctrl-C sends.
 fn interrupt(child: &Child) {
-    let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
-    assert!(sent.success());
+    send(child, Signal::INT);
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }
 
 /// Waits until the program listens for Ctrl-C: until the signal is among those it catches.
@@ -64,6 +69,17 @@ fn a_put_that_waits_for_its_key_is_ended_and_stores_nothing() {
 }
 
 #[test]
+fn being_asked_to_end_is_an_interruption() {
+    let room = Room::new();
+    let mut child = room.spawn(&["put", "alice"]);
+    let stdin = child.stdin.take();
+    listens(&child);
+    send(&child, Signal::TERM);
+    was_interrupted(&child.wait_with_output().unwrap());
+    drop(stdin);
+}
+
+#[test]
 fn a_put_that_is_interrupted_at_any_moment_is_made_whole_or_not_at_all() {
     let room = Room::new();
     let other = "ff".repeat(32);
@@ -73,7 +89,7 @@ fn a_put_that_is_interrupted_at_any_moment_is_made_whole_or_not_at_all() {
         let mut child = room.spawn(&["put", "alice"]);
         listens(&child);
         child.stdin.take().unwrap().write_all(if round % 2 == 0 { &other } else { KEY }.as_bytes()).unwrap();
-        sleep(Duration::from_micros(400 * round));
+        sleep(Duration::from_millis(round));
         interrupt(&child);
         let output = child.wait_with_output().unwrap();
         match output.status.code() {

@@ -1,6 +1,7 @@
 //! The real program, run as a person or a script runs it.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+#[cfg(all(feature = "ssm", feature = "secretsmanager"))]
 mod aws;
 mod config;
 mod file_store;
