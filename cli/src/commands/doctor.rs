@@ -1,10 +1,11 @@
 //! `doctor`: whether a store works, how full it is, and what it costs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
 use futures_util::StreamExt;
-use keystead::{Capabilities, Consistency, DeletionGrade, ErrorKind, KeyId, KeyStore, SecretKey};
+use keystead::{Capabilities, Consistency, DeletionGrade, ErrorKind, KeyId, KeyStore, KeyStoreExt, Result, SecretKey};
 use serde_json::{Value, json};
 
 use crate::commands::prices::{self, Backend};
@@ -18,6 +19,9 @@ pub(crate) struct DoctorArgs {
     /// Estimates the costs for so many users, instead of as many as there are keys
     #[arg(long, value_name = "NUMBER")]
     users: Option<u64>,
+    /// Looks at the rights to write, too: creates and deletes a key of a random id that nobody has
+    #[arg(long)]
+    write: bool,
 }
 
 /// One look, and what kept it from succeeding.
@@ -27,24 +31,37 @@ struct Check {
     failure: Option<Failure>,
 }
 
+/// What there is to tell.
+struct Diagnosis {
+    store: String,
+    capabilities: Capabilities,
+    checks: Vec<Check>,
+    /// How many keys there are, if they can be listed.
+    count: Option<u64>,
+    backend: Option<Backend>,
+    tier: Option<&'static str>,
+    users: Option<u64>,
+}
+
 pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
     let url = stores::url(session)?;
     let store = stores::open_url(session, &url).await?;
-    let (count, checks) = examine(&store).await?;
-    let backend = backend(&url);
-    let users = args.users.or(count);
-
-    let (info, capabilities) = (store.info().to_string(), store.capabilities());
-    let value = json!({
-        "store": info,
-        "capabilities": capabilities_json(&capabilities),
-        "checks": checks.iter().map(check_json).collect::<Vec<_>>(),
-        "keys": { "count": count, "limit": backend.as_ref().and_then(|backend| backend.limit) },
-        "tier": tier(&url),
-        "costs": users.map(costs_json),
-    });
-    session.output.result(text(&info, &capabilities, &checks, count, backend.as_ref(), users), value)?;
-    Ok(checks.iter().find_map(|check| check.failure.as_ref()).map_or(Code::Done, Failure::code))
+    let (count, mut checks) = examine(&store).await?;
+    if args.write {
+        checks.extend(examine_writes(&store).await?);
+    }
+    let diagnosis = Diagnosis {
+        store: store.info().to_string(),
+        capabilities: store.capabilities(),
+        checks,
+        count,
+        backend: backend(&url),
+        tier: tier(&url),
+        users: args.users.or(count),
+    };
+    session.output.result(diagnosis.to_text(), diagnosis.to_json())?;
+    let failure = diagnosis.checks.iter().find_map(|check| check.failure.as_ref());
+    Ok(failure.map_or(Code::Done, Failure::code))
 }
 
 /// The rights one by one, and how many keys there are, if they can be listed.
@@ -77,11 +94,24 @@ async fn examine(store: &Arc<dyn KeyStore>) -> Outcome<(Option<u64>, Vec<Check>)
     Ok((count, vec![reach, read, list]))
 }
 
+/// The rights to write, by a key that is gone afterwards.
+async fn examine_writes(store: &Arc<dyn KeyStore>) -> Outcome<[Check; 2]> {
+    let (id, key) = (nobody()?, random()?);
+    let created = store.create_key(&id, &key).await;
+    // Not a plain delete: where none was created there is none to delete, and a store may lag.
+    let deleted = store.erase_key(&id).await.map(drop);
+    let check = |name, means, answer: Result<()>| Check { name, means, failure: answer.err().map(Failure::from) };
+    Ok([check("create", "a key can be created", created), check("delete", "a key can be deleted", deleted)])
+}
+
 /// An id that nobody has.
 fn nobody() -> Outcome<KeyId> {
-    let random = SecretKey::generate(16).map_err(|e| Failure::other("making a random id failed").because(e))?;
-    KeyId::new(format!("keystead-doctor-{}", hex(random.expose_secret())))
+    KeyId::new(format!("keystead-doctor-{}", hex(random()?.expose_secret())))
         .map_err(|e| Failure::other("making a random id failed").because(e))
+}
+
+fn random() -> Outcome<SecretKey> {
+    SecretKey::generate(16).map_err(|e| Failure::other("making random bytes failed").because(e))
 }
 
 /// What the store is in the table of prices.
@@ -108,47 +138,50 @@ fn tier(url: &str) -> Option<&'static str> {
     })
 }
 
-fn text(
-    info: &str,
-    capabilities: &Capabilities,
-    checks: &[Check],
-    count: Option<u64>,
-    backend: Option<&Backend>,
-    users: Option<u64>,
-) -> String {
-    let mut lines = vec![format!("store        {info}")];
-    let Value::Object(capabilities) = capabilities_json(capabilities) else { return String::new() };
-    for name in ["durability", "consistency", "deletion", "listing"] {
-        let shown = capabilities.get(name).and_then(Value::as_str).unwrap_or("none");
-        lines.push(format!("{name:<12} {shown}"));
-    }
-    for Check { name, means, failure } in checks {
-        lines.push(format!(
-            "{name:<12} {}",
-            if failure.is_none() { "ok: " } else { "FAILED: not so that " }.to_owned() + means
-        ));
-        for line in failure.iter().flat_map(|failure| failure.lines()) {
-            lines.push(format!("             {line}"));
+impl Diagnosis {
+    fn to_text(&self) -> String {
+        let mut lines = vec![format!("store        {}", self.store)];
+        for (name, shown) in in_words(&self.capabilities) {
+            lines.push(format!("{name:<12} {shown}"));
         }
-    }
-    let limit = backend.and_then(|backend| Some((backend.limit?, backend.name)));
-    lines.push(match (count, limit) {
-        (Some(count), Some((limit, name))) => {
-            format!("keys         {count} of the {limit} that an account and region takes ({name})")
+        for Check { name, means, failure } in &self.checks {
+            match failure {
+                None => lines.push(format!("{name:<12} ok: {means}")),
+                Some(failure) => {
+                    lines.push(format!("{name:<12} FAILED"));
+                    lines.extend(failure.lines().iter().map(|line| format!("             {line}")));
+                }
+            }
         }
-        (Some(count), None) => format!("keys         {count}"),
-        (None, _) => "keys         not known, since they cannot be listed".to_owned(),
-    });
-    if let Some(users) = users {
-        let as_of = prices::AS_OF;
-        lines
-            .push(format!("cost a month of {users} users, each read once a day (US dollars, list prices of {as_of}):"));
-        for backend in prices::ALL {
-            let cost = backend.monthly(users).map_or("not possible".to_owned(), |cost| format!("{cost:.2}"));
-            lines.push(format!("  {:<22} {cost:>12}", backend.name));
+        let limit = self.backend.as_ref().and_then(|backend| Some((backend.limit?, backend.name)));
+        lines.push(match (self.count, limit) {
+            (Some(count), Some((limit, name))) => {
+                format!("keys         {count} of the {limit} that an account and region takes ({name})")
+            }
+            (Some(count), None) => format!("keys         {count}"),
+            (None, _) => "keys         not known, since they cannot be listed".to_owned(),
+        });
+        if let Some(users) = self.users {
+            let about = format!("{users} users, each read once a day (US dollars, list prices of {})", prices::AS_OF);
+            lines.push(format!("cost a month of {about}:"));
+            for backend in prices::ALL {
+                let cost = backend.monthly(users).map_or("not possible".to_owned(), |cost| format!("{cost:.2}"));
+                lines.push(format!("  {:<22} {cost:>12}", backend.name));
+            }
         }
+        lines.join("\n")
     }
-    lines.join("\n")
+
+    fn to_json(&self) -> Value {
+        json!({
+            "store": self.store,
+            "capabilities": BTreeMap::from(in_words(&self.capabilities)),
+            "checks": self.checks.iter().map(check_json).collect::<Vec<_>>(),
+            "keys": { "count": self.count, "limit": self.backend.as_ref().and_then(|backend| backend.limit) },
+            "tier": self.tier,
+            "costs": self.users.map(costs_json),
+        })
+    }
 }
 
 fn check_json(check: &Check) -> Value {
@@ -163,9 +196,10 @@ fn costs_json(users: u64) -> Value {
     json!({ "as_of": prices::AS_OF, "currency": "USD", "users": users, "reads_a_day": 1, "backends": backends })
 }
 
-fn capabilities_json(capabilities: &Capabilities) -> Value {
+/// What a store says of itself, by the names in JSON.
+fn in_words(capabilities: &Capabilities) -> [(&'static str, String); 4] {
     let Capabilities { durability, consistency, deletion, listing, .. } = capabilities;
-    let consistency_text = |consistency: &Consistency| match consistency {
+    let visible = |consistency: &Consistency| match consistency {
         Consistency::Strong => "strong".to_owned(),
         Consistency::Eventual { within } => format!("eventual, within {within:?}"),
         _ => format!("{consistency:?}"),
@@ -177,10 +211,10 @@ fn capabilities_json(capabilities: &Capabilities) -> Value {
         DeletionGrade::Recoverable { window } => format!("recoverable for {} days", window.as_secs() / 86_400),
         _ => format!("{deletion:?}"),
     };
-    json!({
-        "durability": format!("{durability:?}").to_ascii_lowercase(),
-        "consistency": consistency_text(consistency),
-        "deletion": deletion,
-        "listing": listing.as_ref().map(consistency_text),
-    })
+    [
+        ("durability", format!("{durability:?}").to_ascii_lowercase()),
+        ("consistency", visible(consistency)),
+        ("deletion", deletion),
+        ("listing", listing.as_ref().map_or("none".to_owned(), visible)),
+    ]
 }

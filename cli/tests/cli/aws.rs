@@ -83,6 +83,11 @@ fn what_aws_refuses_is_told_with_the_request_and_its_own_exit_code() {
     assert_eq!(ran.code, 5, "{ran:?}");
     assert!(ran.stdout.contains("list         FAILED") && ran.stdout.contains("read         ok"), "{ran:?}");
 
+    answer("PutParameter");
+    let ran = aws.run(&["doctor", "--write"]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.stdout.contains("create       FAILED") && ran.stdout.contains("delete       ok"), "{ran:?}");
+
     aws.run(&["get", "alice"]).failed(3);
     let text = aws.run(&["--json", "get", "alice"]).failed(3);
     let told: Value = serde_json::from_str(&text).unwrap();

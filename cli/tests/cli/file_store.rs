@@ -166,6 +166,9 @@ fn doctor_looks_at_the_rights_one_by_one_and_reckons_the_costs() {
         assert!(text.lines().any(|got| got == line), "{line:?} is not in\n{text}");
     }
     assert!(room.run(&["doctor", "--users", "10001"]).done().contains("not possible"));
+    let text = room.run(&["doctor", "--write"]).done();
+    assert!(text.contains("create       ok: ") && text.contains("delete       ok: "), "{text}");
+    assert_eq!(room.run(&["count"]).done(), "3\n");
 }
 
 #[test]

@@ -24,6 +24,10 @@ fn listens(child: &Child) {
     let start = Instant::now();
     loop {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        // Gone already, before it was looked at.
+        if status.contains("State:\tZ") {
+            return;
+        }
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap();
         // SIGINT is signal 2, the second bit.
         if u64::from_str_radix(caught, 16).unwrap() & 2 != 0 {
