@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::conformance::ConformanceArgs;
+use crate::commands::copy::CopyArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::erase::EraseArgs;
 use crate::commands::generate::GenerateArgs;
@@ -14,6 +15,7 @@ use crate::commands::get::GetArgs;
 use crate::commands::init::InitArgs;
 use crate::commands::put::PutArgs;
 use crate::commands::rotate::RotateArgs;
+use crate::commands::verify::VerifyArgs;
 use crate::exit::{Code, Failure};
 
 /// Keeps one secret encryption key per user, in the store you trust: delete the key and the user's data is gone.
@@ -73,8 +75,10 @@ pub(crate) enum Command {
     Count,
     /// Says whether there is a key; the exit code is 3 if there is none
     Exists(IdArgs),
-    /// Reads every record of a file store and reports the damaged ones; changes nothing
-    Verify,
+    /// Copies all keys to another store and reads each back; can go on where it was cut off
+    Copy(CopyArgs),
+    /// Reads every record of a file store and reports the damaged ones, or compares any store with another; changes nothing
+    Verify(VerifyArgs),
     /// Gives a file store a new root secret, while it is in use
     Rotate(RotateArgs),
     /// Takes what is left of deleted and overwritten keys out of a file store's files now

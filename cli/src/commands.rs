@@ -3,6 +3,7 @@
 mod backup;
 mod completions;
 pub(crate) mod conformance;
+pub(crate) mod copy;
 mod delete;
 pub(crate) mod doctor;
 pub(crate) mod erase;
@@ -14,7 +15,7 @@ mod prices;
 pub(crate) mod put;
 pub(crate) mod rotate;
 mod scrub;
-mod verify;
+pub(crate) mod verify;
 
 use keystead::PutMode;
 
@@ -34,7 +35,8 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
         Command::List => list::list(&session).await,
         Command::Count => list::count(&session).await,
         Command::Exists(id) => get::exists(&session, id).await,
-        Command::Verify => verify::run(&session).await,
+        Command::Copy(args) => copy::run(&session, args).await,
+        Command::Verify(args) => verify::run(&session, args).await,
         Command::Rotate(args) => rotate::run(&session, args).await,
         Command::Scrub => scrub::run(&session).await,
         Command::Backup { target } => backup::run(&session, target).await,
@@ -54,6 +56,10 @@ pub(crate) fn when_interrupted(command: &Command) -> &'static str {
         Command::Rotate(_) => {
             "if the store opens with the new root secret, the rotation has begun: end it with rotate --resume; \
              if it opens with the old one, nothing was changed"
+        }
+        Command::Copy(_) => {
+            "what is copied is whole, and nothing was deleted that is not at the target: go on with --resume and the same \
+             journal, or copy again"
         }
         Command::Backup { .. } => "the copy was removed, the store is as it was",
         Command::Conformance(_) => {

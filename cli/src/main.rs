@@ -8,6 +8,7 @@ mod exit;
 mod files;
 mod input;
 mod output;
+mod progress;
 mod session;
 mod stores;
 mod terminal;

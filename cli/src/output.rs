@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use keystead::file::Progress;
 use keystead::{Finality, SecretKey};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -78,21 +77,6 @@ fn unbuffered_stdout() -> io::Result<File> {
 pub(crate) fn note(text: impl AsRef<str>) {
     // Where standard error cannot be written there is nobody to tell.
     let _ = writeln!(io::stderr(), "{}", text.as_ref());
-}
-
-/// Shows how far it has come, in one line that is written over, if somebody looks on.
-pub(crate) fn progress(json: bool) -> impl FnMut(Progress) + Send {
-    let shown = !json && io::stderr().is_terminal();
-    let mut last = None;
-    move |progress: Progress| {
-        let Progress { done, total, .. } = progress;
-        let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
-        if shown && last != Some(percent) {
-            last = Some(percent);
-            let end = if done == total { "\n" } else { "" };
-            let _ = write!(io::stderr(), "\r{done} of {total} records{end}");
-        }
-    }
 }
 
 /// A finality for people.

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::commands::init;
 use crate::exit::{Code, Outcome};
+use crate::progress::Meter;
 use crate::session::Session;
 use crate::{input, output, stores, terminal};
 
@@ -45,13 +46,16 @@ pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
         (None, None) if args.new_passphrase => RootSecret::passphrase(terminal::new_passphrase().await?.as_str()),
         (None, None) => root,
     };
-    if let Err(e) = store.rotate(new_root, output::progress(session.output.json)).await {
+    let mut meter = Meter::new(session);
+    if let Err(e) = store.rotate(new_root, |progress| meter.tell("records", progress.done, Some(progress.total))).await
+    {
         if let (Some(file), Effect::NotApplied) = (&args.new_root_secret_file, e.effect()) {
             // Made by this very command, and nothing was encrypted under it.
             let _ = fs::remove_file(file);
         }
         return Err(e.into());
     }
+    drop(meter);
     let clean = store.scrub().await?;
     let file = args.new_root_secret_file.as_ref().map(|file| file.display().to_string());
     let shown = store.info().to_string();

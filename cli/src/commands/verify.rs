@@ -1,16 +1,39 @@
-//! `verify`: whether every record of a file store is whole.
+//! `verify`: whether every record of a file store is whole, or whether two stores have the same keys.
 
+use clap::Args;
+use keystead::copy::{Comparison, compare};
 use keystead::file::VerifyReport;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::commands::copy::{failures_json, failures_text, ids_json, ids_text, name};
 use crate::encoding::hex;
 use crate::exit::{Code, Outcome};
+use crate::progress::Meter;
 use crate::session::Session;
 use crate::{output, stores};
 
-pub(crate) async fn run(session: &Session) -> Outcome {
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// Compares all keys with those of this store, instead of reading the records of a file store
+    #[arg(long, value_name = "URL|NAME")]
+    against: Option<String>,
+    /// Names the ids that need looking at in the result
+    #[arg(long, requires = "against")]
+    show_ids: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: VerifyArgs) -> Outcome {
+    match &args.against {
+        Some(other) => against(session, other, args.show_ids).await,
+        None => records(session).await,
+    }
+}
+
+async fn records(session: &Session) -> Outcome {
     let store = stores::open_file(session).await?;
-    let report = store.verify(output::progress(session.output.json)).await?;
+    let mut meter = Meter::new(session);
+    let report = store.verify(|progress| meter.tell("records", progress.done, Some(progress.total))).await?;
+    drop(meter);
     let rows: Vec<String> = report.damaged.iter().map(|row| hex(row)).collect();
     let value = json!({
         "intact": report.intact,
@@ -18,7 +41,7 @@ pub(crate) async fn run(session: &Session) -> Outcome {
         "unreadable": report.unreadable,
         "in_rotation": report.in_rotation,
     });
-    session.output.result(text(&report, &rows), value)?;
+    session.output.result(records_text(&report, &rows), value)?;
     if report.in_rotation {
         output::note("a rotation has begun and not ended: if none is running now, end it with rotate --resume");
     }
@@ -29,12 +52,53 @@ pub(crate) async fn run(session: &Session) -> Outcome {
     Ok(Code::Damaged)
 }
 
-fn text(report: &VerifyReport, rows: &[String]) -> String {
+fn records_text(report: &VerifyReport, rows: &[String]) -> String {
     let VerifyReport { intact, unreadable, .. } = report;
-    let mut text =
-        format!("records: {intact} intact, {} damaged; stretches that cannot be read: {unreadable}", rows.len());
+    let damaged = rows.len();
+    let mut text = format!("records: {intact} intact, {damaged} damaged; stretches that cannot be read: {unreadable}");
     for row in rows {
         text.push_str(&format!("\ndamaged row {row}"));
     }
     text
+}
+
+async fn against(session: &Session, other: &str, show_ids: bool) -> Outcome {
+    let here = stores::open(session).await?;
+    let there = stores::open_url(session, &stores::resolve(session, other)?).await?;
+    let mut meter = Meter::new(session);
+    let found =
+        compare(&*here, &*there, |progress| meter.tell(name(progress.phase), progress.done, progress.total)).await?;
+    drop(meter);
+    session.output.result(comparison_text(&found, show_ids), comparison_json(&found, show_ids))?;
+    Ok(match found.unreadable.first.first() {
+        Some(failure) => failure.kind().into(),
+        None if found.unlisted > 0 => Code::Damaged,
+        None if found.is_equal() => Code::Done,
+        None => Code::Other,
+    })
+}
+
+fn comparison_text(found: &Comparison, show_ids: bool) -> String {
+    let verdict = if found.is_equal() { "equal" } else { "NOT equal" };
+    let mut lines = vec![format!("{verdict}: {} keys are the same in both", found.equal)];
+    ids_text(&mut lines, "different", &found.different, show_ids);
+    ids_text(&mut lines, "missing in the other", &found.missing, show_ids);
+    ids_text(&mut lines, "in the other only", &found.extra, show_ids);
+    failures_text(&mut lines, "unreadable", &found.unreadable, show_ids);
+    if found.unlisted > 0 {
+        lines.push(format!("  damaged, even their ids: {}", found.unlisted));
+    }
+    lines.join("\n")
+}
+
+fn comparison_json(found: &Comparison, show_ids: bool) -> Value {
+    json!({
+        "is_equal": found.is_equal(),
+        "equal": found.equal,
+        "different": ids_json(&found.different, show_ids),
+        "missing": ids_json(&found.missing, show_ids),
+        "extra": ids_json(&found.extra, show_ids),
+        "unreadable": failures_json(&found.unreadable, show_ids),
+        "unlisted": found.unlisted,
+    })
 }

@@ -97,6 +97,18 @@ fn what_aws_refuses_is_told_with_the_request_and_its_own_exit_code() {
 }
 
 #[test]
+fn keys_move_from_parameter_store_to_secrets_manager() {
+    let aws = Aws::new("ssm");
+    for id in ["alice@example.com", "bob", "carol"] {
+        aws.run(&["generate", id]).done();
+    }
+    let target = aws.url.replace("ssm:", "secretsmanager:");
+    let text = aws.run(&["copy", "--to", &target, "--journal", "journal", "--rate", "100"]).done();
+    assert!(text.starts_with("complete: ") && text.contains("copied: 3"), "{text}");
+    assert_eq!(aws.run(&["verify", "--against", &target]).done(), "equal: 3 keys are the same in both\n");
+}
+
+#[test]
 fn a_store_that_cannot_be_reached_is_its_own_exit_code() {
     let room = Room::empty();
     let url = format!("ssm:///x/%s?kms_key={KMS_KEY}&region=us-east-1&endpoint_url=http://127.0.0.1:1");

@@ -9,6 +9,7 @@ const COMMANDS: &[&str] = &[
     "backup",
     "completions",
     "conformance",
+    "copy",
     "count",
     "create",
     "delete",

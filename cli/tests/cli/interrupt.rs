@@ -151,3 +151,24 @@ fn a_backup_that_is_interrupted_leaves_no_file() {
         }
     }
 }
+
+#[test]
+fn a_copy_that_is_interrupted_goes_on_with_its_journal() {
+    let room = Room::new();
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", room.directory().display());
+    room.run(&["--store", &other, "init"]).done();
+    room.fill((0..6_000).map(|number| format!("user-{number}")));
+    let copy = ["copy", "--to", &other, "--journal", "journal"];
+    let child = room.spawn(&copy);
+    while !room.path("journal").exists() {
+        sleep(Duration::from_millis(1));
+    }
+    sleep(Duration::from_millis(50));
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    was_interrupted(&output);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"), "{output:?}");
+    let text = room.run(&[&copy[..], &["--resume"]].concat()).done();
+    assert!(text.starts_with("complete: "), "{text}");
+    assert_eq!(room.run(&["verify", "--against", &other]).done(), "equal: 6000 keys are the same in both\n");
+}

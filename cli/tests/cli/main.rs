@@ -4,6 +4,7 @@
 #[cfg(all(feature = "ssm", feature = "secretsmanager"))]
 mod aws;
 mod config;
+mod copy;
 mod file_store;
 mod help;
 mod interrupt;

@@ -110,9 +110,31 @@ fn a_key_is_not_read_from_the_keyboard() {
 }
 
 #[test]
+fn copy_draws_a_bar_and_asks_before_it_deletes() {
+    let room = Room::new();
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", room.directory().display());
+    room.run(&["--store", &other, "init"]).done();
+    room.fill((0..1_000).map(|number| number.to_string()));
+    let args = ["copy", "--to", other.as_str(), "--delete-source"];
+    let session = typed(&room, &room.url(), &args, json!([["type yes: ", "no\n"]]));
+    assert!(session.code == 4 && session.shown.contains("nothing was copied"), "{}", session.shown);
+    let session = typed(&room, &room.url(), &args, json!([["type yes: ", "yes\n"]]));
+    assert!(session.code == 0 && session.shown.contains("deleting ["), "{}", session.shown);
+    assert!(
+        session.shown.contains("copying [")
+            && session.shown.contains("] 1000 of 1000, ")
+            && session.shown.contains("\u{1b}[K"),
+        "{}",
+        session.shown
+    );
+    assert!(session.shown.contains("/s, ") && session.shown.contains(" left"), "{}", session.shown);
+    assert_eq!(room.run(&["count"]).done(), "0\n");
+}
+
+#[test]
 fn progress_is_shown_to_who_looks_on() {
     let room = Room::new();
     room.fill((0..1_000).map(|number| number.to_string()));
     let session = typed(&room, &room.url(), &["verify"], json!([]));
-    assert!(session.shown.contains("\r1000 of 1000 records"), "{}", session.shown);
+    assert!(session.shown.contains("] 1000 of 1000, "), "{}", session.shown);
 }

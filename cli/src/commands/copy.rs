@@ -1,0 +1,254 @@
+//! `copy`: all keys of one store to another, verified and resumable.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use futures_util::StreamExt;
+use keystead::copy::{Bounded, Conflict, CopyOptions, CopyPhase, CopyProgress, CopyReport, KeyFailure, copy_keys};
+use keystead::{Durability, Error, KeyId, KeyStore};
+use serde_json::{Value, json};
+
+use crate::exit::{Code, Failure, Outcome};
+use crate::progress::Meter;
+use crate::session::Session;
+use crate::{output, stores, terminal};
+
+#[derive(Args, Debug)]
+pub(crate) struct CopyArgs {
+    /// The store that the keys are copied to; they come from --store
+    #[arg(long, value_name = "URL|NAME")]
+    to: String,
+    /// Keeps a journal in this new file, so that a copy that is cut off can go on
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Goes on with the copy of the journal
+    #[arg(long, requires = "journal")]
+    resume: bool,
+    /// Reads only, and says what would happen
+    #[arg(long, conflicts_with_all = ["journal", "delete_source"])]
+    dry_run: bool,
+    /// What becomes of an id that has a different key at the target
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = Policy::Report)]
+    on_conflict: Policy,
+    /// Makes so many calls a second to each of the two stores at most
+    #[arg(long, value_name = "CALLS")]
+    rate: Option<f64>,
+    /// Writes so many keys at once
+    #[arg(long, value_name = "NUMBER")]
+    concurrency: Option<usize>,
+    /// Says how many keys there are about, for the time that is left; a store on this machine is counted first
+    #[arg(long, value_name = "NUMBER")]
+    expect: Option<u64>,
+    /// Deletes the keys at the source once the copy is complete, each after both sides are read again; asks before
+    #[arg(long)]
+    delete_source: bool,
+    /// Does not ask
+    #[arg(long)]
+    yes: bool,
+    /// Names the ids that need looking at in the result
+    #[arg(long)]
+    show_ids: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Policy {
+    /// The target's key stays, and the copy is not complete
+    Report,
+    /// The target's key stays
+    Skip,
+    /// The source's key replaces it; what is replaced is gone
+    Overwrite,
+}
+
+pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
+    check_journal(&args)?;
+    let source = stores::open(session).await?;
+    let target = stores::open_url(session, &stores::resolve(session, &args.to)?).await?;
+    if args.delete_source && !args.yes {
+        let question = format!("delete the keys in {} after they are copied? type yes: ", source.info());
+        match terminal::confirms(question).await? {
+            Some(true) => {}
+            Some(false) => return Err(Failure::refused("nothing was copied: the answer was not yes")),
+            None => return Err(Failure::refused("nothing was copied: there is no terminal to ask on, say --yes")),
+        }
+    }
+    let mut meter = Meter::new(session);
+    let expected = match args.expect {
+        // Elsewhere a listing takes requests, which cost time and may cost money.
+        None if meter.is_watched() && source.capabilities().durability != Durability::Replicated => {
+            Some(source.list_keys().count().await as u64)
+        }
+        expected => expected,
+    };
+    let progress = move |CopyProgress { phase, done, total, .. }: CopyProgress| {
+        // The first pass does not know how many there are.
+        let total = total.or(expected.filter(|expected| phase == CopyPhase::Copying && *expected >= done));
+        meter.tell(name(phase), done, total);
+    };
+    let report = copy_keys(&*source, &*target, options(&args).on_progress(progress)).await?;
+    session.output.result(text(&report, args.show_ids), to_json(&report, args.show_ids))?;
+    if report.conflicts.total > 0 {
+        output::note(
+            "keys that differ were left at the target: see --show-ids, and say --on-conflict skip or overwrite",
+        );
+    }
+    if report.unsettled > 0 {
+        output::note(
+            "so many keys are missing at the source now that it may be the wrong one: look into it, then resume",
+        );
+    }
+    Ok(code(&report))
+}
+
+/// A journal is begun or gone on with, as was said, and never the other by accident.
+fn check_journal(args: &CopyArgs) -> Outcome<()> {
+    let Some(journal) = &args.journal else { return Ok(()) };
+    let shown = journal.display();
+    match (args.resume, std::fs::symlink_metadata(journal).is_ok()) {
+        (true, false) => Err(Failure::usage(format!("there is no journal {shown} to go on with: leave out --resume"))),
+        (false, true) => {
+            Err(Failure::refused(format!("there is a file {shown} already: say --resume to go on with its copy")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn options(args: &CopyArgs) -> CopyOptions {
+    let mut options = CopyOptions::default().dry_run(args.dry_run).delete_source(args.delete_source).on_conflict(
+        match args.on_conflict {
+            Policy::Report => Conflict::Report,
+            Policy::Skip => Conflict::Skip,
+            Policy::Overwrite => Conflict::Overwrite,
+        },
+    );
+    if let Some(journal) = &args.journal {
+        options = options.journal(journal);
+    }
+    if let Some(rate) = args.rate {
+        options = options.rate(rate);
+    }
+    if let Some(concurrency) = args.concurrency {
+        options = options.concurrency(concurrency);
+    }
+    options
+}
+
+pub(crate) fn name(phase: CopyPhase) -> &'static str {
+    match phase {
+        CopyPhase::Copying => "copying",
+        CopyPhase::Checking => "checking",
+        CopyPhase::Removing => "removing",
+        CopyPhase::Deleting => "deleting",
+        CopyPhase::Comparing => "comparing",
+        _ => "working",
+    }
+}
+
+fn code(report: &CopyReport) -> Code {
+    let failure = report.failed.first.first().or(report.unreadable.first.first());
+    match failure {
+        Some(failure) => failure.kind().into(),
+        None if report.unlisted > 0 => Code::Damaged,
+        None if report.conflicts.total + report.left_at_source.total > 0 => Code::Refused,
+        None if report.unsettled > 0 => Code::Other,
+        None => Code::Done,
+    }
+}
+
+fn text(report: &CopyReport, show_ids: bool) -> String {
+    let CopyReport { listed, done_before, copied, already_there, overwritten, skipped, .. } = report;
+    let verdict = match (report.dry_run, report.is_complete()) {
+        (true, _) => "a dry run: nothing was changed",
+        (false, true) => "complete: every key of the source was read back at the target",
+        (false, false) => "NOT complete",
+    };
+    let mut lines = vec![format!("{verdict}; the source lists {listed}")];
+    let would = if report.dry_run { "to be copied" } else { "copied" };
+    for (what, count) in [
+        (would, *copied),
+        ("copied by earlier runs", *done_before),
+        ("there already, the same", *already_there),
+        ("overwritten", *overwritten),
+        ("different, skipped", *skipped),
+        ("deleted meanwhile", report.vanished),
+        ("deleted at the source", report.deleted_at_source),
+        ("damaged at the source, even their ids", report.unlisted),
+        ("lost at the source, left at the target", report.unsettled),
+    ] {
+        if count > 0 {
+            lines.push(format!("  {what}: {count}"));
+        }
+    }
+    ids_text(&mut lines, "different, left", &report.conflicts, show_ids);
+    failures_text(&mut lines, "unreadable", &report.unreadable, show_ids);
+    failures_text(&mut lines, "failed", &report.failed, show_ids);
+    ids_text(&mut lines, "lost at the source, removed at the target", &report.removed_at_target, show_ids);
+    ids_text(&mut lines, "lost at the source, written anew at the target, left", &report.left_at_target, show_ids);
+    ids_text(&mut lines, "changed since, left at the source", &report.left_at_source, show_ids);
+    lines.join("\n")
+}
+
+/// How many these are and, if that was asked for, which.
+pub(crate) fn ids_text(lines: &mut Vec<String>, what: &str, ids: &Bounded<KeyId>, show_ids: bool) {
+    if ids.total > 0 {
+        lines.push(format!("  {what}: {}", ids.total));
+        if show_ids {
+            lines.extend(ids.first.iter().map(|id| format!("    {}", id.as_str())));
+        }
+    }
+}
+
+/// How many these are, why, and, if that was asked for, which.
+pub(crate) fn failures_text(lines: &mut Vec<String>, what: &str, failures: &Bounded<KeyFailure>, show_ids: bool) {
+    if failures.total == 0 {
+        return;
+    }
+    lines.push(format!("  {what}: {}", failures.total));
+    let mut reasons = BTreeMap::new();
+    for failure in &failures.first {
+        *reasons.entry(failure.error.to_string()).or_insert(0_u64) += 1;
+        if show_ids {
+            lines.push(format!("    {}: {}", failure.id.as_str(), failure.error));
+        }
+    }
+    lines.extend(reasons.iter().map(|(reason, count)| format!("    {reason}: {count}")).filter(|_| !show_ids));
+}
+
+fn to_json(report: &CopyReport, show_ids: bool) -> Value {
+    json!({
+        "complete": report.is_complete(),
+        "dry_run": report.dry_run,
+        "was_complete": report.was_complete,
+        "listed": report.listed,
+        "done_before": report.done_before,
+        "copied": report.copied,
+        "already_there": report.already_there,
+        "overwritten": report.overwritten,
+        "skipped": report.skipped,
+        "vanished": report.vanished,
+        "deleted_at_source": report.deleted_at_source,
+        "unlisted": report.unlisted,
+        "unsettled": report.unsettled,
+        "conflicts": ids_json(&report.conflicts, show_ids),
+        "unreadable": failures_json(&report.unreadable, show_ids),
+        "failed": failures_json(&report.failed, show_ids),
+        "removed_at_target": ids_json(&report.removed_at_target, show_ids),
+        "left_at_target": ids_json(&report.left_at_target, show_ids),
+        "left_at_source": ids_json(&report.left_at_source, show_ids),
+    })
+}
+
+pub(crate) fn ids_json(ids: &Bounded<KeyId>, show_ids: bool) -> Value {
+    let first = show_ids.then(|| ids.first.iter().map(KeyId::as_str).collect::<Vec<_>>());
+    json!({ "total": ids.total, "ids": first })
+}
+
+pub(crate) fn failures_json(failures: &Bounded<KeyFailure>, show_ids: bool) -> Value {
+    let error = |error: &Error| Failure::from(error.clone()).to_json();
+    let first = failures.first.iter().map(|failure| {
+        let id = show_ids.then(|| failure.id.as_str());
+        json!({ "id": id, "error": error(&failure.error) })
+    });
+    json!({ "total": failures.total, "first": first.collect::<Vec<_>>() })
+}
