@@ -89,7 +89,8 @@ pub struct CachedBuilder<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Reads answered from memory; each id of a batch is a read.
+    /// Reads answered from memory; each id of a batch is a read. A few may be left out where more threads read at once than
+    /// there are processors.
     pub hits: u64,
     /// Reads that were not, those that waited for somebody else's call included.
     pub misses: u64,

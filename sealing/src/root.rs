@@ -10,7 +10,7 @@ use keystead_core::{BoxError, SecretKey};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::bytes::{Key32, fill_random};
-use crate::keyring::KeyringError;
+use crate::error::KeyringError;
 
 /// The length in bytes of the longest reference that a [`RootProvider`] may ask to be kept.
 pub(crate) const REFERENCE_LEN: usize = 512;

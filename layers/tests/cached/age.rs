@@ -1,0 +1,156 @@
+//! How old an answer may be, with a clock that tests turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keystead_core::{Consistency, ErrorKind, KeyStore, KeyStoreExt, Operation};
+use keystead_layers::{Cached, Fault, Faulty};
+use keystead_memory::MemoryStore;
+use tokio::time::sleep;
+
+use crate::{Gated, TTL, begin_get, cached, id, key, kind};
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_given_for_the_time_to_live_and_not_longer() {
+    let store = Gated::open();
+    store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
+    let cached = cached(&store);
+    cached.get_key(&id("alice")).await.unwrap();
+    store.memory.put_key(&id("alice"), &key(2)).await.unwrap();
+    sleep(TTL - Duration::from_millis(1)).await;
+    // So often that every copy is looked at.
+    for _ in 0..200 {
+        assert_eq!(cached.get_key(&id("alice")).await.unwrap(), key(1));
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(cached.get_key(&id("alice")).await.unwrap(), key(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_to_live_counts_from_before_the_call_to_the_store() {
+    let store = Gated::closed();
+    store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
+    let cached = cached(&store);
+    let get = begin_get(&cached, &store, &id("alice")).await;
+    store.memory.delete_key(&id("alice")).await.unwrap();
+    sleep(TTL / 2).await;
+    store.let_go(10);
+    assert_eq!(get.await.unwrap().unwrap(), key(1));
+    sleep(TTL / 2).await;
+    assert_eq!(kind(cached.get_key(&id("alice")).await), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_joins_a_load_older_than_the_time_to_live() {
+    let store = Gated::closed();
+    store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
+    let cached = cached(&store);
+    let old = begin_get(&cached, &store, &id("alice")).await;
+    store.memory.put_key(&id("alice"), &key(2)).await.unwrap();
+    sleep(TTL).await;
+    let new = begin_get(&cached, &store, &id("alice")).await;
+    store.let_go(2);
+    assert_eq!(old.await.unwrap().unwrap(), key(1));
+    assert_eq!(new.await.unwrap().unwrap(), key(2));
+    assert_eq!(cached.get_key(&id("alice")).await.unwrap(), key(2), "the older answer is not kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_through_another_cache_is_seen_within_the_declared_bound() {
+    let store = Gated::open();
+    let (one, two) = (cached(&store), cached(&store));
+    one.put_key(&id("alice"), &key(1)).await.unwrap();
+    two.get_key(&id("alice")).await.unwrap();
+    one.delete_key(&id("alice")).await.unwrap();
+    assert_eq!(two.get_key(&id("alice")).await.unwrap(), key(1));
+    assert_eq!(two.capabilities().consistency, Consistency::Eventual { within: TTL });
+    sleep(TTL).await;
+    assert_eq!(kind(two.get_key(&id("alice")).await), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_key_bridges_an_outage_if_that_is_asked_for() {
+    for (failure, bridged) in [
+        (ErrorKind::Unavailable, true),
+        (ErrorKind::Timeout, true),
+        (ErrorKind::Throttled, true),
+        (ErrorKind::NotFound, false),
+        (ErrorKind::PermissionDenied, false),
+        (ErrorKind::PendingDeletion, false),
+    ] {
+        let faulty = Arc::new(Faulty::builder(MemoryStore::new()).build().unwrap());
+        faulty.put_key(&id("alice"), &key(1)).await.unwrap();
+        let cached = Cached::builder(faulty.clone()).ttl(TTL).stale_if_error(TTL).build().unwrap();
+        assert_eq!(cached.capabilities().consistency, Consistency::Eventual { within: 2 * TTL });
+        cached.get_key(&id("alice")).await.unwrap();
+        sleep(TTL * 3 / 2).await;
+        faulty.inject(Fault::error(failure).on(Operation::Get));
+        match cached.get_key(&id("alice")).await {
+            Ok(stale) => assert!(bridged && stale == key(1), "{failure:?}"),
+            Err(e) => assert!(!bridged && e.kind() == failure, "{failure:?}"),
+        }
+        // Whatever else it was, it was the store's word: no outage afterwards brings the old key back.
+        faulty.inject(Fault::error(ErrorKind::Unavailable).on(Operation::Get));
+        assert_eq!(cached.get_key(&id("alice")).await.is_ok(), bridged, "{failure:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_outage_brings_a_key_back_that_was_written_or_is_too_old() {
+    let faulty = Arc::new(Faulty::builder(MemoryStore::new()).build().unwrap());
+    let cached = Cached::builder(faulty.clone()).ttl(TTL).stale_if_error(TTL).build().unwrap();
+    let outage = || faulty.inject(Fault::error(ErrorKind::Unavailable).on(Operation::Get));
+
+    cached.put_key(&id("alice"), &key(1)).await.unwrap();
+    cached.get_key(&id("alice")).await.unwrap();
+    cached.delete_key(&id("alice")).await.unwrap();
+    outage();
+    assert_eq!(kind(cached.get_key(&id("alice")).await), ErrorKind::Unavailable);
+
+    cached.put_key(&id("alice"), &key(2)).await.unwrap();
+    cached.get_key(&id("alice")).await.unwrap();
+    sleep(2 * TTL).await;
+    outage();
+    assert_eq!(kind(cached.get_key(&id("alice")).await), ErrorKind::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_being_asked_a_stale_key_bridges_nothing() {
+    let faulty = Arc::new(Faulty::builder(MemoryStore::new()).build().unwrap());
+    faulty.put_key(&id("alice"), &key(1)).await.unwrap();
+    let cached = Cached::builder(faulty.clone()).ttl(TTL).build().unwrap();
+    cached.get_key(&id("alice")).await.unwrap();
+    sleep(TTL).await;
+    faulty.inject(Fault::error(ErrorKind::Unavailable).on(Operation::Get));
+    assert_eq!(kind(cached.get_key(&id("alice")).await), ErrorKind::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn absence_is_kept_only_if_asked_for_and_briefly() {
+    let (store, brief) = (Gated::open(), Duration::from_secs(2));
+    let plain = cached(&store);
+    for _ in 0..2 {
+        assert_eq!(kind(plain.get_key(&id("alice")).await), ErrorKind::NotFound);
+    }
+    assert_eq!(store.gets(), 2);
+
+    let negative = Cached::builder(store.clone()).ttl(TTL).negative_ttl(brief).build().unwrap();
+    for _ in 0..2 {
+        assert_eq!(kind(negative.get_key(&id("alice")).await), ErrorKind::NotFound);
+    }
+    assert_eq!(store.gets(), 3);
+    store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
+    assert_eq!(kind(negative.get_key(&id("alice")).await), ErrorKind::NotFound, "not seen yet");
+    sleep(brief).await;
+    assert_eq!(negative.get_key(&id("alice")).await.unwrap(), key(1));
+}
+
+#[tokio::test]
+async fn a_refused_create_tells_that_absence_is_over() {
+    let store = Gated::open();
+    let cached = Cached::builder(store.clone()).ttl(TTL).negative_ttl(TTL).build().unwrap();
+    assert!(cached.find_key(&id("alice")).await.unwrap().is_none());
+    store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
+    assert_eq!(kind(cached.create_key(&id("alice"), &key(2)).await), ErrorKind::AlreadyExists);
+    assert_eq!(cached.get_key(&id("alice")).await.unwrap(), key(1));
+}
