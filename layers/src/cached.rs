@@ -41,9 +41,9 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// # What it promises
 /// **In one process**, to all who share the cache (clones of a `Cached` do): after `Ok` of a write through it, every read gives
 /// what the store gives. A write takes what is cached of its id away before it asks the store, and again when it is done
-/// with it, and a read that was under way meanwhile is not kept. So a deleted key does not come back from this cache.
-/// If a write is given up half-way (its future is dropped) and the store carries it out later, the cache may give the old
-/// key for the time to live.
+/// with it, and what a read finds that was under way meanwhile is not kept, nor what one finds that began before the store's
+/// own visibility bound was over. So a deleted key does not come back from this cache. If a write ends without an answer, or
+/// its future is dropped, and the store carries it out later, the cache may give the old key for the time to live.
 ///
 /// **Across processes**, and between caches of one process that are no clones: a key that somebody else has deleted or
 /// overwritten may be read for at most the time to live (plus [`stale_if_error`](CachedBuilder::stale_if_error) where that is
@@ -249,7 +249,8 @@ impl Writing<'_> {
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        self.invalidate();
+        let now = Instant::now();
+        self.ids.iter().for_each(|id| self.table.written(id, now));
     }
 }
 
@@ -265,7 +266,7 @@ impl<S: KeyStore> KeyStore for Cached<S> {
     fn capabilities(&self) -> Capabilities {
         let Settings { ttl, max_stale, negative_ttl, .. } = self.shared.settings;
         let mut capabilities = self.shared.store.capabilities();
-        let within = capabilities.consistency.bound() + (ttl + max_stale).max(negative_ttl);
+        let within = capabilities.consistency.bound().saturating_add((ttl + max_stale).max(negative_ttl));
         capabilities.consistency = Consistency::Eventual { within };
         capabilities
     }
@@ -401,7 +402,8 @@ impl<S: KeyStore> CachedBuilder<S> {
             return Err(misconfigured(&self.store, why));
         }
         let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS);
-        let table = Arc::new(Table::new(max_keys, readers));
+        let bound = self.store.capabilities().consistency.bound();
+        let table = Arc::new(Table::new(max_keys, readers, bound));
         let shared = CachedStore { store: self.store, settings: self.settings, table, loads: AtomicU64::new(0) };
         Ok(Cached { shared: Arc::new(shared) })
     }

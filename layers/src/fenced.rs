@@ -3,7 +3,7 @@
 mod receipt;
 mod tombstone;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
@@ -45,8 +45,9 @@ const LISTED_AT_ONCE: usize = 100;
 /// makes a *fence key* there. A tombstone's name is a keyed hash of the id (HMAC-SHA-256 under the fence key) and its content
 /// the time of the erasure: who cannot read the second store learns no id from it, who can may test a guess.
 ///
-/// Each read asks both stores, tombstones first; each write asks for the tombstone before and after. Put a
-/// [`Cached`](crate::Cached) *inside* the fence, around the keys' store, never around the tombstones.
+/// Each read asks both stores, tombstones first; each write asks for the tombstone before and after. A call ends when both have
+/// answered: put a [`Resilient`](crate::Resilient) around the tombstones, too. Put a [`Cached`](crate::Cached) *inside* the
+/// fence, around the keys' store, never around the tombstones.
 ///
 /// ```
 /// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt};
@@ -109,12 +110,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let grave = self.grave(id, Operation::Erase).await?;
         let tombstone = self.raise(&grave).await?;
         let part_done = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::Unknown);
-        let mut erasure = self.keys.erase_key(id).await.map_err(part_done)?;
-        // A creator that began before the tombstone stood may have written since: it deletes its key itself, unless it dies.
-        if !erasure.verified && self.keys.get_key(id).await.is_ok() {
-            let again = self.keys.erase_key(id).await.map_err(part_done)?;
-            erasure = Erasure::new(true, again.finality, again.verified);
-        }
+        let erasure = self.erase_what_stands(id).await.map_err(part_done)?;
         Ok(ErasureReceipt {
             store: self.keys.info().to_string(),
             tombstone: grave.as_str().to_owned(),
@@ -147,19 +143,53 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// Lets an erased user have a key again: a new one, as what was left behind of the old one is deleted first. Does
     /// nothing if the user is not erased.
     ///
-    /// Call it when nothing that began before is still under way for this user: a write that was delayed so long would count
-    /// as the new key, and a read that has met an old key at this very moment deletes what it finds.
+    /// **Wait before you call it**, or the new key may be lost and the old one be read:
+    ///
+    /// - until the visibility bound of *every* stack around this store has passed since the last erasure, the time to live of
+    ///   the caches in other processes included. Of this stack that is seen to;
+    /// - until every call that began before the erasure has ended: the longest deadline of all that use the store. A write that
+    ///   was delayed so long counts as the new key; and a read, a listing or a creator that has met an old key, and is about
+    ///   to delete it, deletes the new one.
     ///
     /// # Errors
-    /// Those of [`KeyStore::erase_key`] and [`KeyStore::delete_key`], from either store: the user still counts as erased.
+    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if the visibility bound of this stack has not
+    /// passed since the user was erased. Those of [`KeyStore::erase_key`] and [`KeyStore::delete_key`], from either store: the
+    /// user still counts as erased, unless the effect is [`Effect::Unknown`].
     pub async fn allow_new_key(&self, id: &KeyId) -> Result<()> {
         let grave = self.grave(id, Operation::Erase).await?;
-        if self.tombstone(&grave, Operation::Erase).await?.is_none() {
-            return Ok(());
-        }
-        self.keys.erase_key(id).await?;
+        let Some(tombstone) = self.tombstone(&grave, Operation::Erase).await? else { return Ok(()) };
+        self.ensure_settled(&tombstone)?;
+        self.erase_what_stands(id).await.map_err(|e| e.with_effect(Effect::NotApplied))?;
         match self.tombstones.delete_key(&grave).await {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(of_the_tombstones(e, Operation::Erase)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Erases the key. A creator that began before the tombstone stood may write after that: it deletes its key itself, unless
+    /// it dies.
+    async fn erase_what_stands(&self, id: &KeyId) -> Result<Erasure> {
+        let erasure = self.keys.erase_key(id).await?;
+        if erasure.verified || self.keys.get_key(id).await.is_err() {
+            return Ok(erasure);
+        }
+        let again = self.keys.erase_key(id).await?;
+        Ok(Erasure::new(true, again.finality, again.verified))
+    }
+
+    /// What this stack may show of a key is over. A tombstone's time is a second early at most.
+    fn ensure_settled(&self, tombstone: &Tombstone) -> Result<()> {
+        let bound = self.keys.capabilities().consistency.bound();
+        if bound.is_zero() {
+            return Ok(());
+        }
+        let passed = SystemTime::now().duration_since(tombstone.raised).unwrap_or_default();
+        match bound.saturating_add(Duration::from_secs(1)).checked_sub(passed) {
+            Some(left) if !left.is_zero() => {
+                let why = "the erased key may be visible still: allow a new one after the pause";
+                let e = Error::new(ErrorKind::Conflict, Operation::Erase, self.keys.info().scheme());
+                Err(e.with_retry_after(left).with_source(why))
+            }
             _ => Ok(()),
         }
     }
@@ -169,7 +199,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let made = || SecretKey::generate(FENCE_KEY_LEN).expect("it is a valid length of a key");
         let id_of_key = fence_key_id();
         let key = self.fence_key.get_or_try_init(|| self.tombstones.get_or_create_key_with(&id_of_key, made));
-        let key = key.await.map_err(|e| of_the_tombstones(e, operation))?;
+        // Whether there is a fence key by now or not, nothing was done to the user's.
+        let key = key.await.map_err(|e| of_the_tombstones(e, operation).with_effect(Effect::NotApplied))?;
         Ok(tombstone_id(key, id))
     }
 
@@ -195,15 +226,24 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Err(self.erased(operation))
     }
 
-    /// After a write of ours: an erasure that came meanwhile may have missed what we wrote.
-    async fn ensure_not_erased_since(&self, id: &KeyId, grave: &KeyId, operation: Operation) -> Result<()> {
-        let stone = self.tombstone(grave, operation).await;
-        if stone.map_err(|e| e.with_effect(Effect::Unknown))?.is_none() {
-            return Ok(());
+    /// The answer to a write of ours, unless an erasure came meanwhile, which may have missed what we wrote.
+    async fn unless_erased_since<A>(
+        &self,
+        answer: Result<A>,
+        id: &KeyId,
+        grave: &KeyId,
+        operation: Operation,
+    ) -> Result<A> {
+        if answer.as_ref().is_err_and(|e| e.effect() == Effect::NotApplied) {
+            return answer;
         }
-        match self.keys.delete_key(id).await {
-            Err(e) if !is_gone(&e) => Err(self.erased(operation).with_effect(Effect::Unknown)),
-            _ => Err(self.erased(operation)),
+        match self.tombstone(grave, operation).await {
+            Ok(None) => answer,
+            Err(e) => answer.and(Err(e.with_effect(Effect::Unknown))),
+            Ok(Some(_)) => match self.keys.delete_key(id).await {
+                Err(e) if !is_gone(&e) => Err(self.erased(operation).with_effect(Effect::Unknown)),
+                _ => Err(self.erased(operation)),
+            },
         }
     }
 
@@ -233,10 +273,13 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             verdicts.push(match stone {
                 Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
                 Err(e) => Err(of_the_tombstones(e, operation)),
-                Ok(_) => {
-                    self.clear_away(id, grave).await;
-                    Err(self.erased(operation))
-                }
+                Ok(stone) => match Tombstone::read(&stone, operation, self.tombstones.info().scheme()) {
+                    Err(e) => Err(e),
+                    Ok(_) => {
+                        self.clear_away(id, grave).await;
+                        Err(self.erased(operation))
+                    }
+                },
             });
         }
         verdicts
@@ -271,7 +314,7 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
         let grave = self.grave(id, Operation::Get).await?;
-        // In this order: a key that is read after the tombstone was looked for in vain is none that an erasure left behind.
+        // In this order: what a read finds that began after an erasure returned is then a key that was allowed anew.
         self.ensure_not_erased(id, &grave, Operation::Get).await?;
         self.keys.get_key(id).await
     }
@@ -280,8 +323,8 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
         let operation = if mode == PutMode::Create { Operation::Create } else { Operation::Put };
         let grave = self.grave(id, operation).await?;
         self.ensure_not_erased(id, &grave, operation).await?;
-        self.keys.put_key_with(id, key, mode).await?;
-        self.ensure_not_erased_since(id, &grave, operation).await
+        let answer = self.keys.put_key_with(id, key, mode).await;
+        self.unless_erased_since(answer, id, &grave, operation).await
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
@@ -331,9 +374,8 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         let grave = self.grave(id, Operation::Create).await?;
         self.ensure_not_erased(id, &grave, Operation::Create).await?;
-        let standing = self.keys.get_or_create(id, candidate).await?;
-        self.ensure_not_erased_since(id, &grave, Operation::Create).await?;
-        Ok(standing)
+        let answer = self.keys.get_or_create(id, candidate).await;
+        self.unless_erased_since(answer, id, &grave, Operation::Create).await
     }
 
     /// As [`Fenced::erase`], without the receipt.

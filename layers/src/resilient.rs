@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
-    BoxStream, Capabilities, Deletion, DeletionGrade, Effect, Erasure, Error, ErrorKind, Finality, KeyId, KeyStore,
-    Operation, PutMode, Result, SecretKey, StoreInfo, async_trait,
+    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Effect, Erasure, Error, ErrorKind, Finality, KeyId,
+    KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo, async_trait,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use self::call::Call;
 use crate::describe::{annotated, misconfigured};
@@ -28,15 +28,17 @@ const POLL: Duration = Duration::from_millis(100);
 /// - No call takes longer than the deadline, whatever the store does. Where the store itself has to wait for its visibility
 ///   bound (an erasure that it verifies, a creation that lost to a key not visible yet) so much is added to both limits.
 /// - A write whose attempt ended without an answer is settled by reading back: if the key is ours, the write is `Ok`; a
-///   deletion that finds no key any more is `Ok`, and an erasure says that the key existed, which can't be told then. What
-///   can't be settled is reported with [`Effect::Unknown`], and never as a bare `AlreadyExists` or `NotFound`.
+///   deletion that finds no key any more is `Ok` on a [`Strong`](Consistency::Strong) store, and an erasure says that the key
+///   existed, which can't be told then. What can't be settled is reported with [`Effect::Unknown`], and never as a bare `AlreadyExists` or `NotFound`.
 /// - What has an answer is not tried again: not found, denied, damaged, refused.
 ///
 /// A repeated write may land late: after somebody else's delete, it brings the key back. Only
 /// [`Fenced`](crate::Fenced) guards against that.
 ///
 /// Put it around the store, with [`Limited`](crate::Limited) between the two so that each attempt counts, and turn off the
-/// retries below: an AWS store is built with `sdk_attempts(1)`, or attempts multiply. A listing is tried again until it has
+/// retries below: an AWS store is built with `sdk_attempts(1)`, or attempts multiply. A batch is one call, and must end within one
+/// attempt's time: with a [`Limited`](crate::Limited) beneath that is the number of ids by the rate times the size of its batches. Set
+/// [`attempt_timeout`](ResilientBuilder::attempt_timeout) accordingly, or ask for fewer ids at a time. A listing is tried again until it has
 /// given its first id; from then on each step has an attempt's time.
 ///
 /// Needs a tokio runtime with its timer.
@@ -179,13 +181,13 @@ impl<S: KeyStore> Resilient<S> {
 
     /// Reads until a key is seen, for at most `wait`.
     async fn fate(&self, call: &Call, id: &KeyId, key: &SecretKey, wait: Duration) -> Fate {
-        let give_up = Instant::now() + wait;
+        let give_up = call::after(Instant::now(), wait);
         loop {
             let last = Instant::now() >= give_up;
             match call.look(self.store.get_key(id)).await {
                 Ok(standing) if standing == *key => return Fate::Ours,
                 Ok(_) => return Fate::Another,
-                Err(e) if e.kind() == ErrorKind::NotFound && !last && !call.is_over() => sleep(POLL).await,
+                Err(e) if e.kind() == ErrorKind::NotFound && !last && !call.is_over() => call.nap(POLL).await,
                 Err(_) => return Fate::Unseen,
             }
         }
@@ -194,8 +196,14 @@ impl<S: KeyStore> Resilient<S> {
     /// What a deletion has left that was carried out by an attempt without an answer.
     fn usual_finality(&self, e: &Error) -> Finality {
         match (self.store.capabilities().deletion, e.kind()) {
+            (grade, ErrorKind::PendingDeletion) => {
+                let window = if let DeletionGrade::Recoverable { window } = grade { window } else { Duration::ZERO };
+                let now = SystemTime::now();
+                Finality::RecoverableUntil(now.checked_add(e.retry_after().unwrap_or(window)).unwrap_or(now))
+            }
             (DeletionGrade::Recoverable { window }, _) => {
-                Finality::RecoverableUntil(SystemTime::now() + e.retry_after().unwrap_or(window))
+                let now = SystemTime::now();
+                Finality::RecoverableUntil(now.checked_add(window).unwrap_or(now))
             }
             (DeletionGrade::Eventual { within }, _) => Finality::Eventual { within },
             (DeletionGrade::Immediate, _) => Finality::Immediate,
@@ -204,12 +212,16 @@ impl<S: KeyStore> Resilient<S> {
         }
     }
 
-    /// One deletion's outcome, `unsure` if an earlier attempt of it ended without an answer.
+    /// One deletion's outcome, `unsure` if an earlier attempt of it ended without an answer. Absence proves nothing where
+    /// reads may lag.
     fn settled_deletion(&self, answer: Result<Deletion>, unsure: bool) -> Result<Deletion> {
+        let strong = self.store.capabilities().consistency == Consistency::Strong;
+        let is_done = |e: &Error| match e.kind() {
+            ErrorKind::NotFound => strong,
+            kind => kind == ErrorKind::PendingDeletion,
+        };
         match answer {
-            Err(e) if unsure && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {
-                Ok(Deletion::new(self.usual_finality(&e)))
-            }
+            Err(e) if unsure && is_done(&e) => Ok(Deletion::new(self.usual_finality(&e))),
             answer => answer,
         }
     }
@@ -265,10 +277,14 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
     }
 
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
-        let listing = Listing { call: self.call(Operation::List, 0), ids: self.store.list_keys(), phase: Phase::Begun };
         let store = &self.store;
-        stream::unfold(listing, move |mut listing| async move { listing.next(store).await.map(|id| (id, listing)) })
-            .boxed()
+        let begin =
+            move || Listing { call: self.call(Operation::List, 0), ids: store.list_keys(), phase: Phase::Begun };
+        stream::unfold(None, move |listing: Option<Listing<'_>>| async move {
+            let mut listing = listing.unwrap_or_else(begin);
+            listing.next(store).await.map(|id| (id, Some(listing)))
+        })
+        .boxed()
     }
 
     async fn check(&self) -> Result<()> {

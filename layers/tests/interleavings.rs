@@ -49,7 +49,8 @@ struct Stack {
 impl Stack {
     /// All threads share their copies, so that each meets what another one has left.
     fn new(standing: Option<u8>) -> Arc<Self> {
-        let (table, store, id) = (Arc::new(Table::new(8, 1)), Mutex::new(standing), KeyId::new("alice").unwrap());
+        let (table, store, id) =
+            (Arc::new(Table::new(8, 1, Duration::ZERO)), Mutex::new(standing), KeyId::new("alice").unwrap());
         Arc::new(Self { table, store, id, now: Instant::now() })
     }
 
@@ -82,7 +83,7 @@ impl Stack {
     fn write(&self, value: Option<u8>) {
         self.table.invalidate(&self.id);
         *self.store.lock().unwrap() = value;
-        self.table.invalidate(&self.id);
+        self.table.written(&self.id, self.now);
     }
 
     /// As get_or_create does it.

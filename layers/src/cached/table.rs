@@ -38,13 +38,19 @@ pub(crate) struct Table<L> {
     shards: Vec<Shard<L>>,
     next_number: AtomicU64,
     evictions: AtomicU64,
+    /// For so long after a write the store may show what was before.
+    bound: Duration,
 }
 
-/// The loads on their way, by id.
-type Flights<L> = HashMap<KeyId, Flight<L>, RandomState>;
-
 #[repr(align(128))]
-struct Shard<L>(Mutex<Flights<L>>);
+struct Shard<L>(Mutex<Ids<L>>);
+
+struct Ids<L> {
+    /// The loads on their way.
+    flights: HashMap<KeyId, Flight<L>, RandomState>,
+    /// When writes ended after which the store may show what was before, for so long.
+    written: HashMap<KeyId, Instant, RandomState>,
+}
 
 struct Flight<L> {
     number: u64,
@@ -84,7 +90,7 @@ pub(crate) enum Arrival {
 }
 
 impl<L> Table<L> {
-    pub(crate) fn new(max_keys: usize, readers: usize) -> Self {
+    pub(crate) fn new(max_keys: usize, readers: usize, bound: Duration) -> Self {
         let hasher = RandomState::default();
         let wanted = (readers * 4).next_power_of_two();
         let cache_shards = 1 << (max_keys / KEYS_PER_CACHE_SHARD).clamp(1, wanted).ilog2();
@@ -99,9 +105,10 @@ impl<L> Table<L> {
         Self {
             cache: Cache::with_options(options, UnitWeighter, AsHashed, Evicted),
             replicas: Replicas::new(readers),
-            shards: (0..SHARDS).map(|_| Shard(Mutex::new(HashMap::with_hasher(hasher.clone())))).collect(),
+            shards: (0..SHARDS).map(|_| Shard::new(&hasher)).collect(),
             next_number: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
+            bound,
             hasher,
         }
     }
@@ -137,29 +144,29 @@ impl<L> Table<L> {
         make: impl FnOnce(Ticket<L>) -> (L, J),
     ) -> Begun<J> {
         let hash = self.hasher.hash_one(id);
-        let mut flights = self.lock(hash);
+        let mut ids = self.lock(hash);
         if let Some(entry) = self.cache.get(&Hashed { hash, id }).filter(|entry| entry.until > now) {
             return Begun::Fresh(entry);
         }
         let young = |flight: &&Flight<L>| not_before.is_none_or(|not_before| flight.begun > not_before);
-        let joined = flights.get(id).filter(young).and_then(|flight| flight.load.as_ref()).and_then(join);
+        let joined = ids.flights.get(id).filter(young).and_then(|flight| flight.load.as_ref()).and_then(join);
         if let Some(joined) = joined {
             return Begun::Joined(joined);
         }
         let ticket = self.ticket(id, hash, now, false);
         let (number, begun) = (ticket.number, now);
         let (load, joined) = make(ticket);
-        flights.insert(id.clone(), Flight { number, begun, load: Some(load) });
+        ids.flights.insert(id.clone(), Flight { number, begun, load: Some(load) });
         Begun::Joined(joined)
     }
 
     /// Forgets what is known of the id, and gives a ticket to say what stands after a call that may write.
     pub(crate) fn begin_to_write(self: &Arc<Self>, id: &KeyId, now: Instant) -> Ticket<L> {
         let hash = self.hasher.hash_one(id);
-        let mut flights = self.lock(hash);
+        let mut ids = self.lock(hash);
         self.forget(hash, id);
         let ticket = self.ticket(id, hash, now, true);
-        flights.insert(id.clone(), Flight { number: ticket.number, begun: now, load: None });
+        ids.flights.insert(id.clone(), Flight { number: ticket.number, begun: now, load: None });
         ticket
     }
 
@@ -171,15 +178,30 @@ impl<L> Table<L> {
     /// Forgets what is known of the id, and makes void what loads on their way will bring.
     pub(crate) fn invalidate(&self, id: &KeyId) {
         let hash = self.hasher.hash_one(id);
-        let mut flights = self.lock(hash);
-        flights.remove(id);
+        let mut ids = self.lock(hash);
+        ids.flights.remove(id);
         self.forget(hash, id);
+    }
+
+    /// The same after a write, which ended now: until the bound has passed, what loads bring is not kept.
+    pub(crate) fn written(&self, id: &KeyId, now: Instant) {
+        let hash = self.hasher.hash_one(id);
+        let mut ids = self.lock(hash);
+        ids.flights.remove(id);
+        self.forget(hash, id);
+        if !self.bound.is_zero() {
+            // Those that are over are dropped when the map would grow.
+            if ids.written.len() == ids.written.capacity() {
+                ids.written.retain(|_, ended| now.duration_since(*ended) < self.bound);
+            }
+            ids.written.insert(id.clone(), now);
+        }
     }
 
     /// The same for all ids.
     pub(crate) fn invalidate_all(&self) {
         let mut all: Vec<_> = self.shards.iter().map(Shard::lock).collect();
-        all.iter_mut().for_each(|flights| flights.clear());
+        all.iter_mut().for_each(|ids| ids.flights.clear());
         self.cache.clear();
         self.replicas.clear();
     }
@@ -215,14 +237,19 @@ impl<L> Table<L> {
         self.replicas.purge(hash, id);
     }
 
-    fn lock(&self, hash: u64) -> MutexGuard<'_, Flights<L>> {
+    fn lock(&self, hash: u64) -> MutexGuard<'_, Ids<L>> {
         self.shards[(hash >> 32) as usize % SHARDS].lock()
     }
 }
 
 impl<L> Shard<L> {
+    fn new(hasher: &RandomState) -> Self {
+        let flights = HashMap::with_hasher(hasher.clone());
+        Self(Mutex::new(Ids { flights, written: HashMap::with_hasher(hasher.clone()) }))
+    }
+
     // A poisoned lock is used on: no code of ours can panic while it holds one half-way through a change.
-    fn lock(&self) -> MutexGuard<'_, Flights<L>> {
+    fn lock(&self) -> MutexGuard<'_, Ids<L>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -237,19 +264,28 @@ impl<L> Ticket<L> {
         self.begun
     }
 
-    fn is_valid(&self, flights: &Flights<L>) -> bool {
-        flights.get(&self.id).is_some_and(|flight| flight.number == self.number)
+    fn is_valid(&self, ids: &Ids<L>) -> bool {
+        ids.flights.get(&self.id).is_some_and(|flight| flight.number == self.number)
     }
 
     /// Says what the call has brought, and gives what may be used instead if it failed.
     pub(crate) fn settle(mut self, arrival: Arrival) -> Option<Entry> {
         let table = &self.table;
-        let mut flights = table.lock(self.hash);
-        if !self.is_valid(&flights) {
+        let mut ids = table.lock(self.hash);
+        if !self.is_valid(&ids) {
+            // A younger load is under way: what it may fall back upon must not outlive this word of the store.
+            if matches!(arrival, Arrival::Unknown | Arrival::Known(Entry { key: None, .. })) {
+                table.forget(self.hash, &self.id);
+            }
             return None;
         }
         self.settled = true;
-        flights.remove(&self.id);
+        ids.flights.remove(&self.id);
+        let arrival = match ids.written.get(&self.id) {
+            // It may be from before the write. What a write itself has brought is not.
+            Some(ended) if !self.writes && *ended + table.bound > self.begun => Arrival::Unknown,
+            _ => arrival,
+        };
         match arrival {
             Arrival::Known(entry) => {
                 table.keep(self.hash, &self.id, entry);
@@ -273,11 +309,11 @@ impl<L> Drop for Ticket<L> {
         if self.settled {
             return;
         }
-        let mut flights = self.table.lock(self.hash);
-        if self.is_valid(&flights) {
-            flights.remove(&self.id);
+        let mut ids = self.table.lock(self.hash);
+        if self.is_valid(&ids) {
+            ids.flights.remove(&self.id);
         } else if self.writes {
-            flights.remove(&self.id);
+            ids.flights.remove(&self.id);
             self.table.forget(self.hash, &self.id);
         }
     }

@@ -9,7 +9,7 @@ use keystead_core::Finality;
 ///
 /// With feature `serde` it serialises as a map of `store`, `tombstone`, `erased_at` and `finished_at` (seconds since
 /// 1970-01-01 UTC), `existed`, `verified`, `finality` (`immediate`, `eventual` or `recoverable`), and where they apply
-/// `within` (seconds, for `eventual`) and `recoverable_until` (seconds since 1970-01-01 UTC).
+/// `within` (seconds, for `eventual`) and `recoverable_until` (seconds since 1970-01-01 UTC), both rounded up.
 ///
 /// [`Fenced::tombstone_of`]: crate::Fenced::tombstone_of
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct ErasureReceipt {
     pub store: String,
     /// What stands for the user: 64 hexadecimal digits, a keyed hash of the id.
     pub tombstone: String,
-    /// When the user was erased first, to the second: from then on nobody could write a key.
+    /// When the user's erasure began, the first one if there were several, rounded down to the second.
     pub erased_at: SystemTime,
     /// When this erasure had ended.
     pub finished_at: SystemTime,
@@ -74,8 +74,12 @@ mod shape {
         fn from(receipt: ErasureReceipt) -> Self {
             let (finality, within, recoverable_until) = match receipt.finality {
                 Finality::Immediate => (Grade::Immediate, None, None),
-                Finality::Eventual { within } => (Grade::Eventual, within.map(|within| within.as_secs()), None),
-                Finality::RecoverableUntil(until) => (Grade::Recoverable, None, Some(unix_seconds(until))),
+                // Rounded up, so that no earlier end is promised.
+                Finality::Eventual { within } => (Grade::Eventual, within.map(seconds_up), None),
+                Finality::RecoverableUntil(until) => {
+                    let since = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                    (Grade::Recoverable, None, Some(seconds_up(since)))
+                }
                 // What a later version knows is not promised here.
                 _ => (Grade::Eventual, None, None),
             };
@@ -91,6 +95,10 @@ mod shape {
                 recoverable_until,
             }
         }
+    }
+
+    fn seconds_up(time: Duration) -> u64 {
+        time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
     }
 
     impl TryFrom<Receipt> for ErasureReceipt {
@@ -160,6 +168,13 @@ mod tests {
             let json = serde_json::to_string(&receipt(finality)).unwrap();
             assert_eq!(serde_json::from_str::<ErasureReceipt>(&json).unwrap(), receipt(finality));
         }
+    }
+
+    #[test]
+    fn no_end_is_written_down_earlier_than_it_is() {
+        let within = Some(Duration::from_millis(900));
+        let json = serde_json::to_string(&receipt(Finality::Eventual { within })).unwrap();
+        assert!(json.contains(r#""within":1"#), "{json}");
     }
 
     #[test]

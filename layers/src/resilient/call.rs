@@ -34,6 +34,10 @@ impl Call {
         Instant::now() >= self.deadline
     }
 
+    pub(super) async fn nap(&self, time: Duration) {
+        tokio::time::sleep_until(after(Instant::now(), time).min(self.deadline)).await;
+    }
+
     /// One attempt, which ends in time.
     pub(super) async fn attempt<T>(&mut self, once: impl Future<Output = Result<T>> + Send) -> Result<T> {
         self.attempts += 1;
@@ -112,7 +116,7 @@ impl Call {
 }
 
 /// A limit too far off to be told is none that anybody waits for.
-fn after(now: Instant, time: Duration) -> Instant {
+pub(super) fn after(now: Instant, time: Duration) -> Instant {
     const FAR_OFF: Duration = Duration::from_secs(30 * 365 * 86_400);
     now + time.min(FAR_OFF)
 }
