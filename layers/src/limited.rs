@@ -49,7 +49,8 @@ const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 /// **Giving up.** A call that is dropped while it waits has reached nobody. Its place among those under way is free at
 /// once, and its slot goes to the next call that comes, ahead of those that wait for later ones.
 ///
-/// Calls of other processes are not known here: divide the rate among them.
+/// Calls of other processes are not known here: divide the rate among them. Put a limit into a stack once: a call that holds
+/// a place of it and waits for another one would wait for itself.
 ///
 /// It needs a Tokio runtime with time (`enable_time`).
 ///

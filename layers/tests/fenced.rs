@@ -197,6 +197,7 @@ async fn a_damaged_tombstone_is_neither_a_tombstone_nor_none() {
     below.keys.put_key(&alice(), &key(1)).await.unwrap();
     below.tombstones.put_key(&grave, &key(7)).await.unwrap();
     assert_eq!(fence.get_key(&alice()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(fence.get_keys(&[alice()]).await.remove(0).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(below.keys.get_key(&alice()).await.unwrap(), key(1), "nothing is deleted on a guess");
 }
 
@@ -369,4 +370,42 @@ async fn no_creator_outlives_an_erasure_in_ten_thousand_rounds() {
         }
         assert!(below.keys.find_key(&id).await.unwrap().is_none(), "round {round} left a key behind");
     }
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_that_an_erasure_has_overtaken_leaves_no_key() {
+    let (late, below) = (Arc::new(Late::default()), Below::default());
+    let lost = Fault::error(ErrorKind::Timeout).applied().on(Operation::Put);
+    let unsteady = Faulty::builder(late.clone()).fault(lost).build().unwrap();
+    let fence = Arc::new(Fenced::builder(unsteady, below.tombstones.clone()).build().unwrap());
+    let writer = tokio::spawn({
+        let fence = fence.clone();
+        async move { fence.put_key(&alice(), &key(1)).await }
+    });
+    late.begun.notified().await;
+    fence.erase(&alice()).await.unwrap();
+    late.let_go.notify_one();
+    is_erased(writer.await.unwrap());
+    assert!(late.memory.find_key(&alice()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn no_new_key_is_allowed_while_the_erased_one_may_be_visible() {
+    let lagging = Cached::builder(MemoryStore::new()).ttl(Duration::from_secs(60)).build().unwrap();
+    let fence = Fenced::builder(lagging, MemoryStore::new()).build().unwrap();
+    fence.erase(&alice()).await.unwrap();
+    let refused = fence.allow_new_key(&alice()).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Conflict, Effect::NotApplied));
+    let pause = refused.retry_after().unwrap();
+    assert!((Duration::from_secs(58)..=Duration::from_secs(61)).contains(&pause), "{pause:?}");
+    is_erased(fence.get_key(&alice()).await);
+}
+
+#[tokio::test]
+async fn a_read_never_says_that_it_may_have_had_an_effect() {
+    let tombstones =
+        Faulty::builder(MemoryStore::new()).fault(Fault::error(ErrorKind::Timeout).applied().on(Operation::Create));
+    let fence = Fenced::builder(MemoryStore::new(), tombstones.build().unwrap()).build().unwrap();
+    let refused = fence.get_key(&alice()).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Timeout, Effect::NotApplied));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use keystead_core::{Effect, ErrorKind, Finality, KeyId, KeyStore, KeyStoreExt, Operation, Result, SecretKey};
-use keystead_layers::{Fault, Faulty, Resilient, ResilientBuilder};
+use keystead_layers::{Cached, Fault, Faulty, Resilient, ResilientBuilder};
 use keystead_memory::MemoryStore;
 use tokio::time::Instant;
 
@@ -265,4 +265,54 @@ async fn a_layer_that_could_not_work_is_not_built() {
     ] {
         assert_eq!(kind(wrong.build()), ErrorKind::Config);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_found_pending_after_an_attempt_without_an_answer_can_be_undone() {
+    let store = unsteady([
+        Fault::error(ErrorKind::Timeout).applied().on(Operation::Delete),
+        Fault::error(ErrorKind::PendingDeletion).on(Operation::Delete).retry_after(86_400 * SECOND),
+    ]);
+    store.put_key(&alice(), &key(1)).await.unwrap();
+    let finality = around(&store).build().unwrap().delete_key(&alice()).await.unwrap().finality;
+    assert!(matches!(finality, Finality::RecoverableUntil(_)), "{finality:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_reads_lag_absence_does_not_settle_a_delete() {
+    let lagging = Cached::builder(MemoryStore::new()).build().unwrap();
+    let lost = || Fault::error(ErrorKind::Timeout).applied().on(Operation::Delete);
+    let store = Arc::new(Faulty::builder(lagging).fault(lost()).build().unwrap());
+    store.put_key(&alice(), &key(1)).await.unwrap();
+    let resilient = Resilient::builder(store.clone()).build().unwrap();
+    let refused = resilient.delete_key(&alice()).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::NotFound, Effect::Unknown));
+    store.inject(lost());
+    let refused = resilient.delete_keys(&[alice()]).await.remove(0).unwrap_err();
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::NotFound, Effect::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_has_its_time_from_its_first_poll_on() {
+    let store = unsteady([Fault::latency(SECOND / 100).on(Operation::List)]);
+    store.put_key(&alice(), &key(1)).await.unwrap();
+    let resilient = around(&store).build().unwrap();
+    let listing = resilient.list_keys();
+    tokio::time::sleep(6 * SECOND).await;
+    assert_eq!(listing.try_collect::<Vec<KeyId>>().await.unwrap(), [alice()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settling_a_write_keeps_the_deadline_however_long_the_store_lags() {
+    let lagging = Cached::builder(MemoryStore::new()).ttl(3600 * SECOND).build().unwrap();
+    let store = Faulty::builder(lagging)
+        .fault(Fault::hang().on(Operation::Create))
+        .fault(Fault::error(ErrorKind::AlreadyExists).on(Operation::Create))
+        .build()
+        .unwrap();
+    let resilient = Resilient::builder(store).attempt_timeout(SECOND).deadline(3 * SECOND / 2).build().unwrap();
+    let begin = Instant::now();
+    let refused = resilient.create_key(&alice(), &key(1)).await.unwrap_err();
+    assert_eq!(refused.effect(), Effect::Unknown);
+    assert!(begin.elapsed() <= 3 * SECOND / 2 + Duration::from_millis(2), "{:?}", begin.elapsed());
 }

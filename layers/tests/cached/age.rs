@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keystead_core::{Consistency, ErrorKind, KeyStore, KeyStoreExt, Operation};
+use keystead_core::{
+    BoxStream, Capabilities, Consistency, Deletion, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, PutMode,
+    Result, SecretKey, StoreInfo, async_trait,
+};
 use keystead_layers::{Cached, Fault, Faulty};
 use keystead_memory::MemoryStore;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{Gated, TTL, begin_get, cached, id, key, kind};
 
@@ -153,4 +156,87 @@ async fn a_refused_create_tells_that_absence_is_over() {
     store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
     assert_eq!(kind(cached.create_key(&id("alice"), &key(2)).await), ErrorKind::AlreadyExists);
     assert_eq!(cached.get_key(&id("alice")).await.unwrap(), key(1));
+}
+
+/// A store whose reads show a key for a while after it was deleted.
+#[derive(Debug)]
+struct Lagging {
+    store: MemoryStore,
+    old: SecretKey,
+    until: Instant,
+}
+
+const BOUND: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl KeyStore for Lagging {
+    fn info(&self) -> StoreInfo {
+        self.store.info()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = self.store.capabilities();
+        capabilities.consistency = Consistency::Eventual { within: BOUND };
+        capabilities
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        if Instant::now() < self.until { Ok(self.old.clone()) } else { self.store.get_key(id).await }
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        self.store.put_key_with(id, key, mode).await
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        self.store.delete_key(id).await
+    }
+
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        self.store.list_keys()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.store.check().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lagging_store_shows_right_after_a_delete_is_not_kept() {
+    let lagging = Lagging { store: MemoryStore::new(), old: key(1), until: Instant::now() + BOUND };
+    lagging.store.put_key(&id("alice"), &key(1)).await.unwrap();
+    let cached = Cached::builder(lagging).ttl(TTL).build().unwrap();
+    cached.delete_key(&id("alice")).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(cached.get_key(&id("alice")).await.unwrap(), key(1), "the store's own lag");
+        sleep(BOUND / 4).await;
+    }
+    sleep(BOUND / 4).await;
+    assert_eq!(kind(cached.get_key(&id("alice")).await), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_not_found_of_whichever_load_no_outage_brings_the_old_key_back() {
+    // The second read hangs longer than anybody joins it, so that a third one is made; the answers come out of order.
+    let faulty = Faulty::builder(MemoryStore::new())
+        .fault(Fault::latency(Duration::ZERO).on(Operation::Get))
+        .fault(Fault::latency(TTL * 5 / 4).on(Operation::Get))
+        .build();
+    let faulty = Arc::new(faulty.unwrap());
+    faulty.put_key(&id("alice"), &key(1)).await.unwrap();
+    let cached = Cached::builder(faulty.clone()).ttl(TTL).stale_if_error(TTL * 60).build().unwrap();
+    cached.get_key(&id("alice")).await.unwrap();
+    sleep(TTL).await;
+    let read =
+        |cached: Cached<Arc<Faulty<MemoryStore>>>| tokio::spawn(async move { cached.get_key(&id("alice")).await });
+    let first = read(cached.clone());
+    sleep(TTL).await;
+    faulty.delete_key(&id("alice")).await.unwrap();
+    faulty.inject(Fault::hang().on(Operation::Get));
+    let second = read(cached.clone());
+    assert_eq!(kind(first.await.unwrap()), ErrorKind::NotFound);
+    second.abort();
+    drop(second.await);
+    faulty.inject(Fault::error(ErrorKind::Unavailable).on(Operation::Get));
+    assert_eq!(kind(cached.get_key(&id("alice")).await), ErrorKind::Unavailable);
 }
