@@ -7,6 +7,7 @@ use std::fmt;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -271,12 +272,25 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         capabilities
     }
 
-    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
-        match self.shared.table.fresh(id, Instant::now()) {
-            Some(entry) => self.shared.known(entry),
-            // Boxed, so that a hit is not paid for by the room that a miss needs.
-            None => Box::pin(self.load(&[id])).await.pop().expect("one answer an id"),
-        }
+    // Written by hand: of a hit that async blocks carry, they are a good part of the cost.
+    fn get_key<'s, 'i, 'f>(&'s self, id: &'i KeyId) -> BoxFuture<'f, Result<SecretKey>>
+    where
+        's: 'f,
+        'i: 'f,
+        Self: 'f,
+    {
+        let mut load: Option<BoxFuture<'f, Result<SecretKey>>> = None;
+        Box::pin(future::poll_fn(move |context| {
+            if load.is_none()
+                && let Some(entry) = self.shared.table.fresh(id, Instant::now())
+            {
+                return Poll::Ready(self.shared.known(entry));
+            }
+            let load = load.get_or_insert_with(|| {
+                Box::pin(async move { self.load(&[id]).await.pop().expect("one answer an id") })
+            });
+            load.poll_unpin(context)
+        }))
     }
 
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
