@@ -272,7 +272,7 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         capabilities
     }
 
-    // Written by hand: of a hit that async blocks carry, they are a good part of the cost.
+    // Written by hand: a hit is so quick that an async block around it would be a good part of its cost.
     fn get_key<'s, 'i, 'f>(&'s self, id: &'i KeyId) -> BoxFuture<'f, Result<SecretKey>>
     where
         's: 'f,

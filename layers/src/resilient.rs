@@ -17,6 +17,10 @@ use crate::describe::{annotated, misconfigured};
 /// Between two reads that wait for a key of unknown fate to become visible.
 const POLL: Duration = Duration::from_millis(100);
 
+/// The longest that AWS keeps a key whose deletion is pending: what is assumed where nobody says how much is left, as a
+/// shorter time would promise too much.
+const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
+
 /// Time limits and retries: for a store that a network lies before.
 ///
 /// Each attempt of a call has a time limit, all attempts together have another, and what time can mend
@@ -197,7 +201,7 @@ impl<S: KeyStore> Resilient<S> {
     fn usual_finality(&self, e: &Error) -> Finality {
         match (self.store.capabilities().deletion, e.kind()) {
             (grade, ErrorKind::PendingDeletion) => {
-                let window = if let DeletionGrade::Recoverable { window } = grade { window } else { Duration::ZERO };
+                let window = if let DeletionGrade::Recoverable { window } = grade { window } else { LONGEST_WINDOW };
                 let now = SystemTime::now();
                 Finality::RecoverableUntil(now.checked_add(e.retry_after().unwrap_or(window)).unwrap_or(now))
             }

@@ -283,7 +283,7 @@ impl<L> Ticket<L> {
         ids.flights.remove(&self.id);
         let arrival = match ids.written.get(&self.id) {
             // It may be from before the write. What a write itself has brought is not.
-            Some(ended) if !self.writes && *ended + table.bound > self.begun => Arrival::Unknown,
+            Some(ended) if !self.writes && self.begun.duration_since(*ended) < table.bound => Arrival::Unknown,
             _ => arrival,
         };
         match arrival {

@@ -164,6 +164,7 @@ struct Lagging {
     store: MemoryStore,
     old: SecretKey,
     until: Instant,
+    bound: Duration,
 }
 
 const BOUND: Duration = Duration::from_secs(5);
@@ -176,7 +177,7 @@ impl KeyStore for Lagging {
 
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.store.capabilities();
-        capabilities.consistency = Consistency::Eventual { within: BOUND };
+        capabilities.consistency = Consistency::Eventual { within: self.bound };
         capabilities
     }
 
@@ -203,7 +204,7 @@ impl KeyStore for Lagging {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_lagging_store_shows_right_after_a_delete_is_not_kept() {
-    let lagging = Lagging { store: MemoryStore::new(), old: key(1), until: Instant::now() + BOUND };
+    let lagging = Lagging { store: MemoryStore::new(), old: key(1), until: Instant::now() + BOUND, bound: BOUND };
     lagging.store.put_key(&id("alice"), &key(1)).await.unwrap();
     let cached = Cached::builder(lagging).ttl(TTL).build().unwrap();
     cached.delete_key(&id("alice")).await.unwrap();
@@ -239,4 +240,17 @@ async fn after_not_found_of_whichever_load_no_outage_brings_the_old_key_back() {
     drop(second.await);
     faulty.inject(Fault::error(ErrorKind::Unavailable).on(Operation::Get));
     assert_eq!(kind(cached.get_key(&id("alice")).await), ErrorKind::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_write_to_a_store_that_lags_without_end_nothing_is_kept_of_the_id() {
+    let (store, now) = (MemoryStore::new(), Instant::now());
+    let lagging = Lagging { store: store.clone(), old: key(1), until: now, bound: Duration::MAX };
+    let cached = Cached::builder(lagging).ttl(TTL).build().unwrap();
+    assert_eq!(cached.capabilities().consistency, Consistency::Eventual { within: Duration::MAX });
+    cached.put_key(&id("alice"), &key(2)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(cached.get_key(&id("alice")).await.unwrap(), key(2));
+    }
+    assert_eq!(cached.statistics().loads, 2);
 }
