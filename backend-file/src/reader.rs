@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use keystead_core::{KeyId, SecretKey};
+use keystead_core::{KeyId, SecretKey, StoreInfo};
 use keystead_sealing::{Keyring, KeyringError, RecordError, RootKey, RootSecret, RowKey};
 
 use crate::config::{FileIdentity, Location};
 use crate::database::{Database, Found, Page};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, SCHEME};
 
 /// How many connections are kept for the next readers; each holds descriptors and a page cache.
 const MAX_IDLE: usize = 16;
@@ -19,6 +19,7 @@ const MAX_REREADS: usize = 8;
 
 pub(crate) struct Shared {
     pub(crate) location: Location,
+    pub(crate) info: StoreInfo,
     identity: FileIdentity,
     access: RwLock<Arc<Access>>,
     // The generation of a keyring that our root secret does not open; 0 if none was met.
@@ -43,8 +44,11 @@ impl Access {
 
 impl Shared {
     pub(crate) fn new(location: Location, identity: FileIdentity, access: Access) -> Self {
-        let (access, superseded) = (RwLock::new(Arc::new(access)), AtomicU64::new(0));
-        Self { location, identity, access, superseded, idle: Mutex::new(Some(Vec::new())) }
+        let store_id: String = access.keyring.store_id().iter().map(|byte| format!("{byte:02x}")).collect();
+        let info = StoreInfo::new(SCHEME, location.path.to_string_lossy()).with_store_id(store_id);
+        let access = RwLock::new(Arc::new(access));
+        let idle = Mutex::new(Some(Vec::new()));
+        Self { location, info, identity, access, superseded: AtomicU64::new(0), idle }
     }
 
     pub(crate) fn access(&self) -> Arc<Access> {

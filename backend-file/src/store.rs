@@ -147,7 +147,7 @@ impl FileStore {
 #[async_trait]
 impl KeyStore for FileStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(SCHEME, self.shared.location.path.to_string_lossy())
+        self.shared.info.clone()
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::Poll;
 
 use foldhash::fast::RandomState;
@@ -47,7 +47,7 @@ impl fmt::Debug for MemoryStore {
 #[async_trait]
 impl KeyStore for MemoryStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(SCHEME, "")
+        self.table.info.get_or_init(|| StoreInfo::new(SCHEME, "").with_store_id(random_store_id())).clone()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -105,7 +105,15 @@ fn failed(kind: ErrorKind, operation: Operation) -> Error {
     Error::new(kind, operation, SCHEME)
 }
 
+/// A random id, in 32 hexadecimal digits: two stores in memory are never the same.
+fn random_store_id() -> String {
+    let random = SecretKey::generate(16).expect("16 bytes are a valid length of a key");
+    random.expose_secret().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 struct Table {
+    /// Made when it is first asked for, because most stores never are.
+    info: OnceLock<StoreInfo>,
     // Ids may be chosen by an attacker, so the hash is keyed with the process's own random state.
     hasher: RandomState,
     shards: [Shard; SHARDS],
@@ -123,7 +131,11 @@ struct KeyEntry {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { hasher: RandomState::default(), shards: std::array::from_fn(|_| Shard::default()) }
+        Self {
+            info: OnceLock::new(),
+            hasher: RandomState::default(),
+            shards: std::array::from_fn(|_| Shard::default()),
+        }
     }
 }
 
@@ -168,7 +180,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use futures_executor::block_on;
-    use keystead_core::KeyStoreExt;
+    use keystead_core::{IdentityMatch, KeyStoreExt};
 
     use super::*;
 
@@ -178,6 +190,14 @@ mod tests {
         let id = KeyId::new("alice").unwrap();
         block_on(store.put_key(&id, &SecretKey::new(*b"secret").unwrap())).unwrap();
         assert_eq!(format!("{store:?}"), "MemoryStore { keys: 1 }");
+    }
+
+    #[test]
+    fn two_stores_are_never_the_same() {
+        let (one, two) = (MemoryStore::new(), MemoryStore::new());
+        let compare = |other: &MemoryStore| one.info().identity().compare(other.info().identity());
+        assert_eq!(compare(&one.clone()), IdentityMatch::Same);
+        assert_eq!(compare(&two), IdentityMatch::Different);
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! What a store says of itself.
+//! [`Capabilities`]: what a store promises.
 
-use std::fmt;
 use std::time::Duration;
 
 /// What a stack of store and layers promises.
@@ -37,8 +36,8 @@ impl Capabilities {
     }
 }
 
-/// What an acknowledged write survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What an acknowledged write survives. Ordered from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Durability {
     /// Nothing: it ends with the process.
@@ -88,42 +87,4 @@ pub enum DeletionGrade {
         /// How long.
         window: Duration,
     },
-}
-
-/// The scheme and the redacted location of a store, for people: never a credential, never an id.
-///
-/// ```
-/// let info = keystead_core::StoreInfo::new("file", "/var/lib/app/keys.db");
-/// assert_eq!(info.to_string(), "file:/var/lib/app/keys.db");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreInfo {
-    scheme: &'static str,
-    location: String,
-}
-
-impl StoreInfo {
-    /// Describes a store; an empty location is left out of what is shown.
-    pub fn new(scheme: &'static str, location: impl Into<String>) -> Self {
-        Self { scheme, location: location.into() }
-    }
-
-    /// The kind of store, as in its URL: `memory`, `file`, ...
-    pub fn scheme(&self) -> &'static str {
-        self.scheme
-    }
-
-    /// Where it is.
-    pub fn location(&self) -> &str {
-        &self.location
-    }
-}
-
-impl fmt::Display for StoreInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.location.as_str() {
-            "" => f.write_str(self.scheme),
-            location => write!(f, "{}:{location}", self.scheme),
-        }
-    }
 }

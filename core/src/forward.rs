@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 
-use crate::{Capabilities, Deletion, Erasure, KeyId, KeyStore, PutMode, Result, SecretKey, StoreInfo};
+use crate::{Capabilities, Deletion, Erasure, KeyId, KeyStore, PutMode, Result, SecretKey, StoreIdentity, StoreInfo};
 
 macro_rules! forward {
     ($pointer:ident) => {
@@ -64,6 +64,14 @@ macro_rules! forward {
                 Self: 'f,
             {
                 (**self).check()
+            }
+
+            fn identify<'s, 'f>(&'s self) -> BoxFuture<'f, Result<StoreIdentity>>
+            where
+                's: 'f,
+                Self: 'f,
+            {
+                (**self).identify()
             }
 
             fn get_keys<'s, 'i, 'f>(&'s self, ids: &'i [KeyId]) -> BoxFuture<'f, Vec<Result<SecretKey>>>

@@ -2,6 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::DeletionGrade;
+
+/// The longest time for which a known engine keeps a key whose deletion is pending: 30 days, in AWS Secrets Manager and AWS
+/// KMS. It stands in where nothing is known, because a shorter time would promise too much.
+const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
+
 /// What [`put_key_with`](crate::KeyStore::put_key_with) does with a key that stands already.
 ///
 /// A store that meets a mode it does not know answers [`Unsupported`](crate::ErrorKind::Unsupported) before any effect.
@@ -27,6 +33,48 @@ pub enum Finality {
     },
     /// Until this moment an operator can bring the key back.
     RecoverableUntil(SystemTime),
+}
+
+impl Finality {
+    /// The usual finality of a deletion in a store of this grade.
+    pub fn of_grade(grade: DeletionGrade) -> Self {
+        match grade {
+            DeletionGrade::Immediate => Self::Immediate,
+            DeletionGrade::Eventual { within } => Self::Eventual { within },
+            DeletionGrade::Recoverable { window } => Self::recoverable_for(window),
+        }
+    }
+
+    /// The finality of what an earlier deletion has left of a key that is not found any more. A key that could still be
+    /// brought back would be pending deletion and not absent, which is why `Recoverable` counts as over.
+    pub fn of_absence(grade: DeletionGrade) -> Self {
+        match grade {
+            DeletionGrade::Immediate | DeletionGrade::Recoverable { .. } => Self::Immediate,
+            DeletionGrade::Eventual { within } => Self::Eventual { within },
+        }
+    }
+
+    /// The finality of a key whose deletion is pending, in a store of this grade. `remaining` is how long the store says
+    /// that the key can still be brought back. Where it says nothing, the store's own window is assumed. Where it says that
+    /// the time is over although the key is still there, its clock or its date means something else, and the longest time
+    /// that is possible is assumed: 30 days.
+    pub fn of_pending_deletion(grade: DeletionGrade, remaining: Option<Duration>) -> Self {
+        let window = match grade {
+            DeletionGrade::Recoverable { window } => Some(window),
+            DeletionGrade::Immediate | DeletionGrade::Eventual { .. } => None,
+        };
+        Self::recoverable_for(match remaining {
+            Some(Duration::ZERO) => LONGEST_WINDOW.max(window.unwrap_or_default()),
+            Some(remaining) => remaining,
+            None => window.unwrap_or(LONGEST_WINDOW),
+        })
+    }
+
+    fn recoverable_for(window: Duration) -> Self {
+        let now = SystemTime::now();
+        let end = now.checked_add(window).or_else(|| now.checked_add(LONGEST_WINDOW));
+        Self::RecoverableUntil(end.unwrap_or(now))
+    }
 }
 
 /// What [`delete_key`](crate::KeyStore::delete_key) did.

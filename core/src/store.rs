@@ -1,20 +1,23 @@
 //! [`KeyStore`]: the contract.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 
 use crate::{
-    Capabilities, Consistency, Deletion, DeletionGrade, Effect, Erasure, Error, ErrorKind, Finality, KeyId, Operation,
-    PutMode, Result, SecretKey, StoreInfo, batch,
+    Capabilities, Consistency, Deletion, Effect, Erasure, Error, ErrorKind, Finality, KeyId, Operation, PutMode,
+    Result, SecretKey, StoreIdentity, StoreInfo, batch,
 };
 
 /// How often [`KeyStore::get_or_create`] starts again after losing to a creator whose key was deleted at once.
 const CREATE_ATTEMPTS: u32 = 8;
 
-/// What to wait after losing that often.
+/// How often [`KeyStore::erase_key`] deletes again because a read has seen a key after the delete.
+const ERASE_ATTEMPTS: u32 = 8;
+
+/// The pause to ask for after losing that often.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// A place that keeps one secret key per user.
@@ -37,6 +40,12 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 ///    ambiguous; it is settled by reading back, or reported with [`Effect::Unknown`]. Reading our own bytes back proves
 ///    that a write was applied; absence proves nothing on an eventually consistent store.
 /// 7. Dropping a future half-way leaves the old value, the new value or (create) none; no lock and no leak.
+/// 8. **No false success.** A call returns `Ok` only for what it knows at its end. [`erase_key`](Self::erase_key) never
+///    returns `Ok` after a read of its own has seen a key since its last delete: it deletes again until the bound is over,
+///    then fails with [`Conflict`](ErrorKind::Conflict). `existed: false` needs a "not found" that no earlier attempt makes
+///    ambiguous, and `verified: true` a read that began one bound after the last delete and said "not found".
+/// 9. **Every operation ends**: within its deadline, or with progress that the size of the store bounds, whatever the
+///    engine contains or does.
 ///
 /// # Errors
 /// Every method may fail with the kinds of the last three groups of [`ErrorKind`] (the operator's, time's and nobody's),
@@ -89,6 +98,17 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// What keeps the store from working: those common to all methods, and [`Config`](ErrorKind::Config).
     async fn check(&self) -> Result<()>;
 
+    /// Returns what identifies the stored data, after learning what is not known yet with as few calls as possible.
+    ///
+    /// [`StoreInfo::identity`] returns what is known without a call. The default has nothing to learn.
+    ///
+    /// # Errors
+    /// What keeps the store from learning the rest: those common to all methods. What is known is still in
+    /// [`info`](Self::info).
+    async fn identify(&self) -> Result<StoreIdentity> {
+        Ok(self.info().identity().clone())
+    }
+
     /// Reads many keys: one outcome per id, in the ids' order. One bad id never spoils its neighbours; a repeated id is
     /// sent once and shares one outcome.
     ///
@@ -136,26 +156,46 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         Err(lost_to_an_invisible_winner(self.info().scheme(), CONTENTION_PAUSE))
     }
 
-    /// Deletes the key if there is one, then proves the absence. Idempotent: erasing a key that is not there is `Ok`, and
-    /// so is erasing one that is scheduled for deletion (`RecoverableUntil`, not verified).
+    /// Deletes the key if there is one, then proves the absence. Erasing a key that is not there is `Ok`, and so is erasing
+    /// one whose deletion is pending (`RecoverableUntil`, not verified).
     ///
-    /// The default knows no clock, so it never says `verified` on a store that is not [`Consistency::Strong`].
+    /// [`delete_key`](Self::delete_key) reads nothing back and says `NotFound` where there is no key. The default has no
+    /// clock, so it reads at once, and never says `verified` on a store that is not [`Consistency::Strong`].
     ///
     /// # Errors
-    /// One of [`delete_key`](Self::delete_key), but for the two that say the key is gone already.
+    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if reads still see a key after the last
+    /// of several deletes: because another caller keeps writing it, or because the deletes have not been applied. Else one
+    /// of [`delete_key`](Self::delete_key), except for the two that say that the key is already gone, or of
+    /// [`get_key`](Self::get_key) with [`Effect::Unknown`] if the proof cannot be read.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        let grade = self.capabilities().deletion;
-        let (existed, finality) = match self.delete_key(id).await {
-            Ok(deletion) => (true, deletion.finality),
-            Err(e) if e.kind() == ErrorKind::NotFound => (false, finality_of_absence(grade)),
-            Err(e) if e.kind() == ErrorKind::PendingDeletion => {
-                return Ok(Erasure::new(true, recoverable_until(grade, e.retry_after()), false));
+        let Capabilities { consistency, deletion: grade, .. } = self.capabilities();
+        let mut existed = false;
+        let mut finality = Finality::of_absence(grade);
+        for _ in 0..ERASE_ATTEMPTS {
+            // A key that a read has seen and the delete does not find: perhaps a stale answer, and nothing was deleted.
+            let mut is_doubtful = false;
+            match self.delete_key(id).await {
+                Ok(deletion) => (existed, finality) = (true, deletion.finality),
+                Err(e) if e.kind() == ErrorKind::NotFound => is_doubtful = existed,
+                Err(e) if e.kind() == ErrorKind::PendingDeletion => {
+                    return Ok(Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false));
+                }
+                Err(e) => return Err(e.with_operation(Operation::Erase)),
             }
-            Err(e) => return Err(e.with_operation(Operation::Erase)),
-        };
-        let strong = self.capabilities().consistency == Consistency::Strong;
-        let verified = strong && matches!(self.get_key(id).await, Err(e) if e.kind() == ErrorKind::NotFound);
-        Ok(Erasure::new(existed, finality, verified))
+            match self.get_key(id).await {
+                Ok(_) => existed = true,
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    return Ok(Erasure::new(existed, finality, consistency == Consistency::Strong));
+                }
+                Err(e) if is_doubtful => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
+                // It was deleted or not there, and no key was seen since.
+                Err(_) => return Ok(Erasure::new(existed, finality, false)),
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, Operation::Erase, self.info().scheme())
+            .with_effect(Effect::Unknown)
+            .with_retry_after(consistency.bound().max(CONTENTION_PAUSE))
+            .with_source("the key can still be read after several deletes: stop what writes it, and erase again"))
     }
 }
 
@@ -163,21 +203,4 @@ fn lost_to_an_invisible_winner(store: &'static str, retry_after: Duration) -> Er
     Error::new(ErrorKind::Conflict, Operation::Create, store)
         .with_retry_after(retry_after)
         .with_source("another caller created a key that cannot be read yet: try again after the pause")
-}
-
-/// What an earlier delete of a key that is not found any more has left.
-fn finality_of_absence(grade: DeletionGrade) -> Finality {
-    match grade {
-        // A key that could still be brought back would be pending deletion, not absent.
-        DeletionGrade::Immediate | DeletionGrade::Recoverable { .. } => Finality::Immediate,
-        DeletionGrade::Eventual { within } => Finality::Eventual { within },
-    }
-}
-
-fn recoverable_until(grade: DeletionGrade, remaining: Option<Duration>) -> Finality {
-    let window = match grade {
-        DeletionGrade::Recoverable { window } => window,
-        DeletionGrade::Immediate | DeletionGrade::Eventual { .. } => Duration::ZERO,
-    };
-    Finality::RecoverableUntil(SystemTime::now() + remaining.unwrap_or(window))
 }

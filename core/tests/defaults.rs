@@ -202,6 +202,14 @@ fn deleted() -> Answer {
     Answer::Delete(Ok(Deletion::new(Finality::Immediate)))
 }
 
+fn absent() -> Answer {
+    refused(ErrorKind::NotFound)
+}
+
+fn unreadable() -> Answer {
+    Answer::Get(Err(error(ErrorKind::PermissionDenied, Operation::Get)))
+}
+
 fn refused(kind: ErrorKind) -> Answer {
     Answer::Delete(Err(error(kind, Operation::Delete)))
 }
@@ -215,32 +223,71 @@ fn an_erasure_is_verified_by_a_read_that_finds_nothing() {
 }
 
 #[test]
-fn an_erasure_that_a_read_contradicts_or_cannot_confirm_is_not_verified() {
-    let denied = Answer::Get(Err(error(ErrorKind::PermissionDenied, Operation::Get)));
-    for read in [found(&key()), denied] {
-        let erasure = erase(&Scripted::strong([deleted(), read])).unwrap();
-        assert_eq!(erasure, Erasure::new(true, Finality::Immediate, false));
-    }
-}
-
-#[test]
-fn without_a_clock_an_eventual_store_verifies_nothing() {
-    let erasure = erase(&Scripted::eventual([deleted()])).unwrap();
+fn an_erasure_that_no_read_can_confirm_is_not_verified() {
+    let erasure = erase(&Scripted::strong([deleted(), unreadable()])).unwrap();
     assert_eq!(erasure, Erasure::new(true, Finality::Immediate, false));
 }
 
 #[test]
-fn erasing_what_is_scheduled_for_deletion_is_ok_and_says_until_when() {
-    let window = Duration::from_secs(7 * 86_400);
-    let store = Scripted {
-        deletion: DeletionGrade::Recoverable { window },
-        ..Scripted::strong([refused(ErrorKind::PendingDeletion)])
-    };
-    let before = SystemTime::now();
-    let erasure = erase(&store).unwrap();
+fn a_key_that_is_seen_after_the_delete_is_deleted_again() {
+    for script in [[deleted(), found(&key()), deleted(), missing()], [absent(), found(&key()), deleted(), missing()]] {
+        let erasure = erase(&Scripted::strong(script)).unwrap();
+        assert_eq!(erasure, Erasure::new(true, Finality::Immediate, true));
+    }
+    let erasure = erase(&Scripted::strong([absent(), found(&key()), absent(), missing()])).unwrap();
+    assert!(erasure.existed, "a key was seen");
+}
+
+#[test]
+fn an_erasure_is_never_ok_while_reads_see_the_key() {
+    let rounds = || (0..8).flat_map(|_| [absent(), found(&key())]);
+    for store in [Scripted::strong(rounds()), Scripted::eventual(rounds())] {
+        let e = erase(&store).unwrap_err();
+        assert_eq!((e.kind(), e.operation(), e.effect()), (ErrorKind::Conflict, Operation::Erase, Effect::Unknown));
+        assert!(e.retry_after().is_some_and(|pause| pause >= store.consistency.bound()));
+    }
+}
+
+#[test]
+fn a_key_that_was_seen_and_that_no_delete_has_found_is_not_erased_until_a_read_says_so() {
+    let e = erase(&Scripted::strong([absent(), found(&key()), absent(), unreadable()])).unwrap_err();
+    assert_eq!((e.kind(), e.operation()), (ErrorKind::PermissionDenied, Operation::Erase));
+    assert_eq!(e.effect(), Effect::Unknown);
+}
+
+#[test]
+fn without_a_clock_an_eventual_store_verifies_nothing() {
+    let erasure = erase(&Scripted::eventual([deleted(), missing()])).unwrap();
+    assert_eq!(erasure, Erasure::new(true, Finality::Immediate, false));
+}
+
+fn until(erasure: &Erasure) -> SystemTime {
     let Finality::RecoverableUntil(until) = erasure.finality else { panic!("{erasure:?}") };
-    assert!(until >= before + window && until <= SystemTime::now() + window);
     assert!(erasure.existed && !erasure.verified);
+    until
+}
+
+#[test]
+fn erasing_what_is_scheduled_for_deletion_is_ok_and_says_until_when() {
+    let day = Duration::from_secs(86_400);
+    let recoverable = DeletionGrade::Recoverable { window: 7 * day };
+    let pending = |remaining: Option<Duration>| {
+        let e = error(ErrorKind::PendingDeletion, Operation::Delete);
+        Answer::Delete(Err(remaining.into_iter().fold(e, Error::with_retry_after)))
+    };
+    for (deletion, remaining, expected) in [
+        (recoverable, Some(3 * day), 3 * day),
+        (recoverable, None, 7 * day),
+        // A moment that has passed is no promise: the key is still there.
+        (recoverable, Some(Duration::ZERO), 30 * day),
+        (DeletionGrade::Immediate, None, 30 * day),
+        (DeletionGrade::Eventual { within: None }, Some(Duration::ZERO), 30 * day),
+    ] {
+        let before = SystemTime::now();
+        let erasure = erase(&Scripted { deletion, ..Scripted::strong([pending(remaining)]) }).unwrap();
+        let until = until(&erasure);
+        assert!(until >= before + expected && until <= SystemTime::now() + expected, "{deletion:?}, {remaining:?}");
+    }
 }
 
 #[test]

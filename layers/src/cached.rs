@@ -14,13 +14,13 @@ use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture, Shared, WeakShared};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode,
-    Result, SecretKey, StoreInfo, async_trait,
+    Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::table::{Arrival, Begun, Entry, Table, Ticket};
-use crate::describe::{annotated, misconfigured};
+use crate::describe::misconfigured;
 use crate::distinct::Distinct;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(60);
@@ -260,7 +260,7 @@ impl Drop for Writing<'_> {
 impl<S: KeyStore> KeyStore for Cached<S> {
     fn info(&self) -> StoreInfo {
         let Settings { ttl, max_keys, .. } = self.shared.settings;
-        annotated(&self.shared.store.info(), &format!("cached for {ttl:?}, at most {max_keys} keys"))
+        self.shared.store.info().with_note(format!("cached for {ttl:?}, at most {max_keys} keys"))
     }
 
     /// Reads may lag by as long as an answer may be cached, on top of what the store's may.
@@ -309,6 +309,10 @@ impl<S: KeyStore> KeyStore for Cached<S> {
 
     async fn check(&self) -> Result<()> {
         self.shared.store.check().await
+    }
+
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.shared.store.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {

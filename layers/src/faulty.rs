@@ -11,11 +11,11 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
     BoxStream, Capabilities, Deletion, Effect, Erasure, Error, ErrorDetails, ErrorKind, KeyId, KeyStore, Operation,
-    PutMode, Result, SecretKey, StoreInfo, async_trait,
+    PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 
 use self::script::{Answer, Chance, Script};
-use crate::describe::{annotated, misconfigured};
+use crate::describe::misconfigured;
 use crate::distinct::Distinct;
 
 /// What a store fails with by itself if nothing else is said: what time may mend.
@@ -300,7 +300,7 @@ impl<S: KeyStore> FaultyBuilder<S> {
 #[async_trait]
 impl<S: KeyStore> KeyStore for Faulty<S> {
     fn info(&self) -> StoreInfo {
-        annotated(&self.store.info(), "faulty")
+        self.store.info().with_note("faulty")
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -335,6 +335,10 @@ impl<S: KeyStore> KeyStore for Faulty<S> {
 
     async fn check(&self) -> Result<()> {
         self.meet(Operation::Check, self.store.check()).await
+    }
+
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.store.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {

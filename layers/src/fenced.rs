@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, Effect, Erasure, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt,
-    Operation, PutMode, Result, SecretKey, StoreInfo, async_trait,
+    Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 use tokio::sync::OnceCell;
 
 pub use self::receipt::ErasureReceipt;
 use self::tombstone::{FENCE_KEY_LEN, Tombstone, fence_key_id, tombstone_id};
-use crate::describe::{annotated, misconfigured};
+use crate::describe::misconfigured;
 
 /// Of so many ids at once a listing asks whether they were erased.
 const LISTED_AT_ONCE: usize = 100;
@@ -304,7 +304,7 @@ fn is_gone(e: &Error) -> bool {
 #[async_trait]
 impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     fn info(&self) -> StoreInfo {
-        annotated(&self.keys.info(), &format!("fenced by {}", self.tombstones.info()))
+        self.keys.info().with_note(format!("fenced by {}", self.tombstones.info()))
     }
 
     /// Those of the store of the keys, and that the erased stay erased.
@@ -356,6 +356,10 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     async fn check(&self) -> Result<()> {
         self.tombstones.check().await?;
         self.keys.check().await
+    }
+
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.keys.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {

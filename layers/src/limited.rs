@@ -10,12 +10,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
     BoxStream, Capabilities, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result,
-    SecretKey, StoreInfo, async_trait,
+    SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::pace::Pace;
-use crate::describe::annotated;
 use crate::distinct::Distinct;
 
 /// How many chunks of one batch are under way at once if no concurrency is set.
@@ -216,7 +215,7 @@ impl LimitBuilder {
 #[async_trait]
 impl<S: KeyStore> KeyStore for Limited<S> {
     fn info(&self) -> StoreInfo {
-        annotated(&self.store.info(), "limited")
+        self.store.info().with_note("limited")
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -253,6 +252,11 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     async fn check(&self) -> Result<()> {
         let _turn = self.limit.turn().await;
         self.store.check().await
+    }
+
+    async fn identify(&self) -> Result<StoreIdentity> {
+        let _turn = self.limit.turn().await;
+        self.store.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {

@@ -8,12 +8,10 @@ use std::task::Poll;
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
     BoxStream, Capabilities, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, PutMode, Result, SecretKey,
-    StoreInfo, async_trait,
+    StoreIdentity, StoreInfo, async_trait,
 };
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
-
-use crate::describe::annotated;
 
 const OK: &str = "ok";
 const CANCELLED: &str = "cancelled";
@@ -34,7 +32,7 @@ const CANCELLED: &str = "cancelled";
 ///
 /// | field | |
 /// |---|---|
-/// | `otel.name`, `db.operation.name` | `get`, `put`, `create`, `get_or_create`, `delete`, `erase`, `list`, `check`, `BATCH get`, `BATCH delete` |
+/// | `otel.name`, `db.operation.name` | `get`, `put`, `create`, `get_or_create`, `delete`, `erase`, `list`, `check`, `identify`, `BATCH get`, `BATCH delete` |
 /// | `otel.kind` | `client` |
 /// | `db.system.name` | the scheme of the store, such as `ssm` |
 /// | `db.operation.batch.size` | how many ids a batch has; a batch of one is a plain `get` or `delete` |
@@ -112,7 +110,7 @@ impl<S: KeyStore> Observed<S> {
 #[async_trait]
 impl<S: KeyStore> KeyStore for Observed<S> {
     fn info(&self) -> StoreInfo {
-        annotated(&self.store.info(), "observed")
+        self.store.info().with_note("observed")
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -162,6 +160,10 @@ impl<S: KeyStore> KeyStore for Observed<S> {
 
     async fn check(&self) -> Result<()> {
         self.watch("check", self.store.check()).await
+    }
+
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.watch("identify", self.store.identify()).await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {

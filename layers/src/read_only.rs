@@ -2,10 +2,8 @@
 
 use keystead_core::{
     BoxStream, Capabilities, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result,
-    SecretKey, StoreInfo, async_trait,
+    SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
-
-use crate::describe::annotated;
 
 /// A store that cannot be written to: for code that has no business to change keys, such as a report, an export, a
 /// decrypting service, or the source of a copy.
@@ -59,7 +57,7 @@ impl<S: KeyStore> ReadOnly<S> {
 #[async_trait]
 impl<S: KeyStore> KeyStore for ReadOnly<S> {
     fn info(&self) -> StoreInfo {
-        annotated(&self.store.info(), "read-only")
+        self.store.info().with_note("read-only")
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -87,6 +85,10 @@ impl<S: KeyStore> KeyStore for ReadOnly<S> {
 
     async fn check(&self) -> Result<()> {
         self.store.check().await
+    }
+
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.store.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {

@@ -2,24 +2,20 @@
 
 mod call;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
-    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Effect, Erasure, Error, ErrorKind, Finality, KeyId,
-    KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo, async_trait,
+    BoxStream, Capabilities, Consistency, Deletion, Effect, Erasure, Error, ErrorKind, Finality, KeyId, KeyStore,
+    Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 use tokio::time::Instant;
 
 use self::call::Call;
-use crate::describe::{annotated, misconfigured};
+use crate::describe::misconfigured;
 
 /// Between two reads that wait for a key of unknown fate to become visible.
 const POLL: Duration = Duration::from_millis(100);
-
-/// The longest that AWS keeps a key whose deletion is pending: what is assumed where nobody says how much is left, as a
-/// shorter time would promise too much.
-const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
 /// Time limits and retries: for a store that a network lies before.
 ///
@@ -197,22 +193,12 @@ impl<S: KeyStore> Resilient<S> {
         }
     }
 
-    /// What a deletion has left that was carried out by an attempt without an answer.
+    /// The finality of a deletion that an attempt without an answer has carried out.
     fn usual_finality(&self, e: &Error) -> Finality {
-        match (self.store.capabilities().deletion, e.kind()) {
-            (grade, ErrorKind::PendingDeletion) => {
-                let window = if let DeletionGrade::Recoverable { window } = grade { window } else { LONGEST_WINDOW };
-                let now = SystemTime::now();
-                Finality::RecoverableUntil(now.checked_add(e.retry_after().unwrap_or(window)).unwrap_or(now))
-            }
-            (DeletionGrade::Recoverable { window }, _) => {
-                let now = SystemTime::now();
-                Finality::RecoverableUntil(now.checked_add(window).unwrap_or(now))
-            }
-            (DeletionGrade::Eventual { within }, _) => Finality::Eventual { within },
-            (DeletionGrade::Immediate, _) => Finality::Immediate,
-            // What a later version of the contract may know is promised in no way.
-            _ => Finality::Eventual { within: None },
+        let grade = self.store.capabilities().deletion;
+        match e.kind() {
+            ErrorKind::PendingDeletion => Finality::of_pending_deletion(grade, e.retry_after()),
+            _ => Finality::of_grade(grade),
         }
     }
 
@@ -236,7 +222,7 @@ impl<S: KeyStore> Resilient<S> {
 impl<S: KeyStore> KeyStore for Resilient<S> {
     fn info(&self) -> StoreInfo {
         let Settings { deadline, max_attempts, .. } = self.settings;
-        annotated(&self.store.info(), &format!("at most {max_attempts} attempts in {deadline:?}"))
+        self.store.info().with_note(format!("at most {max_attempts} attempts in {deadline:?}"))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -293,6 +279,10 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
 
     async fn check(&self) -> Result<()> {
         self.until_answered(&mut self.call(Operation::Check, 0), || self.store.check()).await
+    }
+
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.until_answered(&mut self.call(Operation::Check, 0), || self.store.identify()).await
     }
 
     /// Only the ids whose outcome time can mend are tried again.

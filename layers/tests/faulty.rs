@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_executor::block_on;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use keystead_core::Operation::{Check, Create, Delete, Erase, Get, List, Put};
-use keystead_core::{Effect, ErrorDetails, ErrorKind, KeyId, KeyStore, KeyStoreExt, Result, SecretKey, StoreInfo};
+use keystead_core::{Effect, ErrorDetails, ErrorKind, KeyId, KeyStore, KeyStoreExt, Result, SecretKey};
 use keystead_layers::{Fault, Faulty, FaultyBuilder};
 use keystead_memory::MemoryStore;
 use tokio::time::Instant;
@@ -294,6 +294,6 @@ fn settings_that_make_no_sense_are_refused_with_advice() {
 #[test]
 fn it_says_what_it_is() {
     let store = builder().build().unwrap();
-    assert_eq!(store.info(), StoreInfo::new("memory", "faulty"));
+    assert!(store.info().to_string().ends_with(", faulty"), "{}", store.info());
     assert_eq!(store.capabilities(), MemoryStore::new().capabilities());
 }

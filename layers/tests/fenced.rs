@@ -225,7 +225,7 @@ async fn a_receipt_says_where_when_and_of_whom_without_the_id() {
     let fence = below.fence();
     let before = SystemTime::now() - Duration::from_secs(1);
     let receipt = fence.erase(&alice()).await.unwrap();
-    assert_eq!(receipt.store, "memory");
+    assert_eq!(receipt.store, below.keys.info().to_string());
     assert_eq!(receipt.tombstone, below.fence().tombstone_of(&alice()).await.unwrap());
     assert_ne!(receipt.tombstone, fence.tombstone_of(&KeyId::new("bob").unwrap()).await.unwrap());
     assert!(receipt.erased_at >= before && receipt.finished_at >= receipt.erased_at);
@@ -239,8 +239,9 @@ async fn a_receipt_says_where_when_and_of_whom_without_the_id() {
 
 #[tokio::test]
 async fn the_fence_says_what_it_is() {
-    let fence = Below::default().fence();
-    assert_eq!(fence.info().to_string(), "memory:fenced by memory");
+    let below = Below::default();
+    let fence = below.fence();
+    assert_eq!(fence.info().to_string(), format!("{}, fenced by {}", below.keys.info(), below.tombstones.info()));
     assert!(fence.capabilities().fenced);
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_executor::block_on;
 use futures_util::TryStreamExt;
 use keystead_core::Operation::{self, Create, Delete, Erase, Put};
-use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey, StoreInfo};
+use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey};
 use keystead_layers::{Faulty, ReadOnly};
 use keystead_memory::MemoryStore;
 
@@ -81,6 +81,6 @@ fn reads_pass_through() {
 #[test]
 fn it_says_what_it_is() {
     let (beneath, store) = stores();
-    assert_eq!(store.info(), StoreInfo::new("memory", "faulty, read-only"));
+    assert!(store.info().to_string().ends_with(", faulty, read-only"), "{}", store.info());
     assert_eq!(store.capabilities(), beneath.capabilities());
 }

@@ -1,0 +1,354 @@
+//! [`StoreIdentity`]: which data a handle reaches, and whether two handles reach the same.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::str::FromStr;
+
+/// What identifies the data behind a store, whatever handle it is reached through.
+///
+/// It consists of the scheme, the location and the attributes that the store knows of: partition, region, endpoint and
+/// account for a store in a cloud, a random store id for a format that carries one. An attribute can be unknown at first
+/// and be learned later, so identities are compared with [`compare`](Self::compare) and not with `==`.
+///
+/// `Display` writes it on one line, and `FromStr` reads that line: this is how journals and receipts keep it. With the
+/// feature `serde` it serializes as the same text. It contains no id of a user and no credential.
+///
+/// ```
+/// use keystead_core::{IdentityMatch, StoreIdentity, StoreInfo};
+///
+/// let europe = StoreInfo::new("ssm", "/app/%s").with_region("eu-west-1").with_account(Some("123456789012"));
+/// let asia = StoreInfo::new("ssm", "/app/%s").with_region("ap-south-1").with_account(Some("123456789012"));
+/// assert_eq!(europe.identity().compare(asia.identity()), IdentityMatch::Different);
+///
+/// let text = europe.identity().to_string();
+/// assert_eq!(text, "ssm:/app/%s; region=eu-west-1; account=123456789012");
+/// assert_eq!(&text.parse::<StoreIdentity>()?, europe.identity());
+/// # Ok::<(), keystead_core::InvalidStoreIdentity>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StoreIdentity {
+    scheme: String,
+    location: String,
+    /// Sorted by attribute, each at most once. `None`: the store has this attribute, but does not know it yet.
+    attributes: Vec<(Attribute, Option<String>)>,
+}
+
+/// The result of comparing two identities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IdentityMatch {
+    /// Both handles reach the same data.
+    Same,
+    /// The handles reach different data.
+    Different,
+    /// Not enough is known to tell. Never take this for one of the other two: nothing may be removed on the strength of it.
+    Unknown,
+}
+
+/// What can identify data besides scheme and location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Attribute {
+    Partition,
+    Region,
+    Endpoint,
+    Account,
+    StoreId,
+}
+
+impl Attribute {
+    const ALL: [Self; 5] = [Self::Partition, Self::Region, Self::Endpoint, Self::Account, Self::StoreId];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Partition => "partition",
+            Self::Region => "region",
+            Self::Endpoint => "endpoint",
+            Self::Account => "account",
+            Self::StoreId => "store",
+        }
+    }
+
+    /// Whether two different values prove that the data differ. One service can be reached through several endpoints.
+    fn tells_apart(self) -> bool {
+        self != Self::Endpoint
+    }
+}
+
+impl StoreIdentity {
+    pub(crate) fn new(scheme: &str, location: String) -> Self {
+        Self { scheme: scheme.to_owned(), location, attributes: Vec::new() }
+    }
+
+    pub(crate) fn set(&mut self, attribute: Attribute, value: Option<String>) {
+        match self.attributes.binary_search_by_key(&attribute, |(attribute, _)| *attribute) {
+            Ok(at) => self.attributes[at].1 = value,
+            Err(at) => self.attributes.insert(at, (attribute, value)),
+        }
+    }
+
+    /// The kind of store, as in its URL.
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The location within that kind: a path or a template of names.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// The cloud's partition, such as `aws`, if it is known.
+    pub fn partition(&self) -> Option<&str> {
+        self.known(Attribute::Partition)
+    }
+
+    /// The cloud's region, if it is known.
+    pub fn region(&self) -> Option<&str> {
+        self.known(Attribute::Region)
+    }
+
+    /// The endpoint, if one is set: scheme, host and port.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.known(Attribute::Endpoint)
+    }
+
+    /// The cloud account, once a call has told it.
+    pub fn account(&self) -> Option<&str> {
+        self.known(Attribute::Account)
+    }
+
+    /// The random id that the store's own format carries. Copies of the store carry the same one.
+    pub fn store_id(&self) -> Option<&str> {
+        self.known(Attribute::StoreId)
+    }
+
+    /// Reports whether every attribute is known that this kind of store has.
+    pub fn is_fully_known(&self) -> bool {
+        self.attributes.iter().all(|(_, value)| value.is_some())
+    }
+
+    /// Compares what two handles reach.
+    ///
+    /// The answer is `Different` if the schemes differ, if one attribute other than the endpoint is known on both sides and
+    /// differs, or if the locations differ. It is `Unknown` if an attribute is known on one side only, if the endpoints
+    /// differ (a service can be reached through several), if neither a location nor a store id is there, or if the
+    /// locations differ but the store ids are the same: then one store is a copy of the other, or has two names.
+    pub fn compare(&self, other: &Self) -> IdentityMatch {
+        let mut is_certain = true;
+        for attribute in Attribute::ALL {
+            match (self.known(attribute), other.known(attribute)) {
+                (Some(one), Some(two)) if one != two && attribute.tells_apart() => return IdentityMatch::Different,
+                (one, two) => is_certain &= one == two && self.knows(attribute) && other.knows(attribute),
+            }
+        }
+        if self.scheme != other.scheme {
+            return IdentityMatch::Different;
+        }
+        let shares_store_id = self.store_id().is_some() && self.store_id() == other.store_id();
+        match self.location == other.location {
+            false if shares_store_id => IdentityMatch::Unknown,
+            false => IdentityMatch::Different,
+            true if self.location.is_empty() && !shares_store_id => IdentityMatch::Unknown,
+            true if is_certain => IdentityMatch::Same,
+            true => IdentityMatch::Unknown,
+        }
+    }
+
+    fn known(&self, attribute: Attribute) -> Option<&str> {
+        self.value(attribute)?.as_deref()
+    }
+
+    /// Reports whether nothing is left to learn about this attribute: it is known, or the store does not have it.
+    fn knows(&self, attribute: Attribute) -> bool {
+        self.value(attribute).is_none_or(Option::is_some)
+    }
+
+    fn value(&self, attribute: Attribute) -> Option<&Option<String>> {
+        self.attributes.iter().find(|(candidate, _)| *candidate == attribute).map(|(_, value)| value)
+    }
+
+    /// What is known besides the location, for people.
+    pub(crate) fn words(&self) -> String {
+        let known = self.attributes.iter().filter_map(|(attribute, value)| Some((attribute, value.as_ref()?)));
+        // The region says as much about the usual partition.
+        let shown = known.filter(|(attribute, value)| **attribute != Attribute::Partition || *value != "aws");
+        let words: Vec<String> = shown.map(|(attribute, value)| format!("{} {value}", attribute.name())).collect();
+        words.join(", ")
+    }
+}
+
+impl fmt::Display for StoreIdentity {
+    /// `scheme:location`, then `; name=value` for each attribute, with an empty value for one that is not known yet. A
+    /// semicolon, a backslash and a control character are written as `\` followed by six hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.scheme, escaped(&self.location))?;
+        for (attribute, value) in &self.attributes {
+            write!(f, "; {}={}", attribute.name(), escaped(value.as_deref().unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for StoreIdentity {
+    type Err = InvalidStoreIdentity;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStoreIdentity> {
+        let mut parts = text.split("; ");
+        let (scheme, location) = parts.next().and_then(|part| part.split_once(':')).ok_or(InvalidStoreIdentity)?;
+        let mut identity = Self::new(scheme, unescaped(location)?);
+        for part in parts {
+            let (name, value) = part.split_once('=').ok_or(InvalidStoreIdentity)?;
+            let attribute = Attribute::ALL.into_iter().find(|attribute| attribute.name() == name);
+            let attribute = attribute.filter(|attribute| identity.value(*attribute).is_none());
+            let value = Some(unescaped(value)?).filter(|value| !value.is_empty());
+            identity.set(attribute.ok_or(InvalidStoreIdentity)?, value);
+        }
+        Ok(identity)
+    }
+}
+
+/// A text that is not the identity of a store, or one of a later version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InvalidStoreIdentity;
+
+impl fmt::Display for InvalidStoreIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this is not the identity of a store, or it was written by a later version")
+    }
+}
+
+impl StdError for InvalidStoreIdentity {}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == ';' || c == '\\' || c.is_control() {
+            escaped.push_str(&format!("\\{:06x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+fn unescaped(text: &str) -> Result<String, InvalidStoreIdentity> {
+    let mut parts = text.split('\\');
+    let mut unescaped = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(6).ok_or(InvalidStoreIdentity)?;
+        let code = u32::from_str_radix(digits, 16).map_err(|_| InvalidStoreIdentity)?;
+        unescaped.push(char::from_u32(code).ok_or(InvalidStoreIdentity)?);
+        unescaped.push_str(rest);
+    }
+    Ok(unescaped)
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for StoreIdentity {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for StoreIdentity {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use IdentityMatch::{Different, Same, Unknown};
+
+    use super::*;
+    use crate::StoreInfo;
+
+    fn ssm() -> StoreInfo {
+        StoreInfo::new("ssm", "/app/%s").with_partition("aws").with_region("eu-west-1")
+    }
+
+    fn file(path: &str, store: &str) -> StoreInfo {
+        StoreInfo::new("file", path).with_store_id(store)
+    }
+
+    fn compare(one: &StoreInfo, two: &StoreInfo) -> IdentityMatch {
+        let answer = one.identity().compare(two.identity());
+        assert_eq!(answer, two.identity().compare(one.identity()), "the answer depends on the order");
+        answer
+    }
+
+    #[test]
+    fn stores_in_a_cloud_are_told_apart_by_what_is_known() {
+        let (alice, bob) = (ssm().with_account(Some("1")), ssm().with_account(Some("2")));
+        let unknown = ssm().with_account(None::<String>);
+        assert_eq!(compare(&alice, &alice), Same);
+        assert_eq!(compare(&alice, &bob), Different);
+        assert_eq!(compare(&alice, &unknown), Unknown);
+        assert_eq!(compare(&unknown, &unknown), Unknown);
+        assert_eq!(compare(&alice, &alice.clone().with_region("ap-south-1")), Different);
+        assert_eq!(compare(&unknown, &unknown.clone().with_region("ap-south-1")), Different);
+        assert_eq!(compare(&alice, &alice.clone().with_endpoint("https://one.example")), Unknown);
+        assert_eq!(compare(&bob, &alice.clone().with_endpoint("https://one.example")), Different);
+        let other_path = StoreInfo::new("ssm", "/other/%s").with_partition("aws").with_region("eu-west-1");
+        assert_eq!(compare(&unknown, &other_path.with_account(None::<String>)), Different);
+    }
+
+    #[test]
+    fn a_copy_of_a_store_is_neither_the_same_nor_provably_different() {
+        assert_eq!(compare(&file("/a", "1"), &file("/a", "1")), Same);
+        assert_eq!(compare(&file("/a", "1"), &file("/a", "2")), Different);
+        assert_eq!(compare(&file("/a", "1"), &file("/b", "2")), Different);
+        assert_eq!(compare(&file("/a", "1"), &file("/b", "1")), Unknown);
+        assert_eq!(compare(&file("/a", "1"), &StoreInfo::new("file", "/a")), Unknown);
+    }
+
+    #[test]
+    fn a_location_identifies_a_store_that_knows_nothing_else_and_no_location_does_not() {
+        let (one, two) = (StoreInfo::new("x", "/a"), StoreInfo::new("x", "/b"));
+        assert_eq!((compare(&one, &one), compare(&one, &two)), (Same, Different));
+        let nowhere = StoreInfo::new("x", "");
+        assert_eq!(compare(&nowhere, &nowhere), Unknown);
+        assert_eq!(compare(&StoreInfo::new("y", "/a"), &one), Different);
+    }
+
+    #[test]
+    fn a_layer_does_not_change_the_identity() {
+        assert_eq!(compare(&file("/a", "1"), &file("/a", "1").with_note("cached for 5s")), Same);
+    }
+
+    #[test]
+    fn an_identity_is_read_as_it_was_written() {
+        let awkward = StoreInfo::new("file", "/a; region=x\\y\n%s").with_store_id("1");
+        for info in [ssm().with_account(None::<String>), ssm().with_endpoint("http://h:1"), awkward] {
+            let text = info.identity().to_string();
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert_eq!(&text.parse::<StoreIdentity>().unwrap(), info.identity(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_not_an_identity_is_refused() {
+        for text in ["", "ssm", "ssm:/a; color=red", "ssm:/a; region=x; region=y", "x:\\00", "x:\\ffffff", "x:/a; y"] {
+            assert_eq!(text.parse::<StoreIdentity>(), Err(InvalidStoreIdentity), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_kept_without_credentials_path_and_query() {
+        for url in ["HTTPS://me:secret@Host.Example:8443/path?token=x", "https://host.example:8443#x"] {
+            let info = StoreInfo::new("x", "/a").with_endpoint(url);
+            assert_eq!(info.identity().endpoint(), Some("https://host.example:8443"));
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn an_identity_serializes_as_its_text() {
+        let identity = ssm().identity().clone();
+        let json = serde_json::to_string(&identity).unwrap();
+        assert_eq!(json, format!("\"{identity}\""));
+        assert_eq!(serde_json::from_str::<StoreIdentity>(&json).unwrap(), identity);
+    }
+}

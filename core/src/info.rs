@@ -1,0 +1,107 @@
+//! [`StoreInfo`]: a store's description for people.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::identity::{Attribute, StoreIdentity};
+
+/// The description of a store for people: its scheme, its location, and what else identifies its data.
+///
+/// It never contains a credential or the id of a user. Two stores are told apart by their
+/// [`identity`](Self::identity), never by comparing descriptions.
+///
+/// ```
+/// let info = keystead_core::StoreInfo::new("file", "/var/lib/app/keys.db");
+/// assert_eq!(info.to_string(), "file:/var/lib/app/keys.db");
+///
+/// let info = info.with_store_id("6f2a").with_note("read-only");
+/// assert_eq!(info.to_string(), "file:/var/lib/app/keys.db (store 6f2a), read-only");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreInfo {
+    scheme: &'static str,
+    /// Shared, because stores that describe themselves often keep a copy.
+    identity: Arc<StoreIdentity>,
+    notes: String,
+}
+
+impl StoreInfo {
+    /// Describes a store; an empty location is left out of the text.
+    pub fn new(scheme: &'static str, location: impl Into<String>) -> Self {
+        Self { scheme, identity: Arc::new(StoreIdentity::new(scheme, location.into())), notes: String::new() }
+    }
+
+    /// Sets the random id that the store's format carries.
+    pub fn with_store_id(self, store_id: impl Into<String>) -> Self {
+        self.with(Attribute::StoreId, Some(store_id.into()))
+    }
+
+    /// Sets the cloud's partition, such as `aws` or `aws-cn`.
+    pub fn with_partition(self, partition: impl Into<String>) -> Self {
+        self.with(Attribute::Partition, Some(partition.into()))
+    }
+
+    /// Sets the cloud's region.
+    pub fn with_region(self, region: impl Into<String>) -> Self {
+        self.with(Attribute::Region, Some(region.into()))
+    }
+
+    /// Sets the endpoint, where one other than the service's own is used. Only scheme, host and port are kept.
+    pub fn with_endpoint(self, url: impl AsRef<str>) -> Self {
+        self.with(Attribute::Endpoint, Some(origin_of(url.as_ref())))
+    }
+
+    /// Sets the cloud account; `None` if the store has one but does not know it yet.
+    pub fn with_account(self, account: Option<impl Into<String>>) -> Self {
+        self.with(Attribute::Account, account.map(Into::into))
+    }
+
+    /// Adds a note on what a layer does to the store. The identity stays as it is.
+    pub fn with_note(mut self, note: impl AsRef<str>) -> Self {
+        self.notes.push_str(", ");
+        self.notes.push_str(note.as_ref());
+        self
+    }
+
+    fn with(mut self, attribute: Attribute, value: Option<String>) -> Self {
+        Arc::make_mut(&mut self.identity).set(attribute, value);
+        self
+    }
+
+    /// The kind of store, as in its URL: `memory`, `file`, `ssm` and so on.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// The location within that kind: a path or a template of names.
+    pub fn location(&self) -> &str {
+        self.identity.location()
+    }
+
+    /// What identifies the data, as far as it is known. [`KeyStore::identify`](crate::KeyStore::identify) learns the rest.
+    pub fn identity(&self) -> &StoreIdentity {
+        &self.identity
+    }
+}
+
+impl fmt::Display for StoreInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.scheme)?;
+        if !self.location().is_empty() {
+            write!(f, ":{}", self.location())?;
+        }
+        let words = self.identity.words();
+        if !words.is_empty() {
+            write!(f, " ({words})")?;
+        }
+        f.write_str(&self.notes)
+    }
+}
+
+/// Scheme, host and port of a URL in lower case (RFC 6454): a path or user info may contain a secret.
+fn origin_of(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}").to_ascii_lowercase()
+}
