@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use keystead::Durability;
 
 use crate::commands::conformance::ConformanceArgs;
 use crate::commands::copy::CopyArgs;
@@ -14,6 +15,7 @@ use crate::commands::generate::GenerateArgs;
 use crate::commands::get::GetArgs;
 use crate::commands::init::InitArgs;
 use crate::commands::put::PutArgs;
+use crate::commands::reconcile::ReconcileArgs;
 use crate::commands::rotate::RotateArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::exit::{Code, Failure};
@@ -79,6 +81,8 @@ pub(crate) enum Command {
     Copy(CopyArgs),
     /// Reads every record of a file store and reports the damaged ones, or compares any store with another; changes nothing
     Verify(VerifyArgs),
+    /// Erases again every listed user who has a tombstone: after a restore of the keys from a backup; asks before
+    Reconcile(ReconcileArgs),
     /// Gives a file store a new root secret, while it is in use
     Rotate(RotateArgs),
     /// Takes what is left of deleted and overwritten keys out of a file store's files now
@@ -118,6 +122,25 @@ pub(crate) struct FenceArgs {
     /// who has one
     #[arg(long, value_name = "URL|NAME")]
     pub(crate) tombstones: Option<String>,
+    /// Accepts tombstones that are less durable than the keys: `host` for a file store beside keys in AWS. If that host is
+    /// lost, erased users can be created again
+    #[arg(long, value_enum, value_name = "DURABILITY", requires = "tombstones")]
+    pub(crate) accept_tombstone_durability: Option<DurabilityArg>,
+}
+
+/// A durability that can be accepted although the keys' own is stronger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DurabilityArg {
+    /// Survives the end of the process and a loss of power, not the loss of the disk
+    Host,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(durability: DurabilityArg) -> Self {
+        match durability {
+            DurabilityArg::Host => Self::Host,
+        }
+    }
 }
 
 /// Shows help, or says what is wrong with the arguments without repeating values: one of them may be a key.

@@ -13,6 +13,7 @@ pub(crate) mod init;
 mod list;
 mod prices;
 pub(crate) mod put;
+pub(crate) mod reconcile;
 pub(crate) mod rotate;
 mod scrub;
 pub(crate) mod verify;
@@ -37,6 +38,7 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
         Command::Exists(id) => get::exists(&session, id).await,
         Command::Copy(args) => copy::run(&session, args).await,
         Command::Verify(args) => verify::run(&session, args).await,
+        Command::Reconcile(args) => reconcile::run(&session, args).await,
         Command::Rotate(args) => rotate::run(&session, args).await,
         Command::Scrub => scrub::run(&session).await,
         Command::Backup { target } => backup::run(&session, target).await,
@@ -57,6 +59,7 @@ pub(crate) fn when_interrupted(command: &Command) -> &'static str {
             "if the store opens with the new root secret, the rotation has begun: end it with rotate --resume; \
              if it opens with the old one, nothing was changed"
         }
+        Command::Reconcile(_) => "each erasure was made whole or not at all: run reconcile again to finish",
         Command::Copy(_) => {
             "what is copied is whole, and nothing was deleted that is not at the target: go on with --resume and the same \
              journal, or copy again"

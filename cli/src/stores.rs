@@ -6,7 +6,7 @@ use keystead::file::{FileStore, FileUrl, RootSecret};
 use keystead::layers::Fenced;
 use keystead::{Durability, KeyStore};
 
-use crate::args::FenceArgs;
+use crate::args::{DurabilityArg, FenceArgs};
 use crate::exit::{Failure, Outcome};
 use crate::session::Session;
 use crate::{config, input, terminal};
@@ -48,19 +48,35 @@ pub(crate) async fn open_url(session: &Session, url: &str) -> Outcome<Arc<dyn Ke
 }
 
 /// A fence around the store, with the tombstones in the store of this URL or name.
-pub(crate) async fn fence(session: &Session, store: Arc<dyn KeyStore>, tombstones: &str) -> Outcome<Fence> {
+pub(crate) async fn fence(
+    session: &Session,
+    store: Arc<dyn KeyStore>,
+    tombstones: &str,
+    accepted: Option<DurabilityArg>,
+) -> Outcome<Fence> {
     let tombstones = open_url(session, &resolve(session, tombstones)?).await?;
     if tombstones.capabilities().durability == Durability::Process {
         return Err(Failure::usage("the tombstones would end with this command: give a store that lasts"));
     }
-    Ok(Fenced::builder(store, tombstones).build()?)
+    let durability = tombstones.capabilities().durability;
+    if accepted.is_none() && durability < store.capabilities().durability {
+        return Err(Failure::usage(
+            "the tombstones are less durable than the keys: if they are lost, erased users can be created again; give a \
+             more durable store, or accept that with --accept-tombstone-durability host",
+        ));
+    }
+    let mut builder = Fenced::builder(store, tombstones);
+    if let Some(accepted) = accepted {
+        builder = builder.accept_tombstone_durability(accepted.into());
+    }
+    Ok(builder.build()?)
 }
 
 /// Opens the store that was asked for, behind a fence if tombstones are named.
-pub(crate) async fn open_fenced(session: &Session, fence_args: &FenceArgs) -> Outcome<Arc<dyn KeyStore>> {
+pub(crate) async fn open_fenced(session: &Session, args: &FenceArgs) -> Outcome<Arc<dyn KeyStore>> {
     let store = open(session).await?;
-    match &fence_args.tombstones {
-        Some(tombstones) => Ok(Arc::new(fence(session, store, tombstones).await?)),
+    match &args.tombstones {
+        Some(tombstones) => Ok(Arc::new(fence(session, store, tombstones, args.accept_tombstone_durability).await?)),
         None => Ok(store),
     }
 }

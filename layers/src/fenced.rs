@@ -1,29 +1,39 @@
-//! [`Fenced`]: erasure that stays erased.
+//! [`Fenced`]: erasure that lasts.
 
 mod receipt;
-mod tombstone;
+mod reconcile;
+mod record;
+mod register;
 
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
-    BoxStream, Capabilities, Consistency, Deletion, Effect, Erasure, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt,
-    Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
+    BoxStream, Capabilities, Consistency, Deletion, Durability, Effect, Erasure, Error, ErrorKind, IdentityMatch,
+    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
-use tokio::sync::OnceCell;
 
 pub use self::receipt::ErasureReceipt;
-use self::tombstone::{FENCE_KEY_LEN, Tombstone, fence_key_id, tombstone_id};
+pub use self::reconcile::{ReconcileFailure, ReconcileReport};
+use self::record::RecordNames;
+use self::register::{Claim, Claiming, Erased, Register, Status, TICK};
 use crate::describe::misconfigured;
 
-/// Of so many ids at once a listing asks whether they were erased.
+/// How many ids of a listing are looked up among the tombstones at once.
 const LISTED_AT_ONCE: usize = 100;
+
+/// How often an erasure starts again because a key was written, or a new key allowed, under it.
+const ERASE_ROUNDS: u32 = 8;
+
+/// How often a caller deletes what is left of an erased user's key before it leaves that to the next one.
+const CLEAN_ROUNDS: u32 = 4;
 
 /// A fence around erased users: for when an erased key must not come back, whoever still tries to write it.
 ///
-/// Deleting a key races with everybody who is about to create it: a request that was under way, a retry, a process that
-/// stood still for a minute. `Fenced` keeps a *tombstone* of each erased user in a second store. Erasing writes the
-/// tombstone first, then deletes the key and proves its absence.
+/// Deleting a key races with everybody who is about to create it: a request under way, a retry, a process that was paused
+/// for a minute. `Fenced` keeps a *tombstone* of each erased user in a second store. An erasure writes the tombstone first,
+/// then deletes the key and proves its absence. Services compose it with a cache, limits and retries by
+/// [`Stack`](crate::Stack).
 ///
 /// # What it promises
 /// To all who reach the store through a `Fenced` with the same tombstones, **in whatever process**:
@@ -31,23 +41,26 @@ const LISTED_AT_ONCE: usize = 100;
 /// - Once [`erase_key`](KeyStore::erase_key) or [`erase`](Self::erase) has returned, no read yields a key of this user, and
 ///   every attempt to write one fails with [`Erased`](ErrorKind::Erased), until [`allow_new_key`](Self::allow_new_key).
 /// - A creator that began before the erasure and ended after it is told `Erased`, and what it wrote is deleted. If it died
-///   between, or somebody wrote past the fence, what was left behind is never read, and is deleted by the next read, write
-///   or listing that meets it.
-/// - If erasing fails half-way, the user counts as erased as soon as the tombstone stands; erasing again finishes it.
+///   between the two, or a key was written past the fence, what was left behind is never read, and the next read, write or
+///   listing that meets it deletes it.
+/// - If erasing fails half-way, the user counts as erased as soon as the tombstone is written; erasing again finishes it.
 /// - A plain [`delete_key`](KeyStore::delete_key) leaves no tombstone: the user may get a new key at any time.
 ///
-/// It cannot promise what bypasses it: keys written or read without the fence. [`allow_new_key`](Self::allow_new_key) says
-/// what else to mind.
+/// It cannot promise anything about keys that are written or read without the fence, and a restored backup of the keys
+/// brings erased keys back until [`reconcile`](Self::reconcile) has erased them again; reads through the fence refuse them
+/// meanwhile.
 ///
 /// # The tombstones
-/// The second store must be [`Strong`](Consistency::Strong), be shared by all, hold nothing else, and be kept for as long as
-/// the keys' own: without it the erased may come back. Everybody must be able to create keys in it, once, as the first use
-/// makes a *fence key* there. A tombstone's name is a keyed hash of the id (HMAC-SHA-256 under the fence key) and its content
-/// the time of the erasure: who cannot read the second store learns no id from it, who can may test a guess.
+/// The second store must be [`Strong`](Consistency::Strong), be shared by all, contain nothing else, and be at least as
+/// durable as the keys. It must be kept for as long as the keys: if it is lost, erased users can be created again. Every
+/// process needs the right to create and read entries in it, the first one makes a *fence key* there. The names of its
+/// entries are keyed hashes of the ids (HMAC-SHA-256 under the fence key): a reader of the store learns no id from it, but
+/// can test a guess. Entries are never overwritten or deleted.
+/// `src/fenced/FORMAT.md` in this crate describes them.
 ///
-/// Each read asks both stores, tombstones first; each write asks for the tombstone before and after. A call ends when both have
-/// answered: put a [`Resilient`](crate::Resilient) around the tombstones, too. Put a [`Cached`](crate::Cached) *inside* the
-/// fence, around the keys' store, never around the tombstones.
+/// Each read asks both stores, the tombstones first; each write asks for the tombstone before and after. A call ends when
+/// both have answered, so put a [`Resilient`](crate::Resilient) around the tombstones, too. A [`Cached`](crate::Cached)
+/// belongs *inside* the fence, around the keys, never around the tombstones.
 ///
 /// ```
 /// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt};
@@ -69,220 +82,323 @@ const LISTED_AT_ONCE: usize = 100;
 #[derive(Debug)]
 pub struct Fenced<S, T> {
     keys: S,
-    tombstones: T,
-    fence_key: OnceCell<SecretKey>,
+    register: Register<T>,
 }
 
-/// How a [`Fenced`] is set up.
+/// A builder of a [`Fenced`].
 #[derive(Clone, Debug)]
 pub struct FencedBuilder<S, T> {
     keys: S,
     tombstones: T,
+    accepted: Option<Durability>,
 }
 
 impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
-    /// The fence. Neither store is asked yet.
+    /// Accepts tombstones that are less durable than the keys, down to this durability. Where the tombstones are lost and
+    /// the keys are not, erased users can be created again.
+    ///
+    /// For keys in AWS and tombstones in a file store, [`Durability::Host`] is accepted this way: the fence then serves
+    /// one host, and lasts as long as its disk. [`Durability::Process`] is never accepted for keys that outlive the process.
+    pub fn accept_tombstone_durability(mut self, durability: Durability) -> Self {
+        self.accepted = Some(durability);
+        self
+    }
+
+    /// Builds the fence. Neither store is called yet.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the store of the tombstones is not [`Consistency::Strong`]: a tombstone that is not
-    /// seen at once would let a key back in.
+    /// [`Config`](ErrorKind::Config) if the store of the tombstones is not [`Consistency::Strong`], since a tombstone that
+    /// is not visible at once lets a key back in; if it is the keys' own store; if it is less durable than the keys and that
+    /// was not accepted; or if the keys can stay visible for longer than 68 years.
     pub fn build(self) -> Result<Fenced<S, T>> {
-        if self.tombstones.capabilities().consistency != Consistency::Strong {
-            let why = "the store of the tombstones is not strongly consistent: use one that is, such as the file store";
-            return Err(misconfigured(&self.tombstones, why));
-        }
-        Ok(Fenced { keys: self.keys, tombstones: self.tombstones, fence_key: OnceCell::new() })
+        let tombstones = self.tombstones.capabilities();
+        let keys = self.keys.capabilities();
+        let is_same = self.keys.info().identity().compare(self.tombstones.info().identity()) == IdentityMatch::Same;
+        let lost_with_the_process =
+            tombstones.durability == Durability::Process && keys.durability > Durability::Process;
+        let accepted = self.accepted.unwrap_or(keys.durability).min(keys.durability);
+        let visible_for = keys.consistency.bound();
+        let wrong = if tombstones.consistency != Consistency::Strong {
+            "the store of the tombstones is not strongly consistent: use one that is, such as the file store"
+        } else if is_same {
+            "the tombstones are to be kept in the store of the keys itself: give them a store of their own"
+        } else if lost_with_the_process {
+            "the tombstones would be lost with the process and the keys would not: give them a store that lasts"
+        } else if tombstones.durability < accepted {
+            "the tombstones are less durable than the keys, so erased users could come back: use a more durable store, \
+             or accept that with accept_tombstone_durability"
+        } else if record::age_exponent(visible_for).is_none() {
+            "the keys can stay visible for longer than 68 years: set a shorter visibility bound or time to live"
+        } else {
+            return Ok(Fenced { keys: self.keys, register: Register::new(self.tombstones, visible_for) });
+        };
+        Err(misconfigured(&self.tombstones, wrong))
     }
 }
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// A fence around `keys`, with the tombstones in a second store.
+    /// Begins to build a fence around `keys`, with the tombstones in a second store.
     pub fn builder(keys: S, tombstones: T) -> FencedBuilder<S, T> {
-        FencedBuilder { keys, tombstones }
+        FencedBuilder { keys, tombstones, accepted: None }
     }
 
-    /// Erases a user as [`erase_key`](KeyStore::erase_key) does, and gives a receipt for those who must prove it.
+    /// Erases a user as [`erase_key`](KeyStore::erase_key) does, and returns a receipt as a proof.
     ///
     /// # Errors
-    /// Those of [`KeyStore::erase_key`], from either store. The user may count as erased already
-    /// ([`Effect::Unknown`]): erase again to finish.
+    /// Those of [`KeyStore::erase_key`], from either store, and [`Conflict`](ErrorKind::Conflict) if others keep writing
+    /// the key or allow new ones. The user may count as erased already ([`Effect::Unknown`]): erase again to finish.
     pub async fn erase(&self, id: &KeyId) -> Result<ErasureReceipt> {
-        let grave = self.grave(id, Operation::Erase).await?;
-        let tombstone = self.raise(&grave).await?;
+        let names = self.register.names(id, Operation::Erase).await?;
+        // A receipt is bound to the store as far as that is known. Not to know the rest is no reason not to erase.
+        if !self.keys.info().identity().is_fully_known() {
+            drop(self.keys.identify().await);
+        }
         let part_done = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::Unknown);
-        let erasure = self.erase_what_stands(id).await.map_err(part_done)?;
-        Ok(ErasureReceipt {
-            store: self.keys.info().to_string(),
-            tombstone: grave.as_str().to_owned(),
-            erased_at: tombstone.raised,
-            finished_at: SystemTime::now(),
-            existed: erasure.existed,
-            finality: erasure.finality,
-            verified: erasure.verified,
-        })
+        let mut existed = false;
+        for _ in 0..ERASE_ROUNDS {
+            let tombstone = self.register.raise(&names).await?;
+            let erasure = self.erase_standing_key(id).await.map_err(part_done)?;
+            existed |= erasure.existed;
+            // Otherwise a new key was allowed under this call, and may have been made.
+            if let Status::Erased(_) = self.register.status(&names, Operation::Erase).await.map_err(part_done)? {
+                return Ok(ErasureReceipt {
+                    store: self.keys.info().identity().clone(),
+                    tombstone: names.as_str().to_owned(),
+                    erased_at: tombstone.since,
+                    finished_at: SystemTime::now(),
+                    existed,
+                    finality: erasure.finality,
+                    verified: erasure.verified,
+                });
+            }
+        }
+        Err(part_done(
+            self.contention("others allow new keys for this user again and again: stop them, and erase again"),
+        ))
     }
 
-    /// When the user was erased; `None` if not, or if a new key was allowed since.
+    /// Returns when the user was erased, for the first time since a new key was last allowed; `None` for a user who is not
+    /// erased.
     ///
     /// # Errors
     /// Those of [`KeyStore::get_key`] of the store of the tombstones.
     pub async fn erased_at(&self, id: &KeyId) -> Result<Option<SystemTime>> {
-        let grave = self.grave(id, Operation::Get).await?;
-        Ok(self.tombstone(&grave, Operation::Get).await?.map(|tombstone| tombstone.raised))
+        let names = self.register.names(id, Operation::Get).await?;
+        Ok(match self.register.status(&names, Operation::Get).await? {
+            Status::Erased(erased) => Some(erased.since),
+            Status::Free { .. } => None,
+        })
     }
 
-    /// What stands for this user in receipts and in the store of the tombstones: 64 hexadecimal digits, a keyed hash of the
-    /// id. Whether a receipt speaks of a user is seen by comparing the two.
+    /// Returns what stands for this user in receipts and in the store of the tombstones: 64 hexadecimal digits, a keyed hash
+    /// of the id. A receipt is about this user if it contains the same digits.
     ///
     /// # Errors
     /// Those of [`KeyStore::get_key`] of the store of the tombstones, where the fence key is.
     pub async fn tombstone_of(&self, id: &KeyId) -> Result<String> {
-        Ok(self.grave(id, Operation::Get).await?.as_str().to_owned())
+        Ok(self.register.names(id, Operation::Get).await?.as_str().to_owned())
     }
 
-    /// Lets an erased user have a key again: a new one, as what was left behind of the old one is deleted first. Does
+    /// Lets an erased user have a key again: a new one, because a key that is left of the old one is deleted first. Does
     /// nothing if the user is not erased.
     ///
-    /// **Wait before you call it**, or the new key may be lost and the old one be read:
+    /// It refuses as long as any stack that shares the tombstones, in any process, may still show the erased key. That is the
+    /// time to live of its cache and the visibility bound of its store, counted from the last erasure; each stack records
+    /// it with the tombstones before its first read, rounded up to a power of two of seconds. The clocks of hosts that
+    /// share tombstones must agree to within a second.
     ///
-    /// - until the visibility bound of *every* stack around this store has passed since the last erasure, the time to live of
-    ///   the caches in other processes included. Of this stack that is seen to;
-    /// - until every call that began before the erasure has ended: the longest deadline of all that use the store. A write that
-    ///   was delayed so long counts as the new key; and a read, a listing or a creator that has met an old key, and is about
-    ///   to delete it, deletes the new one.
+    /// Calls at the same time do no harm: one of them does the work, the others are refused or find it done. What remains is
+    /// a *write* that began before the erasure and reaches the store after this call: it counts as the new key. So wait for
+    /// the longest deadline of all writers, too.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if the visibility bound of this stack has not
-    /// passed since the user was erased. Those of [`KeyStore::erase_key`] and [`KeyStore::delete_key`], from either store: the
-    /// user still counts as erased, unless the effect is [`Effect::Unknown`].
+    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after): the erased key may still be visible
+    /// somewhere, a key had been written past the fence and was deleted just now, another call is at work, or the user was
+    /// erased again under this one. [`PendingDeletion`](ErrorKind::PendingDeletion) if the old key can still be brought back.
+    /// Those of [`KeyStore::erase_key`] from either store. The user still counts as erased, unless the effect is
+    /// [`Effect::Unknown`].
     pub async fn allow_new_key(&self, id: &KeyId) -> Result<()> {
-        let grave = self.grave(id, Operation::Erase).await?;
-        let Some(tombstone) = self.tombstone(&grave, Operation::Erase).await? else { return Ok(()) };
-        self.ensure_settled(&tombstone)?;
-        self.erase_what_stands(id).await.map_err(|e| e.with_effect(Effect::NotApplied))?;
-        match self.tombstones.delete_key(&grave).await {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(of_the_tombstones(e, Operation::Erase)),
-            _ => Ok(()),
+        let names = self.register.names(id, Operation::Erase).await?;
+        let Status::Erased(erased) = self.register.status(&names, Operation::Erase).await? else { return Ok(()) };
+        let untouched = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::NotApplied);
+        let visible_for = self.register.longest_visibility().await.map_err(untouched)?;
+        self.ensure_invisible(&erased, visible_for)?;
+        let claiming = self.register.claim(&names, erased.generation, Operation::Erase).await.map_err(untouched)?;
+        let claim = match claiming {
+            Claiming::Granted(claim) => claim,
+            Claiming::Held { remaining } => {
+                let why =
+                    "another caller deletes what is left of the erased key: try again after the pause at the latest";
+                return Err(self.contention(why).with_retry_after(remaining));
+            }
+        };
+        // The holder of the claim is the only one to lift this generation, so the state cannot change under it.
+        let outcome = match self.register.status(&names, Operation::Erase).await.map_err(untouched)? {
+            Status::Free { .. } => Ok(()),
+            Status::Erased(now) if now != erased => {
+                Err(self.contention("the user was erased again meanwhile: try again after the pause"))
+            }
+            Status::Erased(_) => self.lift(id, &names, &claim, visible_for).await,
+        };
+        // If this fails, the claim ends by itself.
+        drop(self.register.finish(&names, claim, Operation::Erase).await);
+        outcome
+    }
+
+    /// Lifts a tombstone under a claim. A key that was found and deleted just now may be in caches: then the wait begins
+    /// again.
+    async fn lift(&self, id: &KeyId, names: &RecordNames, claim: &Claim, visible_for: Duration) -> Result<()> {
+        let untouched = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::NotApplied);
+        match self.keys.get_key(id).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) if e.kind() != ErrorKind::Corrupt => return Err(untouched(e)),
+            Ok(_) | Err(_) if !claim.is_fresh() => {
+                return Err(self.contention("this call was paused for too long to go on: try again"));
+            }
+            Ok(_) | Err(_) => {
+                self.erase_standing_key(id).await.map_err(untouched)?;
+                if !visible_for.is_zero() {
+                    self.register.raise(names).await.map_err(untouched)?;
+                    let why =
+                        "a key had been written past the fence and was deleted now: allow a new one after the pause";
+                    return Err(self.contention(why).with_retry_after(visible_for.saturating_add(TICK)));
+                }
+            }
+        }
+        self.register.lift(names, claim.generation()).await?;
+        match self.register.status(names, Operation::Erase).await? {
+            Status::Free { .. } => Ok(()),
+            Status::Erased(_) => Err(self.contention("the user was erased again meanwhile: try again after the pause")),
         }
     }
 
-    /// Erases the key. A creator that began before the tombstone stood may write after that: it deletes its key itself, unless
-    /// it dies.
-    async fn erase_what_stands(&self, id: &KeyId) -> Result<Erasure> {
-        let erasure = self.keys.erase_key(id).await?;
-        if erasure.verified || self.keys.get_key(id).await.is_err() {
-            return Ok(erasure);
+    /// Erases the key that stands. A creator that began before the tombstone was written may write after that; it deletes its
+    /// key itself, unless it dies.
+    async fn erase_standing_key(&self, id: &KeyId) -> Result<Erasure> {
+        let mut existed = false;
+        for _ in 0..ERASE_ROUNDS {
+            let erasure = self.keys.erase_key(id).await?;
+            existed |= erasure.existed;
+            let proven = Erasure::new(existed, erasure.finality, erasure.verified);
+            if erasure.verified || self.keys.get_key(id).await.is_err() {
+                return Ok(proven);
+            }
+            existed = true;
         }
-        let again = self.keys.erase_key(id).await?;
-        Ok(Erasure::new(true, again.finality, again.verified))
+        Err(self.contention("the key can still be read after several deletes: stop what writes it, and erase again"))
     }
 
-    /// What this stack may show of a key is over. A tombstone's time is a second early at most.
-    fn ensure_settled(&self, tombstone: &Tombstone) -> Result<()> {
-        let bound = self.keys.capabilities().consistency.bound();
-        if bound.is_zero() {
+    /// Refuses as long as some stack may still show a key that was erased.
+    fn ensure_invisible(&self, erased: &Erased, visible_for: Duration) -> Result<()> {
+        if visible_for.is_zero() {
             return Ok(());
         }
-        let passed = SystemTime::now().duration_since(tombstone.raised).unwrap_or_default();
-        match bound.saturating_add(Duration::from_secs(1)).checked_sub(passed) {
+        let passed = SystemTime::now().duration_since(erased.at).unwrap_or_default();
+        match visible_for.saturating_add(TICK).checked_sub(passed) {
             Some(left) if !left.is_zero() => {
-                let why = "the erased key may be visible still: allow a new one after the pause";
-                let e = Error::new(ErrorKind::Conflict, Operation::Erase, self.keys.info().scheme());
-                Err(e.with_retry_after(left).with_source(why))
+                let why = "the erased key may still be visible through a cache: allow a new one after the pause";
+                Err(self.contention(why).with_retry_after(left))
             }
             _ => Ok(()),
         }
     }
 
-    /// Where the user's tombstone stands, if one does.
-    async fn grave(&self, id: &KeyId, operation: Operation) -> Result<KeyId> {
-        let made = || SecretKey::generate(FENCE_KEY_LEN).expect("it is a valid length of a key");
-        let id_of_key = fence_key_id();
-        let key = self.fence_key.get_or_try_init(|| self.tombstones.get_or_create_key_with(&id_of_key, made));
-        // Whether there is a fence key by now or not, nothing was done to the user's.
-        let key = key.await.map_err(|e| of_the_tombstones(e, operation).with_effect(Effect::NotApplied))?;
-        Ok(tombstone_id(key, id))
+    fn contention(&self, why: &'static str) -> Error {
+        Error::new(ErrorKind::Conflict, Operation::Erase, self.keys.info().scheme())
+            .with_effect(Effect::NotApplied)
+            .with_retry_after(TICK)
+            .with_source(why)
     }
 
-    async fn tombstone(&self, grave: &KeyId, operation: Operation) -> Result<Option<Tombstone>> {
-        let stone = self.tombstones.find_key(grave).await.map_err(|e| of_the_tombstones(e, operation))?;
-        stone.map(|stone| Tombstone::read(&stone, operation, self.tombstones.info().scheme())).transpose()
+    /// Refuses what is done to an erased user, and deletes a key that was left behind.
+    async fn ensure_not_erased(&self, id: &KeyId, names: &RecordNames, operation: Operation) -> Result<()> {
+        let status = self.register.status(names, operation).await?;
+        self.refuse_if_erased(status, id, names, operation).await
     }
 
-    /// Raises a tombstone, or finds the one that stands.
-    async fn raise(&self, grave: &KeyId) -> Result<Tombstone> {
-        let new = Tombstone::new(SystemTime::now()).to_key();
-        let standing = self.tombstones.get_or_create(grave, &new).await;
-        let standing = standing.map_err(|e| of_the_tombstones(e, Operation::Erase))?;
-        Tombstone::read(&standing, Operation::Erase, self.tombstones.info().scheme())
-    }
-
-    /// Refuses what is done to an erased user, and deletes what was left behind.
-    async fn ensure_not_erased(&self, id: &KeyId, grave: &KeyId, operation: Operation) -> Result<()> {
-        if self.tombstone(grave, operation).await?.is_none() {
-            return Ok(());
-        }
-        self.clear_away(id, grave).await;
+    async fn refuse_if_erased(
+        &self,
+        status: Status,
+        id: &KeyId,
+        names: &RecordNames,
+        operation: Operation,
+    ) -> Result<()> {
+        let Status::Erased(erased) = status else { return Ok(()) };
+        // What is left is never read, and the next caller that meets it tries again.
+        self.clean(id, names, erased, operation).await;
         Err(self.erased(operation))
     }
 
-    /// The answer to a write of ours, unless an erasure came meanwhile, which may have missed what we wrote.
+    /// Returns the answer to a write, unless an erasure came meanwhile, which may have missed what was written.
     async fn unless_erased_since<A>(
         &self,
         answer: Result<A>,
         id: &KeyId,
-        grave: &KeyId,
+        names: &RecordNames,
         operation: Operation,
     ) -> Result<A> {
         if answer.as_ref().is_err_and(|e| e.effect() == Effect::NotApplied) {
             return answer;
         }
-        match self.tombstone(grave, operation).await {
-            Ok(None) => answer,
+        match self.register.status(names, operation).await {
+            Ok(Status::Free { .. }) => answer,
             Err(e) => answer.and(Err(e.with_effect(Effect::Unknown))),
-            Ok(Some(_)) => match self.keys.delete_key(id).await {
-                Err(e) if !is_gone(&e) => Err(self.erased(operation).with_effect(Effect::Unknown)),
-                _ => Err(self.erased(operation)),
+            Ok(Status::Erased(erased)) => match self.clean(id, names, erased, operation).await {
+                Cleaned::NothingLeft => Err(self.erased(operation)),
+                Cleaned::Perhaps => Err(self.erased(operation).with_effect(Effect::Unknown)),
             },
         }
     }
 
-    /// Deletes what stands for an erased user. If that fails, the next call tries again: nobody reads it meanwhile.
-    async fn clear_away(&self, id: &KeyId, grave: &KeyId) {
-        let left_behind = match self.keys.get_key(id).await {
-            Ok(_) => true,
-            Err(e) => e.kind() == ErrorKind::Corrupt,
-        };
-        // Looked at again, as a new key may have been allowed meanwhile.
-        if left_behind && matches!(self.tombstone(grave, Operation::Delete).await, Ok(Some(_))) {
-            drop(self.keys.delete_key(id).await);
+    /// Deletes a key that was left behind of an erased user, under a claim: whoever allows a new key must not do so while
+    /// this delete is under way.
+    async fn clean(&self, id: &KeyId, names: &RecordNames, mut erased: Erased, operation: Operation) -> Cleaned {
+        for _ in 0..CLEAN_ROUNDS {
+            match self.keys.get_key(id).await {
+                Err(e) if is_gone(&e) => return Cleaned::NothingLeft,
+                Err(e) if e.kind() != ErrorKind::Corrupt => return Cleaned::Perhaps,
+                Ok(_) | Err(_) => {}
+            }
+            // Another holder looks again after its delete, and sees what we saw.
+            let Ok(Claiming::Granted(claim)) = self.register.claim(names, erased.generation, operation).await else {
+                return Cleaned::Perhaps;
+            };
+            // A new key may have been allowed before the claim was granted. Afterwards it cannot.
+            let status = self.register.status(names, operation).await;
+            if status.is_ok_and(|status| status.is_generation(erased.generation)) && claim.is_fresh() {
+                drop(self.keys.delete_key(id).await);
+                // It was read just now, perhaps into a cache, so the wait for a new key begins again.
+                if !self.keys.capabilities().consistency.bound().is_zero() {
+                    drop(self.register.raise(names).await);
+                }
+            }
+            drop(self.register.finish(names, claim, operation).await);
+            match self.register.status(names, operation).await {
+                Ok(Status::Erased(now)) => erased = now,
+                Ok(Status::Free { .. }) | Err(_) => return Cleaned::Perhaps,
+            }
         }
+        Cleaned::Perhaps
     }
 
-    /// Whether each of these, in their order, is erased; what was left behind of those that are is deleted.
+    /// Refuses those of these ids, in their order, that are erased, and deletes what was left behind of them.
     async fn erased_among(&self, ids: &[KeyId], operation: Operation) -> Vec<Result<()>> {
-        let mut graves = Vec::with_capacity(ids.len());
+        let mut names = Vec::with_capacity(ids.len());
         for id in ids {
-            match self.grave(id, operation).await {
-                Ok(grave) => graves.push(grave),
+            match self.register.names(id, operation).await {
+                Ok(one) => names.push(one),
                 Err(e) => return vec![Err(e); ids.len()],
             }
         }
-        let mut verdicts = Vec::with_capacity(ids.len());
-        for (stone, (id, grave)) in self.tombstones.get_keys(&graves).await.into_iter().zip(ids.iter().zip(&graves)) {
-            verdicts.push(match stone {
-                Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-                Err(e) => Err(of_the_tombstones(e, operation)),
-                Ok(stone) => match Tombstone::read(&stone, operation, self.tombstones.info().scheme()) {
-                    Err(e) => Err(e),
-                    Ok(_) => {
-                        self.clear_away(id, grave).await;
-                        Err(self.erased(operation))
-                    }
-                },
+        let statuses = self.register.statuses(&names, operation).await;
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for ((id, names), status) in ids.iter().zip(&names).zip(statuses) {
+            outcomes.push(match status {
+                Ok(status) => self.refuse_if_erased(status, id, names, operation).await,
+                Err(e) => Err(e),
             });
         }
-        verdicts
+        outcomes
     }
 
     fn erased(&self, operation: Operation) -> Error {
@@ -291,9 +407,11 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     }
 }
 
-/// The second store failed: whatever it was asked to do, the caller asked for this.
-fn of_the_tombstones(e: Error, operation: Operation) -> Error {
-    e.with_operation(operation)
+/// What has become of a key that was left behind.
+enum Cleaned {
+    NothingLeft,
+    /// It may still be there, for the next caller to delete.
+    Perhaps,
 }
 
 fn is_gone(e: &Error) -> bool {
@@ -304,7 +422,7 @@ fn is_gone(e: &Error) -> bool {
 #[async_trait]
 impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     fn info(&self) -> StoreInfo {
-        self.keys.info().with_note(format!("fenced by {}", self.tombstones.info()))
+        self.keys.info().with_note(format!("fenced by {}", self.register.store().info()))
     }
 
     /// Those of the store of the keys, and that the erased stay erased.
@@ -313,18 +431,18 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
-        let grave = self.grave(id, Operation::Get).await?;
+        let names = self.register.names(id, Operation::Get).await?;
         // In this order: what a read finds that began after an erasure returned is then a key that was allowed anew.
-        self.ensure_not_erased(id, &grave, Operation::Get).await?;
+        self.ensure_not_erased(id, &names, Operation::Get).await?;
         self.keys.get_key(id).await
     }
 
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
         let operation = if mode == PutMode::Create { Operation::Create } else { Operation::Put };
-        let grave = self.grave(id, operation).await?;
-        self.ensure_not_erased(id, &grave, operation).await?;
+        let names = self.register.names(id, operation).await?;
+        self.ensure_not_erased(id, &names, operation).await?;
         let answer = self.keys.put_key_with(id, key, mode).await;
-        self.unless_erased_since(answer, id, &grave, operation).await
+        self.unless_erased_since(answer, id, &names, operation).await
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
@@ -336,13 +454,13 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
         let chunks = self.keys.list_keys().chunks(LISTED_AT_ONCE);
         let fenced = chunks.then(async |listed: Vec<Result<KeyId>>| {
             let ids: Vec<KeyId> = listed.iter().filter_map(|id| id.as_ref().ok().cloned()).collect();
-            let mut verdicts = self.erased_among(&ids, Operation::List).await.into_iter();
+            let mut outcomes = self.erased_among(&ids, Operation::List).await.into_iter();
             let shown = listed.into_iter().filter_map(|listed| {
                 let id = match listed {
                     Ok(id) => id,
                     unreadable => return Some(unreadable),
                 };
-                match verdicts.next().expect("one verdict per id") {
+                match outcomes.next().expect("one outcome was given for each id") {
                     Ok(()) => Some(Ok(id)),
                     Err(e) if e.kind() == ErrorKind::Erased => None,
                     Err(e) => Some(Err(e)),
@@ -354,7 +472,7 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     }
 
     async fn check(&self) -> Result<()> {
-        self.tombstones.check().await?;
+        self.register.store().check().await?;
         self.keys.check().await
     }
 
@@ -363,12 +481,12 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
-        let verdicts = self.erased_among(ids, Operation::Get).await;
+        let fences = self.erased_among(ids, Operation::Get).await;
         let free: Vec<KeyId> =
-            ids.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(id, _)| id.clone()).collect();
+            ids.iter().zip(&fences).filter(|(_, fence)| fence.is_ok()).map(|(id, _)| id.clone()).collect();
         let mut keys = self.keys.get_keys(&free).await.into_iter();
-        let key = |verdict: Result<()>| verdict.and_then(|()| keys.next().expect("one outcome per id"));
-        verdicts.into_iter().map(key).collect()
+        let key = |fence: Result<()>| fence.and_then(|()| keys.next().expect("one outcome per id"));
+        fences.into_iter().map(key).collect()
     }
 
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
@@ -376,10 +494,10 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     }
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
-        let grave = self.grave(id, Operation::Create).await?;
-        self.ensure_not_erased(id, &grave, Operation::Create).await?;
+        let names = self.register.names(id, Operation::Create).await?;
+        self.ensure_not_erased(id, &names, Operation::Create).await?;
         let answer = self.keys.get_or_create(id, candidate).await;
-        self.unless_erased_since(answer, id, &grave, Operation::Create).await
+        self.unless_erased_since(answer, id, &names, Operation::Create).await
     }
 
     /// As [`Fenced::erase`], without the receipt.

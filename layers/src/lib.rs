@@ -13,7 +13,7 @@ mod sync;
 
 pub use crate::cached::{Cached, CachedBuilder, Statistics};
 pub use crate::faulty::{Fault, Faulty, FaultyBuilder};
-pub use crate::fenced::{ErasureReceipt, Fenced, FencedBuilder};
+pub use crate::fenced::{ErasureReceipt, Fenced, FencedBuilder, ReconcileFailure, ReconcileReport};
 pub use crate::limited::{Limit, LimitBuilder, Limited, Turn};
 pub use crate::observed::Observed;
 pub use crate::read_only::ReadOnly;

@@ -71,13 +71,22 @@ const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 #[derive(Clone, Debug)]
 pub struct Limited<S> {
     store: S,
-    limit: Limit,
+    reads: Limit,
+    writes: Limit,
 }
 
 impl<S: KeyStore> Limited<S> {
     /// Keeps the calls to this store, and to all others of this limit, within it.
     pub fn new(store: S, limit: Limit) -> Self {
-        Self { store, limit }
+        Self { store, reads: limit.clone(), writes: limit }
+    }
+
+    /// Keeps reads and writes within limits of their own: Parameter Store allows 40 reads a second and 3 writes.
+    ///
+    /// `get_key`, `get_keys`, `list_keys`, `check` and `identify` are reads, all other calls are writes. The read with which
+    /// `erase_key` proves the absence takes a slot of the reads.
+    pub fn with_limits(store: S, reads: Limit, writes: Limit) -> Self {
+        Self { store, reads, writes }
     }
 }
 
@@ -223,25 +232,25 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
-        let _turn = self.limit.turn().await;
+        let _turn = self.reads.turn().await;
         self.store.get_key(id).await
     }
 
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
-        let _turn = self.limit.turn().await;
+        let _turn = self.writes.turn().await;
         self.store.put_key_with(id, key, mode).await
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
-        let _turn = self.limit.turn().await;
+        let _turn = self.writes.turn().await;
         self.store.delete_key(id).await
     }
 
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
-        let page = self.limit.batch_size();
+        let page = self.reads.batch_size();
         stream::unfold((self.store.list_keys(), 0), move |(mut ids, given)| async move {
             if given % page == 0 {
-                self.limit.slot().await;
+                self.reads.slot().await;
             }
             let next = ids.next().await?;
             Some((next, (ids, given + 1)))
@@ -250,43 +259,43 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     }
 
     async fn check(&self) -> Result<()> {
-        let _turn = self.limit.turn().await;
+        let _turn = self.reads.turn().await;
         self.store.check().await
     }
 
     async fn identify(&self) -> Result<StoreIdentity> {
-        let _turn = self.limit.turn().await;
+        let _turn = self.reads.turn().await;
         self.store.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         let batch = Distinct::of(ids);
         let chunk = |ids| async move {
-            let _turn = self.limit.turn().await;
+            let _turn = self.reads.turn().await;
             self.store.get_keys(ids).await
         };
-        let calls = batch.ids.chunks(self.limit.batch_size()).map(|ids| chunk(ids).boxed()).collect();
-        batch.spread(&self.limit.in_order(calls).await)
+        let calls = batch.ids.chunks(self.reads.batch_size()).map(|ids| chunk(ids).boxed()).collect();
+        batch.spread(&self.reads.in_order(calls).await)
     }
 
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         let batch = Distinct::of(ids);
         let chunk = |ids| async move {
-            let _turn = self.limit.turn().await;
+            let _turn = self.writes.turn().await;
             self.store.delete_keys(ids).await
         };
-        let calls = batch.ids.chunks(self.limit.batch_size()).map(|ids| chunk(ids).boxed()).collect();
-        batch.spread(&self.limit.in_order(calls).await)
+        let calls = batch.ids.chunks(self.writes.batch_size()).map(|ids| chunk(ids).boxed()).collect();
+        batch.spread(&self.writes.in_order(calls).await)
     }
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
-        let _turn = self.limit.turn().await;
+        let _turn = self.writes.turn().await;
         self.store.get_or_create(id, candidate).await
     }
 
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        let _turn = self.limit.turn().await;
-        self.limit.skip_slot();
+        let _turn = self.writes.turn().await;
+        self.reads.skip_slot();
         self.store.erase_key(id).await
     }
 }

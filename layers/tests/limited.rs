@@ -305,9 +305,30 @@ fn it_says_what_it_is() {
     let store = Limited::new(MemoryStore::new(), Limit::builder().rate(2.5).build().unwrap());
     assert!(store.info().to_string().ends_with(", limited"), "{}", store.info());
     assert_eq!(store.capabilities(), MemoryStore::new().capabilities());
-    let said = "Limited { store: MemoryStore { keys: 0 }, limit: \
-                Limit(LimitBuilder { concurrency: None, rate: Some(2.5), burst: 1, batch_size: 10 }) }";
+    let limit = "Limit(LimitBuilder { concurrency: None, rate: Some(2.5), burst: 1, batch_size: 10 })";
+    let said = format!("Limited {{ store: MemoryStore {{ keys: 0 }}, reads: {limit}, writes: {limit} }}");
     assert_eq!(format!("{store:?}"), said);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_and_writes_can_have_limits_of_their_own() {
+    let rate = |calls| Limit::builder().rate(calls).build().unwrap();
+    let store = Limited::with_limits(Slow::new(Duration::ZERO), rate(40.0), rate(3.0));
+    let begun = Instant::now();
+    let key = key();
+    let writes = join_all((0..7).map(|number| {
+        let (store, key) = (&store, &key);
+        async move { store.put_key(&id(number), key).await.unwrap() }
+    }));
+    let reads = async {
+        for number in 0..41 {
+            store.find_key(&id(number)).await.unwrap();
+        }
+        begun.elapsed()
+    };
+    let (_, reads_took) = futures_util::join!(writes, reads);
+    assert!((SECOND..SECOND * 11 / 10).contains(&reads_took), "{reads_took:?}");
+    assert!((SECOND * 2..SECOND * 21 / 10).contains(&begun.elapsed()), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

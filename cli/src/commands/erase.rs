@@ -31,7 +31,8 @@ pub(crate) async fn run(session: &Session, args: EraseArgs) -> Outcome {
     let (erasure, receipt) = match &args.fence.tombstones {
         None => (store.erase_key(&id).await?, None),
         Some(tombstones) => {
-            let receipt = stores::fence(session, store, tombstones).await?.erase(&id).await?;
+            let accepted = args.fence.accept_tombstone_durability;
+            let receipt = stores::fence(session, store, tombstones, accepted).await?.erase(&id).await?;
             (Erasure::new(receipt.existed, receipt.finality, receipt.verified), Some(receipt))
         }
     };

@@ -21,6 +21,7 @@ const COMMANDS: &[&str] = &[
     "init",
     "list",
     "put",
+    "reconcile",
     "rotate",
     "scrub",
     "verify",

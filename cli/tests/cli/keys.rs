@@ -165,6 +165,39 @@ fn an_erasure_with_tombstones_gives_a_receipt_and_stays() {
 }
 
 #[test]
+fn a_restore_is_reconciled_with_the_tombstones() {
+    let room = Room::new();
+    let directory = room.directory().display().to_string();
+    let tombstones = format!("file://{directory}/tombstones.db?root_secret_file={directory}/tombstones.secret");
+    room.run(&["--store", &tombstones, "init"]).done();
+    room.fill(["alice".to_owned(), "bob".to_owned(), "carol".to_owned()]);
+    room.run(&["backup", "monday.db"]).done();
+    room.run(&["erase", "alice", "--yes", "--tombstones", &tombstones]).done();
+    let restored = format!("file://{directory}/monday.db?root_secret_file={directory}/root.secret");
+    let reconcile = ["--store", &restored, "reconcile", "--tombstones", &tombstones];
+    assert!(room.run(&reconcile).failed(4).contains("nothing was erased"));
+    assert_eq!(room.run(&["--store", &restored, "exists", "alice"]).done(), "yes\n");
+
+    let reconcile = [&reconcile[..], &["--yes"]].concat();
+    let told = room.run(&reconcile).done();
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].starts_with("erased again: tombstone ") && lines[0].contains("; verified; "), "{told}");
+    assert_eq!(lines[1], "reconciled: of 3 listed keys, 1 belonged to erased users and were erased again");
+    assert_eq!(room.run(&["--store", &restored, "exists", "alice"]).code, 3);
+    let again = room.run(&[&["--json"], &reconcile[..]].concat()).json();
+    assert_eq!((&again["complete"], &again["listed"], &again["erased"]), (&true.into(), &2.into(), &0.into()));
+}
+
+#[test]
+fn tombstones_in_the_store_of_the_keys_are_refused() {
+    let room = Room::new();
+    room.run(&["generate", "alice"]).done();
+    let refusal = room.run(&["erase", "alice", "--yes", "--tombstones", &room.url()]).failed(2);
+    assert!(refusal.contains("a store of their own"), "{refusal}");
+    assert_eq!(room.run(&["exists", "alice"]).done(), "yes\n");
+}
+
+#[test]
 fn the_ids_are_listed_and_counted() {
     let room = Room::new();
     assert_eq!(room.run(&["list"]).done(), "");

@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use keystead_core::Finality;
+use keystead_core::{Finality, StoreIdentity};
 
-/// What there is to show of an erasure: where, when, how final. It names no user: [`Fenced::tombstone_of`] tells whether
-/// it speaks of one.
+/// The proof of an erasure: where, when and how final it was. It contains no id: [`Fenced::tombstone_of`] tells whether it is
+/// about a user, and comparing [`store`](Self::store) with a store's identity tells whether it is of that store.
 ///
-/// With feature `serde` it serialises as a map of `store`, `tombstone`, `erased_at` and `finished_at` (seconds since
+/// With feature `serde` it serializes as a map of `store` (the identity's text), `tombstone`, `erased_at` and `finished_at` (seconds since
 /// 1970-01-01 UTC), `existed`, `verified`, `finality` (`immediate`, `eventual` or `recoverable`), and where they apply
 /// `within` (seconds, for `eventual`) and `recoverable_until` (seconds since 1970-01-01 UTC), both rounded up.
 ///
@@ -20,19 +20,19 @@ use keystead_core::Finality;
 )]
 #[non_exhaustive]
 pub struct ErasureReceipt {
-    /// The store that held the key: its [`StoreInfo`](keystead_core::StoreInfo).
-    pub store: String,
-    /// What stands for the user: 64 hexadecimal digits, a keyed hash of the id.
+    /// The identity of the store that held the key, as far as it was known.
+    pub store: StoreIdentity,
+    /// The user's pseudonym: 64 hexadecimal digits, a keyed hash of the id.
     pub tombstone: String,
-    /// When the user's erasure began, the first one if there were several, rounded down to the second.
+    /// The moment at which the user was first erased since a new key was last allowed.
     pub erased_at: SystemTime,
-    /// When this erasure had ended.
+    /// The moment at which this erasure had ended.
     pub finished_at: SystemTime,
     /// Whether there was a key, see [`Erasure::existed`](keystead_core::Erasure::existed).
     pub existed: bool,
     /// When the key's bytes are beyond recovery by the store.
     pub finality: Finality,
-    /// Whether a read after the deletion showed that the key is gone.
+    /// Whether a read that began one visibility bound after the last delete said that there is no key.
     pub verified: bool,
 }
 
@@ -40,16 +40,15 @@ pub struct ErasureReceipt {
 mod shape {
     use std::time::{Duration, SystemTime};
 
-    use keystead_core::Finality;
+    use keystead_core::{Finality, StoreIdentity};
     use serde::{Deserialize, Serialize};
 
     use super::ErasureReceipt;
-    use crate::fenced::tombstone::unix_seconds;
 
     /// A receipt as it is written down.
     #[derive(Clone, Serialize, Deserialize)]
     pub(super) struct Receipt {
-        store: String,
+        store: StoreIdentity,
         tombstone: String,
         erased_at: u64,
         finished_at: u64,
@@ -97,6 +96,11 @@ mod shape {
         }
     }
 
+    /// A moment before 1970 counts as 1970.
+    fn unix_seconds(time: SystemTime) -> u64 {
+        time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
     fn seconds_up(time: Duration) -> u64 {
         time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
     }
@@ -130,12 +134,14 @@ mod shape {
 mod tests {
     use std::time::Duration;
 
+    use keystead_core::StoreInfo;
+
     use super::*;
 
     fn receipt(finality: Finality) -> ErasureReceipt {
         let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         ErasureReceipt {
-            store: "memory".into(),
+            store: StoreInfo::new("memory", "").with_store_id("1").identity().clone(),
             tombstone: "ab".repeat(32),
             erased_at: time(1),
             finished_at: time(2),
@@ -150,7 +156,7 @@ mod tests {
         let json = serde_json::to_string(&receipt(Finality::Immediate)).unwrap();
         let tombstone = "ab".repeat(32);
         let expected = format!(
-            r#"{{"store":"memory","tombstone":"{tombstone}","erased_at":1,"finished_at":2,"existed":true,"verified":true,"finality":"immediate"}}"#
+            r#"{{"store":"memory:; store=1","tombstone":"{tombstone}","erased_at":1,"finished_at":2,"existed":true,"verified":true,"finality":"immediate"}}"#
         );
         assert_eq!(json, expected);
     }

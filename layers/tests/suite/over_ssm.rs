@@ -8,7 +8,7 @@ use std::time::Duration;
 use keystead_aws_testbed::{BedFaults, KMS_KEY, TestBed};
 use keystead_conformance::{Faults, Harness, Namespace, async_trait};
 use keystead_core::{BoxError, KeyStore, Result};
-use keystead_memory::MemoryStore;
+use keystead_file::{FileStore, RootSecret};
 use keystead_ssm::{SsmConfig, SsmStore};
 
 /// What the stores are told of the emulator, which does not lag.
@@ -19,7 +19,7 @@ const BOUND: Duration = Duration::from_millis(200);
 pub(crate) struct Beneath {
     pub(crate) keys: SsmStore,
     #[allow(dead_code, reason = "only a fence has tombstones")]
-    pub(crate) tombstones: MemoryStore,
+    pub(crate) tombstones: FileStore,
 }
 
 /// Puts the layers on.
@@ -31,7 +31,21 @@ struct OverSsm {
     build: Build,
     bed: &'static TestBed,
     faults: Option<BedFaults>,
-    tombstones: Mutex<HashMap<Namespace, MemoryStore>>,
+    tombstones: Mutex<HashMap<Namespace, FileStore>>,
+    directory: tempfile::TempDir,
+}
+
+impl OverSsm {
+    /// The tombstones of a namespace, in a file: they must outlive the process, as the keys do.
+    async fn tombstones(&self, ns: &Namespace) -> Result<FileStore, BoxError> {
+        let known = self.tombstones.lock().expect("no harness call panics").get(ns).cloned();
+        if let Some(store) = known {
+            return Ok(store);
+        }
+        let store = FileStore::create(self.directory.path().join(ns.as_str()), RootSecret::generate()).await?;
+        self.tombstones.lock().expect("no harness call panics").insert(ns.clone(), store.clone());
+        Ok(store)
+    }
 }
 
 #[async_trait]
@@ -46,8 +60,7 @@ impl Harness for OverSsm {
         // The emulator answers within milliseconds, so a silent one is given up soon.
         let store = store.attempt_timeout(Duration::from_secs(2)).operation_timeout(Duration::from_secs(2));
         let keys = store.visibility_bound(BOUND).build()?;
-        let tombstones = self.tombstones.lock().expect("no harness call panics").entry(ns.clone()).or_default().clone();
-        Ok((self.build)(Beneath { keys, tombstones })?)
+        Ok((self.build)(Beneath { keys, tombstones: self.tombstones(ns).await? })?)
     }
 
     async fn reopen(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
@@ -63,5 +76,6 @@ impl Harness for OverSsm {
 pub(crate) fn suite(name: &'static str, call_bound: Option<Duration>, build: Build) -> Result<ExitCode, BoxError> {
     let bed = TestBed::shared()?;
     let faults = call_bound.map(|bound| bed.faults(bound));
-    Ok(keystead_conformance::main(OverSsm { name, build, bed, faults, tombstones: Mutex::default() }))
+    let directory = tempfile::tempdir()?;
+    Ok(keystead_conformance::main(OverSsm { name, build, bed, faults, tombstones: Mutex::default(), directory }))
 }

@@ -1,0 +1,98 @@
+//! `reconcile`: erases again whom a restored backup has brought back.
+
+use clap::Args;
+use keystead::KeyStore;
+use keystead::layers::{ErasureReceipt, ReconcileFailure, ReconcileReport};
+use serde_json::json;
+
+use crate::args::DurabilityArg;
+use crate::exit::{Code, Failure, Outcome};
+use crate::output::{self, Output, finality_text};
+use crate::session::Session;
+use crate::{stores, terminal};
+
+#[derive(Args, Debug)]
+pub(crate) struct ReconcileArgs {
+    /// The store that keeps a tombstone of each erased user
+    #[arg(long, value_name = "URL|NAME")]
+    tombstones: String,
+    /// Accepts tombstones that are less durable than the keys
+    #[arg(long, value_enum, value_name = "DURABILITY")]
+    accept_tombstone_durability: Option<DurabilityArg>,
+    /// Does not ask
+    #[arg(long)]
+    yes: bool,
+    /// Names the ids that could not be erased
+    #[arg(long)]
+    show_ids: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: ReconcileArgs) -> Outcome {
+    let store = stores::open(session).await?;
+    let shown = store.info().to_string();
+    let fence = stores::fence(session, store, &args.tombstones, args.accept_tombstone_durability).await?;
+    if !args.yes {
+        confirm(&shown).await?;
+    }
+    let output = session.output;
+    let mut written = Ok(());
+    let mut first_failure = None;
+    let report = fence
+        .reconcile(|outcome| match outcome {
+            Ok(receipt) if written.is_ok() => written = write_receipt(output, &receipt),
+            Ok(_) => {}
+            Err(failure) => {
+                note_failure(&failure, args.show_ids);
+                first_failure.get_or_insert(failure.error.kind());
+            }
+        })
+        .await?;
+    written?;
+    let value = json!({
+        "complete": report.is_complete(),
+        "listed": report.listed,
+        "erased": report.erased,
+        "failed": report.failed,
+        "unlisted": report.unlisted,
+    });
+    output.result(text(&report), value)?;
+    Ok(match first_failure {
+        Some(kind) => kind.into(),
+        None if report.unlisted > 0 => Code::Damaged,
+        None => Code::Done,
+    })
+}
+
+async fn confirm(store: &str) -> Outcome<()> {
+    let question = format!("erase again, for ever, every key in {store} whose user has a tombstone? type yes: ");
+    match terminal::confirms(question).await? {
+        Some(true) => Ok(()),
+        Some(false) => Err(Failure::refused("nothing was erased: the answer was not yes")),
+        None => Err(Failure::refused("nothing was erased: there is no terminal to ask on, say --yes")),
+    }
+}
+
+fn write_receipt(output: Output, receipt: &ErasureReceipt) -> Outcome<()> {
+    let proof = if receipt.verified { "verified" } else { "not verified by a read" };
+    let text = format!("erased again: tombstone {}; {proof}; {}", receipt.tombstone, finality_text(receipt.finality));
+    output.result(text, json!({ "receipt": receipt }))
+}
+
+fn note_failure(failure: &ReconcileFailure, show_ids: bool) {
+    let id = if show_ids { failure.id.as_str() } else { "a user (say --show-ids to see who)" };
+    output::note(format!("not reconciled: {id}: {}", failure.error));
+}
+
+fn text(report: &ReconcileReport) -> String {
+    let ReconcileReport { listed, erased, failed, unlisted, .. } = report;
+    let verdict = if report.is_complete() { "reconciled" } else { "NOT completely reconciled" };
+    let mut text =
+        format!("{verdict}: of {listed} listed keys, {erased} belonged to erased users and were erased again");
+    if *failed > 0 {
+        text.push_str(&format!("\n  failed: {failed}; run reconcile again"));
+    }
+    if *unlisted > 0 {
+        text.push_str(&format!("\n  damaged, so that even their ids are unknown: {unlisted}"));
+    }
+    text
+}

@@ -1,0 +1,110 @@
+//! [`Fenced::reconcile`]: erases again whom a restored backup has brought back.
+
+use futures_util::stream::{self, StreamExt};
+use keystead_core::{Error, ErrorKind, KeyId, KeyStore, Operation, Result};
+
+use super::record::RecordNames;
+use super::register::Status;
+use super::{ErasureReceipt, Fenced, LISTED_AT_ONCE};
+
+/// How many erasures are under way at once. Each waits for the visibility bound of the keys' store.
+const ERASURES_IN_FLIGHT: usize = 16;
+
+/// What [`Fenced::reconcile`] has seen and done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReconcileReport {
+    /// The number of ids that the store of the keys listed.
+    pub listed: u64,
+    /// The number of users among them who had been erased, and whose keys were erased again.
+    pub erased: u64,
+    /// The number of ids that could not be looked up among the tombstones, or whose keys could not be erased.
+    pub failed: u64,
+    /// The number of entries that the store listed as damaged, so that their ids are not known.
+    pub unlisted: u64,
+}
+
+impl ReconcileReport {
+    /// Reports whether every entry that was listed was looked up, and every key of an erased user was erased. A key that a
+    /// lagging listing did not show is not covered.
+    pub fn is_complete(&self) -> bool {
+        self.failed == 0 && self.unlisted == 0
+    }
+}
+
+/// An id that could not be reconciled, and why.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ReconcileFailure {
+    /// The user's id.
+    pub id: KeyId,
+    /// The error of the look-up or of the erasure.
+    pub error: Error,
+}
+
+impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
+    /// Erases again every listed user who has a tombstone: for after a restore of the keys from a backup, which brings back
+    /// who was erased since. Reads through the fence refuse such keys at all times; this deletes them.
+    ///
+    /// Calls `on_outcome` with the receipt of each erasure, and with each failure, after which it goes on. Users who were
+    /// erased before the *tombstones* were restored from an older backup are not found: back them up apart from the keys,
+    /// and more often.
+    ///
+    /// # Errors
+    /// Those of listing the keys ([`Unsupported`](ErrorKind::Unsupported) if their store cannot list), except for
+    /// [`Corrupt`](ErrorKind::Corrupt) entries, which are counted. What was erased before stays erased.
+    pub async fn reconcile(
+        &self,
+        mut on_outcome: impl FnMut(Result<ErasureReceipt, ReconcileFailure>) + Send,
+    ) -> Result<ReconcileReport> {
+        let mut report = ReconcileReport::default();
+        let mut chunks = self.keys.list_keys().chunks(LISTED_AT_ONCE);
+        while let Some(chunk) = chunks.next().await {
+            let mut ids = Vec::with_capacity(chunk.len());
+            for listed in chunk {
+                match listed {
+                    Ok(id) => ids.push(id),
+                    Err(e) if e.kind() == ErrorKind::Corrupt => report.unlisted += 1,
+                    Err(e) => return Err(e),
+                }
+            }
+            report.listed += ids.len() as u64;
+            for outcome in self.erase_again(ids).await {
+                match &outcome {
+                    Ok(_) => report.erased += 1,
+                    Err(_) => report.failed += 1,
+                }
+                on_outcome(outcome);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Erases those of these ids that have a tombstone; one outcome for each of them, and for each that failed.
+    async fn erase_again(&self, ids: Vec<KeyId>) -> Vec<Result<ErasureReceipt, ReconcileFailure>> {
+        let mut outcomes = Vec::new();
+        let mut looked_up: Vec<(KeyId, RecordNames)> = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.register.names(&id, Operation::List).await {
+                Ok(names) => looked_up.push((id, names)),
+                Err(error) => outcomes.push(Err(ReconcileFailure { id, error })),
+            }
+        }
+        let names: Vec<RecordNames> = looked_up.iter().map(|(_, names)| names.clone()).collect();
+        let statuses = self.register.statuses(&names, Operation::List).await;
+        let mut erased = Vec::new();
+        for ((id, _), status) in looked_up.into_iter().zip(statuses) {
+            match status {
+                Ok(Status::Free { .. }) => {}
+                Ok(Status::Erased(_)) => erased.push(id),
+                Err(error) => outcomes.push(Err(ReconcileFailure { id, error })),
+            }
+        }
+        let erasures: Vec<_> = erased
+            .into_iter()
+            .map(|id| async move { self.erase(&id).await.map_err(|error| ReconcileFailure { id, error }) })
+            .collect();
+        outcomes.extend(stream::iter(erasures).buffer_unordered(ERASURES_IN_FLIGHT).collect::<Vec<_>>().await);
+        outcomes
+    }
+}

@@ -1,0 +1,212 @@
+//! The records of a fence in the store of the tombstones: their names and their bytes. FORMAT.md describes both.
+
+use std::time::{Duration, SystemTime};
+
+use hmac::{Hmac, KeyInit, Mac};
+use keystead_core::{Error, ErrorKind, KeyId, Operation, Result, SecretKey};
+use sha2::Sha256;
+
+/// The length in bytes of the key that turns ids into names.
+pub(crate) const FENCE_KEY_LEN: usize = 32;
+
+/// The longest age that can be recorded is 2 to the power of this, in seconds.
+const LONGEST_AGE_EXPONENT: u32 = 31;
+
+/// The first version of a tombstone: this byte, then the seconds since 1970-01-01 UTC as 8 bytes, the highest first.
+const VERSION_1: u8 = 1;
+
+/// A record: this byte, then as 8 bytes each the milliseconds since 1970-01-01 UTC at which it was written and at which the
+/// erasure began that it belongs to, then 8 random bytes.
+const VERSION_2: u8 = 2;
+
+/// The name of the fence key. It never looks like a keyed hash.
+pub(crate) fn fence_key_id() -> KeyId {
+    KeyId::new("fence-key").expect("it is a valid id")
+}
+
+/// The names of one user's records. They begin with a keyed hash of the id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordNames(String);
+
+impl RecordNames {
+    /// HMAC-SHA-256 (RFC 2104, FIPS 180-4) of the id in lower-case hexadecimal digits.
+    pub(crate) fn new(fence_key: &SecretKey, id: &KeyId) -> Self {
+        let mut mac = Hmac::<Sha256>::new_from_slice(fence_key.expose_secret()).expect("a key may have any length");
+        mac.update(id.as_str().as_bytes());
+        Self(mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The user's tombstone of this generation, counted from 1.
+    pub(crate) fn tombstone(&self, generation: u32) -> KeyId {
+        match generation {
+            1 => valid(self.0.clone()),
+            _ => valid(format!("{}-{generation}", self.0)),
+        }
+    }
+
+    /// The record that a new key was allowed after this generation.
+    pub(crate) fn lifted(&self, generation: u32) -> KeyId {
+        valid(format!("{}-{generation}-lifted", self.0))
+    }
+
+    /// The `index`th claim to clean up after this generation and to lift it, counted from 1.
+    pub(crate) fn claim(&self, generation: u32, index: u32) -> KeyId {
+        valid(format!("{}-{generation}-claim-{index}", self.0))
+    }
+
+    /// The record that the holder of this claim has finished.
+    pub(crate) fn finished(&self, generation: u32, index: u32) -> KeyId {
+        valid(format!("{}-{generation}-claim-{index}-finished", self.0))
+    }
+}
+
+fn valid(name: String) -> KeyId {
+    KeyId::new(name).expect("it is made of at most 103 letters, digits and hyphens")
+}
+
+/// The marker that some stack may show a key for up to 2 to the power of `exponent` seconds after it was deleted.
+pub(crate) fn age_marker(exponent: u32) -> KeyId {
+    valid(format!("visible-for-{}s", age_of(exponent).as_secs()))
+}
+
+/// The age that the marker of this exponent stands for.
+pub(crate) fn age_of(exponent: u32) -> Duration {
+    Duration::from_secs(1 << exponent)
+}
+
+/// The exponents of all markers.
+pub(crate) fn age_exponents() -> impl Iterator<Item = u32> {
+    0..=LONGEST_AGE_EXPONENT
+}
+
+/// The exponent of the smallest marker that covers this age; `None` if none does.
+pub(crate) fn age_exponent(age: Duration) -> Option<u32> {
+    age_exponents().find(|exponent| age_of(*exponent) >= age)
+}
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// The moment at which it was written, to the millisecond.
+    pub(crate) at: SystemTime,
+    /// The moment at which the user was first erased, of all erasures since a new key was last allowed.
+    pub(crate) since: SystemTime,
+}
+
+impl Stamp {
+    pub(crate) fn now() -> Self {
+        let now = from_unix_millis(unix_millis(SystemTime::now())).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self { at: now, since: now }
+    }
+
+    /// The record as it is kept in a store of keys. No two are equal, so that reading it back proves who wrote it.
+    pub(crate) fn to_key(self) -> SecretKey {
+        let random = SecretKey::generate(8).expect("8 bytes are a valid length of a key");
+        let mut bytes = vec![VERSION_2];
+        bytes.extend(unix_millis(self.at).to_be_bytes());
+        bytes.extend(unix_millis(self.since).to_be_bytes());
+        bytes.extend(random.expose_secret());
+        SecretKey::new(bytes).expect("25 bytes are a valid key")
+    }
+
+    /// # Errors
+    /// `Corrupt` if this is not such a record: whether the user is erased is then unknown.
+    pub(crate) fn read(key: &SecretKey, operation: Operation, store: &'static str) -> Result<Self> {
+        let why = "a tombstone is damaged, or the store of the tombstones contains something else: restore it from a \
+                   backup, and give the fence a store of its own";
+        Self::parse(key.expose_secret())
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, operation, store).with_source(why))
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (version, fields) = bytes.split_first()?;
+        match *version {
+            VERSION_1 => {
+                let seconds = u64::from_be_bytes(fields.try_into().ok()?);
+                let at = from_unix_millis(seconds.checked_mul(1000)?)?;
+                Some(Self { at, since: at })
+            }
+            VERSION_2 => {
+                let (at, fields) = fields.split_first_chunk()?;
+                let (since, random) = fields.split_first_chunk()?;
+                let at = from_unix_millis(u64::from_be_bytes(*at))?;
+                let since = from_unix_millis(u64::from_be_bytes(*since))?;
+                (random.len() == 8).then_some(Self { at, since })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn from_unix_millis(millis: u64) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
+}
+
+/// A moment before 1970 counts as 1970.
+fn unix_millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> RecordNames {
+        // RFC 4231, test case 2.
+        let key = SecretKey::new(*b"Jefe").unwrap();
+        RecordNames::new(&key, &KeyId::new("what do ya want for nothing?").unwrap())
+    }
+
+    #[test]
+    fn names_begin_with_the_hmac_of_the_id() {
+        let hash = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        let names = names();
+        assert_eq!(names.tombstone(1).as_str(), hash);
+        assert_eq!(names.tombstone(2).as_str(), format!("{hash}-2"));
+        assert_eq!(names.lifted(1).as_str(), format!("{hash}-1-lifted"));
+        assert_eq!(names.claim(1, 2).as_str(), format!("{hash}-1-claim-2"));
+        let longest = names.finished(u32::MAX, u32::MAX);
+        assert_eq!(longest.as_str(), format!("{hash}-4294967295-claim-4294967295-finished"));
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let stamp = Stamp { at: at(1_700_000_000_123), since: at(1_700_000_000_001) };
+        let key = stamp.to_key();
+        assert_eq!(key.expose_secret()[..9], [2, 0, 0, 1, 0x8b, 0xcf, 0xe5, 0x68, 0x7b]);
+        assert_eq!(Stamp::read(&key, Operation::Get, "memory").unwrap(), stamp);
+        assert_ne!(stamp.to_key(), key);
+        let now = Stamp::now();
+        assert_eq!(Stamp::read(&now.to_key(), Operation::Get, "memory").unwrap(), now);
+    }
+
+    #[test]
+    fn a_tombstone_of_version_1_is_read() {
+        let key = SecretKey::new([1, 0, 0, 0, 0, 0x65, 0x53, 0xf1, 0]).unwrap();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        assert_eq!(Stamp::read(&key, Operation::Get, "memory").unwrap(), Stamp { at, since: at });
+    }
+
+    #[test]
+    fn anything_else_is_corrupt() {
+        for bytes in [&[1][..], &[2, 0], &[1; 10], &[1, 255, 255, 255, 255, 255, 255, 255, 255], &[2; 26], &[3; 25]] {
+            let key = SecretKey::new(bytes).unwrap();
+            let refused = Stamp::read(&key, Operation::Get, "memory");
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn each_age_has_a_marker_that_covers_it() {
+        let exponent = |millis| age_exponent(Duration::from_millis(millis));
+        assert_eq!([1, 1000, 1001, 64_000, 64_001].map(exponent), [0, 0, 1, 6, 7].map(Some));
+        assert_eq!(age_exponent(Duration::MAX), None);
+        assert_eq!(age_marker(6).as_str(), "visible-for-64s");
+    }
+}
