@@ -16,22 +16,40 @@ pub struct Capabilities {
     pub listing: Option<Consistency>,
     /// Whether an erased id stays erased: reads and writes of it fail with [`Erased`](crate::ErrorKind::Erased).
     pub fenced: bool,
+    /// Whether reads may be answered from a process's memory, up to the bound of [`consistency`](Self::consistency).
+    /// Layers that rely on reading the store itself refuse to be put around such a store.
+    pub cached: bool,
+    /// The number of ids that one call to the engine handles; `None` if it is not known. A batch of more ids takes several
+    /// calls, which need not end together.
+    pub batch_size: Option<usize>,
 }
 
 impl Capabilities {
-    /// Capabilities with these promises, and without a fence.
+    /// Creates capabilities with these promises, without a fence and without a cache; the batch size is not known.
     pub fn new(
         durability: Durability,
         consistency: Consistency,
         deletion: DeletionGrade,
         listing: Option<Consistency>,
     ) -> Self {
-        Self { durability, consistency, deletion, listing, fenced: false }
+        Self { durability, consistency, deletion, listing, fenced: false, cached: false, batch_size: None }
     }
 
     /// The same, and what is erased stays erased.
     pub fn with_fence(mut self) -> Self {
         self.fenced = true;
+        self
+    }
+
+    /// Says that reads may be answered from a process's memory.
+    pub fn with_cache(mut self) -> Self {
+        self.cached = true;
+        self
+    }
+
+    /// Sets the number of ids that one call to the engine handles.
+    pub fn with_batch_size(mut self, ids: usize) -> Self {
+        self.batch_size = Some(ids);
         self
     }
 }

@@ -1,5 +1,6 @@
 //! [`Cached`]: reads from memory what was read from the store a moment ago.
 
+mod load;
 mod replicas;
 mod table;
 
@@ -11,20 +12,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{self, BoxFuture, Shared, WeakShared};
+use futures_util::future::{self, BoxFuture};
 use keystead_core::{
-    BoxStream, Capabilities, Consistency, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode,
-    Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
+    BoxStream, Capabilities, Consistency, Deletion, Effect, Erasure, Error, ErrorKind, KeyId, KeyStore, Operation,
+    PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use self::table::{Arrival, Begun, Entry, Table, Ticket};
+use self::load::PendingAnswer;
+use self::table::{Arrival, Entry, Table};
 use crate::describe::misconfigured;
 use crate::distinct::Distinct;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(60);
 const DEFAULT_MAX_KEYS: usize = 10_000;
+const DEFAULT_JOIN_WINDOW: Duration = Duration::from_secs(10);
 
 /// With more threads than these, some share copies of hot keys.
 const MOST_READERS: usize = 64;
@@ -32,29 +34,36 @@ const MOST_READERS: usize = 64;
 /// No time that is set may be longer: moments far off cannot be told.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// A cache of keys: for a store that is a network call away, or whose calls are counted.
+/// A cache of keys, for a store that is reached over a network or whose calls are counted.
 ///
 /// A key that was read is answered from memory for the *time to live*, 60 seconds if nothing is set, counted from before the
-/// call to the store began. The cache holds 10,000 keys if nothing is set, and gives up those that are used least. Keys that
-/// it gives up are wiped, as all keys are. A key that has expired stays in memory until it is asked for, or gives way to
-/// another one.
+/// call to the store began. The cache holds 10,000 keys if nothing is set, and evicts those that are used least. Evicted
+/// keys are wiped, as all keys are. An expired key stays in memory until it is asked for, until it is evicted, or until
+/// [`remove_expired`](Self::remove_expired) is called; a process that reads rarely calls that from time to time.
 ///
 /// # What it promises
 /// **In one process**, to all who share the cache (clones of a `Cached` do): after `Ok` of a write through it, every read gives
-/// what the store gives. A write takes what is cached of its id away before it asks the store, and again when it is done
-/// with it, and what a read finds that was under way meanwhile is not kept, nor what one finds that began before the store's
-/// own visibility bound was over. So a deleted key does not come back from this cache. If a write ends without an answer, or
+/// what the store gives. A write removes what is cached of its id before it asks the store, and again when it has ended.
+/// What a read finds that was under way meanwhile is not kept, and neither is the answer of any call that began before the
+/// store's own visibility bound was over, be it a read or a [`get_or_create`](KeyStore::get_or_create) that returns the key
+/// that stands. So a deleted key does not come back from this cache. If a write ends without an answer, or
 /// its future is dropped, and the store carries it out later, the cache may give the old key for the time to live.
 ///
 /// **Across processes**, and between caches of one process that are no clones: a key that somebody else has deleted or
 /// overwritten may be read for at most the time to live (plus [`stale_if_error`](CachedBuilder::stale_if_error) where that is
 /// set). So [`capabilities`](KeyStore::capabilities) say [`Consistency::Eventual`] with that bound, and an [`Erasure`] through
-/// the cache never says `verified`: another cache may hold the key. What needs a proof asks the store beneath, or
-/// [`Fenced`](crate::Fenced) around the cache.
+/// the cache never says `verified`: another cache may hold the key. A caller that needs a proof asks the store beneath.
 ///
-/// However many ask for one key at once, the store is asked once; if the caller that asked is given up, the others carry its
-/// call on. A batch asks for all that is not cached in one batch. Errors are not kept, and neither is
+/// **Loads.** However many callers ask for one key at once, the store is asked once. If the caller that began the load is
+/// dropped, the others that joined it carry it on. A load is joined for 10 seconds if nothing is set
+/// ([`join_window`](CachedBuilder::join_window)); a caller that comes later begins a load of its own. If the store panics,
+/// the caller that began the load panics, all that joined it get an error of kind [`Other`](ErrorKind::Other), and the next
+/// read asks the store again. A batch asks for all that is not cached in one batch. Errors are not kept, and neither is
 /// [`NotFound`](ErrorKind::NotFound), unless [`negative_ttl`](CachedBuilder::negative_ttl) is set.
+///
+/// # Where to put it
+/// Around [`Resilient`](crate::Resilient), which ends loads that hang, and inside [`Fenced`](crate::Fenced), which is asked at
+/// each read: a cache around a fence would give out erased keys, so [`build`](CachedBuilder::build) refuses it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -79,27 +88,27 @@ pub struct Cached<S> {
     shared: Arc<CachedStore<S>>,
 }
 
-/// How a [`Cached`] is set up.
+/// The settings of a [`Cached`].
 #[derive(Clone, Debug)]
 pub struct CachedBuilder<S> {
     store: S,
     settings: Settings,
 }
 
-/// What a [`Cached`] has done since it was built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The counts of what a [`Cached`] has done since it was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Statistics {
-    /// Reads answered from memory; each id of a batch is a read. A few may be left out where more threads read at once than
-    /// there are processors.
+pub struct CacheStats {
+    /// The number of reads answered from memory; each id of a batch is a read. A few may be left out where more threads
+    /// read at once than there are processors.
     pub hits: u64,
-    /// Reads that were not, those that waited for somebody else's call included.
+    /// The number of other reads, those that waited for another caller's load included.
     pub misses: u64,
-    /// Calls to the store for reads; a batch is one.
+    /// The number of calls to the store for reads; a batch is one.
     pub loads: u64,
-    /// Keys that had to make room.
+    /// The number of keys that were evicted.
     pub evictions: u64,
-    /// Ids of which something is cached now.
+    /// The number of ids of which something is cached now, expired or not.
     pub keys: usize,
 }
 
@@ -109,32 +118,25 @@ struct Settings {
     max_keys: usize,
     max_stale: Duration,
     negative_ttl: Duration,
+    join_window: Duration,
 }
 
 struct CachedStore<S> {
     store: S,
     settings: Settings,
-    table: Arc<Table<Seat>>,
+    table: Arc<Table<PendingAnswer>>,
     loads: AtomicU64,
 }
 
-/// A call to the store that several readers wait for, and its answers.
-type Load = Shared<BoxFuture<'static, Arc<[Result<SecretKey>]>>>;
-
-/// Which answer of a load is an id's.
-struct Seat {
-    load: WeakShared<BoxFuture<'static, Arc<[Result<SecretKey>]>>>,
-    number: usize,
-}
-
 impl<S: KeyStore> Cached<S> {
-    /// A cache around this store.
+    /// Begins a cache around this store.
     pub fn builder(store: S) -> CachedBuilder<S> {
         let settings = Settings {
             ttl: DEFAULT_TTL,
             max_keys: DEFAULT_MAX_KEYS,
             max_stale: Duration::ZERO,
             negative_ttl: Duration::ZERO,
+            join_window: DEFAULT_JOIN_WINDOW,
         };
         CachedBuilder { store, settings }
     }
@@ -150,45 +152,43 @@ impl<S: KeyStore> Cached<S> {
         self.shared.table.invalidate_all();
     }
 
-    /// What the cache has done since it was built.
-    pub fn statistics(&self) -> Statistics {
+    /// Removes the keys that have expired, and returns the number of ids of which something was removed. The keys are wiped
+    /// unless a caller still holds them.
+    ///
+    /// Expired keys are never given out; this is for a process that reads rarely and must not keep them in memory. A key
+    /// counts as expired when [`stale_if_error`](CachedBuilder::stale_if_error) allows it no longer, too. The call looks at
+    /// every cached id, about a tenth of a microsecond each, and may be made at any time: reads and writes go on
+    /// meanwhile, and wait for a part of that time at most.
+    pub fn remove_expired(&self) -> usize {
+        self.shared.table.remove_expired(Instant::now(), self.shared.settings.max_stale)
+    }
+
+    /// Returns the counts of what the cache has done since it was built.
+    pub fn statistics(&self) -> CacheStats {
         let table = &self.shared.table;
         let (hits, misses) = table.hits_and_misses();
         let loads = self.shared.loads.load(Ordering::Relaxed);
-        Statistics { hits, misses, loads, evictions: table.evictions(), keys: table.len() }
+        CacheStats { hits, misses, loads, evictions: table.evictions(), keys: table.len() }
     }
 
-    /// Reads ids, each once, of which nothing fresh was found.
-    async fn load(&self, ids: &[&KeyId]) -> Vec<Result<SecretKey>> {
-        let now = Instant::now();
-        let (depart, tickets) = oneshot::channel();
-        let load: Load = self.shared.clone().carry_out(tickets).boxed().shared();
-        let mut own = Vec::new();
-        // Whoever joins gets an answer that is no older than what may be cached.
-        let not_before = now.checked_sub(self.shared.settings.ttl);
-        let begun: Vec<_> = ids
-            .iter()
-            .map(|id| {
-                let join = |seat: &Seat| Some((seat.load.upgrade()?, seat.number));
-                let make = |ticket| {
-                    let number = own.len();
-                    own.push(ticket);
-                    let seat = Seat { load: load.downgrade().expect("it has not ended before it departs"), number };
-                    (seat, (load.clone(), number))
-                };
-                self.shared.table.begin(id, now, not_before, join, make)
-            })
-            .collect();
-        // Only now that all ids are aboard, so that they are one batch; nobody is there to miss it if none is.
-        drop(depart.send(own));
-        let answer = async |begun: Begun<(Load, usize)>| match begun {
-            Begun::Fresh(entry) => self.shared.known(entry),
-            Begun::Joined((load, number)) => load.await[number].clone(),
-        };
-        future::join_all(begun.into_iter().map(answer)).await
+    /// Returns the time for which a key is given from memory.
+    pub fn ttl(&self) -> Duration {
+        self.shared.settings.ttl
     }
 
-    /// While this stands the ids are being written: what is cached of them goes now and when it ends, however that happens.
+    /// Returns the longest time after the beginning of its load for which an answer may be given from memory: the time to
+    /// live plus `stale_if_error`, or the negative time to live if that is longer.
+    pub fn longest_age(&self) -> Duration {
+        let Settings { ttl, max_stale, negative_ttl, .. } = self.shared.settings;
+        (ttl + max_stale).max(negative_ttl)
+    }
+
+    /// The store beneath the cache.
+    pub(crate) fn store(&self) -> &S {
+        &self.shared.store
+    }
+
+    /// Says that the ids are being written until the guard is dropped: what is cached of them is removed now and then.
     fn writing<'a>(&'a self, ids: &'a [KeyId]) -> Writing<'a> {
         let writing = Writing { table: &self.shared.table, ids };
         writing.invalidate();
@@ -197,48 +197,14 @@ impl<S: KeyStore> Cached<S> {
 }
 
 impl<S: KeyStore> CachedStore<S> {
-    /// Asks the store for all ids that come aboard.
-    async fn carry_out(self: Arc<Self>, tickets: oneshot::Receiver<Vec<Ticket<Seat>>>) -> Arc<[Result<SecretKey>]> {
-        let tickets = tickets.await.unwrap_or_default();
-        self.loads.fetch_add(1, Ordering::Relaxed);
-        let ids: Vec<KeyId> = tickets.iter().map(|ticket| ticket.id().clone()).collect();
-        let answers = match ids.as_slice() {
-            [id] => vec![self.store.get_key(id).await],
-            ids => self.store.get_keys(ids).await,
-        };
-        tickets.into_iter().zip(answers).map(|(ticket, answer)| self.settle(ticket, answer)).collect()
-    }
-
-    fn settle(&self, ticket: Ticket<Seat>, answer: Result<SecretKey>) -> Result<SecretKey> {
-        let Settings { ttl, max_stale, negative_ttl, .. } = self.settings;
-        let begun = ticket.begun();
-        let arrival = match &answer {
-            Ok(key) => Arrival::Known(Entry { key: Some(key.clone()), until: begun + ttl }),
-            Err(e) if e.kind() == ErrorKind::NotFound && !negative_ttl.is_zero() => {
-                Arrival::Known(Entry { key: None, until: begun + negative_ttl })
-            }
-            Err(e) if !max_stale.is_zero() && is_no_answer(e) => Arrival::Failed { at: Instant::now(), max_stale },
-            Err(_) => Arrival::Unknown,
-        };
-        match ticket.settle(arrival) {
-            Some(Entry { key: Some(stale), .. }) => Ok(stale),
-            _ => answer,
-        }
-    }
-
     /// The answer that an entry stands for.
     fn known(&self, entry: Entry) -> Result<SecretKey> {
         entry.key.ok_or_else(|| Error::new(ErrorKind::NotFound, Operation::Get, self.store.info().scheme()))
     }
 }
 
-/// The store has said nothing about the key.
-fn is_no_answer(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Timeout)
-}
-
 struct Writing<'a> {
-    table: &'a Table<Seat>,
+    table: &'a Table<PendingAnswer>,
     ids: &'a [KeyId],
 }
 
@@ -260,15 +226,16 @@ impl Drop for Writing<'_> {
 impl<S: KeyStore> KeyStore for Cached<S> {
     fn info(&self) -> StoreInfo {
         let Settings { ttl, max_keys, .. } = self.shared.settings;
-        self.shared.store.info().with_note(format!("cached for {ttl:?}, at most {max_keys} keys"))
+        self.store().info().with_note(format!("cached for {ttl:?}, at most {max_keys} keys"))
     }
 
-    /// Reads may lag by as long as an answer may be cached, on top of what the store's may.
+    /// Reads may lag by as long as an answer may be cached, on top of the store's own bound. Nothing is fenced here: an
+    /// erased key may be in the cache still.
     fn capabilities(&self) -> Capabilities {
-        let Settings { ttl, max_stale, negative_ttl, .. } = self.shared.settings;
-        let mut capabilities = self.shared.store.capabilities();
-        let within = capabilities.consistency.bound().saturating_add((ttl + max_stale).max(negative_ttl));
+        let mut capabilities = self.store().capabilities().with_cache();
+        let within = capabilities.consistency.bound().saturating_add(self.longest_age());
         capabilities.consistency = Consistency::Eventual { within };
+        capabilities.fenced = false;
         capabilities
     }
 
@@ -295,28 +262,29 @@ impl<S: KeyStore> KeyStore for Cached<S> {
 
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
         let _writing = self.writing(slice::from_ref(id));
-        self.shared.store.put_key_with(id, key, mode).await
+        self.store().put_key_with(id, key, mode).await
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         let _writing = self.writing(slice::from_ref(id));
-        self.shared.store.delete_key(id).await
+        self.store().delete_key(id).await
     }
 
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
-        self.shared.store.list_keys()
+        self.store().list_keys()
     }
 
     async fn check(&self) -> Result<()> {
-        self.shared.store.check().await
+        self.store().check().await
     }
 
     async fn identify(&self) -> Result<StoreIdentity> {
-        self.shared.store.identify().await
+        self.store().identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
-        let (now, batch) = (Instant::now(), Distinct::of(ids));
+        let now = Instant::now();
+        let batch = Distinct::of(ids);
         let cached = |id| self.shared.table.fresh(id, now).map(|entry| self.shared.known(entry));
         let mut answers: Vec<Option<Result<SecretKey>>> = batch.ids.iter().map(cached).collect();
         let gaps = batch.ids.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
@@ -332,23 +300,27 @@ impl<S: KeyStore> KeyStore for Cached<S> {
 
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         let _writing = self.writing(ids);
-        self.shared.store.delete_keys(ids).await
+        self.store().delete_keys(ids).await
     }
 
-    /// Asks the store, as somebody else may have won; the key that stands is cached.
+    /// Asks the store, because another creator may have won; the key that stands is cached, unless the answer may be from
+    /// before an earlier write.
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         let ticket = self.shared.table.begin_to_write(id, Instant::now());
         let until = ticket.begun() + self.shared.settings.ttl;
-        let standing = self.shared.store.get_or_create(id, candidate).await;
-        let known = |key: &SecretKey| Arrival::Known(Entry { key: Some(key.clone()), until });
-        ticket.settle(standing.as_ref().map_or(Arrival::Unknown, known));
+        let standing = self.store().get_or_create(id, candidate).await;
+        let (arrival, may_have_written) = match &standing {
+            Ok(key) => (Arrival::Known(Entry { key: Some(key.clone()), until }), key == candidate),
+            Err(e) => (Arrival::Unknown, e.effect() == Effect::Unknown),
+        };
+        ticket.settle_write(arrival, may_have_written.then(Instant::now));
         standing
     }
 
     /// Another cache may hold the key still, so this never says `verified`.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let _writing = self.writing(slice::from_ref(id));
-        let erasure = self.shared.store.erase_key(id).await?;
+        let erasure = self.store().erase_key(id).await?;
         Ok(Erasure::new(erasure.existed, erasure.finality, false))
     }
 }
@@ -371,41 +343,58 @@ impl<S: fmt::Debug> fmt::Debug for Cached<S> {
 }
 
 impl<S: KeyStore> CachedBuilder<S> {
-    /// How long an answer is given again without asking the store. At most a year; 60 seconds if it is not set.
+    /// Sets how long a key is given from memory without asking the store. At most a year; 60 seconds if it is not set.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.settings.ttl = ttl;
         self
     }
 
-    /// How many keys are held at most; 10,000 if it is not set. A key of 32 bytes takes about 300 bytes of memory.
+    /// Sets how many keys are held at most; 10,000 if it is not set. A key of 32 bytes takes about 300 bytes of memory.
     pub fn max_keys(mut self, max_keys: usize) -> Self {
         self.settings.max_keys = max_keys;
         self
     }
 
-    /// While the store cannot be reached, does not answer in time or throttles, a key is given for so much longer than
-    /// the time to live. Not set, it is not. It never applies after a write through this cache, nor after the store
+    /// Sets for how much longer than the time to live a key is given while the store cannot be reached, does not answer in
+    /// time or throttles. Not set, it is not. It never applies after a write through this cache, nor after the store
     /// has said anything else, `NotFound` or a refusal.
     pub fn stale_if_error(mut self, max_stale: Duration) -> Self {
         self.settings.max_stale = max_stale;
         self
     }
 
-    /// How long `NotFound` is given again without asking the store; not set, it is not. At most the time to live. A key that
-    /// somebody else creates is not seen for so long, so keep it brief.
+    /// Sets how long `NotFound` is given again without asking the store; not set, it is not. At most the time to live. A key
+    /// that another process creates is not seen for that long, so keep it brief.
     pub fn negative_ttl(mut self, negative_ttl: Duration) -> Self {
         self.settings.negative_ttl = negative_ttl;
         self
     }
 
-    /// The cache, with nothing in it.
+    /// Sets how long after its beginning a load may be joined; 10 seconds if it is not set, and never longer than the time
+    /// to live. A caller that comes later begins a load of its own, and those that follow join that one.
+    ///
+    /// This bounds what a load that hangs does to callers that come later, not the load itself: its callers wait until it
+    /// ends, so put a [`Resilient`](crate::Resilient) beneath, whose deadline ends it. At most the age of the oldest
+    /// load, divided by this window, plus one are under way for an id, and never more than there are callers. If healthy
+    /// loads take longer than this, because a [`Limited`](crate::Limited) beneath lets them wait, set more. What an older
+    /// load brings late is given to those that wait for it and is not kept.
+    pub fn join_window(mut self, join_window: Duration) -> Self {
+        self.settings.join_window = join_window;
+        self
+    }
+
+    /// Builds the cache, with nothing in it.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the time to live or the number of keys is zero, if the time to live or the time that
-    /// errors are bridged is longer than a year, or if `NotFound` would be kept longer than a key.
+    /// [`Config`](ErrorKind::Config) if the time to live, the number of keys or the join window is zero, if the time to live or
+    /// the time that errors are bridged is longer than a year, if `NotFound` would be kept longer than a key, or if the store
+    /// is fenced ([`Capabilities::fenced`]): the cache would give out keys that the fence has erased.
     pub fn build(self) -> Result<Cached<S>> {
-        let Settings { ttl, max_keys, max_stale, negative_ttl } = self.settings;
-        let wrong = if ttl.is_zero() {
+        let Settings { ttl, max_keys, max_stale, negative_ttl, join_window } = self.settings;
+        let capabilities = self.store.capabilities();
+        let wrong = if capabilities.fenced {
+            Some("the cache is around a fence and would give out erased keys: put the cache inside the fence")
+        } else if ttl.is_zero() {
             Some("the cache's time to live is zero: set one, or leave the cache out")
         } else if ttl > LONGEST || max_stale > LONGEST {
             Some("the cache's time to live or stale_if_error is above a year: set a shorter one")
@@ -413,6 +402,8 @@ impl<S: KeyStore> CachedBuilder<S> {
             Some("the cache has room for no key: set max_keys, or leave the cache out")
         } else if negative_ttl > ttl {
             Some("negative_ttl is longer than the cache's time to live: set a shorter one")
+        } else if join_window.is_zero() {
+            Some("the cache's join_window is zero, so that every caller would ask the store: set a longer one")
         } else {
             None
         };
@@ -420,8 +411,7 @@ impl<S: KeyStore> CachedBuilder<S> {
             return Err(misconfigured(&self.store, why));
         }
         let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS);
-        let bound = self.store.capabilities().consistency.bound();
-        let table = Arc::new(Table::new(max_keys, readers, bound));
+        let table = Arc::new(Table::new(max_keys, readers, capabilities.consistency.bound()));
         let shared = CachedStore { store: self.store, settings: self.settings, table, loads: AtomicU64::new(0) };
         Ok(Cached { shared: Arc::new(shared) })
     }

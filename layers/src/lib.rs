@@ -11,7 +11,7 @@ mod read_only;
 mod resilient;
 mod sync;
 
-pub use crate::cached::{Cached, CachedBuilder, Statistics};
+pub use crate::cached::{CacheStats, Cached, CachedBuilder};
 pub use crate::faulty::{Fault, Faulty, FaultyBuilder};
 pub use crate::fenced::{ErasureReceipt, Fenced, FencedBuilder, ReconcileFailure, ReconcileReport};
 pub use crate::limited::{Limit, LimitBuilder, Limited, Turn};

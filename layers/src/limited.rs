@@ -228,7 +228,7 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
+        self.store.capabilities().with_batch_size(self.reads.batch_size())
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {

@@ -1,9 +1,11 @@
 //! [`Resilient`]: calls that end, and try again before they fail.
 
+mod batch;
 mod call;
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, Effect, Erasure, Error, ErrorKind, Finality, KeyId, KeyStore,
@@ -11,35 +13,63 @@ use keystead_core::{
 };
 use tokio::time::Instant;
 
+use self::batch::Batch;
 use self::call::Call;
 use crate::describe::misconfigured;
+use crate::distinct::Distinct;
 
 /// Between two reads that wait for a key of unknown fate to become visible.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Time limits and retries: for a store that a network lies before.
+/// The most visibility bounds for which a store waits within one erasure: a read that sees the key makes it delete and wait
+/// again.
+const BOUNDS_OF_AN_ERASURE: u32 = 3;
+
+/// The same for a creation that loses to a key not visible yet, which the store tries twice.
+const BOUNDS_OF_A_CREATION: u32 = 2;
+
+/// Time limits and retries, for a store that is reached over a network.
 ///
-/// Each attempt of a call has a time limit, all attempts together have another, and what time can mend
-/// ([`Error::is_retryable`]) is tried again after a pause. The pauses grow, are random up to that (so that many clients
-/// that failed together don't come back together), and are never shorter than the store asks for
-/// ([`Error::retry_after`]). If the time left does not allow for the pause, the last error is given at once.
+/// Each attempt of a call has a time limit, all attempts together have another, and an error that time can mend
+/// ([`Error::is_retryable`]) leads to another attempt after a pause. The pauses grow, are random up to their limit (so that
+/// many clients that failed together don't come back together), and are never shorter than the store asks for
+/// ([`Error::retry_after`]). If the time left does not allow for the pause, the last error is returned at once.
 ///
 /// # What it promises
-/// - No call takes longer than the deadline, whatever the store does. Where the store itself has to wait for its visibility
-///   bound (an erasure that it verifies, a creation that lost to a key not visible yet) so much is added to both limits.
+/// - No call takes longer than the deadline, whatever the store does; a batch and a listing have limits of their own, below.
+///   Where the store itself has to wait for its visibility bound (an erasure that it verifies, up to three times; a creation
+///   that lost to a key not visible yet, twice) so much is added to both limits.
 /// - A write whose attempt ended without an answer is settled by reading back: if the key is ours, the write is `Ok`; a
-///   deletion that finds no key any more is `Ok` on a [`Strong`](Consistency::Strong) store, and an erasure says that the key
-///   existed, which can't be told then. What can't be settled is reported with [`Effect::Unknown`], and never as a bare `AlreadyExists` or `NotFound`.
+///   deletion that finds no key is `Ok` on a [`Strong`](Consistency::Strong) store. An erasure after such an attempt says
+///   that the key existed, because that can no longer be told. What can't be settled is reported with [`Effect::Unknown`],
+///   and never as a bare `AlreadyExists` or `NotFound`.
+/// - An erasure that fails with [`Conflict`](ErrorKind::Conflict), because reads still see the key, is tried again.
 /// - What has an answer is not tried again: not found, denied, damaged, refused.
 ///
-/// A repeated write may land late: after somebody else's delete, it brings the key back. Only
-/// [`Fenced`](crate::Fenced) guards against that.
+/// # Batches
+/// A batch is sent in chunks, and each chunk is an attempt with a time limit of its own, so that what has arrived is kept
+/// and only the rest is tried again. A chunk has as many ids as one call of the store handles
+/// ([`Capabilities::batch_size`], which [`Limited`](crate::Limited) sets), or 100 if that is not known, and fewer after one
+/// without an answer in time. The ids of a chunk without an answer are tried again one by one: one that hangs does not
+/// keep the others from their answers. At most 16 chunks are under way at once, as few as one while answers are slow, so
+/// that a rate limit beneath does not make them time out while they wait for each other.
 ///
-/// Put it around the store, with [`Limited`](crate::Limited) between the two so that each attempt counts, and turn off the
-/// retries below: an AWS store is built with `sdk_attempts(1)`, or attempts multiply. A batch is one call, and must end within one
-/// attempt's time: with a [`Limited`](crate::Limited) beneath that is the number of ids by the rate times the size of its batches. Set
-/// [`attempt_timeout`](ResilientBuilder::attempt_timeout) accordingly, or ask for fewer ids at a time. A listing is tried again until it has
-/// given its first id; from then on each step has an attempt's time.
+/// Each id has [`max_attempts`](ResilientBuilder::max_attempts) attempts. The [`deadline`](ResilientBuilder::deadline) is how
+/// long a batch goes on *while no id gets its outcome*, which is a key, a deletion, or an error that time can't mend; each
+/// outcome starts it anew. So a batch of n distinct ids takes as long as the store needs for it, at most n + 1 deadlines,
+/// and ends one deadline after the store falls silent. An id for which no call was made by then fails with
+/// [`Timeout`](ErrorKind::Timeout) and [`Effect::NotApplied`].
+///
+/// A listing is tried again until it has returned its first id; from then on each step has an attempt's time.
+///
+/// # Where to put it
+/// Around the store, with [`Limited`](crate::Limited) between the two so that each attempt counts. Turn off the retries
+/// below: an AWS store is built with `sdk_attempts(1)`, or attempts multiply. [`Cached`](crate::Cached) goes around it:
+/// around a cache it would settle writes by reading what the cache remembers, so [`build`](ResilientBuilder::build) refuses
+/// that.
+///
+/// A repeated write may be applied late: after another caller's delete, it brings the key back. Only
+/// [`Fenced`](crate::Fenced) guards against that.
 ///
 /// Needs a tokio runtime with its timer.
 ///
@@ -64,7 +94,7 @@ pub struct Resilient<S> {
     settings: Settings,
 }
 
-/// How a [`Resilient`] is set up.
+/// The settings of a [`Resilient`].
 #[derive(Clone, Debug)]
 pub struct ResilientBuilder<S> {
     store: S,
@@ -93,40 +123,44 @@ impl Default for Settings {
 }
 
 impl<S: KeyStore> ResilientBuilder<S> {
-    /// How long one attempt may take; 5 seconds if it is not set.
+    /// Sets how long one attempt may take; 5 seconds if it is not set.
     pub fn attempt_timeout(mut self, attempt_timeout: Duration) -> Self {
         self.settings.attempt_timeout = attempt_timeout;
         self
     }
 
-    /// How long a call may take with all its attempts and pauses; 20 seconds if it is not set.
+    /// Sets how long a call may take with all its attempts and pauses, and for how long a batch goes on while no id gets its
+    /// outcome; 20 seconds if it is not set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;
         self
     }
 
-    /// How often a call is tried at most; 4 times if it is not set, and once means never again. The reads that settle a write
-    /// don't count: one follows each attempt of unknown outcome.
+    /// Sets how often a call, or an id of a batch, is tried at most; 4 times if it is not set, and once means never again. The
+    /// reads that settle a write don't count: one follows each attempt of unknown outcome.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.settings.max_attempts = max_attempts;
         self
     }
 
-    /// The pause before the second attempt is random up to `first`, each further one up to twice as much, but never above
+    /// Sets the pauses. The one before the second attempt is random up to `first`, each further one up to twice as much, but never above
     /// `longest`; 100 milliseconds and 5 seconds if they are not set.
     pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
-        (self.settings.first_pause, self.settings.longest_pause) = (first, longest);
+        self.settings.first_pause = first;
+        self.settings.longest_pause = longest;
         self
     }
 
-    /// The layer.
+    /// Builds the layer.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if there is no attempt, no time for one, less time for all than for one, or if the first
-    /// pause is the longest already and more.
+    /// [`Config`](ErrorKind::Config) if there is no attempt, no time for one, less time for all than for one, if the first
+    /// pause is longer than the longest one, or if reads of the store may come from a cache ([`Capabilities::cached`]).
     pub fn build(self) -> Result<Resilient<S>> {
         let Settings { attempt_timeout, deadline, max_attempts, first_pause, longest_pause } = self.settings;
-        let wrong = if max_attempts == 0 {
+        let wrong = if self.store.capabilities().cached {
+            Some("it is around a cache and would settle writes by what the cache remembers: put the cache around it")
+        } else if max_attempts == 0 {
             Some("max_attempts is zero: set 1 to try once")
         } else if attempt_timeout.is_zero() {
             Some("attempt_timeout is zero: set the longest time that an answer may take")
@@ -164,6 +198,11 @@ impl<S: KeyStore> Resilient<S> {
     fn call(&self, operation: Operation, bounds: u32) -> Call {
         let wait = self.store.capabilities().consistency.bound().saturating_mul(bounds);
         Call::new(self.settings, wait, operation, self.store.info().scheme())
+    }
+
+    fn batch<T: Send>(&self, operation: Operation, ids: &[KeyId]) -> Batch<T> {
+        let batch_size = self.store.capabilities().batch_size;
+        Batch::new(self.settings, operation, self.store.info().scheme(), ids, batch_size)
     }
 
     /// Tries until there is an answer; `once` is one attempt.
@@ -287,43 +326,29 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
 
     /// Only the ids whose outcome time can mend are tried again.
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
-        let mut call = self.call(Operation::Get, 0);
-        let mut outcomes = call.attempt_batch(ids, self.store.get_keys(ids)).await;
-        while let Some(again) = call.pause_batch(&outcomes).await {
-            let ids: Vec<KeyId> = again.iter().map(|number| ids[*number].clone()).collect();
-            let answers = call.attempt_batch(&ids, self.store.get_keys(&ids)).await;
-            again.into_iter().zip(answers).for_each(|(number, answer)| outcomes[number] = answer);
-        }
-        outcomes
+        let distinct = Distinct::of(ids);
+        let send = |ids: Vec<KeyId>| async move { self.store.get_keys(&ids).await }.boxed();
+        let outcomes = self.batch(Operation::Get, &distinct.ids).run(send, |answer, _| answer).await;
+        distinct.spread(&outcomes)
     }
 
     /// Only the ids whose outcome time can mend are tried again.
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
-        let mut call = self.call(Operation::Delete, 0);
-        let mut outcomes = call.attempt_batch(ids, self.store.delete_keys(ids)).await;
-        let is_unsure = |answer: &Result<Deletion>| matches!(answer, Err(e) if e.effect() == Effect::Unknown);
-        let mut unsure: Vec<bool> = outcomes.iter().map(is_unsure).collect();
-        while let Some(again) = call.pause_batch(&outcomes).await {
-            let ids: Vec<KeyId> = again.iter().map(|number| ids[*number].clone()).collect();
-            let answers = call.attempt_batch(&ids, self.store.delete_keys(&ids)).await;
-            for (number, answer) in again.into_iter().zip(answers) {
-                let answer = self.settled_deletion(answer, unsure[number]);
-                unsure[number] |= is_unsure(&answer);
-                let still_unsure = unsure[number];
-                outcomes[number] = answer.map_err(|e| if still_unsure { e.with_effect(Effect::Unknown) } else { e });
-            }
-        }
-        outcomes
+        let distinct = Distinct::of(ids);
+        let send = |ids: Vec<KeyId>| async move { self.store.delete_keys(&ids).await }.boxed();
+        let settle = |answer, unsure| self.settled_deletion(answer, unsure);
+        let outcomes = self.batch(Operation::Delete, &distinct.ids).run(send, settle).await;
+        distinct.spread(&outcomes)
     }
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         // Asked again, the store gives our own candidate back if an attempt has stored it.
-        let mut call = self.call(Operation::Create, 2);
+        let mut call = self.call(Operation::Create, BOUNDS_OF_A_CREATION);
         self.until_answered(&mut call, || self.store.get_or_create(id, candidate)).await
     }
 
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        let mut call = self.call(Operation::Erase, 1);
+        let mut call = self.call(Operation::Erase, BOUNDS_OF_AN_ERASURE);
         let erasure = self.until_answered(&mut call, || self.store.erase_key(id)).await?;
         Ok(Erasure::new(erasure.existed || call.is_unsure(), erasure.finality, erasure.verified))
     }

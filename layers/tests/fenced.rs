@@ -334,7 +334,7 @@ async fn a_fence_around_a_store_that_lags_waits_for_no_bound_of_its_own() {
         DeletionGrade::Immediate,
         Some(Consistency::Strong),
     );
-    assert_eq!(fence.capabilities(), expected.with_fence());
+    assert_eq!(fence.capabilities(), expected.with_fence().with_cache());
     fence.put_key(&alice(), &key(1)).await.unwrap();
     fence.get_key(&alice()).await.unwrap();
     fence.erase_key(&alice()).await.unwrap();

@@ -49,9 +49,9 @@ struct Stack {
 impl Stack {
     /// All threads share their copies, so that each meets what another one has left.
     fn new(standing: Option<u8>) -> Arc<Self> {
-        let (table, store, id) =
-            (Arc::new(Table::new(8, 1, Duration::ZERO)), Mutex::new(standing), KeyId::new("alice").unwrap());
-        Arc::new(Self { table, store, id, now: Instant::now() })
+        let table = Arc::new(Table::new(8, 1, Duration::ZERO));
+        let store = Mutex::new(standing);
+        Arc::new(Self { table, store, id: KeyId::new("alice").unwrap(), now: Instant::now() })
     }
 
     fn until(&self) -> Instant {
@@ -91,7 +91,7 @@ impl Stack {
         let ticket = self.table.begin_to_write(&self.id, self.now);
         let standing = *self.store.lock().unwrap().get_or_insert(candidate);
         let key = Some(SecretKey::new([standing]).unwrap());
-        ticket.settle(Arrival::Known(Entry { key, until: self.until() }));
+        ticket.settle_write(Arrival::Known(Entry { key, until: self.until() }), Some(self.now));
         standing
     }
 }
@@ -180,7 +180,7 @@ fn keys_that_give_way_leave_no_copy_that_is_read_after_a_delete() {
                         let id = KeyId::new(format!("user-{number}")).unwrap();
                         let ticket = stack.table.begin_to_write(&id, stack.now);
                         let key = Some(SecretKey::new([9]).unwrap());
-                        ticket.settle(Arrival::Known(Entry { key, until: stack.until() }));
+                        ticket.settle_write(Arrival::Known(Entry { key, until: stack.until() }), Some(stack.now));
                     }
                 })
             };
@@ -191,6 +191,39 @@ fn keys_that_give_way_leave_no_copy_that_is_read_after_a_delete() {
             }
             crowd.join().unwrap();
             assert!(stack.table.len() <= 8);
+        },
+        RUNS / 2,
+    );
+}
+
+#[test]
+fn removing_what_has_expired_takes_no_fresh_key_and_leaves_no_copy() {
+    shuttle::check_random(
+        || {
+            let stack = Stack::new(Some(1));
+            let later = stack.until();
+            let reader = {
+                let stack = stack.clone();
+                thread::spawn(move || {
+                    read_often(&stack);
+                    // Loaded again at the moment at which the first entry expires.
+                    let id = KeyId::new("bob").unwrap();
+                    let ticket = stack.table.begin_to_write(&id, later);
+                    let until = later + Duration::from_secs(1);
+                    let key = Some(SecretKey::new([2]).unwrap());
+                    ticket.settle_write(Arrival::Known(Entry { key, until }), None);
+                    assert!(stack.table.fresh(&id, later).is_some(), "a fresh key was removed");
+                })
+            };
+            let early = stack.table.remove_expired(later, Duration::ZERO);
+            reader.join().unwrap();
+            let late = stack.table.remove_expired(later, Duration::ZERO);
+            assert!(early + late >= 1, "the expired key was removed by neither");
+            assert_eq!(stack.table.len(), 1, "the fresh key stays");
+            // A copy would still be given at an earlier moment.
+            for _ in 0..6 {
+                assert!(stack.table.fresh(&stack.id, stack.now).is_none(), "a copy of an expired key was left");
+            }
         },
         RUNS / 2,
     );

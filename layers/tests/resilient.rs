@@ -1,12 +1,17 @@
 //! Time limits and retries, with a clock that tests turn.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt;
-use keystead_core::{Effect, ErrorKind, Finality, KeyId, KeyStore, KeyStoreExt, Operation, Result, SecretKey};
-use keystead_layers::{Cached, Fault, Faulty, Resilient, ResilientBuilder};
+use keystead_core::{
+    BoxStream, Capabilities, Consistency, Deletion, Effect, Erasure, Error, ErrorKind, Finality, KeyId, KeyStore,
+    KeyStoreExt, Operation, PutMode, Result, SecretKey, StoreInfo, async_trait,
+};
+use keystead_layers::{Cached, Fault, Faulty, Fenced, Limit, Limited, Resilient, ResilientBuilder};
 use keystead_memory::MemoryStore;
 use tokio::time::Instant;
 
@@ -282,7 +287,7 @@ async fn a_deletion_found_pending_after_an_attempt_without_an_answer_can_be_undo
 
 #[tokio::test(start_paused = true)]
 async fn where_reads_lag_absence_does_not_settle_a_delete() {
-    let lagging = Cached::builder(MemoryStore::new()).build().unwrap();
+    let lagging = Lagging { store: MemoryStore::new(), bound: 60 * SECOND };
     let lost = || Fault::error(ErrorKind::Timeout).applied().on(Operation::Delete);
     let store = Arc::new(Faulty::builder(lagging).fault(lost()).build().unwrap());
     store.put_key(&alice(), &key(1)).await.unwrap();
@@ -306,7 +311,7 @@ async fn a_listing_has_its_time_from_its_first_poll_on() {
 
 #[tokio::test(start_paused = true)]
 async fn settling_a_write_keeps_the_deadline_however_long_the_store_lags() {
-    let lagging = Cached::builder(MemoryStore::new()).ttl(3600 * SECOND).build().unwrap();
+    let lagging = Lagging { store: MemoryStore::new(), bound: 3600 * SECOND };
     let store = Faulty::builder(lagging)
         .fault(Fault::hang().on(Operation::Create))
         .fault(Fault::error(ErrorKind::AlreadyExists).on(Operation::Create))
@@ -317,4 +322,119 @@ async fn settling_a_write_keeps_the_deadline_however_long_the_store_lags() {
     let refused = resilient.create_key(&alice(), &key(1)).await.unwrap_err();
     assert_eq!(refused.effect(), Effect::Unknown);
     assert!(begin.elapsed() <= 3 * SECOND / 2 + Duration::from_millis(2), "{:?}", begin.elapsed());
+}
+
+/// A store that says that its reads lag.
+#[derive(Debug)]
+struct Lagging {
+    store: MemoryStore,
+    bound: Duration,
+}
+
+#[async_trait]
+impl KeyStore for Lagging {
+    fn info(&self) -> StoreInfo {
+        self.store.info()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = self.store.capabilities();
+        capabilities.consistency = Consistency::Eventual { within: self.bound };
+        capabilities
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        self.store.get_key(id).await
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        self.store.put_key_with(id, key, mode).await
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        self.store.delete_key(id).await
+    }
+
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        self.store.list_keys()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.store.check().await
+    }
+}
+
+/// A store of which each erasure takes three bounds, and the first one fails because the key can still be read.
+#[derive(Debug)]
+struct SlowToErase {
+    store: Lagging,
+    erasures: AtomicU32,
+}
+
+#[async_trait]
+impl KeyStore for SlowToErase {
+    fn info(&self) -> StoreInfo {
+        self.store.info()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        self.store.get_key(id).await
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        self.store.put_key_with(id, key, mode).await
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        self.store.delete_key(id).await
+    }
+
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        self.store.list_keys()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.store.check().await
+    }
+
+    async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
+        tokio::time::sleep(3 * self.store.bound).await;
+        if self.erasures.fetch_add(1, Ordering::SeqCst) == 0 {
+            let seen = Error::new(ErrorKind::Conflict, Operation::Erase, "memory").with_effect(Effect::Unknown);
+            return Err(seen.with_retry_after(SECOND));
+        }
+        self.store.store.delete_key(id).await.map(|deletion| Erasure::new(false, deletion.finality, true))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erasure_that_still_sees_the_key_is_tried_again_and_has_the_time_for_it() {
+    let store = Lagging { store: MemoryStore::new(), bound: 5 * SECOND };
+    let slow = SlowToErase { store, erasures: AtomicU32::new(0) };
+    slow.put_key(&alice(), &key(1)).await.unwrap();
+    let resilient = Resilient::builder(slow).attempt_timeout(SECOND).deadline(20 * SECOND).build().unwrap();
+    let erasure = resilient.erase_key(&alice()).await.unwrap();
+    // The second attempt says that there was no key: after the first one that proves nothing.
+    assert!(erasure.existed && erasure.verified);
+    assert_eq!(resilient.find_key(&alice()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_layer_around_a_cache_is_not_built() {
+    let cached = || Cached::builder(MemoryStore::new()).build().unwrap();
+    let limit = Limit::builder().rate(10.0).build().unwrap();
+    let wrong: [Arc<dyn KeyStore>; 3] = [
+        Arc::new(cached()),
+        Arc::new(Limited::new(cached(), limit)),
+        Arc::new(Fenced::builder(cached(), MemoryStore::new()).build().unwrap()),
+    ];
+    for store in wrong {
+        let refused = Resilient::builder(store).build().unwrap_err();
+        assert_eq!((refused.kind(), refused.operation()), (ErrorKind::Config, Operation::Open));
+        assert!(refused.source().unwrap().to_string().contains("put the cache around it"));
+    }
 }

@@ -96,9 +96,23 @@ impl Replicas {
 
     /// Throws away all copies.
     pub(crate) fn clear(&self) {
-        for (number, epoch) in self.epochs.iter().enumerate() {
+        self.purge_if(|_| true);
+    }
+
+    /// Throws away the copies of entries that have expired. The table must have given them up.
+    pub(crate) fn remove_expired(&self, now: Instant) {
+        self.purge_if(|entry| entry.until <= now);
+    }
+
+    fn purge_if(&self, is_over: impl Fn(&Entry) -> bool) {
+        for (index, epoch) in self.epochs.iter().enumerate() {
             epoch.fetch_add(1, Ordering::AcqRel);
-            self.readers.iter().for_each(|reader| *reader.slots[number].lock() = None);
+            for reader in &self.readers {
+                let mut place = reader.slots[index].lock();
+                if place.as_ref().is_some_and(|copy| is_over(&copy.entry)) {
+                    *place = None;
+                }
+            }
         }
     }
 

@@ -1,8 +1,9 @@
-//! [`Table`]: the cached keys and the loads on their way. It knows no store and waits for nothing.
+//! [`Table`]: the cached keys and the calls that are under way. It knows no store and waits for nothing.
 //!
-//! Each id belongs to a shard, whose lock orders everything that changes what is known of the id: a load takes off, an
-//! answer arrives, a write takes all of it away. A hit takes no such lock.
+//! Each id belongs to a shard, whose lock orders everything that changes what is known of the id: a load begins, an
+//! answer arrives, a write removes what is known. A hit takes no such lock.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -21,6 +22,9 @@ const SHARDS: usize = 64;
 
 /// As few keys as a shard of the cache may have: the policy needs some to choose from.
 const KEYS_PER_CACHE_SHARD: usize = 64;
+
+/// The number of recent writes that a shard remembers one by one.
+const WRITES_PER_SHARD: usize = 1_024;
 
 /// What is known of an id until some moment.
 #[derive(Clone)]
@@ -46,14 +50,16 @@ pub(crate) struct Table<L> {
 struct Shard<L>(Mutex<Ids<L>>);
 
 struct Ids<L> {
-    /// The loads on their way.
-    flights: HashMap<KeyId, Flight<L>, RandomState>,
-    /// When writes ended after which the store may show what was before, for so long.
+    /// The calls under way.
+    pending: HashMap<KeyId, Pending<L>, RandomState>,
+    /// When the latest write of an id ended, for those after which the store may still show what was before.
     written: HashMap<KeyId, Instant, RandomState>,
+    /// Stands for a write of every id, where there were too many to remember one by one.
+    all_written: Option<Instant>,
 }
 
-struct Flight<L> {
-    number: u64,
+struct Pending<L> {
+    ticket: u64,
     begun: Instant,
     /// None if nobody may join.
     load: Option<L>,
@@ -63,7 +69,7 @@ struct Flight<L> {
 pub(crate) enum Begun<J> {
     /// An answer arrived meanwhile.
     Fresh(Entry),
-    /// A load on its way.
+    /// A load that is under way.
     Joined(J),
 }
 
@@ -74,7 +80,7 @@ pub(crate) struct Ticket<L> {
     hash: u64,
     number: u64,
     begun: Instant,
-    /// Whether the call may have written: then nothing that was learnt during it may stay.
+    /// Whether the call may write: then nothing that was learned during it may stay.
     writes: bool,
     settled: bool,
 }
@@ -134,7 +140,7 @@ impl<L> Table<L> {
         entry
     }
 
-    /// Joins the load on its way if it began after `not_before`, or begins one: `make` is given its ticket.
+    /// Joins the load that is under way if it began after `not_before`, or begins one: `make` is given its ticket.
     pub(crate) fn begin<J>(
         self: &Arc<Self>,
         id: &KeyId,
@@ -148,25 +154,30 @@ impl<L> Table<L> {
         if let Some(entry) = self.cache.get(&Hashed { hash, id }).filter(|entry| entry.until > now) {
             return Begun::Fresh(entry);
         }
-        let young = |flight: &&Flight<L>| not_before.is_none_or(|not_before| flight.begun > not_before);
-        let joined = ids.flights.get(id).filter(young).and_then(|flight| flight.load.as_ref()).and_then(join);
+        let may_join = |pending: &&Pending<L>| {
+            not_before.is_none_or(|not_before| pending.begun > not_before)
+                // What the load brings may be from before a write. That is the store's own answer for as long as its
+                // visibility bound lasts, and no longer.
+                && (!ids.may_lag(id, pending.begun, self.bound) || ids.may_lag(id, now, self.bound))
+        };
+        let joined = ids.pending.get(id).filter(may_join).and_then(|pending| pending.load.as_ref()).and_then(join);
         if let Some(joined) = joined {
             return Begun::Joined(joined);
         }
         let ticket = self.ticket(id, hash, now, false);
-        let (number, begun) = (ticket.number, now);
+        let number = ticket.number;
         let (load, joined) = make(ticket);
-        ids.flights.insert(id.clone(), Flight { number, begun, load: Some(load) });
+        ids.pending.insert(id.clone(), Pending { ticket: number, begun: now, load: Some(load) });
         Begun::Joined(joined)
     }
 
-    /// Forgets what is known of the id, and gives a ticket to say what stands after a call that may write.
+    /// Forgets what is known of the id, and returns a ticket to say what stands after a call that may write.
     pub(crate) fn begin_to_write(self: &Arc<Self>, id: &KeyId, now: Instant) -> Ticket<L> {
         let hash = self.hasher.hash_one(id);
         let mut ids = self.lock(hash);
         self.forget(hash, id);
         let ticket = self.ticket(id, hash, now, true);
-        ids.flights.insert(id.clone(), Flight { number: ticket.number, begun: now, load: None });
+        ids.pending.insert(id.clone(), Pending { ticket: ticket.number, begun: now, load: None });
         ticket
     }
 
@@ -175,35 +186,47 @@ impl<L> Table<L> {
         Ticket { table: self.clone(), id: id.clone(), hash, number, begun, writes, settled: false }
     }
 
-    /// Forgets what is known of the id, and makes void what loads on their way will bring.
+    /// Forgets what is known of the id, and makes void what the calls under way will bring.
     pub(crate) fn invalidate(&self, id: &KeyId) {
         let hash = self.hasher.hash_one(id);
         let mut ids = self.lock(hash);
-        ids.flights.remove(id);
+        ids.pending.remove(id);
         self.forget(hash, id);
     }
 
-    /// The same after a write, which ended now: until the bound has passed, what loads bring is not kept.
+    /// Does the same after a write that ended now: until the bound has passed, what loads bring is not kept.
     pub(crate) fn written(&self, id: &KeyId, now: Instant) {
         let hash = self.hasher.hash_one(id);
         let mut ids = self.lock(hash);
-        ids.flights.remove(id);
+        ids.pending.remove(id);
         self.forget(hash, id);
-        if !self.bound.is_zero() {
-            // Those that are over are dropped when the map would grow.
-            if ids.written.len() == ids.written.capacity() {
-                ids.written.retain(|_, ended| now.duration_since(*ended) < self.bound);
-            }
-            ids.written.insert(id.clone(), now);
-        }
+        ids.remember_write(id, now, self.bound);
     }
 
-    /// The same for all ids.
+    /// Forgets what is known of all ids, and makes void what the calls under way will bring.
     pub(crate) fn invalidate_all(&self) {
         let mut all: Vec<_> = self.shards.iter().map(Shard::lock).collect();
-        all.iter_mut().for_each(|ids| ids.flights.clear());
+        all.iter_mut().for_each(|ids| ids.pending.clear());
         self.cache.clear();
         self.replicas.clear();
+    }
+
+    /// Removes what can no longer be given to anybody: what expired at least `max_stale` ago, or at once for an absence.
+    /// Returns the number of ids.
+    pub(crate) fn remove_expired(&self, now: Instant, max_stale: Duration) -> usize {
+        let removed = Cell::new(0);
+        self.cache.retain(|_, entry| {
+            let end = if entry.key.is_some() { entry.until + max_stale } else { entry.until };
+            let stays = end > now;
+            removed.set(removed.get() + usize::from(!stays));
+            stays
+        });
+        // After the entries, so that no copy is made of one any more: see `Replicas::keep`.
+        self.replicas.remove_expired(now);
+        for shard in &self.shards {
+            shard.lock().forget_old_writes(now, self.bound);
+        }
+        removed.get()
     }
 
     /// How many ids something is known of, expired ones included.
@@ -220,7 +243,7 @@ impl<L> Table<L> {
         self.replicas.hits_and_misses()
     }
 
-    /// The id's shard must be locked. What has to make room leaves no copy behind.
+    /// The caller must hold the lock of the id's shard. Evicted entries are removed from the replicas, too.
     fn keep(&self, hash: u64, id: &KeyId, entry: Entry) {
         let mut evicted = Vec::new();
         self.cache.insert_with_lifecycle(Hashed { hash, id: id.clone() }, entry, &mut evicted);
@@ -231,7 +254,7 @@ impl<L> Table<L> {
         }
     }
 
-    /// The id's shard must be locked. First the entry, then its copies: see [`Replicas::keep`].
+    /// The caller must hold the lock of the id's shard. First the entry, then its copies: see [`Replicas::keep`].
     fn forget(&self, hash: u64, id: &KeyId) {
         self.cache.remove(&Hashed { hash, id });
         self.replicas.purge(hash, id);
@@ -244,13 +267,43 @@ impl<L> Table<L> {
 
 impl<L> Shard<L> {
     fn new(hasher: &RandomState) -> Self {
-        let flights = HashMap::with_hasher(hasher.clone());
-        Self(Mutex::new(Ids { flights, written: HashMap::with_hasher(hasher.clone()) }))
+        let pending = HashMap::with_hasher(hasher.clone());
+        let written = HashMap::with_hasher(hasher.clone());
+        Self(Mutex::new(Ids { pending, written, all_written: None }))
     }
 
     // A poisoned lock is used on: no code of ours can panic while it holds one half-way through a change.
     fn lock(&self) -> MutexGuard<'_, Ids<L>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L> Ids<L> {
+    /// Whether what a call that began at `begun` has read may be from before a write.
+    fn may_lag(&self, id: &KeyId, begun: Instant, bound: Duration) -> bool {
+        [self.written.get(id), self.all_written.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|ended| begun.duration_since(*ended) < bound)
+    }
+
+    fn remember_write(&mut self, id: &KeyId, now: Instant, bound: Duration) {
+        if bound.is_zero() {
+            return;
+        }
+        if self.written.len() == self.written.capacity() || self.written.len() >= WRITES_PER_SHARD {
+            self.forget_old_writes(now, bound);
+        }
+        if self.written.len() >= WRITES_PER_SHARD {
+            self.written.clear();
+            self.all_written = Some(now);
+        }
+        self.written.insert(id.clone(), now);
+    }
+
+    fn forget_old_writes(&mut self, now: Instant, bound: Duration) {
+        self.written.retain(|_, ended| now.duration_since(*ended) < bound);
+        self.all_written = self.all_written.filter(|ended| now.duration_since(*ended) < bound);
     }
 }
 
@@ -264,29 +317,39 @@ impl<L> Ticket<L> {
         self.begun
     }
 
-    fn is_valid(&self, ids: &Ids<L>) -> bool {
-        ids.flights.get(&self.id).is_some_and(|flight| flight.number == self.number)
+    /// Says what a read has brought, and returns what may be used instead if it failed.
+    pub(crate) fn settle(mut self, arrival: Arrival) -> Option<Entry> {
+        self.end(arrival, None)
     }
 
-    /// Says what the call has brought, and gives what may be used instead if it failed.
-    pub(crate) fn settle(mut self, arrival: Arrival) -> Option<Entry> {
+    /// Says what a call that may write has brought. `wrote` is the moment at which it ended if it may have changed the
+    /// store; until the bound has passed, what loads bring is then not kept.
+    pub(crate) fn settle_write(mut self, arrival: Arrival, wrote: Option<Instant>) {
+        self.end(arrival, wrote);
+    }
+
+    fn end(&mut self, arrival: Arrival, wrote: Option<Instant>) -> Option<Entry> {
+        self.settled = true;
         let table = &self.table;
         let mut ids = table.lock(self.hash);
-        if !self.is_valid(&ids) {
-            // A younger load is under way: what it may fall back upon must not outlive this word of the store.
-            if matches!(arrival, Arrival::Unknown | Arrival::Known(Entry { key: None, .. })) {
+        let is_valid = ids.pending.get(&self.id).is_some_and(|pending| pending.ticket == self.number);
+        // Whatever the call itself is: a key that it gives back may come from a read that lags behind an earlier write.
+        let may_lag = ids.may_lag(&self.id, self.begun, table.bound);
+        if is_valid || self.writes {
+            ids.pending.remove(&self.id);
+        }
+        if let Some(ended) = wrote {
+            ids.remember_write(&self.id, ended, table.bound);
+        }
+        if !is_valid {
+            // A younger load may be under way: what it may fall back upon must not outlive this word of the store, nor
+            // anything that was learned during a write.
+            if self.writes || matches!(arrival, Arrival::Unknown | Arrival::Known(Entry { key: None, .. })) {
                 table.forget(self.hash, &self.id);
             }
             return None;
         }
-        self.settled = true;
-        ids.flights.remove(&self.id);
-        let arrival = match ids.written.get(&self.id) {
-            // It may be from before the write. What a write itself has brought is not.
-            Some(ended) if !self.writes && self.begun.duration_since(*ended) < table.bound => Arrival::Unknown,
-            _ => arrival,
-        };
-        match arrival {
+        match if may_lag { Arrival::Unknown } else { arrival } {
             Arrival::Known(entry) => {
                 table.keep(self.hash, &self.id, entry);
                 None
@@ -303,18 +366,20 @@ impl<L> Ticket<L> {
     }
 }
 
-/// A load that was given up leaves nothing behind, and a write nothing that others have learnt meanwhile.
+/// A load that was given up, or that panicked, leaves nothing behind; a write leaves nothing that others have learned
+/// meanwhile, and may have been applied.
 impl<L> Drop for Ticket<L> {
     fn drop(&mut self) {
         if self.settled {
             return;
         }
+        if self.writes {
+            self.end(Arrival::Unknown, Some(Instant::now()));
+            return;
+        }
         let mut ids = self.table.lock(self.hash);
-        if self.is_valid(&ids) {
-            ids.flights.remove(&self.id);
-        } else if self.writes {
-            ids.flights.remove(&self.id);
-            self.table.forget(self.hash, &self.id);
+        if ids.pending.get(&self.id).is_some_and(|pending| pending.ticket == self.number) {
+            ids.pending.remove(&self.id);
         }
     }
 }
@@ -374,7 +439,7 @@ impl Hasher for Given {
     }
 }
 
-/// Remembers what had to make room, until the cache is unlocked.
+/// Collects what was evicted, until the cache is unlocked.
 #[derive(Clone)]
 struct Evicted;
 

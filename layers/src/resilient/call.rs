@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keystead_core::{Effect, Error, ErrorKind, KeyId, Operation, Result};
+use keystead_core::{Effect, Error, ErrorKind, Operation, Result};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Settings;
@@ -60,23 +60,12 @@ impl Call {
         timeout_at(end, step).await.map_err(|_| self.timed_out())
     }
 
-    /// One attempt of a batch: if it has no answer in time, no id has one.
-    pub(super) async fn attempt_batch<T>(
-        &mut self,
-        ids: &[KeyId],
-        once: impl Future<Output = Vec<Result<T>>> + Send,
-    ) -> Vec<Result<T>> {
-        self.attempts += 1;
-        let silence = |_| ids.iter().map(|_| Err(self.timed_out())).collect();
-        timeout_at(self.attempt_end(), once).await.unwrap_or_else(silence)
-    }
-
     /// Waits for the next attempt.
     ///
     /// # Errors
     /// The error of the last one, if there is to be no other: it can't help, there were enough, or no time is left.
     pub(super) async fn pause(&self, e: Error) -> Result<()> {
-        match self.pause_after(&e) {
+        match self.settings.pause_after(&e, self.attempts, self.deadline) {
             Some(pause) => {
                 sleep(pause).await;
                 Ok(())
@@ -86,33 +75,32 @@ impl Call {
         }
     }
 
-    /// Waits for the next attempt, and says for which ids it is; None if there is to be no other.
-    pub(super) async fn pause_batch<T: Sync>(&self, outcomes: &[Result<T>]) -> Option<Vec<usize>> {
-        let pause_after = |outcome: &Result<T>| outcome.as_ref().err().and_then(|e| self.pause_after(e));
-        let pauses = outcomes.iter().enumerate().filter_map(|(number, outcome)| Some((number, pause_after(outcome)?)));
-        let (again, pauses): (Vec<usize>, Vec<Duration>) = pauses.unzip();
-        sleep(pauses.into_iter().max()?).await;
-        Some(again)
-    }
-
-    fn pause_after(&self, e: &Error) -> Option<Duration> {
-        if !e.is_retryable() || self.attempts >= self.settings.max_attempts {
-            return None;
-        }
-        let doubled = 2_u32.saturating_pow(self.attempts.saturating_sub(1));
-        let most = self.settings.first_pause.saturating_mul(doubled).min(self.settings.longest_pause);
-        let pause = most.mul_f64(fastrand::f64()).max(e.retry_after().unwrap_or_default());
-        (after(Instant::now(), pause) < self.deadline).then_some(pause)
-    }
-
     fn attempt_end(&self) -> Instant {
         after(Instant::now(), self.attempt_timeout).min(self.deadline)
     }
 
     fn timed_out(&self) -> Error {
-        Error::new(ErrorKind::Timeout, self.operation, self.scheme)
-            .with_source("the store did not answer within the time set for it: see whether it can be reached")
+        timed_out(self.operation, self.scheme)
     }
+}
+
+impl Settings {
+    /// Returns the pause after a failed attempt, or `None` if there is to be no other attempt: it can't help, there were
+    /// enough, or the deadline does not allow for the pause.
+    pub(super) fn pause_after(&self, e: &Error, attempts: u32, deadline: Instant) -> Option<Duration> {
+        if !e.is_retryable() || attempts >= self.max_attempts {
+            return None;
+        }
+        let doubled = 2_u32.saturating_pow(attempts.saturating_sub(1));
+        let most = self.first_pause.saturating_mul(doubled).min(self.longest_pause);
+        let pause = most.mul_f64(fastrand::f64()).max(e.retry_after().unwrap_or_default());
+        (after(Instant::now(), pause) < deadline).then_some(pause)
+    }
+}
+
+pub(super) fn timed_out(operation: Operation, scheme: &'static str) -> Error {
+    Error::new(ErrorKind::Timeout, operation, scheme)
+        .with_source("the store did not answer within the time set for it: see whether it can be reached")
 }
 
 /// A limit too far off to be told is none that anybody waits for.

@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod age;
+mod expired;
+mod loads;
+mod windows;
 
+use std::error::Error as _;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +18,7 @@ use keystead_core::{
     BoxStream, Capabilities, Deletion, Erasure, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, PutMode, Result,
     SecretKey, StoreInfo, async_trait,
 };
-use keystead_layers::{Cached, Fault, Faulty};
+use keystead_layers::{CacheStats, Cached, Fault, Faulty, Fenced, Observed};
 use keystead_memory::MemoryStore;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -369,10 +373,33 @@ async fn a_cache_that_could_not_work_is_not_built() {
         builder().stale_if_error(year),
         builder().max_keys(0),
         builder().ttl(TTL).negative_ttl(TTL * 2),
+        builder().join_window(zero),
     ] {
         let e = wrong.build().unwrap_err();
         assert_eq!((e.kind(), e.operation(), e.store()), (ErrorKind::Config, Operation::Open, "memory"));
     }
+}
+
+#[tokio::test]
+async fn a_cache_around_a_fence_is_not_built() {
+    let fence = Arc::new(Fenced::builder(MemoryStore::new(), MemoryStore::new()).build().unwrap());
+    let between: Arc<dyn KeyStore> = Arc::new(Observed::new(fence.clone()));
+    assert_eq!(Cached::builder(fence).build().unwrap_err().kind(), ErrorKind::Config);
+    let refused = Cached::builder(between).build().unwrap_err();
+    assert!(refused.source().unwrap().to_string().contains("put the cache inside the fence"));
+
+    let inside = Cached::builder(MemoryStore::new()).build().unwrap();
+    assert!(inside.capabilities().cached && !inside.capabilities().fenced);
+    let fenced = Fenced::builder(inside, MemoryStore::new()).build().unwrap();
+    assert!(fenced.capabilities().cached && fenced.capabilities().fenced);
+}
+
+#[test]
+fn it_says_how_long_after_its_load_a_key_may_be_given() {
+    let cached =
+        Cached::builder(MemoryStore::new()).ttl(TTL).stale_if_error(TTL * 2).negative_ttl(TTL).build().unwrap();
+    assert_eq!((cached.ttl(), cached.longest_age()), (TTL, TTL * 3));
+    assert_eq!(cached.statistics(), CacheStats::default());
 }
 
 /// Readers who never pause, a writer, and the rule: once a delete has returned, no read that begins afterwards gives the key.
