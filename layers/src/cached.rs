@@ -92,7 +92,7 @@ pub struct Cached<S> {
 #[derive(Clone, Debug)]
 pub struct CachedBuilder<S> {
     store: S,
-    settings: Settings,
+    settings: CacheSettings,
 }
 
 /// The counts of what a [`Cached`] has done since it was built.
@@ -113,7 +113,7 @@ pub struct CacheStats {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Settings {
+struct CacheSettings {
     ttl: Duration,
     max_keys: usize,
     max_stale: Duration,
@@ -123,7 +123,7 @@ struct Settings {
 
 struct CachedStore<S> {
     store: S,
-    settings: Settings,
+    settings: CacheSettings,
     table: Arc<Table<PendingAnswer>>,
     loads: AtomicU64,
 }
@@ -131,7 +131,7 @@ struct CachedStore<S> {
 impl<S: KeyStore> Cached<S> {
     /// Begins a cache around this store.
     pub fn builder(store: S) -> CachedBuilder<S> {
-        let settings = Settings {
+        let settings = CacheSettings {
             ttl: DEFAULT_TTL,
             max_keys: DEFAULT_MAX_KEYS,
             max_stale: Duration::ZERO,
@@ -179,7 +179,7 @@ impl<S: KeyStore> Cached<S> {
     /// Returns the longest time after the beginning of its load for which an answer may be given from memory: the time to
     /// live plus `stale_if_error`, or the negative time to live if that is longer.
     pub fn longest_age(&self) -> Duration {
-        let Settings { ttl, max_stale, negative_ttl, .. } = self.shared.settings;
+        let CacheSettings { ttl, max_stale, negative_ttl, .. } = self.shared.settings;
         (ttl + max_stale).max(negative_ttl)
     }
 
@@ -225,7 +225,7 @@ impl Drop for Writing<'_> {
 #[async_trait]
 impl<S: KeyStore> KeyStore for Cached<S> {
     fn info(&self) -> StoreInfo {
-        let Settings { ttl, max_keys, .. } = self.shared.settings;
+        let CacheSettings { ttl, max_keys, .. } = self.shared.settings;
         self.store().info().with_note(format!("cached for {ttl:?}, at most {max_keys} keys"))
     }
 
@@ -390,7 +390,7 @@ impl<S: KeyStore> CachedBuilder<S> {
     /// the time that errors are bridged is longer than a year, if `NotFound` would be kept longer than a key, or if the store
     /// is fenced ([`Capabilities::fenced`]): the cache would give out keys that the fence has erased.
     pub fn build(self) -> Result<Cached<S>> {
-        let Settings { ttl, max_keys, max_stale, negative_ttl, join_window } = self.settings;
+        let CacheSettings { ttl, max_keys, max_stale, negative_ttl, join_window } = self.settings;
         let capabilities = self.store.capabilities();
         let wrong = if capabilities.fenced {
             Some("the cache is around a fence and would give out erased keys: put the cache inside the fence")

@@ -26,7 +26,7 @@ const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 /// Keeps the calls to a store within a rate, and so many at a time: for a store whose owner throttles or charges what
 /// goes beyond, when a copy, an export or a restart would otherwise make all calls at once.
 ///
-/// Put it inside [`Resilient`](crate::Resilient), next to the store: then each retry waits for its turn as well, and an
+/// Put it inside [`Resilient`](crate::Resilient), next to the store: then each retry waits as well, and an
 /// attempt's timeout counts the wait. Around a cache it would slow down answers that never leave the process.
 ///
 /// # What it promises
@@ -49,7 +49,52 @@ const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 /// once, and its slot goes to the next call that comes, ahead of those that wait for later ones.
 ///
 /// Calls of other processes are not known here: divide the rate among them. Put a limit into a stack once: a call that holds
-/// a place of it and waits for another one would wait for itself.
+/// a permit of it and waits for another one would wait for itself.
+///
+/// # Futures that are not polled
+/// A call that is under way keeps its permit until its future has ended or is dropped, and a future ends only if it is
+/// polled. `stream.buffered(n)`, `buffer_unordered(n)` and `FuturesUnordered` poll their futures only while the *stream* is
+/// polled. So this deadlocks with `concurrency(4)`, because the write waits for a permit that the reads hold, and nobody polls
+/// the reads while the write waits:
+///
+/// ```no_run
+/// # use futures_util::stream::{self, StreamExt};
+/// # use keystead_core::{KeyId, KeyStoreExt, SecretKey};
+/// # use keystead_layers::Limited;
+/// # async fn deadlock(store: &Limited<keystead_memory::MemoryStore>, ids: Vec<KeyId>, key: &SecretKey) -> keystead_core::Result<()> {
+/// let mut missing = stream::iter(ids).map(|id| async move { (store.find_key(&id).await, id) }).buffered(4);
+/// while let Some((found, id)) = missing.next().await {
+///     if found?.is_none() {
+///         store.put_key(&id, key).await?; // waits for ever: `missing` is not polled meanwhile
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Do all that belongs to one item in one future, which `for_each_concurrent` and `try_for_each_concurrent` always poll; or
+/// spawn a task for each item; or collect what the stream gives before the first write:
+///
+/// ```
+/// use futures_util::stream::{self, TryStreamExt};
+/// use keystead_core::{KeyId, KeyStoreExt, SecretKey};
+/// use keystead_layers::{Limit, Limited};
+/// use keystead_memory::MemoryStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let store = Limited::new(MemoryStore::new(), Limit::builder().concurrency(4).build()?);
+/// let store = &store;
+/// let ids = (0..100).map(|number| KeyId::new(format!("user-{number}")));
+/// let key = &SecretKey::generate(32)?;
+/// stream::iter(ids).err_into::<Box<dyn std::error::Error>>().try_for_each_concurrent(16, |id| async move {
+///     if store.find_key(&id).await?.is_none() {
+///         store.put_key(&id, key).await?;
+///     }
+///     Ok(())
+/// }).await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 ///
 /// It needs a Tokio runtime with time (`enable_time`).
 ///
@@ -100,14 +145,14 @@ struct Shared {
     pace: Option<Pace>,
 }
 
-/// A call of a [`Limit`] that is under way.
+/// The right to have one call of a [`Limit`] under way, from [`Limit::acquire`].
 #[derive(Debug)]
 #[must_use = "the call counts as ended when this is dropped"]
-pub struct Turn<'a> {
+pub struct LimitPermit<'a> {
     _permit: Option<SemaphorePermit<'a>>,
 }
 
-/// How a [`Limit`] is set up. At least one of concurrency and rate is set.
+/// The settings of a [`Limit`]. At least one of concurrency and rate is set.
 #[derive(Clone, Debug)]
 pub struct LimitBuilder {
     concurrency: Option<usize>,
@@ -117,14 +162,14 @@ pub struct LimitBuilder {
 }
 
 impl Limit {
-    /// A limit that has nothing set yet.
+    /// Begins a limit that has nothing set yet.
     pub fn builder() -> LimitBuilder {
         LimitBuilder { concurrency: None, rate: None, burst: 1, batch_size: 10 }
     }
 
-    /// Waits until a call may start that is not made through a [`Limited`], such as to a store that is only lent. It counts
-    /// as under way until what is given back is dropped.
-    pub async fn turn(&self) -> Turn<'_> {
+    /// Waits until a call may start that is not made through a [`Limited`], such as to a store that is only borrowed. The call
+    /// counts as under way until the permit is dropped.
+    pub async fn acquire(&self) -> LimitPermit<'_> {
         let permit = match &self.0.permits {
             Some(permits) => Some(permits.acquire().await.expect("nobody closes the semaphore")),
             None => None,
@@ -132,7 +177,7 @@ impl Limit {
         // Not the other way round: calls that wait for others to end would let their slots pass, and then start all at
         // once.
         self.slot().await;
-        Turn { _permit: permit }
+        LimitPermit { _permit: permit }
     }
 
     async fn slot(&self) {
@@ -151,8 +196,8 @@ impl Limit {
         self.0.settings.batch_size
     }
 
-    /// Carries out the calls of one batch, which wait for their turns themselves; not all at once, so that those of
-    /// others come in between.
+    /// Carries out the calls of one batch, which wait for their permits themselves; not all at once, so that those of
+    /// other callers come in between.
     async fn in_order<T: Send>(&self, calls: Vec<BoxFuture<'_, Vec<T>>>) -> Vec<T> {
         let in_flight = self.0.settings.concurrency.unwrap_or(CHUNKS_IN_FLIGHT);
         let outcomes: Vec<Vec<T>> = stream::iter(calls).buffered(in_flight).collect().await;
@@ -167,19 +212,19 @@ impl fmt::Debug for Limit {
 }
 
 impl LimitBuilder {
-    /// How many calls may be under way at once, at least 1. Not set: any number.
+    /// Sets how many calls may be under way at once, at least 1. Not set: any number.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = Some(calls);
         self
     }
 
-    /// How many calls may start in a second, from one a day (`1.0 / 86_400.0`) to a million. Not set: any number.
+    /// Sets how many calls may start in a second, from one a day (`1.0 / 86_400.0`) to a million. Not set: any number.
     pub fn rate(mut self, calls_per_second: f64) -> Self {
         self.rate = Some(calls_per_second);
         self
     }
 
-    /// How many calls may start at once after a while in which fewer came than the rate allows, at least 1 (the
+    /// Sets how many calls may start at once after a while in which fewer came than the rate allows, at least 1 (the
     /// default). Tokio's timer wakes calls up to two milliseconds late; with a rate of hundreds, a burst of that many
     /// milliseconds' worth makes up for it.
     pub fn burst(mut self, calls: u32) -> Self {
@@ -187,15 +232,16 @@ impl LimitBuilder {
         self
     }
 
-    /// How many ids of a batch, or of a listing, the store handles in one call, at least 1: 10 (the default) for
+    /// Sets how many ids of a batch, or of a listing, the store handles in one call, at least 1: 10 (the default) for
     /// Parameter Store, 20 for reads from Secrets Manager. A store that makes a call for each id, as Secrets Manager's
-    /// deletes do, is counted truly with 1.
+    /// deletes do, is counted truly with 1. [`Capabilities::batch_size`] says this number to the layers around, so that
+    /// [`Resilient`](crate::Resilient) splits a batch in the same way.
     pub fn batch_size(mut self, ids: usize) -> Self {
         self.batch_size = ids;
         self
     }
 
-    /// Checks the settings.
+    /// Builds the limit.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) if one is out of its bounds, or if neither concurrency nor rate is set.
@@ -232,17 +278,17 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
-        let _turn = self.reads.turn().await;
+        let _permit = self.reads.acquire().await;
         self.store.get_key(id).await
     }
 
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
-        let _turn = self.writes.turn().await;
+        let _permit = self.writes.acquire().await;
         self.store.put_key_with(id, key, mode).await
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
-        let _turn = self.writes.turn().await;
+        let _permit = self.writes.acquire().await;
         self.store.delete_key(id).await
     }
 
@@ -259,19 +305,19 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     }
 
     async fn check(&self) -> Result<()> {
-        let _turn = self.reads.turn().await;
+        let _permit = self.reads.acquire().await;
         self.store.check().await
     }
 
     async fn identify(&self) -> Result<StoreIdentity> {
-        let _turn = self.reads.turn().await;
+        let _permit = self.reads.acquire().await;
         self.store.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         let batch = Distinct::of(ids);
         let chunk = |ids| async move {
-            let _turn = self.reads.turn().await;
+            let _permit = self.reads.acquire().await;
             self.store.get_keys(ids).await
         };
         let calls = batch.ids.chunks(self.reads.batch_size()).map(|ids| chunk(ids).boxed()).collect();
@@ -281,7 +327,7 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         let batch = Distinct::of(ids);
         let chunk = |ids| async move {
-            let _turn = self.writes.turn().await;
+            let _permit = self.writes.acquire().await;
             self.store.delete_keys(ids).await
         };
         let calls = batch.ids.chunks(self.writes.batch_size()).map(|ids| chunk(ids).boxed()).collect();
@@ -289,12 +335,12 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     }
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
-        let _turn = self.writes.turn().await;
+        let _permit = self.writes.acquire().await;
         self.store.get_or_create(id, candidate).await
     }
 
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        let _turn = self.writes.turn().await;
+        let _permit = self.writes.acquire().await;
         self.reads.skip_slot();
         self.store.erase_key(id).await
     }

@@ -14,7 +14,7 @@ use keystead_core::{
 use tokio::time::Instant;
 
 use self::batch::Batch;
-use self::call::Call;
+use self::call::TimedCall;
 use crate::describe::misconfigured;
 use crate::distinct::Distinct;
 
@@ -91,18 +91,18 @@ const BOUNDS_OF_A_CREATION: u32 = 2;
 #[derive(Clone, Debug)]
 pub struct Resilient<S> {
     store: S,
-    settings: Settings,
+    settings: RetrySettings,
 }
 
 /// The settings of a [`Resilient`].
 #[derive(Clone, Debug)]
 pub struct ResilientBuilder<S> {
     store: S,
-    settings: Settings,
+    settings: RetrySettings,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Settings {
+struct RetrySettings {
     attempt_timeout: Duration,
     deadline: Duration,
     max_attempts: u32,
@@ -110,7 +110,7 @@ struct Settings {
     longest_pause: Duration,
 }
 
-impl Default for Settings {
+impl Default for RetrySettings {
     fn default() -> Self {
         Self {
             attempt_timeout: Duration::from_secs(5),
@@ -157,7 +157,7 @@ impl<S: KeyStore> ResilientBuilder<S> {
     /// [`Config`](ErrorKind::Config) if there is no attempt, no time for one, less time for all than for one, if the first
     /// pause is longer than the longest one, or if reads of the store may come from a cache ([`Capabilities::cached`]).
     pub fn build(self) -> Result<Resilient<S>> {
-        let Settings { attempt_timeout, deadline, max_attempts, first_pause, longest_pause } = self.settings;
+        let RetrySettings { attempt_timeout, deadline, max_attempts, first_pause, longest_pause } = self.settings;
         let wrong = if self.store.capabilities().cached {
             Some("it is around a cache and would settle writes by what the cache remembers: put the cache around it")
         } else if max_attempts == 0 {
@@ -191,13 +191,13 @@ enum Fate {
 impl<S: KeyStore> Resilient<S> {
     /// Time limits and retries around this store.
     pub fn builder(store: S) -> ResilientBuilder<S> {
-        ResilientBuilder { store, settings: Settings::default() }
+        ResilientBuilder { store, settings: RetrySettings::default() }
     }
 
     /// A call, and how often the store waits for its visibility bound during it.
-    fn call(&self, operation: Operation, bounds: u32) -> Call {
+    fn call(&self, operation: Operation, bounds: u32) -> TimedCall {
         let wait = self.store.capabilities().consistency.bound().saturating_mul(bounds);
-        Call::new(self.settings, wait, operation, self.store.info().scheme())
+        TimedCall::new(self.settings, wait, operation, self.store.info().scheme())
     }
 
     fn batch<T: Send>(&self, operation: Operation, ids: &[KeyId]) -> Batch<T> {
@@ -206,7 +206,7 @@ impl<S: KeyStore> Resilient<S> {
     }
 
     /// Tries until there is an answer; `once` is one attempt.
-    async fn until_answered<T, F>(&self, call: &mut Call, mut once: impl FnMut() -> F) -> Result<T>
+    async fn until_answered<T, F>(&self, call: &mut TimedCall, mut once: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send,
     {
@@ -219,7 +219,7 @@ impl<S: KeyStore> Resilient<S> {
     }
 
     /// Reads until a key is seen, for at most `wait`.
-    async fn fate(&self, call: &Call, id: &KeyId, key: &SecretKey, wait: Duration) -> Fate {
+    async fn fate(&self, call: &TimedCall, id: &KeyId, key: &SecretKey, wait: Duration) -> Fate {
         let give_up = call::after(Instant::now(), wait);
         loop {
             let last = Instant::now() >= give_up;
@@ -260,7 +260,7 @@ impl<S: KeyStore> Resilient<S> {
 #[async_trait]
 impl<S: KeyStore> KeyStore for Resilient<S> {
     fn info(&self) -> StoreInfo {
-        let Settings { deadline, max_attempts, .. } = self.settings;
+        let RetrySettings { deadline, max_attempts, .. } = self.settings;
         self.store.info().with_note(format!("at most {max_attempts} attempts in {deadline:?}"))
     }
 
@@ -356,7 +356,7 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
 
 /// A listing under way.
 struct Listing<'a> {
-    call: Call,
+    call: TimedCall,
     ids: BoxStream<'a, Result<KeyId>>,
     phase: Phase,
 }

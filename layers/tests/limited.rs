@@ -332,17 +332,37 @@ async fn reads_and_writes_can_have_limits_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_that_is_taken_by_hand_counts_like_a_call() {
+async fn a_permit_that_is_acquired_by_hand_counts_like_a_call() {
     let store = Slow::new(Duration::ZERO);
     let limit = Limit::builder().rate(10.0).concurrency(1).build().unwrap();
     let limited = Limited::new(store.clone(), limit.clone());
     let begun = Instant::now();
-    let turn = limit.turn().await;
+    let permit = limit.acquire().await;
     let id = KeyId::new("alice").unwrap();
     assert!(timeout(SECOND, limited.find_key(&id)).await.is_err());
-    drop(turn);
+    drop(permit);
     limited.find_key(&id).await.unwrap();
-    drop(limit.turn().await);
+    drop(limit.acquire().await);
     assert_eq!(store.starts().len(), 1);
     assert!(begun.elapsed() >= SECOND + Duration::from_millis(100), "{:?}", begun.elapsed());
+}
+
+/// As the documentation advises: what belongs to one item is one future.
+#[tokio::test(start_paused = true)]
+async fn reads_and_writes_of_one_item_in_one_future_do_not_wait_for_each_other() {
+    for concurrency in [1, 4] {
+        let slow = Slow::new(SECOND / 100);
+        let store = limited(&slow, Limit::builder().concurrency(concurrency));
+        let created = stream::iter(0..100).map(Ok).try_for_each_concurrent(16, |number| {
+            let store = &store;
+            async move {
+                match store.find_key(&id(number)).await? {
+                    Some(_) => Ok(()),
+                    None => store.put_key(&id(number), &key()).await,
+                }
+            }
+        });
+        timeout(60 * SECOND, created).await.expect("no call waits for itself").unwrap();
+        assert_eq!(slow.keys.list_keys().count().await, 100);
+    }
 }

@@ -85,7 +85,7 @@ impl<'a> Side<'a> {
         let Some(pace) = &self.pace else { return ids };
         let paced = stream::unfold((ids, 0), move |(mut ids, given)| async move {
             if given % pace.calls.listed == 0 {
-                drop(pace.limit.turn().await);
+                drop(pace.limit.acquire().await);
             }
             Some((ids.next().await?, (ids, given + 1)))
         });
@@ -156,7 +156,7 @@ impl<'a> Side<'a> {
 impl Pace {
     fn paced<'f, T: 'f>(&'f self, call: BoxFuture<'f, T>) -> BoxFuture<'f, T> {
         async move {
-            let _turn = self.limit.turn().await;
+            let _turn = self.limit.acquire().await;
             call.await
         }
         .boxed()

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::table::{Arrival, Begun, Entry, Ticket};
-use super::{Cached, CachedStore, Settings};
+use super::{CacheSettings, Cached, CachedStore};
 
 /// A call to the store that several readers wait for.
 type Load = Shared<BoxFuture<'static, Arc<Loaded>>>;
@@ -39,7 +39,7 @@ impl<S: KeyStore> Cached<S> {
         let load: Load = self.shared.clone().carry_out(tickets).boxed().shared();
         let mut own = Vec::new();
         // An answer must be no older than what may be cached, and a load that hangs must not be joined for ever.
-        let Settings { ttl, join_window, .. } = self.shared.settings;
+        let CacheSettings { ttl, join_window, .. } = self.shared.settings;
         let not_before = now.checked_sub(join_window.min(ttl));
         let begun: Vec<_> = ids
             .iter()
@@ -94,7 +94,7 @@ impl<S: KeyStore> CachedStore<S> {
     }
 
     fn settle(&self, ticket: Ticket<PendingAnswer>, answer: Result<SecretKey>) -> Result<SecretKey> {
-        let Settings { ttl, max_stale, negative_ttl, .. } = self.settings;
+        let CacheSettings { ttl, max_stale, negative_ttl, .. } = self.settings;
         let begun = ticket.begun();
         let arrival = match &answer {
             Ok(key) => Arrival::Known(Entry { key: Some(key.clone()), until: begun + ttl }),

@@ -39,9 +39,9 @@ struct Copy {
 
 /// A read's number among those of its thread.
 #[derive(Clone, Copy)]
-pub(crate) struct Turn(u64);
+pub(crate) struct ReadNumber(u64);
 
-impl Turn {
+impl ReadNumber {
     pub(crate) fn is_for_the_policy(self) -> bool {
         self.0.is_multiple_of(ONE_PAST_COPIES)
     }
@@ -133,11 +133,11 @@ impl Reader {
         Self { slots, reads: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    pub(crate) fn next_turn(&self) -> Turn {
+    pub(crate) fn next_read(&self) -> ReadNumber {
         // In two steps, as one locked one costs as much as all else here. Threads that share a reader may lose a count.
-        let turn = self.reads.load(Ordering::Relaxed);
-        self.reads.store(turn + 1, Ordering::Relaxed);
-        Turn(turn)
+        let number = self.reads.load(Ordering::Relaxed);
+        self.reads.store(number + 1, Ordering::Relaxed);
+        ReadNumber(number)
     }
 
     pub(crate) fn missed(&self) {

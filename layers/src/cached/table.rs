@@ -123,14 +123,14 @@ impl<L> Table<L> {
     pub(crate) fn fresh(&self, id: &KeyId, now: Instant) -> Option<Entry> {
         let hash = self.hasher.hash_one(id);
         let reader = self.replicas.reader(thread_number());
-        let turn = reader.next_turn();
-        if !turn.is_for_the_policy()
+        let read = reader.next_read();
+        if !read.is_for_the_policy()
             && let Some(entry) = reader.find(hash, id, now)
         {
             return Some(entry);
         }
         // Read before the entry is, so that no copy is kept of one that is taken away meanwhile.
-        let epoch = turn.is_for_a_copy().then(|| self.replicas.epoch(hash));
+        let epoch = read.is_for_a_copy().then(|| self.replicas.epoch(hash));
         let entry = self.cache.get(&Hashed { hash, id }).filter(|entry| entry.until > now);
         match (&entry, epoch) {
             (Some(entry), Some(epoch)) => self.replicas.keep(reader, hash, id, entry, epoch),

@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use keystead_core::{Effect, Error, ErrorKind, KeyId, Operation, Result};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::Settings;
+use super::RetrySettings;
 use super::call::{after, timed_out};
 
 /// The number of ids in one attempt if the store does not say how many one of its calls handles.
@@ -24,7 +24,7 @@ const IDS_UNDER_WAY: usize = 160;
 const TIMEOUTS_OF_A_SUSPECT: u32 = 2;
 
 pub(super) struct Batch<T> {
-    settings: Settings,
+    settings: RetrySettings,
     operation: Operation,
     scheme: &'static str,
     members: Vec<Member<T>>,
@@ -32,7 +32,7 @@ pub(super) struct Batch<T> {
     next_fresh: usize,
     retries: BTreeMap<Place, Vec<usize>>,
     next_number: u64,
-    pace: Pace,
+    flow: Flow,
     /// When the batch ends if no other id gets its outcome before.
     give_up: Instant,
 }
@@ -66,7 +66,7 @@ struct Place {
 
 /// How much of the batch is sent at once. It grows while answers come quickly, because a store that answers slowly has a
 /// queue in which attempts would wait for each other until they time out.
-struct Pace {
+struct Flow {
     /// The number of ids in one attempt.
     chunk: usize,
     longest_chunk: usize,
@@ -97,7 +97,7 @@ struct Attempt<T> {
 impl<T: Send> Batch<T> {
     /// `batch_size` is the number of ids that one call of the store handles, if that is known. The ids are distinct.
     pub(super) fn new(
-        settings: Settings,
+        settings: RetrySettings,
         operation: Operation,
         scheme: &'static str,
         ids: &[KeyId],
@@ -114,7 +114,7 @@ impl<T: Send> Batch<T> {
             next_fresh: 0,
             retries: BTreeMap::new(),
             next_number: 0,
-            pace: Pace { chunk: longest_chunk, longest_chunk, is_one_call: batch_size.is_some(), attempts: 1 },
+            flow: Flow { chunk: longest_chunk, longest_chunk, is_one_call: batch_size.is_some(), attempts: 1 },
             give_up: after(Instant::now(), settings.deadline),
         }
     }
@@ -143,11 +143,11 @@ impl<T: Send> Batch<T> {
 
     /// The next ids to send while so many attempts are under way.
     fn next_chunk(&mut self, under_way: usize) -> Option<Chunk> {
-        if under_way >= self.pace.attempts {
+        if under_way >= self.flow.attempts {
             return None;
         }
         if self.next_fresh < self.members.len() {
-            let end = self.members.len().min(self.next_fresh + self.pace.chunk);
+            let end = self.members.len().min(self.next_fresh + self.flow.chunk);
             let indexes = (self.next_fresh..end).collect();
             self.next_fresh = end;
             return Some(self.chunk(indexes, None));
@@ -155,7 +155,7 @@ impl<T: Send> Batch<T> {
         let (place, _) = self.retries.first_key_value()?;
         if place.timeouts >= TIMEOUTS_OF_A_SUSPECT {
             // From here on only suspects are left, which are tried one after the other.
-            self.pace.attempts = 1;
+            self.flow.attempts = 1;
             if under_way > 0 {
                 return None;
             }
@@ -182,7 +182,7 @@ impl<T: Send> Batch<T> {
             Some(_) if took > self.settings.attempt_timeout / 4 => Speed::Slow,
             Some(_) => Speed::Quick,
         };
-        self.pace.adapt(speed);
+        self.flow.adapt(speed);
         let mut answers = answers.map(Vec::into_iter);
         let mut failed = Vec::new();
         for index in indexes {
@@ -256,7 +256,7 @@ impl<T> Member<T> {
     }
 }
 
-impl Pace {
+impl Flow {
     fn adapt(&mut self, speed: Speed) {
         match speed {
             Speed::Quick => {

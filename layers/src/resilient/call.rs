@@ -1,14 +1,14 @@
-//! [`Call`]: the time and the attempts that one call has.
+//! [`TimedCall`]: the time and the attempts that one call has.
 
 use std::time::Duration;
 
 use keystead_core::{Effect, Error, ErrorKind, Operation, Result};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Settings;
+use super::RetrySettings;
 
-pub(super) struct Call {
-    settings: Settings,
+pub(super) struct TimedCall {
+    settings: RetrySettings,
     operation: Operation,
     scheme: &'static str,
     attempt_timeout: Duration,
@@ -18,9 +18,9 @@ pub(super) struct Call {
     unsure: bool,
 }
 
-impl Call {
+impl TimedCall {
     /// The limits are longer by `wait`, which the store needs for itself.
-    pub(super) fn new(settings: Settings, wait: Duration, operation: Operation, scheme: &'static str) -> Self {
+    pub(super) fn new(settings: RetrySettings, wait: Duration, operation: Operation, scheme: &'static str) -> Self {
         let attempt_timeout = settings.attempt_timeout.saturating_add(wait);
         let deadline = after(Instant::now(), settings.deadline.saturating_add(wait));
         Self { settings, operation, scheme, attempt_timeout, deadline, attempts: 0, unsure: false }
@@ -84,7 +84,7 @@ impl Call {
     }
 }
 
-impl Settings {
+impl RetrySettings {
     /// Returns the pause after a failed attempt, or `None` if there is to be no other attempt: it can't help, there were
     /// enough, or the deadline does not allow for the pause.
     pub(super) fn pause_after(&self, e: &Error, attempts: u32, deadline: Instant) -> Option<Duration> {
