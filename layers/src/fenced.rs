@@ -161,6 +161,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             existed |= erasure.existed;
             // Otherwise a new key was allowed under this call, and may have been made.
             if let Status::Erased(_) = self.register.status(&names, Operation::Erase).await.map_err(part_done)? {
+                // Where this fails, whoever allows a new key records it later, and waits from then on.
+                drop(self.register.record_end(&names, tombstone.generation).await);
                 return Ok(ErasureReceipt {
                     store: self.keys.info().identity().clone(),
                     tombstone: names.as_str().to_owned(),
@@ -222,7 +224,10 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let Status::Erased(erased) = self.register.status(&names, Operation::Erase).await? else { return Ok(()) };
         let untouched = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::NotApplied);
         let visible_for = self.register.longest_visibility().await.map_err(untouched)?;
-        self.ensure_invisible(&erased, visible_for)?;
+        let ended_at = self.register.ended_at(&names, erased.generation).await.map_err(untouched)?;
+        if let Some(ended_at) = ended_at {
+            self.ensure_invisible(ended_at, visible_for)?;
+        }
         let claiming = self.register.claim(&names, erased.generation, Operation::Erase).await.map_err(untouched)?;
         let claim = match claiming {
             Claiming::Granted(claim) => claim,
@@ -238,38 +243,58 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             Status::Erased(now) if now != erased => {
                 Err(self.contention("the user was erased again meanwhile: try again after the pause"))
             }
-            Status::Erased(_) => self.lift(id, &names, &claim, visible_for).await,
+            Status::Erased(_) => self.lift(id, &names, &claim, ended_at.is_some(), visible_for).await,
         };
         // If this fails, the claim ends by itself.
         drop(self.register.finish(&names, claim, Operation::Erase).await);
         outcome
     }
 
-    /// Lifts a tombstone under a claim. A key that was found and deleted just now may be in caches: then the wait begins
-    /// again.
-    async fn lift(&self, id: &KeyId, names: &RecordNames, claim: &Claim, visible_for: Duration) -> Result<()> {
+    /// Lifts a tombstone under a claim, if the wait is over. It begins again where a key was found and deleted just now, which
+    /// may be in caches, and it begins only now where nobody has recorded the end of the erasure.
+    async fn lift(
+        &self,
+        id: &KeyId,
+        names: &RecordNames,
+        claim: &Claim,
+        has_ended: bool,
+        visible_for: Duration,
+    ) -> Result<()> {
         let untouched = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::NotApplied);
-        match self.keys.get_key(id).await {
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
+        let wait_is_over = match self.keys.get_key(id).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.register.record_end(names, claim.generation()).await.map_err(untouched)?;
+                has_ended || visible_for.is_zero()
+            }
             Err(e) if e.kind() != ErrorKind::Corrupt => return Err(untouched(e)),
             Ok(_) | Err(_) if !claim.is_fresh() => {
                 return Err(self.contention("this call was paused for too long to go on: try again"));
             }
             Ok(_) | Err(_) => {
                 self.erase_standing_key(id).await.map_err(untouched)?;
-                if !visible_for.is_zero() {
-                    self.register.raise(names).await.map_err(untouched)?;
-                    let why =
-                        "a key had been written past the fence and was deleted now: allow a new one after the pause";
-                    return Err(self.contention(why).with_retry_after(visible_for.saturating_add(TICK)));
-                }
+                self.record_erasure(names).await.map_err(untouched)?;
+                visible_for.is_zero()
             }
+        };
+        if !wait_is_over {
+            let why =
+                "the erasure has ended only now, and caches may still hold the key: allow a new one after the pause";
+            return Err(self.contention(why).with_retry_after(visible_for.saturating_add(TICK)));
         }
         self.register.lift(names, claim.generation()).await?;
         match self.register.status(names, Operation::Erase).await? {
             Status::Free { .. } => Ok(()),
             Status::Erased(_) => Err(self.contention("the user was erased again meanwhile: try again after the pause")),
         }
+    }
+
+    /// Records that a key which was left behind has been deleted now, where caches may have read it before.
+    async fn record_erasure(&self, names: &RecordNames) -> Result<()> {
+        if self.keys.capabilities().consistency.bound().is_zero() {
+            return Ok(());
+        }
+        let erased = self.register.raise(names).await?;
+        self.register.record_end(names, erased.generation).await
     }
 
     /// Erases the key that stands. A creator that began before the tombstone was written may write after that; it deletes its
@@ -288,12 +313,12 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Err(self.contention("the key can still be read after several deletes: stop what writes it, and erase again"))
     }
 
-    /// Refuses as long as some stack may still show a key that was erased.
-    fn ensure_invisible(&self, erased: &Erased, visible_for: Duration) -> Result<()> {
+    /// Refuses as long as some stack may still show a key whose erasure ended at this moment.
+    fn ensure_invisible(&self, ended_at: SystemTime, visible_for: Duration) -> Result<()> {
         if visible_for.is_zero() {
             return Ok(());
         }
-        let passed = SystemTime::now().duration_since(erased.at).unwrap_or_default();
+        let passed = SystemTime::now().duration_since(ended_at).unwrap_or_default();
         match visible_for.saturating_add(TICK).checked_sub(passed) {
             Some(left) if !left.is_zero() => {
                 let why = "the erased key may still be visible through a cache: allow a new one after the pause";
@@ -368,9 +393,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             if status.is_ok_and(|status| status.is_generation(erased.generation)) && claim.is_fresh() {
                 drop(self.keys.delete_key(id).await);
                 // It was read just now, perhaps into a cache, so the wait for a new key begins again.
-                if !self.keys.capabilities().consistency.bound().is_zero() {
-                    drop(self.register.raise(names).await);
-                }
+                drop(self.record_erasure(names).await);
             }
             drop(self.register.finish(names, claim, operation).await);
             match self.register.status(names, operation).await {

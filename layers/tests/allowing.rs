@@ -216,10 +216,13 @@ async fn a_creator_that_an_erasure_has_overtaken_loses_no_new_key() {
     panic!("the call has more than {PAUSES} awaits");
 }
 
-/// A tombstone of version 1 from 1970, so that no wait is left.
+/// A tombstone of version 1 from 1970, and the record that this erasure ended then, so that no wait is left.
 async fn erased_long_ago(fence: &Fenced<Pausing, MemoryStore>, tombstones: &MemoryStore) {
-    let name = KeyId::new(fence.tombstone_of(&alice()).await.unwrap()).unwrap();
-    tombstones.put_key(&name, &SecretKey::new([1, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap()).await.unwrap();
+    let name = fence.tombstone_of(&alice()).await.unwrap();
+    for name in [name.clone(), format!("{name}-1-erased")] {
+        let record = SecretKey::new([1, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap();
+        tombstones.put_key(&KeyId::new(name).unwrap(), &record).await.unwrap();
+    }
 }
 
 /// An allowing call that is paused at each of its awaits while the user is allowed, made anew and erased again: it may not
@@ -328,6 +331,28 @@ async fn a_key_that_is_found_on_the_way_makes_the_wait_begin_again() {
     assert_eq!(refused.kind(), ErrorKind::Conflict);
     assert!(below.keys.find_key(&alice()).await.unwrap().is_none());
     tokio::time::sleep(refused.retry_after().unwrap()).await;
+    fence.allow_new_key(&alice()).await.unwrap();
+}
+
+/// The eraser died after its tombstone: nobody knows when the key was deleted, so the wait begins when that is seen.
+#[tokio::test]
+async fn the_wait_counts_from_the_end_of_the_erasure() {
+    let below = Below::default();
+    let keys = Pausing { visible_for: Duration::from_secs(1), ..Pausing::over(&below.keys) };
+    let fence = Fenced::builder(keys.clone(), below.tombstones.clone()).build().unwrap();
+    fence.put_key(&alice(), &key(1)).await.unwrap();
+    let dying = Fenced::builder(keys, below.tombstones.clone()).build().unwrap();
+    let mut call = Box::pin(async move { dying.erase(&alice()).await });
+    while !matches!(fence.erased_at(&alice()).await, Ok(Some(_))) {
+        assert!(advance(&mut call, 1).is_none());
+    }
+    drop(call);
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    for _ in 0..2 {
+        let left = fence.allow_new_key(&alice()).await.unwrap_err().retry_after().unwrap();
+        assert!(left > Duration::from_millis(1500), "{left:?} counts from the tombstone");
+    }
+    tokio::time::sleep(Duration::from_millis(2100)).await;
     fence.allow_new_key(&alice()).await.unwrap();
 }
 

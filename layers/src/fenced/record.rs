@@ -48,6 +48,11 @@ impl RecordNames {
         }
     }
 
+    /// The record that the key was gone when the erasure of this generation ended.
+    pub(crate) fn erased(&self, generation: u32) -> KeyId {
+        valid(format!("{}-{generation}-erased", self.0))
+    }
+
     /// The record that a new key was allowed after this generation.
     pub(crate) fn lifted(&self, generation: u32) -> KeyId {
         valid(format!("{}-{generation}-lifted", self.0))
@@ -168,6 +173,7 @@ mod tests {
         let names = names();
         assert_eq!(names.tombstone(1).as_str(), hash);
         assert_eq!(names.tombstone(2).as_str(), format!("{hash}-2"));
+        assert_eq!(names.erased(2).as_str(), format!("{hash}-2-erased"));
         assert_eq!(names.lifted(1).as_str(), format!("{hash}-1-lifted"));
         assert_eq!(names.claim(1, 2).as_str(), format!("{hash}-1-claim-2"));
         let longest = names.finished(u32::MAX, u32::MAX);

@@ -54,7 +54,7 @@ pub(crate) struct Erased {
     pub(crate) generation: u32,
     /// When the user was first erased, of all erasures since a new key was last allowed.
     pub(crate) since: SystemTime,
-    /// When the user was last erased.
+    /// When the last erasure began.
     pub(crate) at: SystemTime,
 }
 
@@ -188,6 +188,17 @@ impl<T: KeyStore> Register<T> {
             }
         }
         Err(self.contention(Operation::Erase))
+    }
+
+    /// Records that the key is gone by now: until then a cache may have read it.
+    pub(crate) async fn record_end(&self, names: &RecordNames, generation: u32) -> Result<()> {
+        self.create(&names.erased(generation), Stamp::now(), Operation::Erase).await.map(drop)
+    }
+
+    /// When the erasure of this generation had ended; `None` if that was not recorded, because its caller died perhaps.
+    pub(crate) async fn ended_at(&self, names: &RecordNames, generation: u32) -> Result<Option<SystemTime>> {
+        let end = self.read(&names.erased(generation), Operation::Erase).await?;
+        Ok(end.map(|end| end.at))
     }
 
     /// Ends this generation: the user may have a new key, unless erased again.
