@@ -195,6 +195,17 @@ fn a_key_in_a_cache() {
     }
     read(&bob);
     assert_eq!(evicted.copies(), 0, "after another key took its place");
+
+    let expired = Pattern(12 << 20);
+    let ttl = std::time::Duration::from_millis(500);
+    let cached = Cached::builder(store.clone()).ttl(ttl).build().unwrap();
+    block_on(store.put_key(&alice(), &expired.key())).unwrap();
+    (0..100).for_each(|_| drop(block_on(cached.get_key(&alice())).unwrap()));
+    block_on(store.delete_key(&alice())).unwrap();
+    assert!(expired.copies() > 0);
+    std::thread::sleep(ttl);
+    assert_eq!(cached.remove_expired(), 1);
+    assert_eq!(expired.copies(), 0, "after what has expired was removed");
 }
 
 fn a_key_that_is_copied() {

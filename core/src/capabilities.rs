@@ -10,22 +10,26 @@ pub struct Capabilities {
     pub durability: Durability,
     /// When a write is visible to every handle.
     pub consistency: Consistency,
-    /// The usual finality of a deletion. A single [`Deletion`](crate::Deletion) may be weaker and then says so.
+    /// The usual finality of a deletion. A single [`Deletion`](crate::Deletion) may be weaker and
+    /// then says so.
     pub deletion: DeletionGrade,
     /// When a write is visible in the listing; `None`: the store cannot list.
     pub listing: Option<Consistency>,
-    /// Whether an erased id stays erased: reads and writes of it fail with [`Erased`](crate::ErrorKind::Erased).
+    /// Whether an erased id stays erased: reads and writes of it fail with
+    /// [`Erased`](crate::ErrorKind::Erased).
     pub fenced: bool,
-    /// Whether reads may be answered from a process's memory, up to the bound of [`consistency`](Self::consistency).
-    /// Layers that rely on reading the store itself refuse to be put around such a store.
+    /// Whether reads may be answered from a process's memory, up to the bound of
+    /// [`consistency`](Self::consistency). Layers that rely on reading the store itself refuse to
+    /// be put around such a store.
     pub cached: bool,
-    /// The number of ids that one call to the engine handles; `None` if it is not known. A batch of more ids takes several
-    /// calls, which need not end together.
+    /// The number of ids that one call to the engine handles; `None` if it is not known. A batch of
+    /// more ids takes several calls, which need not end together.
     pub batch_size: Option<usize>,
 }
 
 impl Capabilities {
-    /// Creates capabilities with these promises, without a fence and without a cache; the batch size is not known.
+    /// Creates capabilities with these promises, without a fence and without a cache; the batch
+    /// size is not known.
     pub fn new(
         durability: Durability,
         consistency: Consistency,

@@ -36,34 +36,43 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// A cache of keys, for a store that is reached over a network or whose calls are counted.
 ///
-/// A key that was read is answered from memory for the *time to live*, 60 seconds if nothing is set, counted from before the
-/// call to the store began. The cache holds 10,000 keys if nothing is set, and evicts those that are used least. Evicted
-/// keys are wiped, as all keys are. An expired key stays in memory until it is asked for, until it is evicted, or until
-/// [`remove_expired`](Self::remove_expired) is called; a process that reads rarely calls that from time to time.
+/// A key that was read is answered from memory for the *time to live*, 60 seconds if nothing is
+/// set, counted from before the call to the store began. The cache holds 10,000 keys if nothing is
+/// set, and evicts those that are used least. Evicted keys are wiped, as all keys are. An expired
+/// key stays in memory until it is asked for, until it is evicted, or until
+/// [`remove_expired`](Self::remove_expired) is called; a process that reads rarely calls that from
+/// time to time.
 ///
 /// # What it promises
-/// **In one process**, to all who share the cache (clones of a `Cached` do): after `Ok` of a write through it, every read gives
-/// what the store gives. A write removes what is cached of its id before it asks the store, and again when it has ended.
-/// What a read finds that was under way meanwhile is not kept, and neither is the answer of any call that began before the
-/// store's own visibility bound was over, be it a read or a [`get_or_create`](KeyStore::get_or_create) that returns the key
-/// that stands. So a deleted key does not come back from this cache. If a write ends without an answer, or
-/// its future is dropped, and the store carries it out later, the cache may give the old key for the time to live.
+/// **In one process**, to all who share the cache (clones of a `Cached` do): after `Ok` of a write
+/// through it, every read gives what the store gives. A write removes what is cached of its id
+/// before it asks the store, and again when it has ended. What a read finds that was under way
+/// meanwhile is not kept, and neither is the answer of any call that began before the store's own
+/// visibility bound was over, be it a read or a [`get_or_create`](KeyStore::get_or_create) that
+/// returns the key that stands. So a deleted key does not come back from this cache. If a write
+/// ends without an answer, or its future is dropped, and the store carries it out later, the cache
+/// may give the old key for the time to live.
 ///
-/// **Across processes**, and between caches of one process that are no clones: a key that somebody else has deleted or
-/// overwritten may be read for at most the time to live (plus [`stale_if_error`](CachedBuilder::stale_if_error) where that is
-/// set). So [`capabilities`](KeyStore::capabilities) say [`Consistency::Eventual`] with that bound, and an [`Erasure`] through
-/// the cache never says `verified`: another cache may hold the key. A caller that needs a proof asks the store beneath.
+/// **Across processes**, and between caches of one process that are no clones: a key that somebody
+/// else has deleted or overwritten may be read for at most the time to live (plus
+/// [`stale_if_error`](CachedBuilder::stale_if_error) where that is set). So
+/// [`capabilities`](KeyStore::capabilities) say [`Consistency::Eventual`] with that bound, and an
+/// [`Erasure`] through the cache never says `verified`: another cache may hold the key. A caller
+/// that needs a proof asks the store beneath.
 ///
-/// **Loads.** However many callers ask for one key at once, the store is asked once. If the caller that began the load is
-/// dropped, the others that joined it carry it on. A load is joined for 10 seconds if nothing is set
-/// ([`join_window`](CachedBuilder::join_window)); a caller that comes later begins a load of its own. If the store panics,
-/// the caller that began the load panics, all that joined it get an error of kind [`Other`](ErrorKind::Other), and the next
-/// read asks the store again. A batch asks for all that is not cached in one batch. Errors are not kept, and neither is
+/// **Loads.** However many callers ask for one key at once, the store is asked once. If the caller
+/// that began the load is dropped, the others that joined it carry it on. A load is joined for 10
+/// seconds if nothing is set ([`join_window`](CachedBuilder::join_window)); a caller that comes
+/// later begins a load of its own. If the store panics, the caller that began the load panics, all
+/// that joined it get an error of kind [`Other`](ErrorKind::Other), and the next read asks the
+/// store again. A batch asks for all that is not cached in one batch, and a caller that joins it
+/// for one key waits for the whole batch. Errors are not kept, and neither is
 /// [`NotFound`](ErrorKind::NotFound), unless [`negative_ttl`](CachedBuilder::negative_ttl) is set.
 ///
 /// # Where to put it
-/// Around [`Resilient`](crate::Resilient), which ends loads that hang, and inside [`Fenced`](crate::Fenced), which is asked at
-/// each read: a cache around a fence would give out erased keys, so [`build`](CachedBuilder::build) refuses it.
+/// Around [`Resilient`](crate::Resilient), which ends loads that hang, and inside
+/// [`Fenced`](crate::Fenced), which is asked at each read: a cache around a fence would give out
+/// erased keys, so [`build`](CachedBuilder::build) refuses it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -99,8 +108,8 @@ pub struct CachedBuilder<S> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// The number of reads answered from memory; each id of a batch is a read. A few may be left out where more threads
-    /// read at once than there are processors.
+    /// The number of reads answered from memory; each id of a batch is a read. A few may be left
+    /// out where more threads read at once than there are processors.
     pub hits: u64,
     /// The number of other reads, those that waited for another caller's load included.
     pub misses: u64,
@@ -141,8 +150,8 @@ impl<S: KeyStore> Cached<S> {
         CachedBuilder { store, settings }
     }
 
-    /// Forgets what is cached of this id: the next read asks the store. For when something else says that the key was
-    /// deleted or overwritten, a message from another process perhaps.
+    /// Forgets what is cached of this id: the next read asks the store. For when something else
+    /// says that the key was deleted or overwritten, a message from another process perhaps.
     pub fn invalidate(&self, id: &KeyId) {
         self.shared.table.invalidate(id);
     }
@@ -152,13 +161,14 @@ impl<S: KeyStore> Cached<S> {
         self.shared.table.invalidate_all();
     }
 
-    /// Removes the keys that have expired, and returns the number of ids of which something was removed. The keys are wiped
-    /// unless a caller still holds them.
+    /// Removes the keys that have expired, and returns the number of ids of which something was
+    /// removed. The keys are wiped unless a caller still holds them.
     ///
-    /// Expired keys are never given out; this is for a process that reads rarely and must not keep them in memory. A key
-    /// counts as expired when [`stale_if_error`](CachedBuilder::stale_if_error) allows it no longer, too. The call looks at
-    /// every cached id, about a tenth of a microsecond each, and may be made at any time: reads and writes go on
-    /// meanwhile, and wait for a part of that time at most.
+    /// Expired keys are never given out; this is for a process that reads rarely and must not keep
+    /// them in memory. A key counts as expired when
+    /// [`stale_if_error`](CachedBuilder::stale_if_error) allows it no longer, too. The call looks
+    /// at every cached id, so it takes time in proportion to their number. It may be made at any
+    /// time: reads and writes go on meanwhile, and wait for a part of that time at most.
     pub fn remove_expired(&self) -> usize {
         self.shared.table.remove_expired(Instant::now(), self.shared.settings.max_stale)
     }
@@ -176,8 +186,9 @@ impl<S: KeyStore> Cached<S> {
         self.shared.settings.ttl
     }
 
-    /// Returns the longest time after the beginning of its load for which an answer may be given from memory: the time to
-    /// live plus `stale_if_error`, or the negative time to live if that is longer.
+    /// Returns the longest time after the beginning of its load for which an answer may be given
+    /// from memory: the time to live plus `stale_if_error`, or the negative time to live if that is
+    /// longer.
     pub fn longest_age(&self) -> Duration {
         let CacheSettings { ttl, max_stale, negative_ttl, .. } = self.shared.settings;
         (ttl + max_stale).max(negative_ttl)
@@ -188,7 +199,8 @@ impl<S: KeyStore> Cached<S> {
         &self.shared.store
     }
 
-    /// Says that the ids are being written until the guard is dropped: what is cached of them is removed now and then.
+    /// Says that the ids are being written until the guard is dropped: what is cached of them is
+    /// removed now and then.
     fn writing<'a>(&'a self, ids: &'a [KeyId]) -> Writing<'a> {
         let writing = Writing { table: &self.shared.table, ids };
         writing.invalidate();
@@ -229,8 +241,8 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         self.store().info().with_note(format!("cached for {ttl:?}, at most {max_keys} keys"))
     }
 
-    /// Reads may lag by as long as an answer may be cached, on top of the store's own bound. Nothing is fenced here: an
-    /// erased key may be in the cache still.
+    /// Reads may lag by as long as an answer may be cached, on top of the store's own bound.
+    /// Nothing is fenced here: an erased key may be in the cache still.
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.store().capabilities().with_cache();
         let within = capabilities.consistency.bound().saturating_add(self.longest_age());
@@ -239,7 +251,8 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         capabilities
     }
 
-    // Written by hand: a hit is so quick that an async block around it would be a good part of its cost.
+    // Written by hand: a hit is so quick that an async block around it would be a good part of its
+    // cost.
     fn get_key<'s, 'i, 'f>(&'s self, id: &'i KeyId) -> BoxFuture<'f, Result<SecretKey>>
     where
         's: 'f,
@@ -303,8 +316,8 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         self.store().delete_keys(ids).await
     }
 
-    /// Asks the store, because another creator may have won; the key that stands is cached, unless the answer may be from
-    /// before an earlier write.
+    /// Asks the store, because another creator may have won; the key that stands is cached, unless
+    /// the answer may be from before an earlier write.
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         let ticket = self.shared.table.begin_to_write(id, Instant::now());
         let until = ticket.begun() + self.shared.settings.ttl;
@@ -343,41 +356,47 @@ impl<S: fmt::Debug> fmt::Debug for Cached<S> {
 }
 
 impl<S: KeyStore> CachedBuilder<S> {
-    /// Sets how long a key is given from memory without asking the store. At most a year; 60 seconds if it is not set.
+    /// Sets how long a key is given from memory without asking the store. At most a year; 60
+    /// seconds if it is not set.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.settings.ttl = ttl;
         self
     }
 
-    /// Sets how many keys are held at most; 10,000 if it is not set. A key of 32 bytes takes about 300 bytes of memory.
+    /// Sets how many keys are held at most; 10,000 if it is not set. A key of 32 bytes takes about
+    /// 300 bytes of memory.
     pub fn max_keys(mut self, max_keys: usize) -> Self {
         self.settings.max_keys = max_keys;
         self
     }
 
-    /// Sets for how much longer than the time to live a key is given while the store cannot be reached, does not answer in
-    /// time or throttles. Not set, it is not. It never applies after a write through this cache, nor after the store
-    /// has said anything else, `NotFound` or a refusal.
+    /// Sets for how much longer than the time to live a key is given while the store cannot be
+    /// reached, does not answer in time or throttles. Not set, it is not. It never applies after a
+    /// write through this cache, nor after the store has said anything else, `NotFound` or a
+    /// refusal.
     pub fn stale_if_error(mut self, max_stale: Duration) -> Self {
         self.settings.max_stale = max_stale;
         self
     }
 
-    /// Sets how long `NotFound` is given again without asking the store; not set, it is not. At most the time to live. A key
-    /// that another process creates is not seen for that long, so keep it brief.
+    /// Sets how long `NotFound` is given again without asking the store; not set, it is not. At
+    /// most the time to live. A key that another process creates is not seen for that long, so keep
+    /// it brief.
     pub fn negative_ttl(mut self, negative_ttl: Duration) -> Self {
         self.settings.negative_ttl = negative_ttl;
         self
     }
 
-    /// Sets how long after its beginning a load may be joined; 10 seconds if it is not set, and never longer than the time
-    /// to live. A caller that comes later begins a load of its own, and those that follow join that one.
+    /// Sets how long after its beginning a load may be joined; 10 seconds if it is not set, and
+    /// never longer than the time to live. A caller that comes later begins a load of its own, and
+    /// those that follow join that one.
     ///
-    /// This bounds what a load that hangs does to callers that come later, not the load itself: its callers wait until it
-    /// ends, so put a [`Resilient`](crate::Resilient) beneath, whose deadline ends it. At most the age of the oldest
-    /// load, divided by this window, plus one are under way for an id, and never more than there are callers. If healthy
-    /// loads take longer than this, because a [`Limited`](crate::Limited) beneath lets them wait, set more. What an older
-    /// load brings late is given to those that wait for it and is not kept.
+    /// This bounds what a load that hangs does to callers that come later, not the load itself: its
+    /// callers wait until it ends, so put a [`Resilient`](crate::Resilient) beneath, whose deadline
+    /// ends it. At most the age of the oldest load, divided by this window, plus one are under way
+    /// for an id, and never more than there are callers. If healthy loads take longer than this,
+    /// because a [`Limited`](crate::Limited) beneath lets them wait, set more. What an older load
+    /// brings late is given to those that wait for it and is not kept.
     pub fn join_window(mut self, join_window: Duration) -> Self {
         self.settings.join_window = join_window;
         self
@@ -386,9 +405,10 @@ impl<S: KeyStore> CachedBuilder<S> {
     /// Builds the cache, with nothing in it.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the time to live, the number of keys or the join window is zero, if the time to live or
-    /// the time that errors are bridged is longer than a year, if `NotFound` would be kept longer than a key, or if the store
-    /// is fenced ([`Capabilities::fenced`]): the cache would give out keys that the fence has erased.
+    /// [`Config`](ErrorKind::Config) if the time to live, the number of keys or the join window is
+    /// zero, if the time to live or the time that errors are bridged is longer than a year, if
+    /// `NotFound` would be kept longer than a key, or if the store is fenced
+    /// ([`Capabilities::fenced`]): the cache would give out keys that the fence has erased.
     pub fn build(self) -> Result<Cached<S>> {
         let CacheSettings { ttl, max_keys, max_stale, negative_ttl, join_window } = self.settings;
         let capabilities = self.store.capabilities();

@@ -23,39 +23,48 @@ const CHUNKS_IN_FLIGHT: usize = 16;
 /// So many calls a second can be told apart, and waited for.
 const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 
-/// Keeps the calls to a store within a rate, and so many at a time: for a store whose owner throttles or charges what
-/// goes beyond, when a copy, an export or a restart would otherwise make all calls at once.
+/// Keeps the calls to a store within a rate, and so many at a time: for a store whose owner
+/// throttles or charges what goes beyond, when a copy, an export or a restart would otherwise make
+/// all calls at once.
 ///
-/// Put it inside [`Resilient`](crate::Resilient), next to the store: then each retry waits as well, and an
-/// attempt's timeout counts the wait. Around a cache it would slow down answers that never leave the process.
+/// Put it inside [`Resilient`](crate::Resilient), next to the store: then each retry waits as well,
+/// and an attempt's timeout counts the wait. Around a cache it would slow down answers that never
+/// leave the process.
 ///
 /// # What it promises
-/// **Rate.** Calls start at the slots of the [`Limit`], one at each, in the order in which they come. Slots that pass
-/// unused are saved, up to `burst` of them, and a new limit has them all. No call starts before its slot: in any `t`
-/// seconds at most `rate * t + burst` of them (but for those that a busy runtime wakes late).
+/// **Rate.** Calls start at the slots of the [`Limit`], one at each, in the order in which they
+/// come. Slots that pass unused are saved, up to `burst` of them, and a new limit has them all. No
+/// call starts before its slot: in any `t` seconds at most `rate * t + burst` of them (but for
+/// those that a busy runtime wakes late).
 ///
-/// **Concurrency.** At most so many calls are under way, in the order in which they come. A call waits for that first
-/// and for its slot then.
+/// **Concurrency.** At most so many calls are under way, in the order in which they come. A call
+/// waits for that first and for its slot then.
 ///
 /// **What a call is.** Each method is one call, and takes one slot, but for these:
-/// - `get_keys` and `delete_keys` send each id once, in chunks of `batch_size`; each chunk is one call.
-/// - `erase_key` takes two slots, for the delete and for the read that proves it; it starts at the first.
-/// - `get_or_create` takes one: it is one creation as a rule. The loser of a race reads the winner's key besides.
-/// - `list_keys` takes one at its first id and one after each `batch_size` ids that it has given. It counts against the
-///   rate only, so each listing that is open may add one to the calls under way: if it kept others out between two ids,
-///   whoever works on the listed ids with the same store would wait for himself.
+/// - `get_keys` and `delete_keys` send each id once, in chunks of `batch_size`; each chunk is one
+///   call.
+/// - `erase_key` takes two slots, for the delete and for the read that proves it; it starts at the
+///   first.
+/// - `get_or_create` takes one: it is one creation as a rule. The loser of a race reads the
+///   winner's key besides.
+/// - `list_keys` takes one at its first id and one after each `batch_size` ids that it has given.
+///   It counts against the rate only, so each listing that is open may add one to the calls under
+///   way: if it kept others out between two ids, whoever works on the listed ids with the same
+///   store would wait for himself.
 ///
-/// **Giving up.** A call that is dropped while it waits has reached nobody. Its place among those under way is free at
-/// once, and its slot goes to the next call that comes, ahead of those that wait for later ones.
+/// **Giving up.** A call that is dropped while it waits has reached nobody. Its place among those
+/// under way is free at once, and its slot goes to the next call that comes, ahead of those that
+/// wait for later ones.
 ///
-/// Calls of other processes are not known here: divide the rate among them. Put a limit into a stack once: a call that holds
-/// a permit of it and waits for another one would wait for itself.
+/// Calls of other processes are not known here: divide the rate among them. Put a limit into a
+/// stack once: a call that holds a permit of it and waits for another one would wait for itself.
 ///
 /// # Futures that are not polled
-/// A call that is under way keeps its permit until its future has ended or is dropped, and a future ends only if it is
-/// polled. `stream.buffered(n)`, `buffer_unordered(n)` and `FuturesUnordered` poll their futures only while the *stream* is
-/// polled. So this deadlocks with `concurrency(4)`, because the write waits for a permit that the reads hold, and nobody polls
-/// the reads while the write waits:
+/// A call that is under way keeps its permit until its future has ended or is dropped, and a future
+/// ends only if it is polled. `stream.buffered(n)`, `buffer_unordered(n)` and `FuturesUnordered`
+/// poll their futures only while the *stream* is polled. So this deadlocks with `concurrency(4)`,
+/// because the write waits for a permit that the reads hold, and nobody polls the reads while the
+/// write waits:
 ///
 /// ```no_run
 /// # use futures_util::stream::{self, StreamExt};
@@ -72,8 +81,9 @@ const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 /// # }
 /// ```
 ///
-/// Do all that belongs to one item in one future, which `for_each_concurrent` and `try_for_each_concurrent` always poll; or
-/// spawn a task for each item; or collect what the stream gives before the first write:
+/// Do all that belongs to one item in one future, which `for_each_concurrent` and
+/// `try_for_each_concurrent` always poll; or spawn a task for each item; or collect what the stream
+/// gives before the first write:
 ///
 /// ```
 /// use futures_util::stream::{self, TryStreamExt};
@@ -135,7 +145,8 @@ impl<S: KeyStore> Limited<S> {
     }
 }
 
-/// What one account, or one engine, bears. Clones are one limit: give them to all stores that share it.
+/// What one account, or one engine, bears. Clones are one limit: give them to all stores that share
+/// it.
 #[derive(Clone)]
 pub struct Limit(Arc<Shared>);
 
@@ -167,15 +178,15 @@ impl Limit {
         LimitBuilder { concurrency: None, rate: None, burst: 1, batch_size: 10 }
     }
 
-    /// Waits until a call may start that is not made through a [`Limited`], such as to a store that is only borrowed. The call
-    /// counts as under way until the permit is dropped.
+    /// Waits until a call may start that is not made through a [`Limited`], such as to a store that
+    /// is only borrowed. The call counts as under way until the permit is dropped.
     pub async fn acquire(&self) -> LimitPermit<'_> {
         let permit = match &self.0.permits {
             Some(permits) => Some(permits.acquire().await.expect("nobody closes the semaphore")),
             None => None,
         };
-        // Not the other way round: calls that wait for others to end would let their slots pass, and then start all at
-        // once.
+        // Not the other way round: calls that wait for others to end would let their slots pass,
+        // and then start all at once.
         self.slot().await;
         LimitPermit { _permit: permit }
     }
@@ -196,8 +207,8 @@ impl Limit {
         self.0.settings.batch_size
     }
 
-    /// Carries out the calls of one batch, which wait for their permits themselves; not all at once, so that those of
-    /// other callers come in between.
+    /// Carries out the calls of one batch, which wait for their permits themselves; not all at
+    /// once, so that those of other callers come in between.
     async fn in_order<T: Send>(&self, calls: Vec<BoxFuture<'_, Vec<T>>>) -> Vec<T> {
         let in_flight = self.0.settings.concurrency.unwrap_or(CHUNKS_IN_FLIGHT);
         let outcomes: Vec<Vec<T>> = stream::iter(calls).buffered(in_flight).collect().await;
@@ -218,23 +229,25 @@ impl LimitBuilder {
         self
     }
 
-    /// Sets how many calls may start in a second, from one a day (`1.0 / 86_400.0`) to a million. Not set: any number.
+    /// Sets how many calls may start in a second, from one a day (`1.0 / 86_400.0`) to a million.
+    /// Not set: any number.
     pub fn rate(mut self, calls_per_second: f64) -> Self {
         self.rate = Some(calls_per_second);
         self
     }
 
-    /// Sets how many calls may start at once after a while in which fewer came than the rate allows, at least 1 (the
-    /// default). Tokio's timer wakes calls up to two milliseconds late; with a rate of hundreds, a burst of that many
-    /// milliseconds' worth makes up for it.
+    /// Sets how many calls may start at once after a while in which fewer came than the rate
+    /// allows, at least 1 (the default). Tokio's timer wakes calls up to two milliseconds late;
+    /// with a rate of hundreds, a burst of that many milliseconds' worth makes up for it.
     pub fn burst(mut self, calls: u32) -> Self {
         self.burst = calls;
         self
     }
 
-    /// Sets how many ids of a batch, or of a listing, the store handles in one call, at least 1: 10 (the default) for
-    /// Parameter Store, 20 for reads from Secrets Manager. A store that makes a call for each id, as Secrets Manager's
-    /// deletes do, is counted truly with 1. [`Capabilities::batch_size`] says this number to the layers around, so that
+    /// Sets how many ids of a batch, or of a listing, the store handles in one call, at least 1: 10
+    /// (the default) for Parameter Store, 20 for reads from Secrets Manager. A store that makes a
+    /// call for each id, as Secrets Manager's deletes do, is counted truly with 1.
+    /// [`Capabilities::batch_size`] says this number to the layers around, so that
     /// [`Resilient`](crate::Resilient) splits a batch in the same way.
     pub fn batch_size(mut self, ids: usize) -> Self {
         self.batch_size = ids;
@@ -244,7 +257,8 @@ impl LimitBuilder {
     /// Builds the limit.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if one is out of its bounds, or if neither concurrency nor rate is set.
+    /// [`Config`](ErrorKind::Config) if one is out of its bounds, or if neither concurrency nor
+    /// rate is set.
     pub fn build(self) -> Result<Limit> {
         let why = if self.concurrency.is_none() && self.rate.is_none() {
             "the limit allows everything: set its concurrency or its rate"

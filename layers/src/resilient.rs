@@ -21,8 +21,8 @@ use crate::distinct::Distinct;
 /// Between two reads that wait for a key of unknown fate to become visible.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The most visibility bounds for which a store waits within one erasure: a read that sees the key makes it delete and wait
-/// again.
+/// The most visibility bounds for which a store waits within one erasure: a read that sees the key
+/// makes it delete and wait again.
 const BOUNDS_OF_AN_ERASURE: u32 = 3;
 
 /// The same for a creation that loses to a key not visible yet, which the store tries twice.
@@ -30,46 +30,53 @@ const BOUNDS_OF_A_CREATION: u32 = 2;
 
 /// Time limits and retries, for a store that is reached over a network.
 ///
-/// Each attempt of a call has a time limit, all attempts together have another, and an error that time can mend
-/// ([`Error::is_retryable`]) leads to another attempt after a pause. The pauses grow, are random up to their limit (so that
-/// many clients that failed together don't come back together), and are never shorter than the store asks for
-/// ([`Error::retry_after`]). If the time left does not allow for the pause, the last error is returned at once.
+/// Each attempt of a call has a time limit, all attempts together have another, and an error that
+/// time can mend ([`Error::is_retryable`]) leads to another attempt after a pause. The pauses grow,
+/// are random up to their limit (so that many clients that failed together don't come back
+/// together), and are never shorter than the store asks for ([`Error::retry_after`]). If the time
+/// left does not allow for the pause, the last error is returned at once.
 ///
 /// # What it promises
-/// - No call takes longer than the deadline, whatever the store does; a batch and a listing have limits of their own, below.
-///   Where the store itself has to wait for its visibility bound (an erasure that it verifies, up to three times; a creation
-///   that lost to a key not visible yet, twice) so much is added to both limits.
-/// - A write whose attempt ended without an answer is settled by reading back: if the key is ours, the write is `Ok`; a
-///   deletion that finds no key is `Ok` on a [`Strong`](Consistency::Strong) store. An erasure after such an attempt says
-///   that the key existed, because that can no longer be told. What can't be settled is reported with [`Effect::Unknown`],
-///   and never as a bare `AlreadyExists` or `NotFound`.
-/// - An erasure that fails with [`Conflict`](ErrorKind::Conflict), because reads still see the key, is tried again.
+/// - No call takes longer than the deadline, whatever the store does; a batch and a listing have
+///   limits of their own, below. Where the store itself has to wait for its visibility bound (an
+///   erasure that it verifies, up to three times; a creation that lost to a key not visible yet,
+///   twice) so much is added to both limits.
+/// - A write whose attempt ended without an answer is settled by reading back: if the key is ours,
+///   the write is `Ok`; a deletion that finds no key is `Ok` on a [`Strong`](Consistency::Strong)
+///   store. An erasure after such an attempt says that the key existed, because that can no longer
+///   be told. What can't be settled is reported with [`Effect::Unknown`], and never as a bare
+///   `AlreadyExists` or `NotFound`.
+/// - An erasure that fails with [`Conflict`](ErrorKind::Conflict), because reads still see the key,
+///   is tried again.
 /// - What has an answer is not tried again: not found, denied, damaged, refused.
 ///
 /// # Batches
-/// A batch is sent in chunks, and each chunk is an attempt with a time limit of its own, so that what has arrived is kept
-/// and only the rest is tried again. A chunk has as many ids as one call of the store handles
-/// ([`Capabilities::batch_size`], which [`Limited`](crate::Limited) sets), or 100 if that is not known, and fewer after one
-/// without an answer in time. The ids of a chunk without an answer are tried again one by one: one that hangs does not
-/// keep the others from their answers. At most 16 chunks are under way at once, as few as one while answers are slow, so
-/// that a rate limit beneath does not make them time out while they wait for each other.
+/// A batch is sent in chunks, and each chunk is an attempt with a time limit of its own, so that
+/// what has arrived is kept and only the rest is tried again. A chunk has as many ids as one call
+/// of the store handles ([`Capabilities::batch_size`], which [`Limited`](crate::Limited) sets), or
+/// 100 if that is not known, and fewer after one without an answer in time. The ids of a chunk
+/// without an answer are tried again one by one: one that hangs does not keep the others from their
+/// answers. At most 16 chunks are under way at once, as few as one while answers are slow, so that
+/// a rate limit beneath does not make them time out while they wait for each other.
 ///
-/// Each id has [`max_attempts`](ResilientBuilder::max_attempts) attempts. The [`deadline`](ResilientBuilder::deadline) is how
-/// long a batch goes on *while no id gets its outcome*, which is a key, a deletion, or an error that time can't mend; each
-/// outcome starts it anew. So a batch of n distinct ids takes as long as the store needs for it, at most n + 1 deadlines,
-/// and ends one deadline after the store falls silent. An id for which no call was made by then fails with
-/// [`Timeout`](ErrorKind::Timeout) and [`Effect::NotApplied`].
+/// Each id has [`max_attempts`](ResilientBuilder::max_attempts) attempts. The
+/// [`deadline`](ResilientBuilder::deadline) is how long a batch goes on *while no id gets its
+/// outcome*, which is a key, a deletion, or an error that time can't mend; each outcome starts it
+/// anew. So a batch of n distinct ids takes as long as the store needs for it, at most n + 1
+/// deadlines, and ends one deadline after the store falls silent. An id for which no call was made
+/// by then fails with [`Timeout`](ErrorKind::Timeout) and [`Effect::NotApplied`].
 ///
-/// A listing is tried again until it has returned its first id; from then on each step has an attempt's time.
+/// A listing is tried again until it has returned its first id; from then on each step has an
+/// attempt's time.
 ///
 /// # Where to put it
-/// Around the store, with [`Limited`](crate::Limited) between the two so that each attempt counts. Turn off the retries
-/// below: an AWS store is built with `sdk_attempts(1)`, or attempts multiply. [`Cached`](crate::Cached) goes around it:
-/// around a cache it would settle writes by reading what the cache remembers, so [`build`](ResilientBuilder::build) refuses
-/// that.
+/// Around the store, with [`Limited`](crate::Limited) between the two so that each attempt counts.
+/// Turn off the retries below: an AWS store is built with `sdk_attempts(1)`, or attempts multiply.
+/// [`Cached`](crate::Cached) goes around it: around a cache it would settle writes by reading what
+/// the cache remembers, so [`build`](ResilientBuilder::build) refuses that.
 ///
-/// A repeated write may be applied late: after another caller's delete, it brings the key back. Only
-/// [`Fenced`](crate::Fenced) guards against that.
+/// A repeated write may be applied late: after another caller's delete, it brings the key back.
+/// Only [`Fenced`](crate::Fenced) guards against that.
 ///
 /// Needs a tokio runtime with its timer.
 ///
@@ -129,22 +136,24 @@ impl<S: KeyStore> ResilientBuilder<S> {
         self
     }
 
-    /// Sets how long a call may take with all its attempts and pauses, and for how long a batch goes on while no id gets its
-    /// outcome; 20 seconds if it is not set.
+    /// Sets how long a call may take with all its attempts and pauses, and for how long a batch
+    /// goes on while no id gets its outcome; 20 seconds if it is not set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;
         self
     }
 
-    /// Sets how often a call, or an id of a batch, is tried at most; 4 times if it is not set, and once means never again. The
-    /// reads that settle a write don't count: one follows each attempt of unknown outcome.
+    /// Sets how often a call, or an id of a batch, is tried at most; 4 times if it is not set, and
+    /// once means never again. The reads that settle a write don't count: one follows each attempt
+    /// of unknown outcome.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.settings.max_attempts = max_attempts;
         self
     }
 
-    /// Sets the pauses. The one before the second attempt is random up to `first`, each further one up to twice as much, but never above
-    /// `longest`; 100 milliseconds and 5 seconds if they are not set.
+    /// Sets the pauses. The one before the second attempt is random up to `first`, each further one
+    /// up to twice as much, but never above `longest`; 100 milliseconds and 5 seconds if they are
+    /// not set.
     pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
         self.settings.first_pause = first;
         self.settings.longest_pause = longest;
@@ -154,8 +163,9 @@ impl<S: KeyStore> ResilientBuilder<S> {
     /// Builds the layer.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if there is no attempt, no time for one, less time for all than for one, if the first
-    /// pause is longer than the longest one, or if reads of the store may come from a cache ([`Capabilities::cached`]).
+    /// [`Config`](ErrorKind::Config) if there is no attempt, no time for one, less time for all
+    /// than for one, if the first pause is longer than the longest one, or if reads of the store
+    /// may come from a cache ([`Capabilities::cached`]).
     pub fn build(self) -> Result<Resilient<S>> {
         let RetrySettings { attempt_timeout, deadline, max_attempts, first_pause, longest_pause } = self.settings;
         let wrong = if self.store.capabilities().cached {
@@ -241,8 +251,8 @@ impl<S: KeyStore> Resilient<S> {
         }
     }
 
-    /// One deletion's outcome, `unsure` if an earlier attempt of it ended without an answer. Absence proves nothing where
-    /// reads may lag.
+    /// One deletion's outcome, `unsure` if an earlier attempt of it ended without an answer.
+    /// Absence proves nothing where reads may lag.
     fn settled_deletion(&self, answer: Result<Deletion>, unsure: bool) -> Result<Deletion> {
         let strong = self.store.capabilities().consistency == Consistency::Strong;
         let is_done = |e: &Error| match e.kind() {
@@ -277,7 +287,8 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
         let mut call = self.call(if create { Operation::Create } else { Operation::Put }, 0);
         loop {
             let Err(e) = call.attempt(self.store.put_key_with(id, key, mode)).await else { return Ok(()) };
-            // Refused after an attempt that may have created it: by our own key, unless another is seen.
+            // Refused after an attempt that may have created it: by our own key, unless another is
+            // seen.
             let ambiguous = create && call.is_unsure() && e.kind() == ErrorKind::AlreadyExists;
             if e.effect() == Effect::Unknown || ambiguous {
                 let wait = if ambiguous { self.store.capabilities().consistency.bound() } else { Duration::ZERO };

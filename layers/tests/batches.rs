@@ -64,7 +64,10 @@ impl Remote {
             future::pending::<()>().await;
         }
         let throttled = self.throttles.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        if throttled.is_ok() { Err(Error::new(ErrorKind::Throttled, operation, "remote")) } else { Ok(()) }
+        match throttled {
+            Ok(_) => Err(Error::new(ErrorKind::Throttled, operation, "remote").with_retry_after(SECOND)),
+            Err(_) => Ok(()),
+        }
     }
 }
 
@@ -159,7 +162,8 @@ async fn a_batch_through_a_rate_limit_takes_what_the_rate_allows_and_no_call_mor
             assert_eq!(remote.calls(), 2 * least, "{rate} {batch_size} {latency:?}");
             let expected = Duration::from_secs_f64(least as f64 / rate);
             for took in took {
-                // Until as many calls are under way as the rate allows for, each waits for the one before.
+                // Until as many calls are under way as the rate allows for, each waits for the one
+                // before.
                 let most = expected.mul_f64(1.1) + 8 * latency + SECOND / 10;
                 assert!(took <= most, "{rate} {batch_size} {latency:?}: {took:?}, not {expected:?}");
             }
@@ -273,6 +277,20 @@ async fn of_a_throttled_batch_only_what_was_throttled_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_throttles_is_asked_nothing_more_for_as_long_as_it_says() {
+    let remote = Arc::new(Remote::with_users(2_000, SECOND / 100).await);
+    remote.throttles.store(1, Ordering::SeqCst);
+    let stack = Resilient::builder(remote.clone()).build().unwrap();
+    let all = ids(2_000);
+    let looking = async {
+        sleep(SECOND).await;
+        assert_eq!(remote.calls(), 1);
+    };
+    let (outcomes, ()) = tokio::join!(stack.get_keys(&all), looking);
+    assert!(outcomes.iter().all(|outcome| outcome.is_ok()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_delete_without_an_answer_is_settled_for_each_id_by_itself() {
     for bound in [Duration::ZERO, 5 * SECOND] {
         let mut remote = Remote::with_users(30, SECOND / 100).await;
@@ -290,7 +308,8 @@ async fn a_delete_without_an_answer_is_settled_for_each_id_by_itself() {
         let (outcomes, ()) = tokio::join!(stack.delete_keys(&all), recovery);
         for (index, outcome) in outcomes.into_iter().enumerate() {
             match (index, bound.is_zero()) {
-                // Those of the chunk that hung are gone; where reads lag, absence does not prove by whom.
+                // Those of the chunk that hung are gone; where reads lag, absence does not prove by
+                // whom.
                 (0..10, false) => {
                     let e = outcome.unwrap_err();
                     assert_eq!((e.kind(), e.effect()), (ErrorKind::NotFound, Effect::Unknown), "{index}");

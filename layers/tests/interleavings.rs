@@ -62,7 +62,8 @@ impl Stack {
         *self.store.lock().unwrap()
     }
 
-    /// As a read of the cache does it; each load is its own, so that no thread waits for another one.
+    /// As a read of the cache does it; each load is its own, so that no thread waits for another
+    /// one.
     fn get(&self) -> Option<u8> {
         let known = |entry: Entry| entry.key.map(|key| key.expose_secret()[0]);
         if let Some(entry) = self.table.fresh(&self.id, self.now) {

@@ -1,4 +1,5 @@
-//! A load: one call to the store for ids of which nothing fresh is cached, and the callers that wait for it.
+//! A load: one call to the store for ids of which nothing fresh is cached, and the callers that
+//! wait for it.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
@@ -38,7 +39,8 @@ impl<S: KeyStore> Cached<S> {
         let (start, tickets) = oneshot::channel();
         let load: Load = self.shared.clone().carry_out(tickets).boxed().shared();
         let mut own = Vec::new();
-        // An answer must be no older than what may be cached, and a load that hangs must not be joined for ever.
+        // An answer must be no older than what may be cached, and a load that hangs must not be
+        // joined for ever.
         let CacheSettings { ttl, join_window, .. } = self.shared.settings;
         let not_before = now.checked_sub(join_window.min(ttl));
         let begun: Vec<_> = ids
@@ -54,7 +56,8 @@ impl<S: KeyStore> Cached<S> {
                 self.shared.table.begin(id, now, not_before, join, make)
             })
             .collect();
-        // Started only now that all ids have joined the load, so that they are one batch. It is never polled if none has.
+        // Started only now that all ids have joined the load, so that they are one batch. It is
+        // never polled if none has.
         drop(start.send(own));
         let answer = async |begun: Begun<(Load, usize)>| match begun {
             Begun::Fresh(entry) => self.shared.known(entry),

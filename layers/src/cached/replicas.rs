@@ -1,5 +1,6 @@
-//! [`Replicas`]: copies of the hottest keys, for each thread its own, so that threads which read the same key don't wait
-//! for each other's caches: a clone of a key, as any lock, is a write to memory that all of them share.
+//! [`Replicas`]: copies of the hottest keys, for each thread its own, so that threads which read
+//! the same key don't wait for each other's caches: a clone of a key, as any lock, is a write to
+//! memory that all of them share.
 
 use keystead_core::{KeyId, SecretKey};
 use tokio::time::Instant;
@@ -27,7 +28,8 @@ pub(crate) struct Reader {
 struct Slot {
     /// The hash of the copy's id, to see without the lock that it is another's.
     hash: AtomicU64,
-    /// The hash of the id that was found last when a copy was to be made: it gets one if it is found again.
+    /// The hash of the id that was found last when a copy was to be made: it gets one if it is
+    /// found again.
     candidate: AtomicU64,
     copy: Mutex<Option<Copy>>,
 }
@@ -65,8 +67,9 @@ impl Replicas {
         self.epochs[slot(hash)].load(Ordering::Acquire)
     }
 
-    /// Keeps a copy for this reader, unless copies were thrown away since the epoch was read: the entry was found in the
-    /// table after that, so it has not been taken away either. Of an absence no copy is kept.
+    /// Keeps a copy for this reader, unless copies were thrown away since the epoch was read: the
+    /// entry was found in the table after that, so it has not been taken away either. Of an absence
+    /// no copy is kept.
     pub(crate) fn keep(&self, reader: &Reader, hash: u64, id: &KeyId, entry: &Entry, epoch: u64) {
         let Some(key) = &entry.key else { return };
         let slot = &reader.slots[slot(hash)];
@@ -134,7 +137,8 @@ impl Reader {
     }
 
     pub(crate) fn next_read(&self) -> ReadNumber {
-        // In two steps, as one locked one costs as much as all else here. Threads that share a reader may lose a count.
+        // In two steps, as one locked one costs as much as all else here. Threads that share a
+        // reader may lose a count.
         let number = self.reads.load(Ordering::Relaxed);
         self.reads.store(number + 1, Ordering::Relaxed);
         ReadNumber(number)

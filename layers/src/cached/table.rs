@@ -1,7 +1,8 @@
-//! [`Table`]: the cached keys and the calls that are under way. It knows no store and waits for nothing.
+//! [`Table`]: the cached keys and the calls that are under way. It knows no store and waits for
+//! nothing.
 //!
-//! Each id belongs to a shard, whose lock orders everything that changes what is known of the id: a load begins, an
-//! answer arrives, a write removes what is known. A hit takes no such lock.
+//! Each id belongs to a shard, whose lock orders everything that changes what is known of the id: a
+//! load begins, an answer arrives, a write removes what is known. A hit takes no such lock.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -52,7 +53,8 @@ struct Shard<L>(Mutex<Ids<L>>);
 struct Ids<L> {
     /// The calls under way.
     pending: HashMap<KeyId, Pending<L>, RandomState>,
-    /// When the latest write of an id ended, for those after which the store may still show what was before.
+    /// When the latest write of an id ended, for those after which the store may still show what
+    /// was before.
     written: HashMap<KeyId, Instant, RandomState>,
     /// Stands for a write of every id, where there were too many to remember one by one.
     all_written: Option<Instant>,
@@ -73,7 +75,8 @@ pub(crate) enum Begun<J> {
     Joined(J),
 }
 
-/// The right to say what a call about an id has brought. It is void when the id was written meanwhile.
+/// The right to say what a call about an id has brought. It is void when the id was written
+/// meanwhile.
 pub(crate) struct Ticket<L> {
     table: Arc<Table<L>>,
     id: KeyId,
@@ -91,7 +94,8 @@ pub(crate) enum Arrival {
     Known(Entry),
     /// Nothing is known any more.
     Unknown,
-    /// The load failed at this moment: what is cached stays, and may be used if it expired no longer ago than so.
+    /// The load failed at this moment: what is cached stays, and may be used if it expired no
+    /// longer ago than so.
     Failed { at: Instant, max_stale: Duration },
 }
 
@@ -140,7 +144,8 @@ impl<L> Table<L> {
         entry
     }
 
-    /// Joins the load that is under way if it began after `not_before`, or begins one: `make` is given its ticket.
+    /// Joins the load that is under way if it began after `not_before`, or begins one: `make` is
+    /// given its ticket.
     pub(crate) fn begin<J>(
         self: &Arc<Self>,
         id: &KeyId,
@@ -156,8 +161,8 @@ impl<L> Table<L> {
         }
         let may_join = |pending: &&Pending<L>| {
             not_before.is_none_or(|not_before| pending.begun > not_before)
-                // What the load brings may be from before a write. That is the store's own answer for as long as its
-                // visibility bound lasts, and no longer.
+                // What the load brings may be from before a write. That is the store's own answer
+                // for as long as its visibility bound lasts, and no longer.
                 && (!ids.may_lag(id, pending.begun, self.bound) || ids.may_lag(id, now, self.bound))
         };
         let joined = ids.pending.get(id).filter(may_join).and_then(|pending| pending.load.as_ref()).and_then(join);
@@ -171,7 +176,8 @@ impl<L> Table<L> {
         Begun::Joined(joined)
     }
 
-    /// Forgets what is known of the id, and returns a ticket to say what stands after a call that may write.
+    /// Forgets what is known of the id, and returns a ticket to say what stands after a call that
+    /// may write.
     pub(crate) fn begin_to_write(self: &Arc<Self>, id: &KeyId, now: Instant) -> Ticket<L> {
         let hash = self.hasher.hash_one(id);
         let mut ids = self.lock(hash);
@@ -194,7 +200,8 @@ impl<L> Table<L> {
         self.forget(hash, id);
     }
 
-    /// Does the same after a write that ended now: until the bound has passed, what loads bring is not kept.
+    /// Does the same after a write that ended now: until the bound has passed, what loads bring is
+    /// not kept.
     pub(crate) fn written(&self, id: &KeyId, now: Instant) {
         let hash = self.hasher.hash_one(id);
         let mut ids = self.lock(hash);
@@ -211,8 +218,8 @@ impl<L> Table<L> {
         self.replicas.clear();
     }
 
-    /// Removes what can no longer be given to anybody: what expired at least `max_stale` ago, or at once for an absence.
-    /// Returns the number of ids.
+    /// Removes what can no longer be given to anybody: what expired at least `max_stale` ago, or at
+    /// once for an absence. Returns the number of ids.
     pub(crate) fn remove_expired(&self, now: Instant, max_stale: Duration) -> usize {
         let removed = Cell::new(0);
         self.cache.retain(|_, entry| {
@@ -243,7 +250,8 @@ impl<L> Table<L> {
         self.replicas.hits_and_misses()
     }
 
-    /// The caller must hold the lock of the id's shard. Evicted entries are removed from the replicas, too.
+    /// The caller must hold the lock of the id's shard. Evicted entries are removed from the
+    /// replicas, too.
     fn keep(&self, hash: u64, id: &KeyId, entry: Entry) {
         let mut evicted = Vec::new();
         self.cache.insert_with_lifecycle(Hashed { hash, id: id.clone() }, entry, &mut evicted);
@@ -254,7 +262,8 @@ impl<L> Table<L> {
         }
     }
 
-    /// The caller must hold the lock of the id's shard. First the entry, then its copies: see [`Replicas::keep`].
+    /// The caller must hold the lock of the id's shard. First the entry, then its copies: see
+    /// [`Replicas::keep`].
     fn forget(&self, hash: u64, id: &KeyId) {
         self.cache.remove(&Hashed { hash, id });
         self.replicas.purge(hash, id);
@@ -272,7 +281,8 @@ impl<L> Shard<L> {
         Self(Mutex::new(Ids { pending, written, all_written: None }))
     }
 
-    // A poisoned lock is used on: no code of ours can panic while it holds one half-way through a change.
+    // A poisoned lock is used on: no code of ours can panic while it holds one half-way through a
+    // change.
     fn lock(&self) -> MutexGuard<'_, Ids<L>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -322,8 +332,8 @@ impl<L> Ticket<L> {
         self.end(arrival, None)
     }
 
-    /// Says what a call that may write has brought. `wrote` is the moment at which it ended if it may have changed the
-    /// store; until the bound has passed, what loads bring is then not kept.
+    /// Says what a call that may write has brought. `wrote` is the moment at which it ended if it
+    /// may have changed the store; until the bound has passed, what loads bring is then not kept.
     pub(crate) fn settle_write(mut self, arrival: Arrival, wrote: Option<Instant>) {
         self.end(arrival, wrote);
     }
@@ -333,7 +343,8 @@ impl<L> Ticket<L> {
         let table = &self.table;
         let mut ids = table.lock(self.hash);
         let is_valid = ids.pending.get(&self.id).is_some_and(|pending| pending.ticket == self.number);
-        // Whatever the call itself is: a key that it gives back may come from a read that lags behind an earlier write.
+        // Whatever the call itself is: a key that it gives back may come from a read that lags
+        // behind an earlier write.
         let may_lag = ids.may_lag(&self.id, self.begun, table.bound);
         if is_valid || self.writes {
             ids.pending.remove(&self.id);
@@ -342,8 +353,8 @@ impl<L> Ticket<L> {
             ids.remember_write(&self.id, ended, table.bound);
         }
         if !is_valid {
-            // A younger load may be under way: what it may fall back upon must not outlive this word of the store, nor
-            // anything that was learned during a write.
+            // A younger load may be under way: what it may fall back upon must not outlive this
+            // word of the store, nor anything that was learned during a write.
             if self.writes || matches!(arrival, Arrival::Unknown | Arrival::Known(Entry { key: None, .. })) {
                 table.forget(self.hash, &self.id);
             }
@@ -366,8 +377,8 @@ impl<L> Ticket<L> {
     }
 }
 
-/// A load that was given up, or that panicked, leaves nothing behind; a write leaves nothing that others have learned
-/// meanwhile, and may have been applied.
+/// A load that was given up, or that panicked, leaves nothing behind; a write leaves nothing that
+/// others have learned meanwhile, and may have been applied.
 impl<L> Drop for Ticket<L> {
     fn drop(&mut self) {
         if self.settled {

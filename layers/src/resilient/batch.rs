@@ -1,4 +1,5 @@
-//! [`Batch`]: the attempts of a batch, of which each is for a few ids, so that what has arrived is kept.
+//! [`Batch`]: the attempts of a batch, of which each is for a few ids, so that what has arrived is
+//! kept.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,10 +18,10 @@ const USUAL_CHUNK: usize = 100;
 
 /// The most attempts of one batch that are under way at once, and the most ids in them.
 const ATTEMPTS_UNDER_WAY: usize = 16;
-const IDS_UNDER_WAY: usize = 160;
+const IDS_UNDER_WAY: usize = 200;
 
-/// An id that was in so many attempts without an answer is tried by itself: if it is the one that hangs, those that wait
-/// behind it in the store must not fail with it.
+/// An id that was in so many attempts without an answer is tried by itself: if it is the one that
+/// hangs, those that wait behind it in the store must not fail with it.
 const TIMEOUTS_OF_A_SUSPECT: u32 = 2;
 
 pub(super) struct Batch<T> {
@@ -32,6 +33,8 @@ pub(super) struct Batch<T> {
     next_fresh: usize,
     retries: BTreeMap<Place, Vec<usize>>,
     next_number: u64,
+    /// When the store may be asked for ids that were never sent, after it has throttled.
+    not_before: Option<Instant>,
     flow: Flow,
     /// When the batch ends if no other id gets its outcome before.
     give_up: Instant,
@@ -64,13 +67,14 @@ struct Place {
     number: u64,
 }
 
-/// How much of the batch is sent at once. It grows while answers come quickly, because a store that answers slowly has a
-/// queue in which attempts would wait for each other until they time out.
+/// How much of the batch is sent at once. It grows while answers come quickly, because a store that
+/// answers slowly has a queue in which attempts would wait for each other until they time out.
 struct Flow {
     /// The number of ids in one attempt.
     chunk: usize,
     longest_chunk: usize,
-    /// Whether a chunk is what the store handles with one call, so that a smaller one would not be answered sooner.
+    /// Whether a chunk is what the store handles with one call, so that a smaller one would not be
+    /// answered sooner.
     is_one_call: bool,
     attempts: usize,
 }
@@ -95,7 +99,8 @@ struct Attempt<T> {
 }
 
 impl<T: Send> Batch<T> {
-    /// `batch_size` is the number of ids that one call of the store handles, if that is known. The ids are distinct.
+    /// `batch_size` is the number of ids that one call of the store handles, if that is known. The
+    /// ids are distinct.
     pub(super) fn new(
         settings: RetrySettings,
         operation: Operation,
@@ -114,13 +119,15 @@ impl<T: Send> Batch<T> {
             next_fresh: 0,
             retries: BTreeMap::new(),
             next_number: 0,
+            not_before: None,
             flow: Flow { chunk: longest_chunk, longest_chunk, is_one_call: batch_size.is_some(), attempts: 1 },
             give_up: after(Instant::now(), settings.deadline),
         }
     }
 
-    /// Sends chunks of ids until each id has its outcome, or until none has got one for the deadline. `settle` decides what
-    /// an answer means, given whether an earlier attempt for the id may have had an effect.
+    /// Sends chunks of ids until each id has its outcome, or until none has got one for the
+    /// deadline. `settle` decides what an answer means, given whether an earlier attempt for the id
+    /// may have had an effect.
     pub(super) async fn run<'a>(
         mut self,
         send: impl Fn(Vec<KeyId>) -> BoxFuture<'a, Vec<Result<T>>> + Send,
@@ -150,7 +157,7 @@ impl<T: Send> Batch<T> {
             let end = self.members.len().min(self.next_fresh + self.flow.chunk);
             let indexes = (self.next_fresh..end).collect();
             self.next_fresh = end;
-            return Some(self.chunk(indexes, None));
+            return Some(self.chunk(indexes, self.not_before));
         }
         let (place, _) = self.retries.first_key_value()?;
         if place.timeouts >= TIMEOUTS_OF_A_SUSPECT {
@@ -208,7 +215,8 @@ impl<T: Send> Batch<T> {
         self.try_again(failed);
     }
 
-    /// Those that have no answer are tried again one by one, as one of them may be what keeps the others waiting.
+    /// Those that have no answer are tried again one by one, as one of them may be what keeps the
+    /// others waiting.
     fn try_again(&mut self, failed: Vec<(usize, Error)>) {
         let now = Instant::now();
         let mut together = Vec::new();
@@ -225,6 +233,9 @@ impl<T: Send> Batch<T> {
             } else {
                 together.push(index);
                 longest_pause = longest_pause.max(pause);
+                if e.kind() == ErrorKind::Throttled {
+                    self.not_before = self.not_before.max(Some(after(now, pause)));
+                }
             }
             self.members[index].outcome = Outcome::Failed(e);
         }
@@ -248,8 +259,8 @@ impl<T> Member<T> {
             Outcome::Final(outcome) => outcome,
             Outcome::UnderWay => Err(timed_out(operation, scheme)),
             Outcome::NotSent => {
-                let why = "the store did not answer the calls before this one, which was not made: see whether it can be \
-                           reached, and try again";
+                let why = "no call for this id was made, because those before it had no success for too long: see \
+                           whether the store can be reached, and try again";
                 Err(Error::new(ErrorKind::Timeout, operation, scheme).with_effect(Effect::NotApplied).with_source(why))
             }
         }

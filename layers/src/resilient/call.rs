@@ -53,7 +53,8 @@ impl TimedCall {
         timeout_at(self.attempt_end(), read).await.unwrap_or_else(|_| Err(self.timed_out()))
     }
 
-    /// One step of a listing; `is_first` if it counts as an attempt. After that the deadline is over with.
+    /// One step of a listing; `is_first` if it counts as an attempt. After that the deadline is
+    /// over with.
     pub(super) async fn step<T>(&mut self, step: impl Future<Output = T> + Send, is_first: bool) -> Result<T> {
         let end = if is_first { self.attempt_end() } else { after(Instant::now(), self.attempt_timeout) };
         self.attempts += u32::from(is_first);
@@ -63,7 +64,8 @@ impl TimedCall {
     /// Waits for the next attempt.
     ///
     /// # Errors
-    /// The error of the last one, if there is to be no other: it can't help, there were enough, or no time is left.
+    /// The error of the last one, if there is to be no other: it can't help, there were enough, or
+    /// no time is left.
     pub(super) async fn pause(&self, e: Error) -> Result<()> {
         match self.settings.pause_after(&e, self.attempts, self.deadline) {
             Some(pause) => {
@@ -85,8 +87,8 @@ impl TimedCall {
 }
 
 impl RetrySettings {
-    /// Returns the pause after a failed attempt, or `None` if there is to be no other attempt: it can't help, there were
-    /// enough, or the deadline does not allow for the pause.
+    /// Returns the pause after a failed attempt, or `None` if there is to be no other attempt: it
+    /// can't help, there were enough, or the deadline does not allow for the pause.
     pub(super) fn pause_after(&self, e: &Error, attempts: u32, deadline: Instant) -> Option<Duration> {
         if !e.is_retryable() || attempts >= self.max_attempts {
             return None;

@@ -92,7 +92,8 @@ async fn a_stale_key_bridges_an_outage_if_that_is_asked_for() {
             Ok(stale) => assert!(bridged && stale == key(1), "{failure:?}"),
             Err(e) => assert!(!bridged && e.kind() == failure, "{failure:?}"),
         }
-        // Whatever else it was, it was the store's word: no outage afterwards brings the old key back.
+        // Whatever else it was, it was the store's word: no outage afterwards brings the old key
+        // back.
         faulty.inject(Fault::error(ErrorKind::Unavailable).on(Operation::Get));
         assert_eq!(cached.get_key(&id("alice")).await.is_ok(), bridged, "{failure:?}");
     }
@@ -218,7 +219,8 @@ async fn what_a_lagging_store_shows_right_after_a_delete_is_not_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn after_not_found_of_whichever_load_no_outage_brings_the_old_key_back() {
-    // The second read hangs longer than anybody joins it, so that a third one is made; the answers come out of order.
+    // The second read hangs longer than anybody joins it, so that a third one is made; the answers
+    // come out of order.
     let faulty = Faulty::builder(MemoryStore::new())
         .fault(Fault::latency(Duration::ZERO).on(Operation::Get))
         .fault(Fault::latency(TTL * 5 / 4).on(Operation::Get))

@@ -402,7 +402,8 @@ fn it_says_how_long_after_its_load_a_key_may_be_given() {
     assert_eq!(cached.statistics(), CacheStats::default());
 }
 
-/// Readers who never pause, a writer, and the rule: once a delete has returned, no read that begins afterwards gives the key.
+/// Readers who never pause, a writer, and the rule: once a delete has returned, no read that begins
+/// afterwards gives the key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_read_brings_back_a_deleted_key_in_ten_thousand_rounds() {
     let cached = Cached::builder(MemoryStore::new()).build().unwrap();

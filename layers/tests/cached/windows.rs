@@ -15,15 +15,18 @@ use crate::{TTL, id, key, kind};
 
 const BOUND: Duration = Duration::from_secs(5);
 
-/// A store whose reads answer as of a bound ago, and whose writes are applied at once: what an eventually consistent store
-/// may do.
+/// A store whose reads answer as of a bound ago, and whose writes are applied at once: what an
+/// eventually consistent store may do.
 #[derive(Clone, Debug, Default)]
 struct Replica {
     memory: MemoryStore,
     /// When the one key was what; the youngest is last.
-    history: Arc<Mutex<Vec<(Instant, Option<SecretKey>)>>>,
+    history: Arc<Mutex<Vec<Written>>>,
     pause: Duration,
 }
+
+/// When a key was written, or deleted.
+type Written = (Instant, Option<SecretKey>);
 
 impl Replica {
     fn write(&self, key: Option<&SecretKey>) {
@@ -87,7 +90,8 @@ fn cached(store: &Replica) -> Cached<Replica> {
     Cached::builder(store.clone()).ttl(TTL).build().unwrap()
 }
 
-/// What the store shows once its bound is over must be what the cache gives, now and for the time to live.
+/// What the store shows once its bound is over must be what the cache gives, now and for the time
+/// to live.
 async fn expect_what_the_store_holds(cached: &Cached<Replica>, store: &Replica) {
     for _ in 0..4 {
         sleep(BOUND).await;
@@ -105,7 +109,8 @@ async fn a_stale_key_that_get_or_create_returns_after_a_write_is_not_kept() {
         sleep(2 * BOUND).await;
         cached.delete_key(&alice()).await.unwrap();
         cached.put_key(&alice(), &key(2)).await.unwrap();
-        // Refused, because the second key stands; what is read then is the first, which a candidate may even equal.
+        // Refused, because the second key stands; what is read then is the first, which a candidate
+        // may even equal.
         assert_eq!(cached.get_or_create(&alice(), &key(candidate)).await.unwrap(), key(1), "the store's own lag");
         expect_what_the_store_holds(&cached, &store).await;
     }
@@ -127,7 +132,8 @@ async fn what_is_read_within_the_bound_after_a_creation_is_not_kept() {
 async fn what_is_read_within_the_bound_after_a_creation_that_was_given_up_is_not_kept() {
     let store = Replica { pause: BOUND / 2, ..Replica::default() };
     let cached = Cached::builder(store.clone()).ttl(TTL).negative_ttl(TTL).build().unwrap();
-    // Another process has won, so that the call reads, and is dropped then: what it did is not known to the cache.
+    // Another process has won, so that the call reads, and is dropped then: what it did is not
+    // known to the cache.
     store.put_key(&alice(), &key(9)).await.unwrap();
     let given_up = tokio::time::timeout(BOUND / 4, cached.get_or_create(&alice(), &key(1))).await;
     assert!(given_up.is_err());
