@@ -156,6 +156,13 @@ impl<S: KeyStore> Cached<S> {
         self.shared.table.invalidate(id);
     }
 
+    /// Erases a key and returns what the store beneath says, `verified` included: for a fence, which keeps readers from what
+    /// other caches still hold.
+    pub(crate) async fn erase_beneath(&self, id: &KeyId) -> Result<Erasure> {
+        let _writing = self.writing(slice::from_ref(id));
+        self.shared.store.erase_key(id).await
+    }
+
     /// Forgets all that is cached.
     pub fn invalidate_all(&self) {
         self.shared.table.invalidate_all();
@@ -330,10 +337,9 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         standing
     }
 
-    /// Another cache may hold the key still, so this never says `verified`.
+    /// Never says `verified`, because another cache may still hold the key.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        let _writing = self.writing(slice::from_ref(id));
-        let erasure = self.store().erase_key(id).await?;
+        let erasure = self.erase_beneath(id).await?;
         Ok(Erasure::new(erasure.existed, erasure.finality, false))
     }
 }

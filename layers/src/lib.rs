@@ -9,6 +9,7 @@ mod limited;
 mod observed;
 mod read_only;
 mod resilient;
+mod stack;
 mod sync;
 
 pub use crate::cached::{CacheStats, Cached, CachedBuilder};
@@ -18,3 +19,4 @@ pub use crate::limited::{Limit, LimitBuilder, LimitPermit, Limited};
 pub use crate::observed::Observed;
 pub use crate::read_only::ReadOnly;
 pub use crate::resilient::{Resilient, ResilientBuilder};
+pub use crate::stack::{Stack, StackBuilder};

@@ -80,7 +80,11 @@ impl<S: KeyStore> Observed<S> {
         Self { store, scheme }
     }
 
-    async fn watch<T>(&self, operation: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    pub(crate) async fn watch<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
         let watched = Watched::begin(self.scheme, operation, None);
         let outcome = call.instrument(watched.span.clone()).await;
         watched.end(outcome.as_ref().err());

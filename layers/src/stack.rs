@@ -1,0 +1,218 @@
+//! [`Stack`]: the layers that a service needs, in the order in which they keep their promises.
+
+mod builder;
+mod front;
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::SystemTime;
+
+use keystead_core::{
+    BoxStream, Capabilities, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result,
+    SecretKey, StoreIdentity, StoreInfo, async_trait,
+};
+
+pub use self::builder::StackBuilder;
+use self::front::Front;
+use crate::cached::{CacheStats, Cached};
+use crate::fenced::{ErasureReceipt, Fenced, ReconcileFailure, ReconcileReport};
+use crate::observed::Observed;
+
+/// A key store for a service: an engine's keys behind limits, retries, a cache, an erasure fence and an observer.
+///
+/// Layers that are put together by hand can be in an order that breaks a promise: a cache around a fence serves erased keys,
+/// retries around a cache settle writes by what the cache remembers. A `Stack` has one order, from the inside out: the
+/// keys, [`Limited`](crate::Limited), [`Resilient`](crate::Resilient), [`Cached`], [`Fenced`], [`Observed`]. What is not
+/// set is left out.
+///
+/// # What it promises
+/// - [`erase`](Self::erase) deletes the key beneath the cache and reads the proof there, so a receipt can say `verified`.
+///   Once it has returned, no `Stack` and no [`Fenced`] with the same tombstones, in whatever process, returns the key: the
+///   fence is asked before the cache.
+/// - [`allow_new_key`](Self::allow_new_key) waits until every cache that shares the tombstones must have forgotten the
+///   erased key.
+/// - Expired keys are wiped without being asked for: a thread looks for them as often as the time to live, at most once a
+///   second and at least once a minute.
+/// - No call takes longer than the deadline, plus the visibility bounds for which the engine has to wait; batches and
+///   listings have limits of their own ([`Resilient`](crate::Resilient)).
+///
+/// A plain [`delete_key`](KeyStore::delete_key) leaves no tombstone: other processes may return the key from their caches
+/// for the time to live. Use [`erase`](Self::erase) where the user is to be forgotten.
+///
+/// The tombstones must be strongly consistent, shared by all processes and at least as durable as the keys. Beside keys in
+/// AWS a file store is the only such choice so far, and it serves one host:
+/// [`accept_tombstone_durability`](StackBuilder::accept_tombstone_durability) accepts that.
+///
+/// Clones are handles of one stack. It needs a tokio runtime with its timer.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt};
+/// use keystead_layers::Stack;
+/// use keystead_memory::MemoryStore;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// // An AWS store is built with `sdk_attempts(1)`, because the stack retries.
+/// let stack = Stack::builder(MemoryStore::new())
+///     .tombstones(MemoryStore::new())
+///     .cache_ttl(Duration::from_secs(300))
+///     .read_rate(35.0)
+///     .write_rate(3.0)
+///     .deadline(Duration::from_secs(10))
+///     .build()?;
+/// let alice = KeyId::new("alice")?;
+/// stack.get_or_create_key(&alice).await?;
+///
+/// let receipt = stack.erase(&alice).await?;
+/// assert!(receipt.existed && receipt.verified);
+/// assert_eq!(stack.get_key(&alice).await.unwrap_err().kind(), ErrorKind::Erased);
+/// // Another process may still have the key in its cache.
+/// assert_eq!(stack.allow_new_key(&alice).await.unwrap_err().kind(), ErrorKind::Conflict);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stack {
+    /// What the calls of [`KeyStore`] go to.
+    outermost: Arc<dyn KeyStore>,
+    observer: Option<Observed<Arc<dyn KeyStore>>>,
+    fence: Option<Arc<Fence>>,
+    cache: Option<Cached<Arc<dyn KeyStore>>>,
+    /// The thread that wipes expired keys ends when the last handle drops this.
+    _expiry: Option<Sender<()>>,
+}
+
+type Fence = Fenced<Front, Arc<dyn KeyStore>>;
+
+impl Stack {
+    /// Begins to build a stack around this store of keys, which must be neither cached nor fenced.
+    pub fn builder(keys: impl KeyStore) -> StackBuilder {
+        StackBuilder::new(Arc::new(keys))
+    }
+
+    /// Erases a user and returns a receipt: see [`Fenced::erase`]. The proof is read beneath the cache.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::erase`].
+    pub async fn erase(&self, id: &KeyId) -> Result<ErasureReceipt> {
+        let call = self.fence(Operation::Erase)?.erase(id);
+        match &self.observer {
+            Some(observer) => observer.watch("erase", call).await,
+            None => call.await,
+        }
+    }
+
+    /// Lets an erased user have a new key: see [`Fenced::allow_new_key`].
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::allow_new_key`].
+    pub async fn allow_new_key(&self, id: &KeyId) -> Result<()> {
+        let call = self.fence(Operation::Erase)?.allow_new_key(id);
+        match &self.observer {
+            Some(observer) => observer.watch("allow_new_key", call).await,
+            None => call.await,
+        }
+    }
+
+    /// Erases again whom a restored backup has brought back: see [`Fenced::reconcile`].
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::reconcile`].
+    pub async fn reconcile(
+        &self,
+        on_outcome: impl FnMut(Result<ErasureReceipt, ReconcileFailure>) + Send,
+    ) -> Result<ReconcileReport> {
+        self.fence(Operation::Erase)?.reconcile(on_outcome).await
+    }
+
+    /// Returns when the user was erased: see [`Fenced::erased_at`].
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::erased_at`].
+    pub async fn erased_at(&self, id: &KeyId) -> Result<Option<SystemTime>> {
+        self.fence(Operation::Get)?.erased_at(id).await
+    }
+
+    /// Returns what stands for this user in receipts: see [`Fenced::tombstone_of`].
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::tombstone_of`].
+    pub async fn tombstone_of(&self, id: &KeyId) -> Result<String> {
+        self.fence(Operation::Get)?.tombstone_of(id).await
+    }
+
+    /// Returns what the cache has done so far; `None` without a cache.
+    pub fn statistics(&self) -> Option<CacheStats> {
+        self.cache.as_ref().map(Cached::statistics)
+    }
+
+    /// Forgets what is cached of this id: for when another process says that it has deleted or overwritten the key.
+    pub fn invalidate(&self, id: &KeyId) {
+        if let Some(cache) = &self.cache {
+            cache.invalidate(id);
+        }
+    }
+
+    fn fence(&self, operation: Operation) -> Result<&Fence> {
+        self.fence.as_deref().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, operation, self.outermost.info().scheme())
+                .with_source("this stack has no tombstones: build it with a store for them")
+        })
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl KeyStore for Stack {
+    fn info(&self) -> StoreInfo {
+        self.outermost.info()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.outermost.capabilities()
+    }
+
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        self.outermost.get_key(id).await
+    }
+
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        self.outermost.put_key_with(id, key, mode).await
+    }
+
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        self.outermost.delete_key(id).await
+    }
+
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        self.outermost.list_keys()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.outermost.check().await
+    }
+
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.outermost.identify().await
+    }
+
+    async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+        self.outermost.get_keys(ids).await
+    }
+
+    async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+        self.outermost.delete_keys(ids).await
+    }
+
+    async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
+        self.outermost.get_or_create(id, candidate).await
+    }
+
+    /// Erases as [`Stack::erase`] does, without a receipt. Without tombstones it deletes the key, which other caches may
+    /// still return for their time to live.
+    async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
+        self.outermost.erase_key(id).await
+    }
+}

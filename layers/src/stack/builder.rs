@@ -1,0 +1,284 @@
+//! [`StackBuilder`]: the settings of a stack, and the one order of its layers.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use keystead_core::{Durability, Error, ErrorKind, KeyStore, Operation, Result};
+
+use super::{Front, Stack};
+use crate::cached::Cached;
+use crate::describe::misconfigured;
+use crate::fenced::Fenced;
+use crate::limited::{Limit, Limited};
+use crate::observed::Observed;
+use crate::resilient::Resilient;
+
+/// The shortest and the longest pause between two looks for expired keys.
+const SHORTEST_EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_EXPIRY_PAUSE: Duration = Duration::from_secs(60);
+
+/// The part of the deadline that one attempt has.
+const ATTEMPTS_IN_DEADLINE: u32 = 3;
+
+/// What one attempt has at least, if the deadline allows it.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A builder of a [`Stack`]. The setters cannot fail; [`build`](Self::build) checks everything.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct StackBuilder {
+    keys: Arc<dyn KeyStore>,
+    tombstones: Option<Arc<dyn KeyStore>>,
+    accepted_durability: Option<Durability>,
+    cache: CacheSettings,
+    limits: LimitSettings,
+    deadline: Duration,
+    observed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct CacheSettings {
+    ttl: Option<Duration>,
+    max_keys: Option<usize>,
+    stale_if_error: Option<Duration>,
+    negative_ttl: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct LimitSettings {
+    read_rate: Option<f64>,
+    write_rate: Option<f64>,
+    concurrency: Option<usize>,
+    read_batch_size: Option<usize>,
+    delete_batch_size: Option<usize>,
+}
+
+impl StackBuilder {
+    pub(super) fn new(keys: Arc<dyn KeyStore>) -> Self {
+        Self {
+            keys,
+            tombstones: None,
+            accepted_durability: None,
+            cache: CacheSettings::default(),
+            limits: LimitSettings::default(),
+            deadline: DEADLINE,
+            observed: true,
+        }
+    }
+
+    /// Sets the store of the tombstones, without which users can be deleted but not erased: see
+    /// [`Fenced`]. The stack bounds and retries its calls as it does those of the keys.
+    pub fn tombstones(mut self, store: impl KeyStore) -> Self {
+        self.tombstones = Some(Arc::new(store));
+        self
+    }
+
+    /// Accepts tombstones that are less durable than the keys:
+    /// see [`FencedBuilder::accept_tombstone_durability`](crate::FencedBuilder::accept_tombstone_durability).
+    pub fn accept_tombstone_durability(mut self, durability: Durability) -> Self {
+        self.accepted_durability = Some(durability);
+        self
+    }
+
+    /// Caches keys for this long, up to a year. Not set, nothing is cached.
+    pub fn cache_ttl(mut self, ttl: Duration) -> Self {
+        self.cache.ttl = Some(ttl);
+        self
+    }
+
+    /// Sets how many keys are cached; 10,000 by default.
+    pub fn cache_max_keys(mut self, keys: usize) -> Self {
+        self.cache.max_keys = Some(keys);
+        self
+    }
+
+    /// Serves a cached key for this long beyond its time to live while the store gives no answer. Not set, it is not.
+    pub fn cache_stale_if_error(mut self, time: Duration) -> Self {
+        self.cache.stale_if_error = Some(time);
+        self
+    }
+
+    /// Caches the absence of a key for this long, at most the time to live. Not set, it is not.
+    pub fn cache_negative_ttl(mut self, ttl: Duration) -> Self {
+        self.cache.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// Sets how many calls a second read from the store of the keys. Not set, any number.
+    pub fn read_rate(mut self, calls_per_second: f64) -> Self {
+        self.limits.read_rate = Some(calls_per_second);
+        self
+    }
+
+    /// Sets how many calls a second write to the store of the keys. Not set, any number.
+    pub fn write_rate(mut self, calls_per_second: f64) -> Self {
+        self.limits.write_rate = Some(calls_per_second);
+        self
+    }
+
+    /// Sets how many reads, and how many writes, are under way at the store of the keys at once. Not set, any number.
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.limits.concurrency = Some(calls);
+        self
+    }
+
+    /// Sets how many ids one call of the store reads or lists, so that a rate counts calls and not ids. By default what the
+    /// store says of itself ([`Capabilities::batch_size`](keystead_core::Capabilities::batch_size)), else 1.
+    pub fn read_batch_size(mut self, ids: usize) -> Self {
+        self.limits.read_batch_size = Some(ids);
+        self
+    }
+
+    /// Sets how many ids one call of the store deletes: 10 for Parameter Store. 1 by default.
+    pub fn delete_batch_size(mut self, ids: usize) -> Self {
+        self.limits.delete_batch_size = Some(ids);
+        self
+    }
+
+    /// Sets how long a call may take with all its attempts; 20 seconds by default. One attempt has a third of it, but 5
+    /// seconds where that is more and fits.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets whether operations are traced and counted ([`Observed`]); they are by default. Switch it off if another
+    /// `Observed` is put around the stack.
+    pub fn observed(mut self, observed: bool) -> Self {
+        self.observed = observed;
+        self
+    }
+
+    /// Builds the stack. No store is called yet.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) if the keys are cached or fenced already, if a setting is out of the bounds that its
+    /// layer names, if a setting of the cache is given without a time to live, if the tombstones are not fit for these
+    /// keys ([`FencedBuilder::build`](crate::FencedBuilder::build)), or if a durability is accepted without tombstones.
+    /// [`Unavailable`](ErrorKind::Unavailable) if the thread that wipes expired keys cannot be started.
+    pub fn build(self) -> Result<Stack> {
+        let keys = self.keys.capabilities();
+        let CacheSettings { ttl, max_keys, stale_if_error, negative_ttl } = self.cache;
+        let has_cache_settings = max_keys.is_some() || stale_if_error.is_some() || negative_ttl.is_some();
+        let wrong = if keys.fenced {
+            "the keys are behind a fence already: give the stack the store beneath it, and its tombstones"
+        } else if keys.cached {
+            "the keys are behind a cache already: give the stack the store beneath it, and set cache_ttl"
+        } else if ttl.is_none() && has_cache_settings {
+            "a setting of the cache is given, but no time to live: set cache_ttl, too"
+        } else if self.tombstones.is_none() && self.accepted_durability.is_some() {
+            "a durability of tombstones is accepted, but there are none: set tombstones, too"
+        } else {
+            return self.build_layers();
+        };
+        Err(misconfigured(&self.keys, wrong))
+    }
+
+    fn build_layers(self) -> Result<Stack> {
+        let beneath = self.resilient(self.limits.around(self.keys.clone())?)?;
+        let cache = self.cache.around(&beneath)?;
+        let front = match &cache {
+            Some(cache) => Front::Cached(cache.clone()),
+            None => Front::Uncached(beneath.clone()),
+        };
+        let fence = match &self.tombstones {
+            Some(tombstones) => {
+                let tombstones = self.resilient(tombstones.clone())?;
+                let mut builder = Fenced::builder(front, tombstones);
+                if let Some(accepted) = self.accepted_durability {
+                    builder = builder.accept_tombstone_durability(accepted);
+                }
+                Some(Arc::new(builder.build()?))
+            }
+            None => None,
+        };
+        let innermost: Arc<dyn KeyStore> = match (&fence, &cache) {
+            (Some(fence), _) => fence.clone(),
+            // Without a fence an erasure through the cache must not say verified.
+            (None, Some(cache)) => Arc::new(cache.clone()),
+            (None, None) => beneath,
+        };
+        let observer = self.observed.then(|| Observed::new(innermost.clone()));
+        let outermost = match &observer {
+            Some(observer) => Arc::new(observer.clone()),
+            None => innermost,
+        };
+        let expiry = cache.as_ref().map(wipe_expired_keys).transpose();
+        let expiry = expiry.map_err(|e| cannot_start(outermost.info().scheme(), e))?;
+        Ok(Stack { outermost, observer, fence, cache, _expiry: expiry })
+    }
+
+    /// Time limits and retries around one of the two stores.
+    fn resilient(&self, store: Arc<dyn KeyStore>) -> Result<Arc<dyn KeyStore>> {
+        let attempt_timeout = (self.deadline / ATTEMPTS_IN_DEADLINE).max(ATTEMPT_TIMEOUT.min(self.deadline));
+        let resilient = Resilient::builder(store).deadline(self.deadline).attempt_timeout(attempt_timeout).build()?;
+        Ok(Arc::new(resilient))
+    }
+}
+
+impl CacheSettings {
+    /// A cache around this store, if a time to live is set.
+    fn around(self, store: &Arc<dyn KeyStore>) -> Result<Option<Cached<Arc<dyn KeyStore>>>> {
+        let Some(ttl) = self.ttl else { return Ok(None) };
+        let mut builder = Cached::builder(store.clone()).ttl(ttl);
+        if let Some(max_keys) = self.max_keys {
+            builder = builder.max_keys(max_keys);
+        }
+        if let Some(time) = self.stale_if_error {
+            builder = builder.stale_if_error(time);
+        }
+        if let Some(ttl) = self.negative_ttl {
+            builder = builder.negative_ttl(ttl);
+        }
+        builder.build().map(Some)
+    }
+}
+
+impl LimitSettings {
+    /// This store behind its limits, or as it is if none is set.
+    fn around(self, store: Arc<dyn KeyStore>) -> Result<Arc<dyn KeyStore>> {
+        if self.read_rate.is_none() && self.write_rate.is_none() && self.concurrency.is_none() {
+            return Ok(store);
+        }
+        let batch_size = self.read_batch_size.or(store.capabilities().batch_size).unwrap_or(1);
+        let reads = self.limit(self.read_rate, batch_size)?;
+        let writes = self.limit(self.write_rate, self.delete_batch_size.unwrap_or(1))?;
+        Ok(Arc::new(Limited::with_limits(store, reads, writes)))
+    }
+
+    /// The limit of one kind of calls.
+    fn limit(self, rate: Option<f64>, batch_size: usize) -> Result<Limit> {
+        let builder = Limit::builder().batch_size(batch_size);
+        let builder = match (rate, self.concurrency) {
+            (Some(rate), _) => builder.rate(rate),
+            (None, Some(_)) => builder,
+            // A limit that nobody meets: only the other kind of calls has one.
+            (None, None) => builder.rate(1e6).burst(u32::MAX),
+        };
+        match self.concurrency {
+            Some(concurrency) => builder.concurrency(concurrency).build(),
+            None => builder.build(),
+        }
+    }
+}
+
+/// Starts a thread that wipes expired keys until the sender is dropped. A task would end with its runtime.
+fn wipe_expired_keys(cache: &Cached<Arc<dyn KeyStore>>) -> std::io::Result<Sender<()>> {
+    let (sender, stop) = mpsc::channel();
+    let pause = cache.ttl().clamp(SHORTEST_EXPIRY_PAUSE, LONGEST_EXPIRY_PAUSE);
+    let cache = cache.clone();
+    std::thread::Builder::new().name("keystead-expiry".to_owned()).spawn(move || {
+        while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            cache.remove_expired();
+        }
+    })?;
+    Ok(sender)
+}
+
+fn cannot_start(store: &'static str, e: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, Operation::Open, store)
+        .with_source(format!("cannot start the thread that wipes expired keys: {e}; allow this process more threads"))
+}
