@@ -1,11 +1,13 @@
 //! [`Fenced`]: erasure that lasts.
 
+mod allow;
 mod receipt;
 mod reconcile;
 mod record;
 mod register;
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
@@ -16,7 +18,7 @@ use keystead_core::{
 pub use self::receipt::ErasureReceipt;
 pub use self::reconcile::{ReconcileFailure, ReconcileReport};
 use self::record::RecordNames;
-use self::register::{Claim, Claiming, Erased, Register, Status, TICK};
+use self::register::{Claiming, Erased, Register, Status, TICK};
 use crate::describe::misconfigured;
 
 /// How many ids of a listing are looked up among the tombstones at once.
@@ -82,6 +84,8 @@ const CLEAN_ROUNDS: u32 = 4;
 #[derive(Debug)]
 pub struct Fenced<S, T> {
     keys: S,
+    /// The store beneath the cache, where the fence looks for what is left of a key; without one it looks in `keys`.
+    beneath: Option<Arc<dyn KeyStore>>,
     register: Register<T>,
 }
 
@@ -89,6 +93,7 @@ pub struct Fenced<S, T> {
 #[derive(Clone, Debug)]
 pub struct FencedBuilder<S, T> {
     keys: S,
+    beneath: Option<Arc<dyn KeyStore>>,
     tombstones: T,
     accepted: Option<Durability>,
 }
@@ -101,6 +106,12 @@ impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
     /// one host, and lasts as long as its disk. [`Durability::Process`] is never accepted for keys that outlive the process.
     pub fn accept_tombstone_durability(mut self, durability: Durability) -> Self {
         self.accepted = Some(durability);
+        self
+    }
+
+    /// Lets the fence look for what is left of a key in the store beneath the cache.
+    pub(crate) fn beneath(mut self, store: Arc<dyn KeyStore>) -> Self {
+        self.beneath = Some(store);
         self
     }
 
@@ -130,7 +141,8 @@ impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
         } else if record::age_exponent(visible_for).is_none() {
             "the keys can stay visible for longer than 68 years: set a shorter visibility bound or time to live"
         } else {
-            return Ok(Fenced { keys: self.keys, register: Register::new(self.tombstones, visible_for) });
+            let register = Register::new(self.tombstones, visible_for);
+            return Ok(Fenced { keys: self.keys, beneath: self.beneath, register });
         };
         Err(misconfigured(&self.tombstones, wrong))
     }
@@ -139,7 +151,7 @@ impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// Begins to build a fence around `keys`, with the tombstones in a second store.
     pub fn builder(keys: S, tombstones: T) -> FencedBuilder<S, T> {
-        FencedBuilder { keys, tombstones, accepted: None }
+        FencedBuilder { keys, beneath: None, tombstones, accepted: None }
     }
 
     /// Erases a user as [`erase_key`](KeyStore::erase_key) does, and returns a receipt as a proof.
@@ -160,7 +172,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             let erasure = self.erase_standing_key(id).await.map_err(part_done)?;
             existed |= erasure.existed;
             // Otherwise a new key was allowed under this call, and may have been made.
-            if let Status::Erased(_) = self.register.status(&names, Operation::Erase).await.map_err(part_done)? {
+            let status = self.register.status(&names, Operation::Erase).await.map_err(part_done)?;
+            if status.is_generation(tombstone.generation) {
                 // Where this fails, whoever allows a new key records it later, and waits from then on.
                 drop(self.register.record_end(&names, tombstone.generation).await);
                 return Ok(ErasureReceipt {
@@ -201,100 +214,12 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Ok(self.register.names(id, Operation::Get).await?.as_str().to_owned())
     }
 
-    /// Lets an erased user have a key again: a new one, because a key that is left of the old one is deleted first. Does
-    /// nothing if the user is not erased.
-    ///
-    /// It refuses as long as any stack that shares the tombstones, in any process, may still show the erased key. That is the
-    /// time to live of its cache and the visibility bound of its store, counted from the last erasure; each stack records
-    /// it with the tombstones before its first read, rounded up to a power of two of seconds. The clocks of hosts that
-    /// share tombstones must agree to within a second.
-    ///
-    /// Calls at the same time do no harm: one of them does the work, the others are refused or find it done. What remains is
-    /// a *write* that began before the erasure and reaches the store after this call: it counts as the new key. So wait for
-    /// the longest deadline of all writers, too.
-    ///
-    /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after): the erased key may still be visible
-    /// somewhere, a key had been written past the fence and was deleted just now, another call is at work, or the user was
-    /// erased again under this one. [`PendingDeletion`](ErrorKind::PendingDeletion) if the old key can still be brought back.
-    /// Those of [`KeyStore::erase_key`] from either store. The user still counts as erased, unless the effect is
-    /// [`Effect::Unknown`].
-    pub async fn allow_new_key(&self, id: &KeyId) -> Result<()> {
-        let names = self.register.names(id, Operation::Erase).await?;
-        let Status::Erased(erased) = self.register.status(&names, Operation::Erase).await? else { return Ok(()) };
-        let untouched = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::NotApplied);
-        let visible_for = self.register.longest_visibility().await.map_err(untouched)?;
-        let ended_at = self.register.ended_at(&names, erased.generation).await.map_err(untouched)?;
-        if let Some(ended_at) = ended_at {
-            self.ensure_invisible(ended_at, visible_for)?;
-        }
-        let claiming = self.register.claim(&names, erased.generation, Operation::Erase).await.map_err(untouched)?;
-        let claim = match claiming {
-            Claiming::Granted(claim) => claim,
-            Claiming::Held { remaining } => {
-                let why =
-                    "another caller deletes what is left of the erased key: try again after the pause at the latest";
-                return Err(self.contention(why).with_retry_after(remaining));
-            }
-        };
-        // The holder of the claim is the only one to lift this generation, so the state cannot change under it.
-        let outcome = match self.register.status(&names, Operation::Erase).await.map_err(untouched)? {
-            Status::Free { .. } => Ok(()),
-            Status::Erased(now) if now != erased => {
-                Err(self.contention("the user was erased again meanwhile: try again after the pause"))
-            }
-            Status::Erased(_) => self.lift(id, &names, &claim, ended_at.is_some(), visible_for).await,
-        };
-        // If this fails, the claim ends by itself.
-        drop(self.register.finish(&names, claim, Operation::Erase).await);
-        outcome
-    }
-
-    /// Lifts a tombstone under a claim, if the wait is over. It begins again where a key was found and deleted just now, which
-    /// may be in caches, and it begins only now where nobody has recorded the end of the erasure.
-    async fn lift(
-        &self,
-        id: &KeyId,
-        names: &RecordNames,
-        claim: &Claim,
-        has_ended: bool,
-        visible_for: Duration,
-    ) -> Result<()> {
-        let untouched = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::NotApplied);
-        let wait_is_over = match self.keys.get_key(id).await {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                self.register.record_end(names, claim.generation()).await.map_err(untouched)?;
-                has_ended || visible_for.is_zero()
-            }
-            Err(e) if e.kind() != ErrorKind::Corrupt => return Err(untouched(e)),
-            Ok(_) | Err(_) if !claim.is_fresh() => {
-                return Err(self.contention("this call was paused for too long to go on: try again"));
-            }
-            Ok(_) | Err(_) => {
-                self.erase_standing_key(id).await.map_err(untouched)?;
-                self.record_erasure(names).await.map_err(untouched)?;
-                visible_for.is_zero()
-            }
-        };
-        if !wait_is_over {
-            let why =
-                "the erasure has ended only now, and caches may still hold the key: allow a new one after the pause";
-            return Err(self.contention(why).with_retry_after(visible_for.saturating_add(TICK)));
-        }
-        self.register.lift(names, claim.generation()).await?;
-        match self.register.status(names, Operation::Erase).await? {
-            Status::Free { .. } => Ok(()),
-            Status::Erased(_) => Err(self.contention("the user was erased again meanwhile: try again after the pause")),
-        }
-    }
-
-    /// Records that a key which was left behind has been deleted now, where caches may have read it before.
-    async fn record_erasure(&self, names: &RecordNames) -> Result<()> {
-        if self.keys.capabilities().consistency.bound().is_zero() {
-            return Ok(());
-        }
+    /// Records that a key which was left behind has been deleted now: some cache may have read it before, so the wait for a
+    /// new key begins again. Returns the generation that counts.
+    async fn record_erasure(&self, names: &RecordNames) -> Result<u32> {
         let erased = self.register.raise(names).await?;
-        self.register.record_end(names, erased.generation).await
+        self.register.record_end(names, erased.generation).await?;
+        Ok(erased.generation)
     }
 
     /// Erases the key that stands. A creator that began before the tombstone was written may write after that; it deletes its
@@ -305,7 +230,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             let erasure = self.keys.erase_key(id).await?;
             existed |= erasure.existed;
             let proven = Erasure::new(existed, erasure.finality, erasure.verified);
-            if erasure.verified || self.keys.get_key(id).await.is_err() {
+            if erasure.verified || self.look_beneath(id).await.is_err() {
                 return Ok(proven);
             }
             existed = true;
@@ -313,18 +238,11 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Err(self.contention("the key can still be read after several deletes: stop what writes it, and erase again"))
     }
 
-    /// Refuses as long as some stack may still show a key whose erasure ended at this moment.
-    fn ensure_invisible(&self, ended_at: SystemTime, visible_for: Duration) -> Result<()> {
-        if visible_for.is_zero() {
-            return Ok(());
-        }
-        let passed = SystemTime::now().duration_since(ended_at).unwrap_or_default();
-        match visible_for.saturating_add(TICK).checked_sub(passed) {
-            Some(left) if !left.is_zero() => {
-                let why = "the erased key may still be visible through a cache: allow a new one after the pause";
-                Err(self.contention(why).with_retry_after(left))
-            }
-            _ => Ok(()),
+    /// Reads what stands for an erased user, past the cache if that is known.
+    async fn look_beneath(&self, id: &KeyId) -> Result<SecretKey> {
+        match &self.beneath {
+            Some(store) => store.get_key(id).await,
+            None => self.keys.get_key(id).await,
         }
     }
 
@@ -379,7 +297,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// this delete is under way.
     async fn clean(&self, id: &KeyId, names: &RecordNames, mut erased: Erased, operation: Operation) -> Cleaned {
         for _ in 0..CLEAN_ROUNDS {
-            match self.keys.get_key(id).await {
+            match self.look_beneath(id).await {
                 Err(e) if is_gone(&e) => return Cleaned::NothingLeft,
                 Err(e) if e.kind() != ErrorKind::Corrupt => return Cleaned::Perhaps,
                 Ok(_) | Err(_) => {}
@@ -392,7 +310,6 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             let status = self.register.status(names, operation).await;
             if status.is_ok_and(|status| status.is_generation(erased.generation)) && claim.is_fresh() {
                 drop(self.keys.delete_key(id).await);
-                // It was read just now, perhaps into a cache, so the wait for a new key begins again.
                 drop(self.record_erasure(names).await);
             }
             drop(self.register.finish(names, claim, operation).await);

@@ -238,3 +238,39 @@ async fn no_receipt_is_given_while_the_key_stands() {
     assert!(refused.retry_after().is_some());
     assert_eq!(kind(stack.get_key(&alice()).await), ErrorKind::Erased);
 }
+
+/// What a cache remembers of an absence does not hide a key that a restore has brought back.
+#[tokio::test]
+async fn a_restored_key_is_not_allowed_as_a_new_one() {
+    let ttl = Duration::from_secs(1);
+    for by_hand in [false, true] {
+        let shared = Shared::default();
+        let stack = shared.builder().cache_ttl(ttl).cache_negative_ttl(ttl).build().unwrap();
+        let cached = Cached::builder(shared.keys.clone()).ttl(ttl).negative_ttl(ttl).build().unwrap();
+        let fence = Fenced::builder(cached, shared.tombstones.clone()).build().unwrap();
+        stack.put_key(&alice(), &key(1)).await.unwrap();
+        stack.erase(&alice()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        assert_eq!(kind(stack.get_key(&alice()).await), ErrorKind::Erased);
+        assert_eq!(kind(fence.get_key(&alice()).await), ErrorKind::Erased);
+        shared.keys.put_key(&alice(), &key(1)).await.unwrap();
+        let answer = if by_hand { fence.allow_new_key(&alice()).await } else { stack.allow_new_key(&alice()).await };
+        assert_eq!(kind(answer), ErrorKind::Conflict);
+        assert!(shared.keys.find_key(&alice()).await.unwrap().is_none());
+    }
+}
+
+/// A process without a cache deletes what a process with one has read: the wait counts for that one, too.
+#[tokio::test]
+async fn a_key_that_was_left_behind_and_read_into_a_cache_is_waited_for() {
+    let shared = Shared::default();
+    let cached = shared.stack();
+    let uncached = shared.builder().build().unwrap();
+    cached.put_key(&alice(), &key(1)).await.unwrap();
+    uncached.erase(&alice()).await.unwrap();
+    tokio::time::sleep(TTL + Duration::from_millis(1100)).await;
+    shared.keys.put_key(&alice(), &key(1)).await.unwrap();
+    assert_eq!(kind(uncached.get_key(&alice()).await), ErrorKind::Erased);
+    assert!(shared.keys.find_key(&alice()).await.unwrap().is_none());
+    assert_eq!(kind(uncached.allow_new_key(&alice()).await), ErrorKind::Conflict, "a cache may have read it");
+}

@@ -187,7 +187,7 @@ impl StackBuilder {
         let fence = match &self.tombstones {
             Some(tombstones) => {
                 let tombstones = self.resilient(tombstones.clone())?;
-                let mut builder = Fenced::builder(front, tombstones);
+                let mut builder = Fenced::builder(front, tombstones).beneath(beneath.clone());
                 if let Some(accepted) = self.accepted_durability {
                     builder = builder.accept_tombstone_durability(accepted);
                 }
