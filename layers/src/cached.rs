@@ -150,10 +150,12 @@ impl<S: KeyStore> Cached<S> {
         CachedBuilder { store, settings }
     }
 
-    /// Forgets what is cached of this id: the next read asks the store. For when something else
-    /// says that the key was deleted or overwritten, a message from another process perhaps.
+    /// Forgets what is cached of this id, so that the next read asks the store. It is for a caller
+    /// that learns, perhaps by a message, that another process has deleted or overwritten the key.
+    /// As after a write through this cache, nothing is kept of the id until the store's visibility
+    /// bound is over.
     pub fn invalidate(&self, id: &KeyId) {
-        self.shared.table.invalidate(id);
+        self.shared.table.written(id, Instant::now());
     }
 
     /// Erases a key and returns what the store beneath says, `verified` included: for a fence, which keeps readers from what
@@ -163,9 +165,9 @@ impl<S: KeyStore> Cached<S> {
         self.shared.store.erase_key(id).await
     }
 
-    /// Forgets all that is cached.
+    /// Forgets all that is cached, as [`invalidate`](Self::invalidate) does for one id.
     pub fn invalidate_all(&self) {
-        self.shared.table.invalidate_all();
+        self.shared.table.all_written(Instant::now());
     }
 
     /// Removes the keys that have expired, and returns the number of ids of which something was

@@ -54,7 +54,7 @@ const BOUNDS_OF_A_CREATION: u32 = 2;
 /// A batch is sent in chunks, and each chunk is an attempt with a time limit of its own, so that
 /// what has arrived is kept and only the rest is tried again. A chunk has as many ids as one call
 /// of the store handles ([`Capabilities::batch_size`], which [`Limited`](crate::Limited) sets), or
-/// 100 if that is not known, and fewer after one without an answer in time. The ids of a chunk
+/// 100 if that is not known (then fewer after one without an answer in time). The ids of a chunk
 /// without an answer are tried again one by one: one that hangs does not keep the others from their
 /// answers. At most 16 chunks are under way at once, as few as one while answers are slow, so that
 /// a rate limit beneath does not make them time out while they wait for each other.

@@ -210,10 +210,13 @@ impl<L> Table<L> {
         ids.remember_write(id, now, self.bound);
     }
 
-    /// Forgets what is known of all ids, and makes void what the calls under way will bring.
-    pub(crate) fn invalidate_all(&self) {
+    /// Does the same for all ids.
+    pub(crate) fn all_written(&self, now: Instant) {
         let mut all: Vec<_> = self.shards.iter().map(Shard::lock).collect();
-        all.iter_mut().for_each(|ids| ids.pending.clear());
+        for ids in &mut all {
+            ids.pending.clear();
+            ids.remember_all_written(now, self.bound);
+        }
         self.cache.clear();
         self.replicas.clear();
     }
@@ -305,10 +308,16 @@ impl<L> Ids<L> {
             self.forget_old_writes(now, bound);
         }
         if self.written.len() >= WRITES_PER_SHARD {
+            self.remember_all_written(now, bound);
+        }
+        self.written.insert(id.clone(), now);
+    }
+
+    fn remember_all_written(&mut self, now: Instant, bound: Duration) {
+        if !bound.is_zero() {
             self.written.clear();
             self.all_written = Some(now);
         }
-        self.written.insert(id.clone(), now);
     }
 
     fn forget_old_writes(&mut self, now: Instant, bound: Duration) {

@@ -38,6 +38,8 @@ pub(super) struct Batch<T> {
     flow: Flow,
     /// When the batch ends if no other id gets its outcome before.
     give_up: Instant,
+    /// When an attempt was last answered quickly.
+    last_quick: Option<Instant>,
 }
 
 /// The state of one id.
@@ -62,7 +64,8 @@ enum Outcome<T> {
 /// The place of a retry in their order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    timeouts: u32,
+    /// Zero, or for a suspect how often it was one.
+    suspicion: u32,
     not_before: Instant,
     number: u64,
 }
@@ -83,6 +86,8 @@ enum Speed {
     Quick,
     Slow,
     TimedOut,
+    /// Without an answer, while another attempt was answered quickly: there is no queue to wait in.
+    TimedOutAlone,
 }
 
 struct Chunk {
@@ -93,6 +98,7 @@ struct Chunk {
 
 struct Attempt<T> {
     indexes: Vec<usize>,
+    start: Instant,
     took: Duration,
     /// None if there was no answer in time.
     answers: Option<Vec<Result<T>>>,
@@ -122,6 +128,7 @@ impl<T: Send> Batch<T> {
             not_before: None,
             flow: Flow { chunk: longest_chunk, longest_chunk, is_one_call: batch_size.is_some(), attempts: 1 },
             give_up: after(Instant::now(), settings.deadline),
+            last_quick: None,
         }
     }
 
@@ -153,14 +160,17 @@ impl<T: Send> Batch<T> {
         if under_way >= self.flow.attempts {
             return None;
         }
-        if self.next_fresh < self.members.len() {
+        let retry = self.retries.first_key_value().map(|(place, _)| *place);
+        // Of a chunk without an answer most ids have one by themselves, which shows that the store
+        // still answers.
+        let is_due = retry.is_some_and(|place| place.suspicion == 0 && place.not_before <= Instant::now());
+        if self.next_fresh < self.members.len() && !is_due {
             let end = self.members.len().min(self.next_fresh + self.flow.chunk);
             let indexes = (self.next_fresh..end).collect();
             self.next_fresh = end;
             return Some(self.chunk(indexes, self.not_before));
         }
-        let (place, _) = self.retries.first_key_value()?;
-        if place.timeouts >= TIMEOUTS_OF_A_SUSPECT {
+        if retry?.suspicion > 0 {
             // From here on only suspects are left, which are tried one after the other.
             self.flow.attempts = 1;
             if under_way > 0 {
@@ -182,13 +192,17 @@ impl<T: Send> Batch<T> {
     }
 
     fn take(&mut self, attempt: Attempt<T>, settle: impl Fn(Result<T>, bool) -> Result<T>) {
-        let Attempt { indexes, took, answers } = attempt;
+        let Attempt { indexes, start, took, answers } = attempt;
         let speed = match &answers {
+            None if self.last_quick.is_some_and(|quick| quick > start) => Speed::TimedOutAlone,
             None => Speed::TimedOut,
             Some(answers) if answers.iter().any(|answer| matches!(answer, Err(e) if e.is_retryable())) => Speed::Slow,
             Some(_) if took > self.settings.attempt_timeout / 4 => Speed::Slow,
             Some(_) => Speed::Quick,
         };
+        if let Speed::Quick = speed {
+            self.last_quick = Some(Instant::now());
+        }
         self.flow.adapt(speed);
         let mut answers = answers.map(Vec::into_iter);
         let mut failed = Vec::new();
@@ -228,8 +242,8 @@ impl<T: Send> Batch<T> {
                 continue;
             };
             if e.kind() == ErrorKind::Timeout {
-                let timeouts = self.members[index].timeouts;
-                self.retry(vec![index], timeouts, after(now, pause));
+                let suspicion = (self.members[index].timeouts + 1).saturating_sub(TIMEOUTS_OF_A_SUSPECT);
+                self.retry(vec![index], suspicion, after(now, pause));
             } else {
                 together.push(index);
                 longest_pause = longest_pause.max(pause);
@@ -244,10 +258,10 @@ impl<T: Send> Batch<T> {
         }
     }
 
-    fn retry(&mut self, indexes: Vec<usize>, timeouts: u32, not_before: Instant) {
+    fn retry(&mut self, indexes: Vec<usize>, suspicion: u32, not_before: Instant) {
         let number = self.next_number;
         self.next_number += 1;
-        self.retries.insert(Place { timeouts, not_before, number }, indexes);
+        self.retries.insert(Place { suspicion, not_before, number }, indexes);
     }
 }
 
@@ -276,6 +290,7 @@ impl Flow {
                 self.attempts = most.min(self.attempts + 1);
             }
             Speed::Slow => self.attempts = (self.attempts / 2).max(1),
+            Speed::TimedOutAlone => {}
             Speed::TimedOut => {
                 self.attempts = (self.attempts / 2).max(1);
                 if !self.is_one_call {
@@ -297,7 +312,7 @@ async fn attempt<T>(
     }
     let start = Instant::now();
     let answers = timeout(attempt_timeout, answers).await.ok();
-    Attempt { indexes, took: start.elapsed(), answers }
+    Attempt { indexes, start, took: start.elapsed(), answers }
 }
 
 fn too_few_answers(operation: Operation, scheme: &'static str) -> Error {

@@ -118,14 +118,33 @@ async fn a_stale_key_that_get_or_create_returns_after_a_write_is_not_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_read_within_the_bound_after_a_creation_is_not_kept() {
-    let store = Replica::default();
-    let cached = Cached::builder(store.clone()).ttl(TTL).negative_ttl(TTL).build().unwrap();
+    let brief = Duration::from_secs(1);
+    let cached = Cached::builder(Replica::default()).ttl(brief).negative_ttl(brief).build().unwrap();
     assert_eq!(cached.get_or_create(&alice(), &key(1)).await.unwrap(), key(1));
     assert_eq!(cached.get_key(&alice()).await.unwrap(), key(1), "the new key is kept");
-    // As if it had been evicted.
-    cached.invalidate(&alice());
+    sleep(BOUND - brief / 2).await;
     assert_eq!(kind(cached.get_key(&alice()).await), ErrorKind::NotFound, "the store's own lag");
-    expect_what_the_store_holds(&cached, &store).await;
+    sleep(brief / 2).await;
+    assert_eq!(cached.get_key(&alice()).await.unwrap(), key(1), "the absence was not kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_within_the_bound_after_word_of_another_process_is_not_kept() {
+    for all in [false, true] {
+        let store = Replica::default();
+        let cached = cached(&store);
+        store.put_key(&alice(), &key(1)).await.unwrap();
+        sleep(2 * BOUND).await;
+        cached.get_key(&alice()).await.unwrap();
+        store.delete_key(&alice()).await.unwrap();
+        if all {
+            cached.invalidate_all();
+        } else {
+            cached.invalidate(&alice());
+        }
+        assert_eq!(cached.get_key(&alice()).await.unwrap(), key(1), "the store's own lag");
+        expect_what_the_store_holds(&cached, &store).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
