@@ -257,12 +257,7 @@ impl KeyStore for SecretsManagerStore {
 
     /// Takes as long as the visibility bound: the read that verifies must not be a stale one.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        let absent = match self.config.window() {
-            // A key that could still be brought back would be pending deletion, not absent.
-            Some(_) => Finality::Immediate,
-            None => Finality::Eventual { within: None },
-        };
-        eventual::erase_key(self, id, self.visibility_bound, absent).await
+        eventual::erase_key(self, id).await
     }
 }
 

@@ -79,7 +79,9 @@ impl SsmStore {
                 refusal.during(Operation::Create, &[id.as_str(), &name]),
                 "another key stands; ours may have stood for a moment, as the answer to the first attempt was lost",
             )),
-            Ok(None) | Err(_) => Err(unsettled(
+            // What stands there may be ours, but it cannot be read: why not is the answer.
+            Err(e) => Err(e.with_operation(Operation::Create).with_effect(Effect::Unknown)),
+            Ok(None) => Err(unsettled(
                 refusal.with_kind(ErrorKind::Conflict, "try again").during(Operation::Create, &[id.as_str(), &name]),
                 "the answer to the first attempt was lost, and no key can be read yet: read before trying again",
             )
@@ -171,7 +173,7 @@ impl KeyStore for SsmStore {
     /// Asks for a parameter that no id has: reaching Parameter Store and being allowed to read there is enough.
     async fn check(&self) -> Result<()> {
         let call = Call::new();
-        let request = self.client.get_parameter().name(name::nobodys(self.config.names())).with_decryption(true);
+        let request = self.client.get_parameter().name(name::probe_name(self.config.names())).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
             Ok(answer) => {
@@ -200,7 +202,7 @@ impl KeyStore for SsmStore {
 
     /// Takes as long as the visibility bound: the read that verifies must not be a stale one.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        eventual::erase_key(self, id, self.visibility_bound, Finality::Immediate).await
+        eventual::erase_key(self, id).await
     }
 }
 
