@@ -67,6 +67,9 @@ impl Script {
     }
 }
 
+/// What Secrets Manager says of a secret that does not exist.
+pub(crate) const NO_SECRET: &str = "Secrets Manager can't find the specified secret.";
+
 /// A refusal in AWS's words, as far as they are known, with the resource's ARN where AWS quotes it.
 pub(crate) fn refusal(fault: &Fault, call: &Call) -> Option<Answer> {
     let resource = format!("arn:aws:{}:us-east-1:123456789012:parameter{}", call.service, call.first_name());

@@ -179,7 +179,10 @@ impl Proxy {
             (_, "ParameterNotFound") => Ok(Answer::error(400, &code, None)),
             // The emulator says 404.
             (_, "ResourceNotFoundException") => {
-                let text = "Secrets Manager can't find the specified secret.";
+                let without_a_value =
+                    "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT";
+                let is_there = String::from_utf8_lossy(&answer.body).contains("value for");
+                let text = if is_there { without_a_value } else { fault::NO_SECRET };
                 Ok(Answer::error(400, &code, Some(text)))
             }
             // The emulator says that it exists where AWS says that it is scheduled for deletion.

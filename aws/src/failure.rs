@@ -181,6 +181,19 @@ impl Failure {
         self
     }
 
+    /// When the service, or the backend, says that another try makes sense.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Returns this failure as the answer to a call that has failed with `refusal`, and about which it was to tell more:
+    /// whether the write may have been applied is that call's, everything else is this one's.
+    pub fn in_place_of(mut self, refusal: &Self) -> Self {
+        self.effect = refusal.effect;
+        self.ambiguous = refusal.ambiguous;
+        self
+    }
+
     /// Says when another try makes sense.
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);

@@ -27,7 +27,9 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
         let request_id = answer.request_id().map(str::to_owned);
         // What fails for another reason is left out, and asked for by itself.
         for error in answer.errors.unwrap_or_default() {
-            if let (Some(name), Some("ResourceNotFoundException")) = (error.secret_id, error.error_code.as_deref()) {
+            let is_missing = error.error_code.as_deref() == Some("ResourceNotFoundException")
+                && !may_exist_without_a_value(error.message.as_deref());
+            if let Some(name) = error.secret_id.filter(|_| is_missing) {
                 outcomes.insert(name, Err(missing_in_batch(request_id.as_deref())));
             }
         }
@@ -42,4 +44,10 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
             _ => return Ok(outcomes),
         }
     }
+}
+
+/// Reports whether the message of a `ResourceNotFoundException` says that the value is what is missing, not the secret. It
+/// decides only whether the secret is asked for by itself, which tells the truth at the cost of two calls.
+fn may_exist_without_a_value(message: Option<&str>) -> bool {
+    message.is_some_and(|message| message.contains("value for"))
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Builder;
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use aws_types::SdkConfig;
@@ -18,17 +19,16 @@ use zeroize::Zeroizing;
 
 use crate::batch;
 use crate::config::SecretsManagerConfig;
+use crate::description::{RECREATE_PAUSE, SecretDescription, moment, refine_absence, refine_error, refine_exists};
 use crate::error::{SCHEME, SERVICE, corrupt, kind, retry_rules};
-use crate::look::{Look, closer, moment};
-
-/// After a forced delete, which ends some time after its answer, a name can be taken for a while.
-const RECREATE_PAUSE: Duration = Duration::from_secs(30);
 
 /// How many secrets a page of a listing has at most (`ListSecrets`, `MaxResults`).
 const PAGE: i32 = 100;
 
-/// How often a put starts again where a key is created or deleted under it.
-const PUT_ROUNDS: u32 = 4;
+/// How often a put looks for a secret to overwrite and else creates one, where others create and delete it meanwhile.
+const PUT_ROUNDS: u32 = 3;
+
+const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being created, deleted or released                          after a forced delete; try again after the pause";
 
 /// Keys in Secrets Manager, each the binary value of a secret under the name that the template gives its id. Clones are
 /// handles on the same store.
@@ -86,9 +86,10 @@ impl SecretsManagerStore {
         call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await.map(drop)
     }
 
-    /// Creates a secret. A refusal of our own create, which the SDK has repeated, is told by the request token.
+    /// Creates a secret. The request token tells whether a secret that exists is the work of an earlier attempt.
     async fn create(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
-        let (call, token) = (Call::new(), request_token());
+        let call = Call::new();
+        let token = request_token();
         let request = self
             .client
             .create_secret()
@@ -98,39 +99,50 @@ impl SecretsManagerStore {
             .client_request_token(&token);
         match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
             Ok(_) => Ok(()),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists && e.is_ambiguous() => {
-                match Look::at(self, name).await {
-                    Ok(look) if look.has_version(&token) => Ok(()),
-                    // Somebody else's: ours was never applied.
-                    Ok(_) => Err(e.settled()),
-                    Err(_) => Err(e),
-                }
-            }
-            Err(e) => Err(e),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => refine_exists(self, name, &token, e).await,
+            Err(e) => Err(refine_error(self, name, e, Operation::Create).await),
         }
     }
 
-    /// A new version where a secret is, else a new secret.
+    /// Writes a new version where a secret is, else a new secret.
     async fn overwrite(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
-        let mut last = self.put_value(name, key).await;
-        for round in 1..PUT_ROUNDS {
-            let kind = last.as_ref().err().map(Failure::kind);
-            if round > 1 && matches!(kind, Some(ErrorKind::NotFound | ErrorKind::AlreadyExists)) {
+        let mut refusal = None;
+        for round in 0..PUT_ROUNDS {
+            if round > 0 {
                 // What was just created is not visible yet, or what was just deleted still is.
                 tokio::time::sleep(self.visibility_bound / PUT_ROUNDS).await;
             }
-            last = match kind {
-                Some(ErrorKind::NotFound) => self.create(name, key).await,
-                Some(ErrorKind::AlreadyExists) => self.put_value(name, key).await,
-                _ => return last,
-            };
-        }
-        last.map_err(|e| match e.kind() {
-            ErrorKind::NotFound | ErrorKind::AlreadyExists => {
-                e.with_kind(ErrorKind::Conflict, "the key is being created or deleted by others: try again")
+            match self.put_value(name, key).await {
+                Ok(()) => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(refine_error(self, name, e, Operation::Put).await),
             }
-            _ => e,
-        })
+            match self.create(name, key).await {
+                Ok(()) => return Ok(()),
+                Err(e) if is_taken(&e) => refusal = Some(e),
+                Err(e) => return Err(e),
+            }
+        }
+        let refusal = refusal.expect("there is a round, and each one returns or is refused");
+        Err(refusal.with_kind(ErrorKind::Conflict, CONTENDED).with_retry_after(RECREATE_PAUSE))
+    }
+
+    /// Reads the value of a secret.
+    async fn read(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
+        let call = Call::new();
+        let request = self.client.get_secret_value().secret_id(name);
+        call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await
+    }
+
+    /// Reads the value of a secret, and proves the absence of one that is not found.
+    async fn read_or_prove_absence(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
+        match self.read(name).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => match refine_absence(self, name, e).await {
+                Some(e) => Err(e),
+                None => self.read(name).await,
+            },
+            answer => answer,
+        }
     }
 
     /// One page of the listing, and the token of the next one.
@@ -146,10 +158,14 @@ impl SecretsManagerStore {
         Ok((ids, answer.next_token))
     }
 
-    /// The usual finality of a deletion that answered with this date.
+    /// The finality of a deletion that answered with this date. The date cannot shorten the window that was asked for: AWS's
+    /// documents disagree on whether it is that of the deletion or of the request.
     fn finality(&self, until: Option<SystemTime>) -> Finality {
         match self.config.window() {
-            Some(window) => Finality::RecoverableUntil(until.unwrap_or_else(|| SystemTime::now() + window)),
+            Some(window) => {
+                let asked_for = SystemTime::now() + window;
+                Finality::RecoverableUntil(until.map_or(asked_for, |until| until.max(asked_for)))
+            }
             None => Finality::Eventual { within: None },
         }
     }
@@ -171,12 +187,16 @@ impl KeyStore for SecretsManagerStore {
         Capabilities::new(Durability::Replicated, consistency, deletion, Some(listing))
     }
 
+    /// One call for a key that is there. One that is not found is looked for again with `DescribeSecret`, because Secrets
+    /// Manager answers the same for a secret that exists without a value.
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
-        let (call, name) = (Call::new(), self.name(id));
-        let request = self.client.get_secret_value().secret_id(&name);
-        match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
+        let name = self.name(id);
+        match self.read_or_prove_absence(&name).await {
             Ok(answer) => key_of(answer.secret_binary, answer.secret_string),
-            Err(e) => Err(closer(self, &name, e).await.during(Operation::Get, &[id.as_str(), &name])),
+            Err(e) => {
+                let e = refine_error(self, &name, e, Operation::Get).await;
+                Err(e.during(Operation::Get, &[id.as_str(), &name]))
+            }
         }
     }
 
@@ -187,23 +207,20 @@ impl KeyStore for SecretsManagerStore {
             PutMode::Create => (self.create(&name, key).await, Operation::Create),
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
-        match answer {
-            Ok(()) => Ok(()),
-            Err(e) => Err(closer(self, &name, e).await.during(operation, &[id.as_str(), &name])),
-        }
+        answer.map_err(|e| e.during(operation, &[id.as_str(), &name]))
     }
 
     /// Looks first: a forced delete succeeds for a secret that is not there, too.
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         let name = self.name(id);
         let failed = |e: Failure| e.during(Operation::Delete, &[id.as_str(), &name]);
-        let look = Look::at(self, &name).await.map_err(failed)?;
-        if let Some(remaining) = look.remaining() {
+        let description = SecretDescription::of(self, &name).await.map_err(failed)?;
+        if let Some(remaining) = description.remaining {
             return Err(Error::new(ErrorKind::PendingDeletion, Operation::Delete, SCHEME)
                 .with_retry_after(remaining)
                 .with_source("the secret is scheduled for deletion already: wait, or restore it"));
         }
-        if look.has_replicas {
+        if description.has_replicas {
             return Err(Error::new(ErrorKind::Unsupported, Operation::Delete, SCHEME)
                 .with_source("the secret has replicas in other regions, which keep the key: remove these first"));
         }
@@ -215,13 +232,19 @@ impl KeyStore for SecretsManagerStore {
             .secret_id(&name)
             .set_recovery_window_in_days(days.map(i64::from))
             .set_force_delete_without_recovery(days.is_none().then_some(true));
-        match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
-            Ok(answer) => Ok(Deletion::new(self.finality(answer.deletion_date().and_then(moment)))),
-            // An earlier attempt has deleted it, or scheduled that: it was there when we looked.
-            Err(e) if e.is_ambiguous() && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {
-                Ok(Deletion::new(self.finality(None)))
+        let refusal = match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
+            Ok(answer) => return Ok(Deletion::new(self.finality(answer.deletion_date().and_then(moment)))),
+            Err(e) => refine_error(self, &name, e, Operation::Delete).await,
+        };
+        match refusal.kind() {
+            // An earlier attempt has deleted it: it was there when we looked.
+            ErrorKind::NotFound if refusal.is_ambiguous() => Ok(Deletion::new(self.finality(None))),
+            // An earlier attempt has scheduled it: the date was seen.
+            ErrorKind::PendingDeletion if refusal.is_ambiguous() && days.is_some() => {
+                let until = refusal.retry_after().and_then(|remaining| SystemTime::now().checked_add(remaining));
+                Ok(Deletion::new(self.finality(until)))
             }
-            Err(e) => Err(failed(closer(self, &name, e).await)),
+            _ => Err(failed(refusal)),
         }
     }
 
@@ -232,17 +255,19 @@ impl KeyStore for SecretsManagerStore {
 
     /// Asks for a secret that no id has: reaching Secrets Manager and being allowed to read there is enough.
     async fn check(&self) -> Result<()> {
-        let call = Call::new();
         let names = self.config.names();
-        let request = self.client.get_secret_value().secret_id(format!("{}--{}", names.prefix(), names.suffix()));
-        match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
+        let probe_name = format!("{}--{}", names.prefix(), names.suffix());
+        let refusal = match self.read(&probe_name).await {
             Ok(answer) => {
                 // Somebody else's, and none of our business.
                 drop(key_of(answer.secret_binary, answer.secret_string));
-                Ok(())
+                return Ok(());
             }
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => Ok(()),
-            Err(e) => Err(e.during(Operation::Check, &[])),
+            Err(e) => refine_error(self, &probe_name, e, Operation::Check).await,
+        };
+        match refusal.kind() {
+            ErrorKind::NotFound | ErrorKind::PendingDeletion => Ok(()),
+            _ => Err(refusal.during(Operation::Check, &[])),
         }
     }
 
@@ -267,6 +292,12 @@ pub(crate) fn key_of(binary: Option<Blob>, text: Option<String>) -> Result<Secre
     let bytes = binary.ok_or_else(|| corrupt("the secret has no binary value"))?;
     let mut bytes = Zeroizing::new(bytes.into_inner());
     SecretKey::new(std::mem::take(&mut *bytes)).map_err(|_| corrupt("the secret's value has not 1 to 3072 bytes"))
+}
+
+/// Reports whether a create was refused because of what stands under the name, and was not applied.
+fn is_taken(e: &Failure) -> bool {
+    use ErrorKind::{AlreadyExists, Conflict, Corrupt};
+    !e.may_have_landed() && matches!(e.kind(), AlreadyExists | Conflict | Corrupt)
 }
 
 fn blob(key: &SecretKey) -> Blob {
