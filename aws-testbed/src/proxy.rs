@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::answer::{Answer, Body};
 use crate::fault::{self, Fate, Script};
 use crate::log::Log;
+use crate::replica::Replica;
 use crate::strict;
 
 /// What tests look at and write to.
@@ -25,6 +26,7 @@ use crate::strict;
 pub(crate) struct State {
     pub(crate) log: Log,
     pub(crate) faults: Script,
+    pub(crate) replica: Replica,
 }
 
 /// One request of the JSON protocol.
@@ -114,14 +116,11 @@ impl Proxy {
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let call = Call::new(&parts.headers, &body);
         self.state.log.add(&call.text, &call.name, &call.body);
-        let fate = self.state.faults.fate_of(&call);
-        if let Some(Fate::Answer(answer)) = fate {
-            return Ok(answer.whole());
-        }
-        let fault = fate.map(|fate| match fate {
-            Fate::Fault(fault) => fault,
-            Fate::Answer(_) => unreachable!("it has been given"),
-        });
+        let fault = match self.state.faults.fate_of(&call, &self.state.replica) {
+            Some(Fate::Answer(answer)) => return Ok(answer.whole()),
+            Some(Fate::Fault(fault)) => Some(fault),
+            None => None,
+        };
         match &fault {
             Some(Fault::ResetBeforeSend) => return Err(io::Error::other("reset before the request was looked at")),
             Some(Fault::Silent) => return std::future::pending().await,
@@ -139,7 +138,11 @@ impl Proxy {
                 let text = "You can't perform this operation on the secret because it was marked for deletion.";
                 Answer::error(400, "InvalidRequestException", Some(text))
             }
-            None => self.corrected(&parts.headers, &call, self.forwarded(&parts.headers, body).await?).await?,
+            None => {
+                let answer = self.corrected(&parts.headers, &call, self.forwarded(&parts.headers, body).await?).await?;
+                self.state.replica.remember(&call, &answer);
+                answer
+            }
         };
         match fault {
             None => Ok(answer.whole()),

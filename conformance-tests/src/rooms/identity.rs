@@ -1,0 +1,64 @@
+//! What identifies the data behind a store.
+
+use keystead_core::{IdentityMatch, KeyStoreExt, Operation, StoreIdentity};
+
+use crate::canary::Canary;
+use crate::case::room;
+use crate::context::{Context, Outcome, Stop, Store, ensure, fail, ok};
+use crate::harness::Fault;
+
+room! {
+    "identity.distinct_and_stable":
+        "what identifies the data is the same for every client at every time and differs between stores, needs no right to list, and shows neither id nor key"
+        => distinct_and_stable;
+}
+
+async fn distinct_and_stable(cx: Context) -> Outcome {
+    let first = identified(&cx.store).await?;
+    let canary = Canary::new();
+    ok("put_key", cx.store.put_key(&canary.id, &canary.key).await)?;
+    cx.holds(&cx.store, &canary.id, &canary.key).await?;
+    compared("identify after a write", &first, &identified(&cx.store).await?, IdentityMatch::Same)?;
+    let reopened = without_listing(&cx).await?;
+    compared("identify of a reopened store", &first, &reopened, IdentityMatch::Same)?;
+    let other = cx.open_another().await?;
+    let other = identified(&other).await?;
+    compared("identify of another namespace's store", &first, &other, IdentityMatch::Different)?;
+    canary.not_in("the text of an identity", &format!("{first} {first:?}"))?;
+    let info = cx.store.info();
+    canary.not_in("the text of a store's info", &format!("{info} {info:?}"))
+}
+
+/// The identity of a store that is opened now, by a caller who may not list if the harness can deny that.
+async fn without_listing(cx: &Context) -> Outcome<StoreIdentity> {
+    let store = cx.reopen().await?;
+    if cx.harness.faults().is_some() {
+        match cx.inject(Some(Operation::List), Fault::Denied, u32::MAX).await {
+            // An engine without permissions.
+            Ok(()) | Err(Stop::Ignored(_)) => {}
+            Err(stop) => return Err(stop),
+        }
+        let identity = identified(&store).await;
+        cx.clear().await?;
+        return identity;
+    }
+    identified(&store).await
+}
+
+/// What the store knows when it has learned everything; it keeps that, and its text is read as it was written.
+async fn identified(store: &Store) -> Outcome<StoreIdentity> {
+    let identity = ok("identify", store.identify().await)?;
+    let whole = "an identity of which every attribute is known";
+    ensure(identity.is_fully_known(), "identify", whole, identity.to_string())?;
+    compared("info after identify", &identity, store.info().identity(), IdentityMatch::Same)?;
+    match identity.to_string().parse::<StoreIdentity>() {
+        Ok(parsed) if parsed == identity => Ok(identity),
+        _ => fail("the text of an identity, parsed", identity.to_string(), "another identity, or an error"),
+    }
+}
+
+fn compared(call: &str, one: &StoreIdentity, two: &StoreIdentity, expected: IdentityMatch) -> Outcome {
+    let answer = one.compare(two);
+    let got = format!("{answer:?}: {one} and {two}");
+    ensure(answer == expected && two.compare(one) == answer, call, format!("{expected:?}"), got)
+}
