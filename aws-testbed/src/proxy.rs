@@ -40,10 +40,17 @@ pub(crate) struct Call {
     pub(crate) text: String,
 }
 
+/// Service and operation of a call in the query protocol, of which AWS STS alone is known here.
+fn query(body: &[u8]) -> (&str, &str) {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let action = text.split('&').find_map(|pair| pair.strip_prefix("Action="));
+    action.map_or(("", ""), |action| ("sts", action))
+}
+
 impl Call {
     fn new(headers: &HeaderMap, body: &[u8]) -> Self {
         let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
-        let (service, name) = target.split_once('.').unwrap_or_default();
+        let (service, name) = target.split_once('.').unwrap_or_else(|| query(body));
         let service = match service {
             "AmazonSSM" => "ssm",
             other => other,
@@ -168,8 +175,13 @@ impl Proxy {
         }
         let response = self.client.request(request).await.map_err(io::Error::other)?;
         let status = response.status();
+        let mut headers = HeaderMap::new();
+        // JSON, unless the emulator says XML.
+        if let Some(kind) = response.headers().get("content-type").filter(|kind| *kind == "text/xml") {
+            headers.insert("content-type", kind.clone());
+        }
         let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
-        Ok(Answer { status, headers: HeaderMap::new(), body })
+        Ok(Answer { status, headers, body })
     }
 
     /// The emulator's answer where it is known to differ from AWS's.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use aws_sdk_secretsmanager::operation::RequestId;
+use aws_sdk_secretsmanager::types::SecretValueEntry;
 use keystead_aws::{Batches, Call, Failure, Outcomes};
 use keystead_core::{KeyId, KeyStore, Operation, Result, SecretKey};
 
@@ -24,6 +25,7 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
         let request = store.client.batch_get_secret_value().set_secret_id_list(Some(names.clone()));
         let request = request.set_next_token(token.take());
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        store.identity.learn_from_arn(answer.secret_values().iter().find_map(SecretValueEntry::arn));
         let request_id = answer.request_id().map(str::to_owned);
         // What fails for another reason is left out, and asked for by itself.
         for error in answer.errors.unwrap_or_default() {

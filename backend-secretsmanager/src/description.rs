@@ -42,6 +42,7 @@ impl SecretDescription {
         let call = Call::new();
         let request = store.client.describe_secret().secret_id(name);
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        store.identity.learn_from_arn(answer.arn());
         Ok(Self {
             remaining: answer.deleted_date().map(remaining),
             has_replicas: !answer.replication_status().is_empty(),

@@ -10,10 +10,10 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use aws_types::SdkConfig;
-use keystead_aws::{AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
+use keystead_aws::{AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
-    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo,
+    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
 };
 use zeroize::Zeroizing;
 
@@ -37,6 +37,7 @@ pub struct SecretsManagerStore {
     pub(crate) client: Client,
     pub(crate) config: SecretsManagerConfig,
     visibility_bound: Duration,
+    pub(crate) identity: AwsIdentity,
 }
 
 /// Builds a [`SecretsManagerStore`].
@@ -47,20 +48,34 @@ impl AwsStore for SecretsManagerStore {
     type Config = SecretsManagerConfig;
 
     const SCHEME: &'static str = SCHEME;
+    const SERVICE_ID: &'static str = "Secrets Manager";
 
-    fn client_of(config: &SdkConfig) -> Client {
+    fn client_from_config(config: &SdkConfig) -> Client {
         Client::from_conf(Builder::from(config).retry_classifier(retry_rules()).build())
     }
 
-    fn tuned(client: Client, settings: &ClientSettings) -> Client {
+    fn configure_client(client: Client, settings: &ClientSettings) -> Client {
         let timeouts = settings.timeouts(client.config().timeout_config());
         let retries = settings.retries(client.config().retry_config());
         let config = client.config().to_builder().timeout_config(timeouts).retry_config(retries);
         Client::from_conf(config.retry_classifier(retry_rules()).build())
     }
 
-    fn assembled(client: Client, config: SecretsManagerConfig, visibility_bound: Duration) -> Self {
-        Self { client, config, visibility_bound }
+    fn region_of(client: &Client) -> Option<&str> {
+        client.config().region().map(AsRef::as_ref)
+    }
+
+    fn location_of(config: &SecretsManagerConfig) -> String {
+        config.names().to_string()
+    }
+
+    fn from_parts(
+        client: Client,
+        config: SecretsManagerConfig,
+        visibility_bound: Duration,
+        identity: AwsIdentity,
+    ) -> Self {
+        Self { client, config, visibility_bound, identity }
     }
 }
 
@@ -83,7 +98,9 @@ impl SecretsManagerStore {
             .secret_id(name)
             .secret_binary(blob(key))
             .client_request_token(request_token());
-        call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await.map(drop)
+        let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        self.identity.learn_from_arn(answer.arn());
+        Ok(())
     }
 
     /// Creates a secret. The request token tells whether a secret that exists is the work of an earlier attempt.
@@ -98,7 +115,10 @@ impl SecretsManagerStore {
             .kms_key_id(self.config.kms_key())
             .client_request_token(&token);
         match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
-            Ok(_) => Ok(()),
+            Ok(answer) => {
+                self.identity.learn_from_arn(answer.arn());
+                Ok(())
+            }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => refine_exists(self, name, &token, e).await,
             Err(e) => Err(refine_error(self, name, e, Operation::Create).await),
         }
@@ -131,7 +151,9 @@ impl SecretsManagerStore {
     async fn read(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
         let call = Call::new();
         let request = self.client.get_secret_value().secret_id(name);
-        call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await
+        let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        self.identity.learn_from_arn(answer.arn());
+        Ok(answer)
     }
 
     /// Reads the value of a secret, and proves the absence of one that is not found.
@@ -153,6 +175,7 @@ impl SecretsManagerStore {
         let request = self.client.list_secrets().filters(filter).max_results(PAGE).set_next_token(token);
         let answer = request.customize().interceptor(call.attempts()).send();
         let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[prefix]))?;
+        self.identity.learn_from_arn(answer.secret_list().iter().find_map(SecretListEntry::arn));
         let ids = answer.secret_list().iter().filter_map(SecretListEntry::name);
         let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
         Ok((ids, answer.next_token))
@@ -174,7 +197,7 @@ impl SecretsManagerStore {
 #[async_trait]
 impl KeyStore for SecretsManagerStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(SCHEME, self.config.names().to_string())
+        self.identity.info()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -269,6 +292,11 @@ impl KeyStore for SecretsManagerStore {
             ErrorKind::NotFound | ErrorKind::PendingDeletion => Ok(()),
             _ => Err(refusal.during(Operation::Check, &[])),
         }
+    }
+
+    /// Asks AWS STS for the account if no answer has told it yet; needs no permission.
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.identity.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {

@@ -8,10 +8,10 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
-use keystead_aws::{AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
+use keystead_aws::{AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error, ErrorKind,
-    Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo,
+    Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
 };
 use zeroize::Zeroizing;
 
@@ -32,6 +32,7 @@ pub struct SsmStore {
     pub(crate) client: Client,
     pub(crate) config: SsmConfig,
     visibility_bound: Duration,
+    pub(crate) identity: AwsIdentity,
 }
 
 /// Builds an [`SsmStore`].
@@ -42,20 +43,29 @@ impl AwsStore for SsmStore {
     type Config = SsmConfig;
 
     const SCHEME: &'static str = SCHEME;
+    const SERVICE_ID: &'static str = "SSM";
 
-    fn client_of(config: &SdkConfig) -> Client {
+    fn client_from_config(config: &SdkConfig) -> Client {
         Client::from_conf(Builder::from(config).retry_classifier(retry_rules()).build())
     }
 
-    fn tuned(client: Client, settings: &ClientSettings) -> Client {
+    fn configure_client(client: Client, settings: &ClientSettings) -> Client {
         let timeouts = settings.timeouts(client.config().timeout_config());
         let retries = settings.retries(client.config().retry_config());
         let config = client.config().to_builder().timeout_config(timeouts).retry_config(retries);
         Client::from_conf(config.retry_classifier(retry_rules()).build())
     }
 
-    fn assembled(client: Client, config: SsmConfig, visibility_bound: Duration) -> Self {
-        Self { client, config, visibility_bound }
+    fn region_of(client: &Client) -> Option<&str> {
+        client.config().region().map(AsRef::as_ref)
+    }
+
+    fn location_of(config: &SsmConfig) -> String {
+        config.names().to_string()
+    }
+
+    fn from_parts(client: Client, config: SsmConfig, visibility_bound: Duration, identity: AwsIdentity) -> Self {
+        Self { client, config, visibility_bound, identity }
     }
 }
 
@@ -103,6 +113,7 @@ impl SsmStore {
             .set_next_token(token);
         let answer = request.customize().interceptor(call.attempts()).send();
         let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[path]))?;
+        self.identity.learn_from_arn(answer.parameters().iter().find_map(Parameter::arn));
         let ids = answer.parameters().iter().filter_map(Parameter::name);
         let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
         Ok((ids, answer.next_token))
@@ -112,7 +123,7 @@ impl SsmStore {
 #[async_trait]
 impl KeyStore for SsmStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(SCHEME, self.config.names().to_string())
+        self.identity.info()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -125,7 +136,10 @@ impl KeyStore for SsmStore {
         let request = self.client.get_parameter().name(&name).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
-            Ok(answer) => key_of(answer.parameter),
+            Ok(answer) => {
+                self.identity.learn_from_arn(answer.parameter().and_then(Parameter::arn));
+                key_of(answer.parameter)
+            }
             Err(e) => Err(e.during(Operation::Get, &[id.as_str(), &name])),
         }
     }
@@ -184,6 +198,11 @@ impl KeyStore for SsmStore {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e.during(Operation::Check, &[])),
         }
+    }
+
+    /// Asks AWS STS for the account if no answer has told it yet; needs no permission.
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.identity.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
