@@ -171,7 +171,7 @@ impl Failure {
         self.ambiguous || self.effect == Effect::Unknown
     }
 
-    /// The same failure of another kind: for a backend that has looked closer.
+    /// Returns the same failure with another kind and advice, for a backend that has found out what the code means here.
     pub fn with_kind(mut self, kind: ErrorKind, advice: &str) -> Self {
         self.kind = kind;
         self.cause = Cause(match self.code() {

@@ -152,7 +152,7 @@ mutants! { OVER_MEMORY, suite_over:
     ids_as_paths: values::IdsAsPaths => "id.distinct_never_meet", also ["id.roundtrip_and_list"];
     ids_cut_at_127_bytes: values::IdsCutAt127Bytes => "id.distinct_never_meet", also ["id.roundtrip_and_list"];
     selectors_split_off: values::SelectorsSplitOff => "id.roundtrip_and_list", also ["id.distinct_never_meet"];
-    never_settles: weak::NeverSettles => "eventual.reads_settle", also ["id.distinct_never_meet"];
+    never_settles: weak::NeverSettles => "eventual.reads_settle", also ["erase.", "id.distinct_never_meet"];
     listing_never_settles: weak::ListingNeverSettles => "eventual.listing_settles";
     invisible_winner_loses: weak::InvisibleWinnerLoses => "eventual.invisible_winner_is_a_conflict", also ["race."];
     verifies_at_once: weak::VerifiesAtOnce => "eventual.verified_erasure_has_waited";
