@@ -10,7 +10,8 @@ use crate::answer::Answer;
 use crate::fault::NO_SECRET;
 use crate::proxy::Call;
 
-/// How long after a write the replica has not seen it: less than the visibility bound that the harnesses declare.
+/// How long after a write the replica has not seen it: less than the visibility bound that the
+/// harnesses declare.
 const LAG: Duration = Duration::from_millis(150);
 
 /// The last write of each name, by service and name.
@@ -61,8 +62,9 @@ impl Replica {
         writes.insert(key, LastWrite { at: Instant::now(), before, now: entry });
     }
 
-    /// The answer of a replica that has not seen the last write: to a read, what stood before; to a delete, that there is
-    /// nothing, and nothing is done. `None` if the call is neither, or if the lag is over for one of its names.
+    /// The answer of a replica that has not seen the last write: to a read, what stood before; to a
+    /// delete, that there is nothing, and nothing is done. `None` if the call is neither, or if the
+    /// lag is over for one of its names.
     pub(crate) fn answer(&self, call: &Call) -> Option<Answer> {
         let name = call.first_name();
         let no_secret = || Answer::error(400, "ResourceNotFoundException", Some(NO_SECRET));

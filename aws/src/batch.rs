@@ -74,8 +74,9 @@ impl Batches {
     }
 }
 
-/// Reports whether one name may have failed the call for all: one that may not be used, whose KMS key may not, or that is in a
-/// state of its own. Then each name is asked for by itself, which tells its own reason.
+/// Reports whether one name may have failed the call for all: one that may not be used, whose KMS
+/// key may not, or that is in a state of its own. Then each name is asked for by itself, which
+/// tells its own reason.
 fn is_about_one_name(e: &Failure, names: usize) -> bool {
     match e.kind() {
         ErrorKind::PermissionDenied | ErrorKind::KeyUnavailable => names > 1,

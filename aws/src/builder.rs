@@ -31,10 +31,12 @@ pub trait AwsStore: Sized {
     /// The name under which the SDK looks for an endpoint of this service alone, such as `SSM`.
     const SERVICE_ID: &'static str;
 
-    /// Creates a client with this configuration, timeouts and retries included, and with the store's own rules for retries.
+    /// Creates a client with this configuration, timeouts and retries included, and with the
+    /// store's own rules for retries.
     fn client_from_config(config: &SdkConfig) -> Self::Client;
 
-    /// Returns the client with these settings, where it has none, and with the store's own rules for retries.
+    /// Returns the client with these settings, where it has none, and with the store's own rules
+    /// for retries.
     fn configure_client(client: Self::Client, settings: &ClientSettings) -> Self::Client;
 
     /// Returns the region of this client.
@@ -102,9 +104,10 @@ impl<S: AwsStore> StoreBuilder<S> {
 
     /// Uses this endpoint instead of AWS's own, such as that of a private link. A ready client keeps its own.
     ///
-    /// It is taken for an endpoint of this one service, so `identify` does not ask AWS STS for the account there, unless it is
-    /// on the loopback interface, where emulators serve all services. An endpoint in an `SdkConfig` or in the environment is
-    /// one of all services, as the SDK has it.
+    /// It is taken for an endpoint of this one service, so `identify` does not ask AWS STS for the
+    /// account there, unless it is on the loopback interface, where emulators serve all services.
+    /// An endpoint in an `SdkConfig` or in the environment is one of all services, as the SDK has
+    /// it.
     pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
         self.endpoint_url = Some(url.into());
         self
@@ -230,7 +233,33 @@ impl<S: AwsStore> fmt::Debug for StoreBuilder<S> {
 
 #[cfg(test)]
 mod tests {
+    use aws_types::service_config::LoadServiceConfig;
+
     use super::*;
+
+    /// An environment that has an endpoint for one service, as `AWS_ENDPOINT_URL_SSM` sets it.
+    #[derive(Debug)]
+    struct Environment;
+
+    impl LoadServiceConfig for Environment {
+        fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+            let is_asked = (key.service_id(), key.env(), key.profile()) == ("SSM", "AWS_ENDPOINT_URL", "endpoint_url");
+            is_asked.then(|| "http://own".to_owned())
+        }
+    }
+
+    #[test]
+    fn the_endpoint_that_is_told_is_the_one_that_the_sdk_takes() {
+        let mut config = SdkConfig::builder().service_config(Environment);
+        config.set_endpoint_url(Some("http://shared".to_owned()));
+        let environments = config.build();
+        assert_eq!(endpoint_of(&environments, "SSM").as_deref(), Some("http://own"));
+        assert_eq!(endpoint_of(&environments, "Secrets Manager").as_deref(), Some("http://shared"));
+        let mut config = environments.into_builder();
+        config.insert_origin("endpoint_url", Origin::shared_config());
+        assert_eq!(endpoint_of(&config.build(), "SSM").as_deref(), Some("http://shared"));
+        assert_eq!(endpoint_of(&SdkConfig::builder().build(), "SSM"), None);
+    }
 
     #[test]
     fn only_the_machine_itself_is_loopback() {

@@ -1,4 +1,5 @@
-//! Operations of stores whose reads lag: they wait for the visibility bound before they say what they cannot know yet.
+//! Operations of stores whose reads lag: they wait for the visibility bound before they say what
+//! they cannot know yet.
 
 use std::time::Duration;
 
@@ -13,15 +14,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many times an erasure deletes and waits for the whole bound. Two suffice for a delete that a stale replica has
-/// refused; the third is for a rival that writes meanwhile.
+/// How many times an erasure deletes and waits for the whole bound. Two suffice for a delete that a
+/// stale replica has refused; the third is for a rival that writes meanwhile.
 const ERASE_ROUNDS: u32 = 3;
 
-/// How often `get_or_create` starts again. The second time is for a winner that was deleted meanwhile.
+/// How often `get_or_create` starts again. The second time is for a winner that was deleted
+/// meanwhile.
 const CREATE_ROUNDS: u32 = 2;
 
-/// Pauses between attempts that go on until a bound is over. They double from 50 ms to 1 s, and the last attempt begins
-/// when the bound is over.
+/// Pauses between attempts that go on until a bound is over. They double from 50 ms to 1 s, and the
+/// last attempt begins when the bound is over.
 #[derive(Debug)]
 struct Pauses {
     start: Instant,
@@ -35,7 +37,8 @@ impl Pauses {
         Self { start: Instant::now(), bound, next: FIRST_PAUSE, last_attempt: Duration::ZERO }
     }
 
-    /// Sleeps until the next attempt. Returns false, at once, if the bound was over when the last attempt began.
+    /// Sleeps until the next attempt. Returns false, at once, if the bound was over when the last
+    /// attempt began.
     async fn pause(&mut self) -> bool {
         if self.last_attempt >= self.bound {
             return false;
@@ -49,14 +52,14 @@ impl Pauses {
 
 /// Implements [`KeyStore::get_or_create`] for a store whose reads lag by at most `bound`.
 ///
-/// It waits for a winner that is not visible yet, and for a name that the engine holds back after a delete: a create that
-/// answers [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) is tried again until the bound is
-/// over.
+/// It waits for a winner that is not visible yet, and for a name that the engine holds back after a
+/// delete: a create that answers [`Conflict`](ErrorKind::Conflict) with a
+/// [`retry_after`](Error::retry_after) is tried again until the bound is over.
 ///
 /// # Errors
-/// [`Conflict`](ErrorKind::Conflict) with `recreate_pause` to wait if a create is refused although no key is visible for the
-/// whole bound, or that of the create if the name is still held back; else one of [`KeyStore::get_key`] or
-/// [`KeyStore::put_key_with`].
+/// [`Conflict`](ErrorKind::Conflict) with `recreate_pause` to wait if a create is refused although
+/// no key is visible for the whole bound, or that of the create if the name is still held back;
+/// else one of [`KeyStore::get_key`] or [`KeyStore::put_key_with`].
 pub async fn get_or_create(
     store: &dyn KeyStore,
     id: &KeyId,
@@ -108,16 +111,19 @@ pub async fn visible_within(store: &dyn KeyStore, id: &KeyId, bound: Duration) -
     }
 }
 
-/// Implements [`KeyStore::erase_key`] for a store whose reads and deletes may be answered by a replica that lags.
+/// Implements [`KeyStore::erase_key`] for a store whose reads and deletes may be answered by a
+/// replica that lags.
 ///
-/// The read that proves the absence begins one bound after the last delete. A key that any read sees is deleted again: a
-/// stale replica may have refused the delete. Where the first delete succeeds, one delete and one read are made.
+/// The read that proves the absence begins one bound after the last delete. A key that any read
+/// sees is deleted again: a stale replica may have refused the delete. Where the first delete
+/// succeeds, one delete and one read are made.
 ///
 /// # Errors
-/// [`Conflict`](ErrorKind::Conflict) with [`Effect::Unknown`] and a [`retry_after`](Error::retry_after) if the key can still
-/// be read one bound after the last of several deletes; one of [`KeyStore::get_key`], with [`Effect::Unknown`], if no delete
-/// has found a key and the proof cannot be read; else one of [`KeyStore::delete_key`], except for the two that say that the
-/// key is already gone.
+/// [`Conflict`](ErrorKind::Conflict) with [`Effect::Unknown`] and a
+/// [`retry_after`](Error::retry_after) if the key can still be read one bound after the last of
+/// several deletes; one of [`KeyStore::get_key`], with [`Effect::Unknown`], if no delete has found
+/// a key and the proof cannot be read; else one of [`KeyStore::delete_key`], except for the two
+/// that say that the key is already gone.
 pub async fn erase_key(store: &dyn KeyStore, id: &KeyId) -> Result<Erasure> {
     let capabilities = store.capabilities();
     let bound = capabilities.consistency.bound();

@@ -12,7 +12,8 @@ use crate::failure::Service;
 /// The number of digits of an account (AWS Account Management, account identifiers).
 const ACCOUNT_DIGITS: usize = 12;
 
-/// What identifies the data of an AWS store: partition, region, endpoint if one is set, and account once a call has told it.
+/// What identifies the data of an AWS store: partition, region, endpoint if one is set, and account
+/// once a call has told it.
 ///
 /// Clones share what is learned. Reading and learning take no lock.
 #[derive(Clone)]
@@ -26,11 +27,13 @@ pub struct AwsIdentity {
 /// How the account can be asked for.
 #[derive(Clone)]
 pub(crate) enum Sts {
-    /// It cannot: a ready client does not give its credentials away, and an endpoint may serve one service only.
+    /// It cannot: a ready client does not give its credentials away, and an endpoint may serve one
+    /// service only.
     Unknown,
     /// With this configuration.
     Configured(Arc<SdkConfig>),
-    /// With this configuration, which leads to an emulator that serves all services, or to a tunnel that does not.
+    /// With this configuration, which leads to an emulator that serves all services, or to a tunnel
+    /// that does not.
     Guessed(Arc<SdkConfig>),
 }
 
@@ -54,7 +57,8 @@ impl AwsIdentity {
         }
     }
 
-    /// Learns the account from the ARN of an entry of the store, as answers quote it. The first one that is learned stays.
+    /// Learns the account from the ARN of an entry of the store, as answers quote it. The first one
+    /// that is learned stays.
     pub fn learn_from_arn(&self, arn: Option<&str>) {
         if self.account.get().is_some() {
             return;
@@ -70,11 +74,12 @@ impl AwsIdentity {
         drop(self.account.set(account.to_owned()));
     }
 
-    /// Implements [`KeyStore::identify`](keystead_core::KeyStore::identify): asks AWS STS for the account if it is not known
-    /// (`GetCallerIdentity`, which needs no permission).
+    /// Implements [`KeyStore::identify`](keystead_core::KeyStore::identify): asks AWS STS for the
+    /// account if it is not known (`GetCallerIdentity`, which needs no permission).
     ///
-    /// A store whose client was given ready-made, or that has an endpoint of its own which is not on the loopback interface,
-    /// asks nobody: it returns what is known, and learns the account from its first answer that contains an ARN.
+    /// A store whose client was given ready-made, or that has an endpoint of its own which is not
+    /// on the loopback interface, asks nobody: it returns what is known, and learns the account
+    /// from its first answer that contains an ARN.
     ///
     /// # Errors
     /// Those common to all methods of a store, if STS does not answer.
@@ -99,7 +104,8 @@ impl AwsIdentity {
     }
 }
 
-/// The partition of a region (AWS General Reference, partitions): `aws` unless the region's prefix names another one.
+/// The partition of a region (AWS General Reference, partitions): `aws` unless the region's prefix
+/// names another one.
 fn partition_of(region: &str) -> &'static str {
     const PARTITIONS: [(&str, &str); 7] = [
         ("cn-", "aws-cn"),
@@ -114,8 +120,8 @@ fn partition_of(region: &str) -> &'static str {
     special.map_or("aws", |(_, partition)| partition)
 }
 
-/// The account in `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`, if the ARN is of this service and, where it is known, of
-/// this region.
+/// The account in `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`, if the ARN is of this service
+/// and, where it is known, of this region.
 fn account_in<'a>(arn: &'a str, service: &str, region: Option<&str>) -> Option<&'a str> {
     let mut parts = arn.splitn(6, ':');
     let is_arn = parts.next() == Some("arn") && parts.next().is_some_and(|partition| partition.starts_with("aws"));

@@ -115,7 +115,8 @@ fn behaviour() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
-/// Returns what the SDK's default chains give (environment, profile, container, instance), with a region of one's own.
+/// Returns what the SDK's default chains give (environment, profile, container, instance), with a
+/// region of one's own.
 pub async fn default_sdk_config(region: Option<String>) -> SdkConfig {
     let mut loader = aws_config::defaults(behaviour());
     if let Some(region) = region {

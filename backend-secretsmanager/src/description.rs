@@ -11,7 +11,8 @@ use crate::config::LONGEST_WINDOW;
 use crate::error::{INVALID_REQUEST, SERVICE, kind};
 use crate::store::SecretsManagerStore;
 
-/// The pause to ask for where a name is held back after a forced delete: AWS releases it after seconds to minutes.
+/// The pause to ask for where a name is held back after a forced delete: AWS releases it after
+/// seconds to minutes.
 pub(crate) const RECREATE_PAUSE: Duration = Duration::from_secs(30);
 
 /// The staging label of the version that is read.
@@ -61,8 +62,9 @@ impl SecretDescription {
     }
 }
 
-/// How long a secret with this deletion date can be restored. AWS's documents disagree on whether the date is that of the
-/// deletion or of the request for it, so a date that is over says nothing, and the longest window is assumed.
+/// How long a secret with this deletion date can be restored. AWS's documents disagree on whether
+/// the date is that of the deletion or of the request for it, so a date that is over says nothing,
+/// and the longest window is assumed.
 fn remaining(date: &DateTime) -> Duration {
     let until = moment(date).and_then(|until| until.duration_since(SystemTime::now()).ok());
     until.filter(|remaining| !remaining.is_zero()).unwrap_or(LONGEST_WINDOW)
@@ -72,8 +74,8 @@ pub(crate) fn moment(date: &DateTime) -> Option<SystemTime> {
     SystemTime::try_from(*date).ok()
 }
 
-/// Returns the failure of a call that found the name taken, or no value, as the description explains it; `None` if the
-/// secret is there, has a value, and is not scheduled for deletion.
+/// Returns the failure of a call that found the name taken, or no value, as the description
+/// explains it; `None` if the secret is there, has a value, and is not scheduled for deletion.
 fn explained(e: &Failure, description: &SecretDescription) -> Option<Failure> {
     match description.remaining {
         Some(remaining) => Some(e.clone().with_kind(ErrorKind::PendingDeletion, SCHEDULED).with_retry_after(remaining)),
@@ -82,8 +84,9 @@ fn explained(e: &Failure, description: &SecretDescription) -> Option<Failure> {
     }
 }
 
-/// Refines an `InvalidRequestException`, which has many causes: only a deletion date that is seen makes a pending deletion.
-/// A description that cannot be had is the answer itself. Other failures are returned as they are.
+/// Refines an `InvalidRequestException`, which has many causes: only a deletion date that is seen
+/// makes a pending deletion. A description that cannot be had is the answer itself. Other failures
+/// are returned as they are.
 pub(crate) async fn refine_error(store: &SecretsManagerStore, name: &str, e: Failure, operation: Operation) -> Failure {
     if e.code() != Some(INVALID_REQUEST) {
         return e;
@@ -106,8 +109,9 @@ fn name_held(e: Failure) -> Failure {
     e.with_kind(ErrorKind::Conflict, NAME_HELD).with_retry_after(RECREATE_PAUSE)
 }
 
-/// Refines a `ResourceExistsException`: the secret may be scheduled for deletion or without a value, and the name may be held
-/// back after a forced delete. `Ok` if the secret is the one that `token` created: an earlier attempt of the same call.
+/// Refines a `ResourceExistsException`: the secret may be scheduled for deletion or without a
+/// value, and the name may be held back after a forced delete. `Ok` if the secret is the one that
+/// `token` created: an earlier attempt of the same call.
 pub(crate) async fn refine_exists(
     store: &SecretsManagerStore,
     name: &str,
@@ -126,8 +130,8 @@ pub(crate) async fn refine_exists(
     }
 }
 
-/// Refines a `ResourceNotFoundException`, which is also said of a secret that exists without a value. `None` if the secret has
-/// one: it was created meanwhile.
+/// Refines a `ResourceNotFoundException`, which is also said of a secret that exists without a
+/// value. `None` if the secret has one: it was created meanwhile.
 pub(crate) async fn refine_absence(store: &SecretsManagerStore, name: &str, e: Failure) -> Option<Failure> {
     match SecretDescription::of(store, name).await {
         Ok(description) => explained(&e, &description),

@@ -11,8 +11,9 @@ pub(crate) const SCHEME: &str = "secretsmanager";
 pub(crate) const SERVICE: Service =
     Service { scheme: SCHEME, name: "Secrets Manager", error_name: "AWSSecretsManager" };
 
-/// The code for a secret that is scheduled for deletion, managed by another service, or in another state in which a call is
-/// refused. What it means is told by [`refine_error`](crate::description::refine_error).
+/// The code for a secret that is scheduled for deletion, managed by another service, or in another
+/// state in which a call is refused. What it means is told by
+/// [`refine_error`](crate::description::refine_error).
 pub(crate) const INVALID_REQUEST: &str = "InvalidRequestException";
 
 /// Kinds of the codes that are Secrets Manager's own.

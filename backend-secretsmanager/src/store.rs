@@ -25,7 +25,8 @@ use crate::error::{SCHEME, SERVICE, corrupt, kind, retry_rules};
 /// How many secrets a page of a listing has at most (`ListSecrets`, `MaxResults`).
 const PAGE: i32 = 100;
 
-/// How often a put looks for a secret to overwrite and else creates one, where others create and delete it meanwhile.
+/// How often a put looks for a secret to overwrite and else creates one, where others create and
+/// delete it meanwhile.
 const PUT_ROUNDS: u32 = 3;
 
 const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being created, deleted or released                          after a forced delete; try again after the pause";
@@ -103,7 +104,8 @@ impl SecretsManagerStore {
         Ok(())
     }
 
-    /// Creates a secret. The request token tells whether a secret that exists is the work of an earlier attempt.
+    /// Creates a secret. The request token tells whether a secret that exists is the work of an
+    /// earlier attempt.
     async fn create(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
         let call = Call::new();
         let token = request_token();
@@ -181,8 +183,9 @@ impl SecretsManagerStore {
         Ok((ids, answer.next_token))
     }
 
-    /// The finality of a deletion that answered with this date. The date cannot shorten the window that was asked for: AWS's
-    /// documents disagree on whether it is that of the deletion or of the request.
+    /// The finality of a deletion that answered with this date. The date cannot shorten the window
+    /// that was asked for: AWS's documents disagree on whether it is that of the deletion or of the
+    /// request.
     fn finality(&self, until: Option<SystemTime>) -> Finality {
         match self.config.window() {
             Some(window) => {
@@ -210,8 +213,9 @@ impl KeyStore for SecretsManagerStore {
         Capabilities::new(Durability::Replicated, consistency, deletion, Some(listing))
     }
 
-    /// One call for a key that is there. One that is not found is looked for again with `DescribeSecret`, because Secrets
-    /// Manager answers the same for a secret that exists without a value.
+    /// One call for a key that is there. One that is not found is looked for again with
+    /// `DescribeSecret`, because Secrets Manager answers the same for a secret that exists without
+    /// a value.
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
         let name = self.name(id);
         match self.read_or_prove_absence(&name).await {

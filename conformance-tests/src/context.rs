@@ -108,7 +108,8 @@ impl Context {
         supplied("Harness::plant_foreign", self.harness.plant_foreign(&self.namespace).await)
     }
 
-    /// Makes an entry of this id that has no value; a case about one that the engine does not have ends here.
+    /// Makes an entry of this id that has no value; a case about one that the engine does not have
+    /// ends here.
     pub(crate) async fn plant_without_value(&self, id: &KeyId) -> Outcome {
         let planted = self.harness.plant_without_value(&self.namespace, id).await;
         match supplied("Harness::plant_without_value", planted)? {

@@ -42,8 +42,8 @@ pub trait Harness: Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Makes an entry of this id that exists without a value, as other tools can in some engines. `false`: this engine has no
-    /// such entries, or the harness cannot make one.
+    /// Makes an entry of this id that exists without a value, as other tools can in some engines.
+    /// `false`: this engine has no such entries, or the harness cannot make one.
     ///
     /// # Errors
     /// Anything; the case that asked fails with it.
@@ -112,14 +112,17 @@ pub enum Fault {
     Silent,
     /// It answers a byte at a time.
     SlowBody,
-    /// A replica answers that lags: reads answer as of before the last write of the id, and a delete answers that there is
-    /// no key *and is not applied*. It must end within the store's visibility bound after that write, so an engine whose
-    /// reads do not lag does not have it. Writes other than deletes are applied as usual, and are not counted.
+    /// A replica answers that lags: reads answer as of before the last write of the id, and a
+    /// delete answers that there is no key *and is not applied*. It must end within the store's
+    /// visibility bound after that write, so an engine whose reads do not lag does not have it.
+    /// Writes other than deletes are applied as usual, and are not counted.
     Stale,
-    /// It refuses a delete for a reason that is neither a missing permission nor a deletion that is already pending: the entry
-    /// belongs to somebody else, or is in a state in which the engine does not delete.
+    /// It refuses a delete for a reason that is neither a missing permission nor a deletion that is
+    /// already pending: the entry belongs to somebody else, or is in a state in which the engine
+    /// does not delete.
     Refused,
-    /// It holds the name of a deleted entry back: the entry does not exist, and a write that would create it is refused.
+    /// It holds the name of a deleted entry back: the entry does not exist, and a write that would
+    /// create it is refused.
     NameHeld,
 }
 

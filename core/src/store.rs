@@ -159,9 +159,9 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes the key if there is one, then proves the absence. Erasing a key that is not there is `Ok`, and so is erasing
     /// one whose deletion is pending (`RecoverableUntil`, not verified).
     ///
-    /// [`delete_key`](Self::delete_key) reads nothing back and says `NotFound` where there is no key. The default has no
-    /// clock, so on a store that is not [`Consistency::Strong`] it reads only where the delete has found nothing, and never
-    /// says `verified`.
+    /// [`delete_key`](Self::delete_key) reads nothing back and says `NotFound` where there is no
+    /// key. The default has no clock, so on a store that is not [`Consistency::Strong`] it reads
+    /// only where the delete has found nothing, and never says `verified`.
     ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if reads still see a key after the last

@@ -1,4 +1,5 @@
-//! Refusals with several causes: a pending deletion, another service's secret, a name that is held back, a missing value.
+//! Refusals with several causes: a pending deletion, another service's secret, a name that is held
+//! back, a missing value.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -35,7 +36,8 @@ fn seconds_from_now(seconds: i64) -> i64 {
     i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()).unwrap() + seconds
 }
 
-/// Every call that Secrets Manager can refuse with `InvalidRequestException`, refused, and then described like this.
+/// Every call that Secrets Manager can refuse with `InvalidRequestException`, refused, and then
+/// described like this.
 async fn refused_everywhere(space: &Space, status: u16, description: &Value) -> Vec<(Operation, Error)> {
     let store = space.store();
     let mut errors = Vec::new();
@@ -112,7 +114,8 @@ async fn an_erasure_of_a_secret_that_refuses_its_delete_is_an_error() {
     }
 }
 
-/// The first attempt's answer is lost, and the second one is refused for a reason that is not a deletion.
+/// The first attempt's answer is lost, and the second one is refused for a reason that is not a
+/// deletion.
 #[tokio::test]
 async fn a_refused_delete_after_a_lost_one_is_ok_only_if_a_date_is_seen() {
     let space = Space::new();

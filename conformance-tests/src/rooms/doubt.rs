@@ -1,5 +1,5 @@
-//! Answers that invite a false success: from a replica that lags, about an entry that cannot be deleted, about a name that
-//! is held back, about an entry without a value.
+//! Answers that invite a false success: from a replica that lags, about an entry that cannot be
+//! deleted, about a name that is held back, about an entry without a value.
 
 use std::future::Future;
 use std::time::Duration;

@@ -33,7 +33,8 @@ async fn distinct_and_stable(cx: Context) -> Outcome {
     canary.not_in("the text of a store's info", &format!("{info} {info:?}"))
 }
 
-/// The identity of a store that is opened now, by a caller who may not list if the harness can deny that.
+/// The identity of a store that is opened now, by a caller who may not list if the harness can deny
+/// that.
 async fn without_listing(cx: &Context, id: &KeyId) -> Outcome<StoreIdentity> {
     let store = cx.reopen().await?;
     if cx.harness.faults().is_none() {
@@ -49,8 +50,8 @@ async fn without_listing(cx: &Context, id: &KeyId) -> Outcome<StoreIdentity> {
     identity
 }
 
-/// What the store knows when it has learned everything, which may take one read of a key. It keeps that, and its text is
-/// read as it was written.
+/// What the store knows when it has learned everything, which may take one read of a key. It keeps
+/// that, and its text is read as it was written.
 async fn identified(store: &Store, id: &KeyId) -> Outcome<StoreIdentity> {
     let mut identity = ok("identify", store.identify().await)?;
     if !identity.is_fully_known() {

@@ -1,5 +1,6 @@
-//! A store over an engine whose answers invite a false success, in process: from a replica that lags, about an entry that it
-//! does not delete, about a name that it holds back, about an entry without a value. And what such stores get wrong.
+//! A store over an engine whose answers invite a false success, in process: from a replica that
+//! lags, about an entry that it does not delete, about a name that it holds back, about an entry
+//! without a value. And what such stores get wrong.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -98,7 +99,8 @@ impl Engine {
         met.map(|(_, _, left)| *left -= 1).is_some()
     }
 
-    /// What the replica holds of an id whose last write it has not seen, if it is the one that answers.
+    /// What the replica holds of an id whose last write it has not seen, if it is the one that
+    /// answers.
     fn stale(&self, id: &KeyId, operation: Operation) -> Option<Option<SecretKey>> {
         let (at, before) = self.last_writes.lock().expect("no call panics").get(id).cloned()?;
         (at.elapsed() < LAG && self.meets(operation, &Fault::Stale)).then_some(before)
