@@ -9,6 +9,7 @@ use keystead_core::{BoxError, Operation};
 
 use crate::answer::Answer;
 use crate::proxy::Call;
+use crate::replica::Replica;
 
 /// What will go wrong, and with which calls.
 #[derive(Debug, Default)]
@@ -36,11 +37,19 @@ pub(crate) enum Fate {
 
 impl Script {
     /// The fate of this call, if one is scripted; each is used up so many times.
-    pub(crate) fn fate_of(&self, call: &Call) -> Option<Fate> {
+    pub(crate) fn fate_of(&self, call: &Call, replica: &Replica) -> Option<Fate> {
+        let stale = replica.answer(call);
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let meets = |entry: &&mut Entry| {
             let named = match &entry.what {
-                What::Fault(operation, _) => operation.is_none_or(|operation| call.operation() == Some(operation)),
+                What::Fault(operation, fault) => {
+                    let is_met = match fault {
+                        Fault::Stale => stale.is_some(),
+                        Fault::NameHeld => call.name == "CreateSecret",
+                        _ => true,
+                    };
+                    is_met && operation.is_none_or(|operation| call.operation() == Some(operation))
+                }
                 What::Answer(name, _) => *name == call.name,
             };
             entry.left > 0 && named && call.text.contains(&entry.text)
@@ -48,6 +57,8 @@ impl Script {
         let entry = entries.iter_mut().find(meets)?;
         entry.left -= 1;
         Some(match &entry.what {
+            What::Fault(_, Fault::Stale) => Fate::Answer(stale?),
+            What::Fault(_, Fault::NameHeld) => Fate::Answer(name_held(entry.left)),
             What::Fault(_, fault) => Fate::Fault(fault.clone()),
             What::Answer(_, answer) => Fate::Answer(answer.clone()),
         })
@@ -66,6 +77,9 @@ impl Script {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|entry| entry.text != text);
     }
 }
+
+/// What Secrets Manager says of a secret that does not exist.
+pub(crate) const NO_SECRET: &str = "Secrets Manager can't find the specified secret.";
 
 /// A refusal in AWS's words, as far as they are known, with the resource's ARN where AWS quotes it.
 pub(crate) fn refusal(fault: &Fault, call: &Call) -> Option<Answer> {
@@ -97,9 +111,27 @@ pub(crate) fn refusal(fault: &Fault, call: &Call) -> Option<Answer> {
             };
             Answer::error(400, code, Some(&format!("the key for {resource} is disabled")))
         }
+        Fault::Refused => {
+            let code = if call.service == "ssm" { "ValidationException" } else { "InvalidRequestException" };
+            Answer::error(400, code, Some(&format!("You can't delete {resource}: it is managed by another service.")))
+        }
         Fault::ServerError => Answer::error(500, "InternalServerError", Some(&format!("failed on {resource}"))),
         _ => return None,
     })
+}
+
+/// The two ways in which Secrets Manager is known to refuse a name that it is releasing, in turn.
+fn name_held(turn: u32) -> Answer {
+    match turn % 2 {
+        0 => {
+            Answer::error(400, "ResourceExistsException", Some("A resource with the ID you requested already exists."))
+        }
+        _ => {
+            let text =
+                "You can't create this secret because a secret with this name is already scheduled for deletion.";
+            Answer::error(400, "InvalidRequestException", Some(text))
+        }
+    }
 }
 
 /// The test bed's faults, for a harness of the conformance suite.
@@ -107,11 +139,19 @@ pub(crate) fn refusal(fault: &Fault, call: &Call) -> Option<Answer> {
 pub struct BedFaults {
     script: &'static Script,
     call_bound: Duration,
+    holds_names: bool,
 }
 
 impl BedFaults {
     pub(crate) fn new(script: &'static Script, call_bound: Duration) -> Self {
-        Self { script, call_bound }
+        Self { script, call_bound, holds_names: false }
+    }
+
+    /// Adds [`Fault::NameHeld`], which only Secrets Manager has.
+    #[must_use]
+    pub fn with_held_names(mut self) -> Self {
+        self.holds_names = true;
+        self
     }
 }
 
@@ -124,6 +164,9 @@ impl Faults for BedFaults {
         fault: Fault,
         requests: u32,
     ) -> Result<bool, BoxError> {
+        if fault == Fault::NameHeld && !self.holds_names {
+            return Ok(false);
+        }
         self.script.add(Entry { text: ns.to_string(), what: What::Fault(op, fault), left: requests });
         Ok(true)
     }

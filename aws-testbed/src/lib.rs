@@ -23,6 +23,7 @@ mod isolated;
 mod log;
 mod proxy;
 mod quiet;
+mod replica;
 mod strict;
 
 use std::sync::{Arc, OnceLock};

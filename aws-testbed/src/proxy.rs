@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::answer::{Answer, Body};
 use crate::fault::{self, Fate, Script};
 use crate::log::Log;
+use crate::replica::Replica;
 use crate::strict;
 
 /// What tests look at and write to.
@@ -25,6 +26,7 @@ use crate::strict;
 pub(crate) struct State {
     pub(crate) log: Log,
     pub(crate) faults: Script,
+    pub(crate) replica: Replica,
 }
 
 /// One request of the JSON protocol.
@@ -38,10 +40,17 @@ pub(crate) struct Call {
     pub(crate) text: String,
 }
 
+/// Service and operation of a call in the query protocol, of which AWS STS alone is known here.
+fn query(body: &[u8]) -> (&str, &str) {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let action = text.split('&').find_map(|pair| pair.strip_prefix("Action="));
+    action.map_or(("", ""), |action| ("sts", action))
+}
+
 impl Call {
     fn new(headers: &HeaderMap, body: &[u8]) -> Self {
         let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
-        let (service, name) = target.split_once('.').unwrap_or_default();
+        let (service, name) = target.split_once('.').unwrap_or_else(|| query(body));
         let service = match service {
             "AmazonSSM" => "ssm",
             other => other,
@@ -114,14 +123,11 @@ impl Proxy {
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let call = Call::new(&parts.headers, &body);
         self.state.log.add(&call.text, &call.name, &call.body);
-        let fate = self.state.faults.fate_of(&call);
-        if let Some(Fate::Answer(answer)) = fate {
-            return Ok(answer.whole());
-        }
-        let fault = fate.map(|fate| match fate {
-            Fate::Fault(fault) => fault,
-            Fate::Answer(_) => unreachable!("it has been given"),
-        });
+        let fault = match self.state.faults.fate_of(&call, &self.state.replica) {
+            Some(Fate::Answer(answer)) => return Ok(answer.whole()),
+            Some(Fate::Fault(fault)) => Some(fault),
+            None => None,
+        };
         match &fault {
             Some(Fault::ResetBeforeSend) => return Err(io::Error::other("reset before the request was looked at")),
             Some(Fault::Silent) => return std::future::pending().await,
@@ -139,7 +145,11 @@ impl Proxy {
                 let text = "You can't perform this operation on the secret because it was marked for deletion.";
                 Answer::error(400, "InvalidRequestException", Some(text))
             }
-            None => self.corrected(&parts.headers, &call, self.forwarded(&parts.headers, body).await?).await?,
+            None => {
+                let answer = self.corrected(&parts.headers, &call, self.forwarded(&parts.headers, body).await?).await?;
+                self.state.replica.remember(&call, &answer);
+                answer
+            }
         };
         match fault {
             None => Ok(answer.whole()),
@@ -165,8 +175,13 @@ impl Proxy {
         }
         let response = self.client.request(request).await.map_err(io::Error::other)?;
         let status = response.status();
+        let mut headers = HeaderMap::new();
+        // JSON, unless the emulator says XML.
+        if let Some(kind) = response.headers().get("content-type").filter(|kind| *kind == "text/xml") {
+            headers.insert("content-type", kind.clone());
+        }
         let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
-        Ok(Answer { status, headers: HeaderMap::new(), body })
+        Ok(Answer { status, headers, body })
     }
 
     /// The emulator's answer where it is known to differ from AWS's.
@@ -179,7 +194,10 @@ impl Proxy {
             (_, "ParameterNotFound") => Ok(Answer::error(400, &code, None)),
             // The emulator says 404.
             (_, "ResourceNotFoundException") => {
-                let text = "Secrets Manager can't find the specified secret.";
+                let without_a_value =
+                    "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT";
+                let is_there = String::from_utf8_lossy(&answer.body).contains("value for");
+                let text = if is_there { without_a_value } else { fault::NO_SECRET };
                 Ok(Answer::error(400, &code, Some(text)))
             }
             // The emulator says that it exists where AWS says that it is scheduled for deletion.

@@ -100,6 +100,8 @@ async fn every_call(store: &dyn KeyStore) {
     errors.extend(store.list_keys().filter_map(|id| async { id.err() }).collect::<Vec<_>>().await);
     errors.extend(store.check().await.err());
     errors.extend(store.delete_key(&id).await.err());
+    errors.extend(store.identify().await.err());
+    is_clean(&format!("{0} {0:?} {store:?}", store.info()));
     for error in errors {
         let mut text = format!("{error} {error:?} {error:#?} {:?}", error.details());
         let mut cause = error.source();

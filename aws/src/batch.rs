@@ -47,7 +47,7 @@ impl Batches {
                 async move {
                     let mut outcomes = match outcomes.await {
                         Ok(outcomes) => outcomes,
-                        Err(e) if spoils_its_neighbours(&e) && batch.len() > 1 => Outcomes::new(),
+                        Err(e) if is_about_one_name(&e, batch.len()) => Outcomes::new(),
                         Err(e) => self.refused(batch, name, e),
                     };
                     for id in batch {
@@ -74,7 +74,13 @@ impl Batches {
     }
 }
 
-/// One name that may not be used, or whose KMS key may not, fails the call for all.
-fn spoils_its_neighbours(e: &Failure) -> bool {
-    matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::KeyUnavailable)
+/// Reports whether one name may have failed the call for all: one that may not be used, whose KMS
+/// key may not, or that is in a state of its own. Then each name is asked for by itself, which
+/// tells its own reason.
+fn is_about_one_name(e: &Failure, names: usize) -> bool {
+    match e.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::KeyUnavailable => names > 1,
+        ErrorKind::Config | ErrorKind::NotFound => true,
+        _ => false,
+    }
 }

@@ -56,7 +56,7 @@ impl Call {
     ) -> Result<T, Failure> {
         match quietly(future).await {
             Ok(answer) => Ok(answer),
-            Err(error) => Err(Failure::of(error, service, own, self.attempts.an_earlier_one_may_have_landed())),
+            Err(error) => Err(Failure::of(error, service, own, self.attempts.earlier_attempt_may_have_applied())),
         }
     }
 }
@@ -74,8 +74,8 @@ struct Record {
 }
 
 impl Attempts {
-    /// Whether an attempt before the last one may have taken effect.
-    pub fn an_earlier_one_may_have_landed(&self) -> bool {
+    /// Reports whether an attempt before the last one may have taken effect.
+    pub fn earlier_attempt_may_have_applied(&self) -> bool {
         self.0.earlier_is_unknown.load(Ordering::SeqCst)
     }
 }

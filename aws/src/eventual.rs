@@ -1,25 +1,65 @@
-//! What stores do whose reads lag: wait for the visibility bound before they say what they cannot know yet.
+//! Operations of stores whose reads lag: they wait for the visibility bound before they say what
+//! they cannot know yet.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use keystead_core::{
     Effect, Erasure, Error, ErrorKind, Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey,
 };
 use tokio::time::{Instant, sleep};
 
-/// Between two reads that wait for a key to become visible.
-const POLL: Duration = Duration::from_millis(100);
+/// The first pause between two attempts; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The longest that AWS keeps a key which is scheduled for deletion (Secrets Manager and KMS): what is assumed where it does
-/// not say how much is left, as a shorter time would promise too much.
-const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// [`KeyStore::get_or_create`] for a store whose reads lag by at most `bound`: a winner that is not visible yet is waited
-/// for.
+/// How many times an erasure deletes and waits for the whole bound. Two suffice for a delete that a
+/// stale replica has refused; the third is for a rival that writes meanwhile.
+const ERASE_ROUNDS: u32 = 3;
+
+/// How often `get_or_create` starts again. The second time is for a winner that was deleted
+/// meanwhile.
+const CREATE_ROUNDS: u32 = 2;
+
+/// Pauses between attempts that go on until a bound is over. They double from 50 ms to 1 s, and the
+/// last attempt begins when the bound is over.
+#[derive(Debug)]
+struct Pauses {
+    start: Instant,
+    bound: Duration,
+    next: Duration,
+    last_attempt: Duration,
+}
+
+impl Pauses {
+    fn within(bound: Duration) -> Self {
+        Self { start: Instant::now(), bound, next: FIRST_PAUSE, last_attempt: Duration::ZERO }
+    }
+
+    /// Sleeps until the next attempt. Returns false, at once, if the bound was over when the last
+    /// attempt began.
+    async fn pause(&mut self) -> bool {
+        if self.last_attempt >= self.bound {
+            return false;
+        }
+        sleep(self.next.min(self.bound.saturating_sub(self.start.elapsed()))).await;
+        self.next = (2 * self.next).min(LONGEST_PAUSE);
+        self.last_attempt = self.start.elapsed();
+        true
+    }
+}
+
+/// Implements [`KeyStore::get_or_create`] for a store whose reads lag by at most `bound`.
+///
+/// It waits for a winner that is not visible yet, and for a name that the engine holds back after a
+/// delete: a create that answers [`Conflict`](ErrorKind::Conflict) with a
+/// [`retry_after`](Error::retry_after) is tried again until the bound is over.
 ///
 /// # Errors
-/// [`Conflict`](ErrorKind::Conflict) with `recreate_pause` to wait if a create is refused although no key is visible for the
-/// whole bound; else one of [`KeyStore::get_key`] or [`KeyStore::put_key_with`].
+/// [`Conflict`](ErrorKind::Conflict) with `recreate_pause` to wait if a create is refused although
+/// no key is visible for the whole bound, or that of the create if the name is still held back;
+/// else one of [`KeyStore::get_key`] or [`KeyStore::put_key_with`].
 pub async fn get_or_create(
     store: &dyn KeyStore,
     id: &KeyId,
@@ -27,12 +67,15 @@ pub async fn get_or_create(
     bound: Duration,
     recreate_pause: Duration,
 ) -> Result<SecretKey> {
-    // The second round is for a winner that was deleted meanwhile.
-    for _ in 0..2 {
-        let refusal = match store.put_key_with(id, candidate, PutMode::Create).await {
-            Ok(()) => return Ok(candidate.clone()),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists || e.effect() == Effect::Unknown => e,
-            Err(e) => return Err(e),
+    let mut pauses = Pauses::within(bound);
+    for _ in 0..CREATE_ROUNDS {
+        let refusal = loop {
+            match store.put_key_with(id, candidate, PutMode::Create).await {
+                Ok(()) => return Ok(candidate.clone()),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists || e.effect() == Effect::Unknown => break e,
+                Err(e) if is_name_held(&e) && pauses.pause().await => {}
+                Err(e) => return Err(e),
+            }
         };
         match visible_within(store, id, bound).await {
             Ok(Some(standing)) => return Ok(standing),
@@ -47,39 +90,89 @@ pub async fn get_or_create(
         .with_source("a key was created or deleted a moment ago and cannot be read yet: try again after the pause"))
 }
 
+/// Reports whether a create was refused only for now.
+fn is_name_held(refusal: &Error) -> bool {
+    refusal.kind() == ErrorKind::Conflict && refusal.retry_after().is_some()
+}
+
 /// Reads until a key is visible, for at most the bound; the last read begins when the bound is over.
 ///
 /// # Errors
 /// One of [`KeyStore::get_key`], but for [`NotFound`](ErrorKind::NotFound).
 pub async fn visible_within(store: &dyn KeyStore, id: &KeyId, bound: Duration) -> Result<Option<SecretKey>> {
-    let start = Instant::now();
+    let mut pauses = Pauses::within(bound);
     loop {
-        let passed = start.elapsed();
         match store.get_key(id).await {
             Ok(key) => return Ok(Some(key)),
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-            Err(_) if passed >= bound => return Ok(None),
-            Err(_) => sleep(POLL.min(bound.saturating_sub(passed))).await,
+            Err(_) if pauses.pause().await => {}
+            Err(_) => return Ok(None),
         }
     }
 }
 
-/// [`KeyStore::erase_key`] for a store whose reads lag by at most `bound`: the read that proves the absence begins one bound
-/// after the delete. `absent` is what the deletion of a key that is not there any more has left.
+/// Implements [`KeyStore::erase_key`] for a store whose reads and deletes may be answered by a
+/// replica that lags.
+///
+/// The read that proves the absence begins one bound after the last delete. A key that any read
+/// sees is deleted again: a stale replica may have refused the delete. Where the first delete
+/// succeeds, one delete and one read are made.
 ///
 /// # Errors
-/// One of [`KeyStore::delete_key`], but for the two that say the key is gone already.
-pub async fn erase_key(store: &dyn KeyStore, id: &KeyId, bound: Duration, absent: Finality) -> Result<Erasure> {
-    let (existed, finality) = match store.delete_key(id).await {
-        Ok(deletion) => (true, deletion.finality),
-        Err(e) if e.kind() == ErrorKind::NotFound => (false, absent),
-        Err(e) if e.kind() == ErrorKind::PendingDeletion => {
-            let until = SystemTime::now() + e.retry_after().unwrap_or(LONGEST_WINDOW);
-            return Ok(Erasure::new(true, Finality::RecoverableUntil(until), false));
+/// [`Conflict`](ErrorKind::Conflict) with [`Effect::Unknown`] and a
+/// [`retry_after`](Error::retry_after) if the key can still be read one bound after the last of
+/// several deletes; one of [`KeyStore::get_key`], with [`Effect::Unknown`], if no delete has found
+/// a key and the proof cannot be read; else one of [`KeyStore::delete_key`], except for the two
+/// that say that the key is already gone.
+pub async fn erase_key(store: &dyn KeyStore, id: &KeyId) -> Result<Erasure> {
+    let capabilities = store.capabilities();
+    let bound = capabilities.consistency.bound();
+    let grade = capabilities.deletion;
+    let mut existed = false;
+    let mut finality = Finality::of_absence(grade);
+    let mut is_first = true;
+    // A stale answer ends within the bound: until then a repeated delete costs little.
+    let mut pauses = Pauses::within(bound);
+    let mut rounds = 0;
+    while rounds < ERASE_ROUNDS {
+        let is_deleted = match store.delete_key(id).await {
+            Ok(deletion) => {
+                existed = true;
+                finality = deletion.finality;
+                true
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => false,
+            Err(e) if e.kind() == ErrorKind::PendingDeletion => {
+                return Ok(Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false));
+            }
+            Err(e) if is_first => return Err(e.with_operation(Operation::Erase)),
+            // An earlier delete of this call may have been applied.
+            Err(e) => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
+        };
+        is_first = false;
+        let deleted_at = Instant::now();
+        if !is_deleted && store.get_key(id).await.is_ok() {
+            existed = true;
+            if pauses.pause().await {
+                continue;
+            }
         }
-        Err(e) => return Err(e.with_operation(Operation::Erase)),
-    };
-    sleep(bound).await;
-    let verified = matches!(store.get_key(id).await, Err(e) if e.kind() == ErrorKind::NotFound);
-    Ok(Erasure::new(existed, finality, verified))
+        sleep(bound.saturating_sub(deleted_at.elapsed())).await;
+        match store.get_key(id).await {
+            Ok(_) => existed = true,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Erasure::new(existed, finality, true)),
+            // It was deleted, and no key was seen since.
+            Err(_) if is_deleted => return Ok(Erasure::new(existed, finality, false)),
+            Err(e) if e.kind() == ErrorKind::PendingDeletion => {
+                return Ok(Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false));
+            }
+            // That no delete has found it may be a stale answer.
+            Err(e) => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
+        }
+        rounds += 1;
+    }
+    Err(Error::new(ErrorKind::Conflict, Operation::Erase, store.info().scheme())
+        .with_effect(Effect::Unknown)
+        .with_retry_after(bound.max(FIRST_PAUSE))
+        .with_source("the key can still be read after several deletes: stop what writes it, and erase again"))
 }

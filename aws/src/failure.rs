@@ -171,13 +171,28 @@ impl Failure {
         self.ambiguous || self.effect == Effect::Unknown
     }
 
-    /// The same failure of another kind: for a backend that has looked closer.
+    /// Returns the same failure with another kind and advice, for a backend that has found out what
+    /// the code means here.
     pub fn with_kind(mut self, kind: ErrorKind, advice: &str) -> Self {
         self.kind = kind;
         self.cause = Cause(match self.code() {
             Some(code) => format!("{} answered {code}: {advice}", self.service.name),
             None => advice.to_owned(),
         });
+        self
+    }
+
+    /// Returns the pause after which another try makes sense, if the service or the backend names one.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Returns this failure as the answer to a call that has failed with `refusal`, and about which
+    /// it was to tell more: whether the write may have been applied is that call's, everything else
+    /// is this one's.
+    pub fn in_place_of(mut self, refusal: &Self) -> Self {
+        self.effect = refusal.effect;
+        self.ambiguous = refusal.ambiguous;
         self
     }
 

@@ -115,14 +115,12 @@ fn behaviour() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
 
-/// What the SDK's default chains give (environment, profile, container, instance), with a region or an endpoint of one's own.
-pub async fn default_sdk_config(region: Option<String>, endpoint_url: Option<String>) -> SdkConfig {
+/// Returns what the SDK's default chains give (environment, profile, container, instance), with a
+/// region of one's own.
+pub async fn default_sdk_config(region: Option<String>) -> SdkConfig {
     let mut loader = aws_config::defaults(behaviour());
     if let Some(region) = region {
         loader = loader.region(Region::new(region));
-    }
-    if let Some(url) = endpoint_url {
-        loader = loader.endpoint_url(url);
     }
     // Boxed: it holds the whole chain of providers.
     quietly(Box::pin(loader.load())).await

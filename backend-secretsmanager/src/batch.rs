@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use aws_sdk_secretsmanager::operation::RequestId;
+use aws_sdk_secretsmanager::types::SecretValueEntry;
 use keystead_aws::{Batches, Call, Failure, Outcomes};
 use keystead_core::{KeyId, KeyStore, Operation, Result, SecretKey};
 
@@ -24,10 +25,13 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
         let request = store.client.batch_get_secret_value().set_secret_id_list(Some(names.clone()));
         let request = request.set_next_token(token.take());
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        store.identity.learn_from_arn(answer.secret_values().iter().find_map(SecretValueEntry::arn));
         let request_id = answer.request_id().map(str::to_owned);
         // What fails for another reason is left out, and asked for by itself.
         for error in answer.errors.unwrap_or_default() {
-            if let (Some(name), Some("ResourceNotFoundException")) = (error.secret_id, error.error_code.as_deref()) {
+            let is_missing = error.error_code.as_deref() == Some("ResourceNotFoundException")
+                && !may_exist_without_a_value(error.message.as_deref());
+            if let Some(name) = error.secret_id.filter(|_| is_missing) {
                 outcomes.insert(name, Err(missing_in_batch(request_id.as_deref())));
             }
         }
@@ -42,4 +46,11 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
             _ => return Ok(outcomes),
         }
     }
+}
+
+/// Reports whether the message of a `ResourceNotFoundException` says that the value is what is
+/// missing, not the secret. It decides only whether the secret is asked for by itself, which tells
+/// the truth at the cost of two calls.
+fn may_exist_without_a_value(message: Option<&str>) -> bool {
+    message.is_some_and(|message| message.contains("value for"))
 }

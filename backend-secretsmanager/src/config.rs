@@ -18,6 +18,9 @@ const WINDOWS: std::ops::RangeInclusive<u16> = 7..=30;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// The longest time for which Secrets Manager keeps a secret that is scheduled for deletion.
+pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(*WINDOWS.end() as u64 * DAY.as_secs());
+
 /// Which KMS key encrypts, what secrets are called, and whether deletions can be undone. Checked when it is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretsManagerConfig {

@@ -11,16 +11,20 @@ pub(crate) const SCHEME: &str = "secretsmanager";
 pub(crate) const SERVICE: Service =
     Service { scheme: SCHEME, name: "Secrets Manager", error_name: "AWSSecretsManager" };
 
+/// The code for a secret that is scheduled for deletion, managed by another service, or in another
+/// state in which a call is refused. What it means is told by
+/// [`refine_error`](crate::description::refine_error).
+pub(crate) const INVALID_REQUEST: &str = "InvalidRequestException";
+
 /// Kinds of the codes that are Secrets Manager's own.
 pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
     Some(match code {
         "ResourceNotFoundException" => ErrorKind::NotFound,
         "ResourceExistsException" => ErrorKind::AlreadyExists,
-        // Said of a secret that is scheduled for deletion, and of other states: looked into where it is met.
-        "InvalidRequestException" => ErrorKind::PendingDeletion,
         "DecryptionFailure" | "EncryptionFailure" => ErrorKind::KeyUnavailable,
         "LimitExceededException" => ErrorKind::QuotaExceeded,
-        "InvalidNextTokenException"
+        INVALID_REQUEST
+        | "InvalidNextTokenException"
         | "MalformedPolicyDocumentException"
         | "PreconditionNotMetException"
         | "PublicPolicyException" => ErrorKind::Config,
@@ -69,7 +73,7 @@ mod tests {
         for (code, expected) in [
             ("ResourceNotFoundException", ErrorKind::NotFound),
             ("ResourceExistsException", ErrorKind::AlreadyExists),
-            ("InvalidRequestException", ErrorKind::PendingDeletion),
+            ("InvalidRequestException", ErrorKind::Config),
             ("DecryptionFailure", ErrorKind::KeyUnavailable),
             ("EncryptionFailure", ErrorKind::KeyUnavailable),
             ("LimitExceededException", ErrorKind::QuotaExceeded),

@@ -2,8 +2,8 @@
 
 mod batch;
 mod config;
+mod description;
 mod error;
-mod look;
 mod store;
 
 pub use crate::config::{InvalidSecretsManagerConfig, SecretsManagerConfig};

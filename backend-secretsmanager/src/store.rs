@@ -6,29 +6,30 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Builder;
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use aws_types::SdkConfig;
-use keystead_aws::{AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
+use keystead_aws::{AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
-    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo,
+    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
 };
 use zeroize::Zeroizing;
 
 use crate::batch;
 use crate::config::SecretsManagerConfig;
+use crate::description::{RECREATE_PAUSE, SecretDescription, moment, refine_absence, refine_error, refine_exists};
 use crate::error::{SCHEME, SERVICE, corrupt, kind, retry_rules};
-use crate::look::{Look, closer, moment};
-
-/// After a forced delete, which ends some time after its answer, a name can be taken for a while.
-const RECREATE_PAUSE: Duration = Duration::from_secs(30);
 
 /// How many secrets a page of a listing has at most (`ListSecrets`, `MaxResults`).
 const PAGE: i32 = 100;
 
-/// How often a put starts again where a key is created or deleted under it.
-const PUT_ROUNDS: u32 = 4;
+/// How often a put looks for a secret to overwrite and else creates one, where others create and
+/// delete it meanwhile.
+const PUT_ROUNDS: u32 = 3;
+
+const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being created, deleted or released                          after a forced delete; try again after the pause";
 
 /// Keys in Secrets Manager, each the binary value of a secret under the name that the template gives its id. Clones are
 /// handles on the same store.
@@ -37,6 +38,7 @@ pub struct SecretsManagerStore {
     pub(crate) client: Client,
     pub(crate) config: SecretsManagerConfig,
     visibility_bound: Duration,
+    pub(crate) identity: AwsIdentity,
 }
 
 /// Builds a [`SecretsManagerStore`].
@@ -47,20 +49,34 @@ impl AwsStore for SecretsManagerStore {
     type Config = SecretsManagerConfig;
 
     const SCHEME: &'static str = SCHEME;
+    const SERVICE_ID: &'static str = "Secrets Manager";
 
-    fn client_of(config: &SdkConfig) -> Client {
+    fn client_from_config(config: &SdkConfig) -> Client {
         Client::from_conf(Builder::from(config).retry_classifier(retry_rules()).build())
     }
 
-    fn tuned(client: Client, settings: &ClientSettings) -> Client {
+    fn configure_client(client: Client, settings: &ClientSettings) -> Client {
         let timeouts = settings.timeouts(client.config().timeout_config());
         let retries = settings.retries(client.config().retry_config());
         let config = client.config().to_builder().timeout_config(timeouts).retry_config(retries);
         Client::from_conf(config.retry_classifier(retry_rules()).build())
     }
 
-    fn assembled(client: Client, config: SecretsManagerConfig, visibility_bound: Duration) -> Self {
-        Self { client, config, visibility_bound }
+    fn region_of(client: &Client) -> Option<&str> {
+        client.config().region().map(AsRef::as_ref)
+    }
+
+    fn location_of(config: &SecretsManagerConfig) -> String {
+        config.names().to_string()
+    }
+
+    fn from_parts(
+        client: Client,
+        config: SecretsManagerConfig,
+        visibility_bound: Duration,
+        identity: AwsIdentity,
+    ) -> Self {
+        Self { client, config, visibility_bound, identity }
     }
 }
 
@@ -83,12 +99,16 @@ impl SecretsManagerStore {
             .secret_id(name)
             .secret_binary(blob(key))
             .client_request_token(request_token());
-        call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await.map(drop)
+        let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        self.identity.learn_from_arn(answer.arn());
+        Ok(())
     }
 
-    /// Creates a secret. A refusal of our own create, which the SDK has repeated, is told by the request token.
+    /// Creates a secret. The request token tells whether a secret that exists is the work of an
+    /// earlier attempt.
     async fn create(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
-        let (call, token) = (Call::new(), request_token());
+        let call = Call::new();
+        let token = request_token();
         let request = self
             .client
             .create_secret()
@@ -97,40 +117,56 @@ impl SecretsManagerStore {
             .kms_key_id(self.config.kms_key())
             .client_request_token(&token);
         match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
-            Ok(_) => Ok(()),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists && e.is_ambiguous() => {
-                match Look::at(self, name).await {
-                    Ok(look) if look.has_version(&token) => Ok(()),
-                    // Somebody else's: ours was never applied.
-                    Ok(_) => Err(e.settled()),
-                    Err(_) => Err(e),
-                }
+            Ok(answer) => {
+                self.identity.learn_from_arn(answer.arn());
+                Ok(())
             }
-            Err(e) => Err(e),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => refine_exists(self, name, &token, e).await,
+            Err(e) => Err(refine_error(self, name, e, Operation::Create).await),
         }
     }
 
-    /// A new version where a secret is, else a new secret.
+    /// Writes a new version where a secret is, else a new secret.
     async fn overwrite(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
-        let mut last = self.put_value(name, key).await;
-        for round in 1..PUT_ROUNDS {
-            let kind = last.as_ref().err().map(Failure::kind);
-            if round > 1 && matches!(kind, Some(ErrorKind::NotFound | ErrorKind::AlreadyExists)) {
+        let mut refusal = None;
+        for round in 0..PUT_ROUNDS {
+            if round > 0 {
                 // What was just created is not visible yet, or what was just deleted still is.
                 tokio::time::sleep(self.visibility_bound / PUT_ROUNDS).await;
             }
-            last = match kind {
-                Some(ErrorKind::NotFound) => self.create(name, key).await,
-                Some(ErrorKind::AlreadyExists) => self.put_value(name, key).await,
-                _ => return last,
-            };
-        }
-        last.map_err(|e| match e.kind() {
-            ErrorKind::NotFound | ErrorKind::AlreadyExists => {
-                e.with_kind(ErrorKind::Conflict, "the key is being created or deleted by others: try again")
+            match self.put_value(name, key).await {
+                Ok(()) => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(refine_error(self, name, e, Operation::Put).await),
             }
-            _ => e,
-        })
+            match self.create(name, key).await {
+                Ok(()) => return Ok(()),
+                Err(e) if is_taken(&e) => refusal = Some(e),
+                Err(e) => return Err(e),
+            }
+        }
+        let refusal = refusal.expect("there is a round, and each one returns or is refused");
+        Err(refusal.with_kind(ErrorKind::Conflict, CONTENDED).with_retry_after(RECREATE_PAUSE))
+    }
+
+    /// Reads the value of a secret.
+    async fn read(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
+        let call = Call::new();
+        let request = self.client.get_secret_value().secret_id(name);
+        let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        self.identity.learn_from_arn(answer.arn());
+        Ok(answer)
+    }
+
+    /// Reads the value of a secret, and proves the absence of one that is not found.
+    async fn read_or_prove_absence(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
+        match self.read(name).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => match refine_absence(self, name, e).await {
+                Some(e) => Err(e),
+                None => self.read(name).await,
+            },
+            answer => answer,
+        }
     }
 
     /// One page of the listing, and the token of the next one.
@@ -141,15 +177,21 @@ impl SecretsManagerStore {
         let request = self.client.list_secrets().filters(filter).max_results(PAGE).set_next_token(token);
         let answer = request.customize().interceptor(call.attempts()).send();
         let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[prefix]))?;
+        self.identity.learn_from_arn(answer.secret_list().iter().find_map(SecretListEntry::arn));
         let ids = answer.secret_list().iter().filter_map(SecretListEntry::name);
         let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
         Ok((ids, answer.next_token))
     }
 
-    /// The usual finality of a deletion that answered with this date.
+    /// The finality of a deletion that answered with this date. The date cannot shorten the window
+    /// that was asked for: AWS's documents disagree on whether it is that of the deletion or of the
+    /// request.
     fn finality(&self, until: Option<SystemTime>) -> Finality {
         match self.config.window() {
-            Some(window) => Finality::RecoverableUntil(until.unwrap_or_else(|| SystemTime::now() + window)),
+            Some(window) => {
+                let asked_for = SystemTime::now() + window;
+                Finality::RecoverableUntil(until.map_or(asked_for, |until| until.max(asked_for)))
+            }
             None => Finality::Eventual { within: None },
         }
     }
@@ -158,7 +200,7 @@ impl SecretsManagerStore {
 #[async_trait]
 impl KeyStore for SecretsManagerStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(SCHEME, self.config.names().to_string())
+        self.identity.info()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -171,12 +213,17 @@ impl KeyStore for SecretsManagerStore {
         Capabilities::new(Durability::Replicated, consistency, deletion, Some(listing))
     }
 
+    /// One call for a key that is there. One that is not found is looked for again with
+    /// `DescribeSecret`, because Secrets Manager answers the same for a secret that exists without
+    /// a value.
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
-        let (call, name) = (Call::new(), self.name(id));
-        let request = self.client.get_secret_value().secret_id(&name);
-        match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
+        let name = self.name(id);
+        match self.read_or_prove_absence(&name).await {
             Ok(answer) => key_of(answer.secret_binary, answer.secret_string),
-            Err(e) => Err(closer(self, &name, e).await.during(Operation::Get, &[id.as_str(), &name])),
+            Err(e) => {
+                let e = refine_error(self, &name, e, Operation::Get).await;
+                Err(e.during(Operation::Get, &[id.as_str(), &name]))
+            }
         }
     }
 
@@ -187,23 +234,20 @@ impl KeyStore for SecretsManagerStore {
             PutMode::Create => (self.create(&name, key).await, Operation::Create),
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
-        match answer {
-            Ok(()) => Ok(()),
-            Err(e) => Err(closer(self, &name, e).await.during(operation, &[id.as_str(), &name])),
-        }
+        answer.map_err(|e| e.during(operation, &[id.as_str(), &name]))
     }
 
     /// Looks first: a forced delete succeeds for a secret that is not there, too.
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         let name = self.name(id);
         let failed = |e: Failure| e.during(Operation::Delete, &[id.as_str(), &name]);
-        let look = Look::at(self, &name).await.map_err(failed)?;
-        if let Some(remaining) = look.remaining() {
+        let description = SecretDescription::of(self, &name).await.map_err(failed)?;
+        if let Some(remaining) = description.remaining {
             return Err(Error::new(ErrorKind::PendingDeletion, Operation::Delete, SCHEME)
                 .with_retry_after(remaining)
                 .with_source("the secret is scheduled for deletion already: wait, or restore it"));
         }
-        if look.has_replicas {
+        if description.has_replicas {
             return Err(Error::new(ErrorKind::Unsupported, Operation::Delete, SCHEME)
                 .with_source("the secret has replicas in other regions, which keep the key: remove these first"));
         }
@@ -215,13 +259,19 @@ impl KeyStore for SecretsManagerStore {
             .secret_id(&name)
             .set_recovery_window_in_days(days.map(i64::from))
             .set_force_delete_without_recovery(days.is_none().then_some(true));
-        match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
-            Ok(answer) => Ok(Deletion::new(self.finality(answer.deletion_date().and_then(moment)))),
-            // An earlier attempt has deleted it, or scheduled that: it was there when we looked.
-            Err(e) if e.is_ambiguous() && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {
-                Ok(Deletion::new(self.finality(None)))
+        let refusal = match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
+            Ok(answer) => return Ok(Deletion::new(self.finality(answer.deletion_date().and_then(moment)))),
+            Err(e) => refine_error(self, &name, e, Operation::Delete).await,
+        };
+        match refusal.kind() {
+            // An earlier attempt has deleted it: it was there when we looked.
+            ErrorKind::NotFound if refusal.is_ambiguous() => Ok(Deletion::new(self.finality(None))),
+            // An earlier attempt has scheduled it: the date was seen.
+            ErrorKind::PendingDeletion if refusal.is_ambiguous() && days.is_some() => {
+                let until = refusal.retry_after().and_then(|remaining| SystemTime::now().checked_add(remaining));
+                Ok(Deletion::new(self.finality(until)))
             }
-            Err(e) => Err(failed(closer(self, &name, e).await)),
+            _ => Err(failed(refusal)),
         }
     }
 
@@ -232,18 +282,25 @@ impl KeyStore for SecretsManagerStore {
 
     /// Asks for a secret that no id has: reaching Secrets Manager and being allowed to read there is enough.
     async fn check(&self) -> Result<()> {
-        let call = Call::new();
         let names = self.config.names();
-        let request = self.client.get_secret_value().secret_id(format!("{}--{}", names.prefix(), names.suffix()));
-        match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
+        let probe_name = format!("{}--{}", names.prefix(), names.suffix());
+        let refusal = match self.read(&probe_name).await {
             Ok(answer) => {
                 // Somebody else's, and none of our business.
                 drop(key_of(answer.secret_binary, answer.secret_string));
-                Ok(())
+                return Ok(());
             }
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => Ok(()),
-            Err(e) => Err(e.during(Operation::Check, &[])),
+            Err(e) => refine_error(self, &probe_name, e, Operation::Check).await,
+        };
+        match refusal.kind() {
+            ErrorKind::NotFound | ErrorKind::PendingDeletion => Ok(()),
+            _ => Err(refusal.during(Operation::Check, &[])),
         }
+    }
+
+    /// Asks AWS STS for the account if no answer has told it yet; needs no permission.
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.identity.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
@@ -257,12 +314,7 @@ impl KeyStore for SecretsManagerStore {
 
     /// Takes as long as the visibility bound: the read that verifies must not be a stale one.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        let absent = match self.config.window() {
-            // A key that could still be brought back would be pending deletion, not absent.
-            Some(_) => Finality::Immediate,
-            None => Finality::Eventual { within: None },
-        };
-        eventual::erase_key(self, id, self.visibility_bound, absent).await
+        eventual::erase_key(self, id).await
     }
 }
 
@@ -272,6 +324,12 @@ pub(crate) fn key_of(binary: Option<Blob>, text: Option<String>) -> Result<Secre
     let bytes = binary.ok_or_else(|| corrupt("the secret has no binary value"))?;
     let mut bytes = Zeroizing::new(bytes.into_inner());
     SecretKey::new(std::mem::take(&mut *bytes)).map_err(|_| corrupt("the secret's value has not 1 to 3072 bytes"))
+}
+
+/// Reports whether a create was refused because of what stands under the name, and was not applied.
+fn is_taken(e: &Failure) -> bool {
+    use ErrorKind::{AlreadyExists, Conflict, Corrupt};
+    !e.may_have_landed() && matches!(e.kind(), AlreadyExists | Conflict | Corrupt)
 }
 
 fn blob(key: &SecretKey) -> Blob {

@@ -1,6 +1,7 @@
 //! Many keys at a time: ten names a call.
 
 use aws_sdk_ssm::operation::RequestId;
+use aws_sdk_ssm::types::Parameter;
 use keystead_aws::{Batches, Call, Failure, Outcomes};
 use keystead_core::{Deletion, Finality, KeyId, KeyStore, Operation, Result, SecretKey};
 
@@ -19,6 +20,7 @@ async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Secre
     let call = Call::new();
     let request = store.client.get_parameters().set_names(Some(names)).with_decryption(true);
     let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+    store.identity.learn_from_arn(answer.parameters().iter().find_map(Parameter::arn));
     let request_id = answer.request_id().map(str::to_owned);
     let missing = |name| (name, Err(missing_in_batch(Operation::Get, request_id.as_deref())));
     let mut outcomes: Outcomes<_> = answer.invalid_parameters.unwrap_or_default().into_iter().map(missing).collect();
@@ -41,7 +43,7 @@ async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<De
     let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
     let request_id = answer.request_id().map(str::to_owned);
     let gone = || Ok(Deletion::new(Finality::Immediate));
-    let missing = |name| match call.attempts().an_earlier_one_may_have_landed() {
+    let missing = |name| match call.attempts().earlier_attempt_may_have_applied() {
         // It may have deleted this one; whether it had existed can't be known any more.
         true => (name, gone()),
         false => (name, Err(missing_in_batch(Operation::Delete, request_id.as_deref()))),

@@ -42,8 +42,8 @@ pub(crate) fn listed_path(template: &NameTemplate) -> (&str, bool) {
     (path, template.suffix().contains('/'))
 }
 
-/// The name that no id has: it is asked for to see whether asking is possible.
-pub(crate) fn nobodys(template: &NameTemplate) -> String {
+/// Returns a name that no id has, for a read that only proves that reading is possible.
+pub(crate) fn probe_name(template: &NameTemplate) -> String {
     format!("{}--{}", template.prefix(), template.suffix())
 }
 
@@ -114,9 +114,9 @@ mod tests {
     #[test]
     fn nobodys_name_is_no_ids() {
         let template = template("/app/%s/key").unwrap();
-        assert_eq!(nobodys(&template), "/app/--/key");
-        assert_eq!(template.id(&nobodys(&template)), None);
-        assert_ne!(template.name(&KeyId::new("--").unwrap()), nobodys(&template));
+        assert_eq!(probe_name(&template), "/app/--/key");
+        assert_eq!(template.id(&probe_name(&template)), None);
+        assert_ne!(template.name(&KeyId::new("--").unwrap()), probe_name(&template));
     }
 
     #[test]

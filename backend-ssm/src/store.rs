@@ -8,10 +8,10 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
-use keystead_aws::{AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
+use keystead_aws::{AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error, ErrorKind,
-    Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreInfo,
+    Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
 };
 use zeroize::Zeroizing;
 
@@ -32,6 +32,7 @@ pub struct SsmStore {
     pub(crate) client: Client,
     pub(crate) config: SsmConfig,
     visibility_bound: Duration,
+    pub(crate) identity: AwsIdentity,
 }
 
 /// Builds an [`SsmStore`].
@@ -42,20 +43,29 @@ impl AwsStore for SsmStore {
     type Config = SsmConfig;
 
     const SCHEME: &'static str = SCHEME;
+    const SERVICE_ID: &'static str = "SSM";
 
-    fn client_of(config: &SdkConfig) -> Client {
+    fn client_from_config(config: &SdkConfig) -> Client {
         Client::from_conf(Builder::from(config).retry_classifier(retry_rules()).build())
     }
 
-    fn tuned(client: Client, settings: &ClientSettings) -> Client {
+    fn configure_client(client: Client, settings: &ClientSettings) -> Client {
         let timeouts = settings.timeouts(client.config().timeout_config());
         let retries = settings.retries(client.config().retry_config());
         let config = client.config().to_builder().timeout_config(timeouts).retry_config(retries);
         Client::from_conf(config.retry_classifier(retry_rules()).build())
     }
 
-    fn assembled(client: Client, config: SsmConfig, visibility_bound: Duration) -> Self {
-        Self { client, config, visibility_bound }
+    fn region_of(client: &Client) -> Option<&str> {
+        client.config().region().map(AsRef::as_ref)
+    }
+
+    fn location_of(config: &SsmConfig) -> String {
+        config.names().to_string()
+    }
+
+    fn from_parts(client: Client, config: SsmConfig, visibility_bound: Duration, identity: AwsIdentity) -> Self {
+        Self { client, config, visibility_bound, identity }
     }
 }
 
@@ -79,7 +89,9 @@ impl SsmStore {
                 refusal.during(Operation::Create, &[id.as_str(), &name]),
                 "another key stands; ours may have stood for a moment, as the answer to the first attempt was lost",
             )),
-            Ok(None) | Err(_) => Err(unsettled(
+            // What stands there may be ours, but it cannot be read: why not is the answer.
+            Err(e) => Err(e.with_operation(Operation::Create).with_effect(Effect::Unknown)),
+            Ok(None) => Err(unsettled(
                 refusal.with_kind(ErrorKind::Conflict, "try again").during(Operation::Create, &[id.as_str(), &name]),
                 "the answer to the first attempt was lost, and no key can be read yet: read before trying again",
             )
@@ -101,6 +113,7 @@ impl SsmStore {
             .set_next_token(token);
         let answer = request.customize().interceptor(call.attempts()).send();
         let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[path]))?;
+        self.identity.learn_from_arn(answer.parameters().iter().find_map(Parameter::arn));
         let ids = answer.parameters().iter().filter_map(Parameter::name);
         let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
         Ok((ids, answer.next_token))
@@ -110,7 +123,7 @@ impl SsmStore {
 #[async_trait]
 impl KeyStore for SsmStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(SCHEME, self.config.names().to_string())
+        self.identity.info()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -123,7 +136,10 @@ impl KeyStore for SsmStore {
         let request = self.client.get_parameter().name(&name).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
-            Ok(answer) => key_of(answer.parameter),
+            Ok(answer) => {
+                self.identity.learn_from_arn(answer.parameter().and_then(Parameter::arn));
+                key_of(answer.parameter)
+            }
             Err(e) => Err(e.during(Operation::Get, &[id.as_str(), &name])),
         }
     }
@@ -171,7 +187,7 @@ impl KeyStore for SsmStore {
     /// Asks for a parameter that no id has: reaching Parameter Store and being allowed to read there is enough.
     async fn check(&self) -> Result<()> {
         let call = Call::new();
-        let request = self.client.get_parameter().name(name::nobodys(self.config.names())).with_decryption(true);
+        let request = self.client.get_parameter().name(name::probe_name(self.config.names())).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
             Ok(answer) => {
@@ -182,6 +198,11 @@ impl KeyStore for SsmStore {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e.during(Operation::Check, &[])),
         }
+    }
+
+    /// Asks AWS STS for the account if no answer has told it yet; needs no permission.
+    async fn identify(&self) -> Result<StoreIdentity> {
+        self.identity.identify().await
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
@@ -200,7 +221,7 @@ impl KeyStore for SsmStore {
 
     /// Takes as long as the visibility bound: the read that verifies must not be a stale one.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
-        eventual::erase_key(self, id, self.visibility_bound, Finality::Immediate).await
+        eventual::erase_key(self, id).await
     }
 }
 

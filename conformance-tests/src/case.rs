@@ -63,6 +63,8 @@ pub enum Need {
     Fence,
     /// Its harness can plant an entry that is no key.
     ForeignEntries,
+    /// Its harness can make an entry that has no value.
+    EntriesWithoutValue,
     /// Its harness can make the engine fail.
     Faults,
 }
@@ -77,7 +79,7 @@ impl Need {
             Self::Recoverable => matches!(capabilities.deletion, DeletionGrade::Recoverable { .. }),
             Self::Fence => capabilities.fenced,
             // Only the harness can tell, when it is asked to.
-            Self::ForeignEntries => true,
+            Self::ForeignEntries | Self::EntriesWithoutValue => true,
             Self::Faults => faults,
         }
     }
@@ -92,6 +94,9 @@ impl Need {
             Self::Recoverable => "no deletion can be undone (Capabilities::deletion is not Recoverable)",
             Self::Fence => "an erased id may have a new key (Capabilities::fenced is false)",
             Self::ForeignEntries => "the harness cannot plant an entry that is no key (plant_foreign gave false)",
+            Self::EntriesWithoutValue => {
+                "the harness cannot make an entry without a value (plant_without_value gave false)"
+            }
             Self::Faults => "the harness cannot make the engine fail (Harness::faults gives None)",
         }
     }
@@ -107,6 +112,7 @@ impl fmt::Display for Need {
             Self::Recoverable => "a store whose deletions can be undone",
             Self::Fence => "a store in which the erased stay erased",
             Self::ForeignEntries => "a harness that can plant a foreign entry",
+            Self::EntriesWithoutValue => "a harness that can make an entry without a value",
             Self::Faults => "a harness that can make the engine fail",
         })
     }

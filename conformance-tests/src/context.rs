@@ -13,6 +13,7 @@ use keystead_core::{
 };
 use tokio::runtime::Handle;
 
+use crate::case::Need;
 use crate::harness::{Fault, Faults, Harness, Namespace};
 
 /// Between two reads that wait for a write to become visible.
@@ -105,6 +106,16 @@ impl Context {
     /// Puts an entry that is no key beside the keys.
     pub(crate) async fn plant_foreign(&self) -> Outcome<bool> {
         supplied("Harness::plant_foreign", self.harness.plant_foreign(&self.namespace).await)
+    }
+
+    /// Makes an entry of this id that has no value; a case about one that the engine does not have
+    /// ends here.
+    pub(crate) async fn plant_without_value(&self, id: &KeyId) -> Outcome {
+        let planted = self.harness.plant_without_value(&self.namespace, id).await;
+        match supplied("Harness::plant_without_value", planted)? {
+            true => Ok(()),
+            false => Err(Stop::Ignored(Need::EntriesWithoutValue.reason())),
+        }
     }
 
     /// The harness's faults, in a case that needs them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keystead_core::{BoxError, KeyStore, Operation};
+use keystead_core::{BoxError, KeyId, KeyStore, Operation};
 
 /// Supplies the suite with stores.
 #[async_trait]
@@ -39,6 +39,15 @@ pub trait Harness: Send + Sync + 'static {
     /// # Errors
     /// Anything; the case that asked fails with it.
     async fn plant_foreign(&self, _ns: &Namespace) -> Result<bool, BoxError> {
+        Ok(false)
+    }
+
+    /// Makes an entry of this id that exists without a value, as other tools can in some engines.
+    /// `false`: this engine has no such entries, or the harness cannot make one.
+    ///
+    /// # Errors
+    /// Anything; the case that asked fails with it.
+    async fn plant_without_value(&self, _ns: &Namespace, _id: &KeyId) -> Result<bool, BoxError> {
         Ok(false)
     }
 
@@ -103,6 +112,18 @@ pub enum Fault {
     Silent,
     /// It answers a byte at a time.
     SlowBody,
+    /// A replica answers that lags: reads answer as of before the last write of the id, and a
+    /// delete answers that there is no key *and is not applied*. It must end within the store's
+    /// visibility bound after that write, so an engine whose reads do not lag does not have it.
+    /// Writes other than deletes are applied as usual, and are not counted.
+    Stale,
+    /// It refuses a delete for a reason that is neither a missing permission nor a deletion that is
+    /// already pending: the entry belongs to somebody else, or is in a state in which the engine
+    /// does not delete.
+    Refused,
+    /// It holds the name of a deleted entry back: the entry does not exist, and a write that would
+    /// create it is refused.
+    NameHeld,
 }
 
 /// The name of one case's own space in the engine: a lower-case letter, then 7 to 31 lower-case letters and digits.

@@ -4,6 +4,7 @@ mod batch;
 mod cancel;
 mod create;
 mod delete;
+mod doubt;
 mod erase;
 mod eventual;
 mod fault;
@@ -11,6 +12,7 @@ mod fence;
 mod get;
 mod get_or_create;
 mod handles;
+mod identity;
 mod ids;
 mod leak;
 mod list;
@@ -27,10 +29,12 @@ pub(crate) fn all() -> Vec<Vec<Case>> {
         create::room(),
         delete::room(),
         erase::room(),
+        doubt::room(),
         get_or_create::room(),
         batch::room(),
         list::room(),
         handles::room(),
+        identity::room(),
         ids::room(),
         eventual::room(),
         recoverable::room(),

@@ -159,8 +159,9 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes the key if there is one, then proves the absence. Erasing a key that is not there is `Ok`, and so is erasing
     /// one whose deletion is pending (`RecoverableUntil`, not verified).
     ///
-    /// [`delete_key`](Self::delete_key) reads nothing back and says `NotFound` where there is no key. The default has no
-    /// clock, so it reads at once, and never says `verified` on a store that is not [`Consistency::Strong`].
+    /// [`delete_key`](Self::delete_key) reads nothing back and says `NotFound` where there is no
+    /// key. The default has no clock, so on a store that is not [`Consistency::Strong`] it reads
+    /// only where the delete has found nothing, and never says `verified`.
     ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if reads still see a key after the last
@@ -175,6 +176,10 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
             // A key that a read has seen and the delete does not find: perhaps a stale answer, and nothing was deleted.
             let mut is_doubtful = false;
             match self.delete_key(id).await {
+                // Only a clock could tell a read that still sees the key from a stale one.
+                Ok(deletion) if consistency != Consistency::Strong => {
+                    return Ok(Erasure::new(true, deletion.finality, false));
+                }
                 Ok(deletion) => (existed, finality) = (true, deletion.finality),
                 Err(e) if e.kind() == ErrorKind::NotFound => is_doubtful = existed,
                 Err(e) if e.kind() == ErrorKind::PendingDeletion => {

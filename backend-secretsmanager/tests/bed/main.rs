@@ -1,6 +1,9 @@
 //! Secrets Manager behind the test bed's proxy: what is sent, how often, and answers that go wrong.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod identity;
+mod refusals;
+
 use std::time::{Duration, SystemTime};
 
 use keystead_aws_testbed::{KMS_KEY, TestBed};
@@ -67,6 +70,14 @@ async fn a_get_is_one_call_a_put_one_and_the_first_put_two_a_delete_two() {
     assert_eq!(space.operations()[4..], ["DescribeSecret", "DeleteSecret"]);
     store.create_key(&id("bob"), &key(1)).await.unwrap();
     assert_eq!(space.operations()[6..], ["CreateSecret"]);
+    assert_eq!(store.find_key(&id("nobody")).await.unwrap(), None);
+    assert_eq!(space.operations()[7..], ["GetSecretValue", "DescribeSecret"]);
+    store.create_key(&id("bob"), &key(2)).await.unwrap_err();
+    assert_eq!(space.operations()[9..], ["CreateSecret", "DescribeSecret"]);
+    store.erase_key(&id("bob")).await.unwrap();
+    assert_eq!(space.operations()[11..], ["DescribeSecret", "DeleteSecret", "GetSecretValue", "DescribeSecret"]);
+    store.check().await.unwrap();
+    assert_eq!(space.operations()[15..], ["GetSecretValue"]);
 }
 
 #[tokio::test]
@@ -198,30 +209,6 @@ async fn a_key_that_fails_for_itself_in_a_batch_is_asked_for_by_itself() {
     let answers = store.get_keys(&[id("alice"), id("bob")]).await;
     assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::KeyUnavailable);
     assert_eq!(answers[1].as_ref().unwrap(), &key(2));
-}
-
-#[tokio::test]
-async fn an_invalid_request_that_is_about_no_deletion_is_not_called_one() {
-    let space = Space::new();
-    let refusal = json!({"__type": "InvalidRequestException", "message": "managed by another service"});
-    space.answer("PutSecretValue", 1, 400, refusal);
-    space.answer("DescribeSecret", 1, 200, json!({"Name": space.name("alice")}));
-    let error = space.store().put_key(&id("alice"), &key(1)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
-}
-
-/// Scheduled between our look and our delete, and then we may not look any more.
-#[tokio::test]
-async fn a_scheduled_secret_whose_remaining_time_is_not_told_is_recoverable_for_the_longest_window() {
-    let space = Space::new();
-    space.answer("DescribeSecret", 1, 200, json!({"Name": space.name("alice")}));
-    space.answer("DeleteSecret", 1, 400, json!({"__type": "InvalidRequestException"}));
-    space.answer("DescribeSecret", 1, 400, json!({"__type": "AccessDeniedException"}));
-    let erasure = space.store().erase_key(&id("alice")).await.unwrap();
-    assert!(erasure.existed && !erasure.verified);
-    let Finality::RecoverableUntil(until) = erasure.finality else { panic!("{erasure:?}") };
-    let remaining = until.duration_since(SystemTime::now()).unwrap();
-    assert!(remaining > Duration::from_secs(29 * 86_400), "{remaining:?}");
 }
 
 #[tokio::test]

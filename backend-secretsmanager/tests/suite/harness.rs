@@ -31,7 +31,7 @@ impl Secrets {
             Some(account) => Target::Account(account),
             None => {
                 let bed = TestBed::shared()?;
-                Target::Bed(bed, bed.faults(Duration::from_secs(8)))
+                Target::Bed(bed, bed.faults(Duration::from_secs(8)).with_held_names())
             }
         };
         Ok(Self { target, window_days })
@@ -89,6 +89,15 @@ impl Harness for Secrets {
     async fn plant_foreign(&self, ns: &Namespace) -> Result<bool, BoxError> {
         let Target::Bed(bed, _) = &self.target else { return Ok(false) };
         let secret = json!({"Name": format!("/{ns}/user-keys/--"), "SecretString": "somebody else's"});
+        bed.ask_emulator("secretsmanager.CreateSecret", secret).await?;
+        Ok(true)
+    }
+
+    async fn plant_without_value(&self, ns: &Namespace, id: &KeyId) -> Result<bool, BoxError> {
+        let Target::Bed(bed, _) = &self.target else { return Ok(false) };
+        let token = "0".repeat(32);
+        // The suite's ids stand in names as they are.
+        let secret = json!({"Name": format!("/{ns}/user-keys/{}", id.as_str()), "ClientRequestToken": token});
         bed.ask_emulator("secretsmanager.CreateSecret", secret).await?;
         Ok(true)
     }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod calls;
+mod identity;
 mod interop;
 mod origin;
 mod storm;

@@ -25,7 +25,7 @@ impl Harness for Trees {
     }
 
     async fn open(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
-        Ok(Arc::new(TreeStore::new(self.engine(ns), NameTemplate::new("app/user-keys/%s")?)))
+        Ok(Arc::new(TreeStore::new(self.engine(ns), NameTemplate::new(&format!("{ns}/user-keys/%s"))?)))
     }
 
     async fn reopen(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
@@ -40,11 +40,10 @@ impl Harness for Trees {
     async fn plant_foreign(&self, ns: &Namespace) -> Result<bool, BoxError> {
         let engine = self.engine(ns);
         let mut entries = engine.lock().expect("no harness call panics");
-        for name in
-            ["app/user-keys", "app/user-keys/", "app/user-keys/a/b", "app/user-keys/--abc", "app/settings", "zzz"]
-        {
-            entries.insert(name.to_owned(), SecretKey::new(*b"somebody else's")?);
+        for name in ["user-keys", "user-keys/", "user-keys/a/b", "user-keys/--abc", "settings"] {
+            entries.insert(format!("{ns}/{name}"), SecretKey::new(*b"somebody else's")?);
         }
+        entries.insert("zzz".to_owned(), SecretKey::new(*b"somebody else's")?);
         Ok(true)
     }
 }

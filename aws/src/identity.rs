@@ -1,0 +1,216 @@
+//! [`AwsIdentity`]: what identifies the data of an AWS store.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use aws_types::SdkConfig;
+use keystead_core::{Operation, Result, StoreIdentity, StoreInfo};
+
+use crate::call::Call;
+use crate::failure::Service;
+
+/// The number of digits of an account (AWS Account Management, account identifiers).
+const ACCOUNT_DIGITS: usize = 12;
+
+/// What identifies the data of an AWS store: partition, region, endpoint if one is set, and account
+/// once a call has told it.
+///
+/// Clones share what is learned. Reading and learning take no lock.
+#[derive(Clone)]
+pub struct AwsIdentity {
+    /// Without the account.
+    known: StoreInfo,
+    account: Arc<OnceLock<String>>,
+    sts: Sts,
+}
+
+/// How the account can be asked for.
+#[derive(Clone)]
+pub(crate) enum Sts {
+    /// It cannot: a ready client does not give its credentials away, and an endpoint may serve one
+    /// service only.
+    Unknown,
+    /// With this configuration.
+    Configured(Arc<SdkConfig>),
+    /// With this configuration, which leads to an emulator that serves all services, or to a tunnel
+    /// that does not.
+    Guessed(Arc<SdkConfig>),
+}
+
+impl AwsIdentity {
+    pub(crate) fn new(info: StoreInfo, region: Option<&str>, endpoint: Option<&str>, sts: Sts) -> Self {
+        let mut known = info.with_account(None::<String>);
+        if let Some(region) = region {
+            known = known.with_partition(partition_of(region)).with_region(region);
+        }
+        if let Some(url) = endpoint {
+            known = known.with_endpoint(url);
+        }
+        Self { known, account: Arc::default(), sts }
+    }
+
+    /// Returns the store's description, with the account if it is known.
+    pub fn info(&self) -> StoreInfo {
+        match self.account.get() {
+            Some(account) => self.known.clone().with_account(Some(account)),
+            None => self.known.clone(),
+        }
+    }
+
+    /// Learns the account from the ARN of an entry of the store, as answers quote it. The first one
+    /// that is learned stays.
+    pub fn learn_from_arn(&self, arn: Option<&str>) {
+        if self.account.get().is_some() {
+            return;
+        }
+        let identity = self.known.identity();
+        if let Some(account) = arn.and_then(|arn| account_in(arn, identity.scheme(), identity.region())) {
+            self.learn(account);
+        }
+    }
+
+    fn learn(&self, account: &str) {
+        // If another call has learned one meanwhile, that one stays.
+        drop(self.account.set(account.to_owned()));
+    }
+
+    /// Implements [`KeyStore::identify`](keystead_core::KeyStore::identify): asks AWS STS for the
+    /// account if it is not known (`GetCallerIdentity`, which needs no permission).
+    ///
+    /// A store whose client was given ready-made, or that has an endpoint of its own which is not
+    /// on the loopback interface, asks nobody: it returns what is known, and learns the account
+    /// from its first answer that contains an ARN.
+    ///
+    /// # Errors
+    /// Those common to all methods of a store, if STS does not answer.
+    pub async fn identify(&self) -> Result<StoreIdentity> {
+        let config = match &self.sts {
+            Sts::Configured(config) | Sts::Guessed(config) if self.account.get().is_none() => config,
+            _ => return Ok(self.info().identity().clone()),
+        };
+        let service = Service { scheme: self.known.scheme(), name: "AWS STS", error_name: "AWSSecurityTokenService" };
+        let call = Call::new();
+        let request = aws_sdk_sts::Client::new(config).get_caller_identity();
+        match call.run(service, |_| None, request.customize().interceptor(call.attempts()).send()).await {
+            Ok(answer) => {
+                if let Some(account) = answer.account().filter(|account| is_account(account)) {
+                    self.learn(account);
+                }
+            }
+            Err(_) if matches!(self.sts, Sts::Guessed(_)) => {}
+            Err(e) => return Err(e.during(Operation::Check, &[])),
+        }
+        Ok(self.info().identity().clone())
+    }
+}
+
+/// The partition of a region (AWS General Reference, partitions): `aws` unless the region's prefix
+/// names another one.
+fn partition_of(region: &str) -> &'static str {
+    const PARTITIONS: [(&str, &str); 7] = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-iso-", "aws-iso"),
+        ("us-isob-", "aws-iso-b"),
+        ("eu-isoe-", "aws-iso-e"),
+        ("us-isof-", "aws-iso-f"),
+        ("eusc-", "aws-eusc"),
+    ];
+    let special = PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix));
+    special.map_or("aws", |(_, partition)| partition)
+}
+
+/// The account in `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`, if the ARN is of this service
+/// and, where it is known, of this region.
+fn account_in<'a>(arn: &'a str, service: &str, region: Option<&str>) -> Option<&'a str> {
+    let mut parts = arn.splitn(6, ':');
+    let is_arn = parts.next() == Some("arn") && parts.next().is_some_and(|partition| partition.starts_with("aws"));
+    let is_of_service = parts.next() == Some(service);
+    let arn_region = parts.next()?;
+    let account = parts.next().filter(|account| is_account(account))?;
+    let has_resource = parts.next().is_some_and(|resource| !resource.is_empty());
+    let is_of_region = region.is_none_or(|region| region == arn_region);
+    (is_arn && is_of_service && is_of_region && has_resource).then_some(account)
+}
+
+fn is_account(text: &str) -> bool {
+    text.len() == ACCOUNT_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Written by hand: an `SdkConfig` holds the provider of credentials.
+impl fmt::Debug for AwsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsIdentity").field("info", &self.info()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> AwsIdentity {
+        let info = StoreInfo::new("ssm", "/app/%s");
+        AwsIdentity::new(info, Some("eu-west-1"), Some("https://me:secret@vpce.example/x"), Sts::Unknown)
+    }
+
+    #[test]
+    fn the_partition_follows_from_the_region() {
+        for (region, partition) in [
+            ("us-east-1", "aws"),
+            ("eu-west-1", "aws"),
+            ("cn-north-1", "aws-cn"),
+            ("us-gov-west-1", "aws-us-gov"),
+            ("us-iso-east-1", "aws-iso"),
+            ("us-isob-east-1", "aws-iso-b"),
+            ("eu-isoe-west-1", "aws-iso-e"),
+            ("us-isof-south-1", "aws-iso-f"),
+            ("eusc-de-east-1", "aws-eusc"),
+        ] {
+            assert_eq!(partition_of(region), partition, "{region}");
+        }
+    }
+
+    #[test]
+    fn an_account_is_taken_from_a_strict_arn_only() {
+        let account = |arn| account_in(arn, "ssm", Some("eu-west-1"));
+        assert_eq!(account("arn:aws:ssm:eu-west-1:123456789012:parameter/a:b"), Some("123456789012"));
+        assert_eq!(account_in("arn:aws-cn:ssm:cn-north-1:123456789012:parameter/a", "ssm", None), Some("123456789012"));
+        for wrong in [
+            "",
+            "parameter/a",
+            "arn:aws:ssm:eu-west-1:123456789012",
+            "arn:aws:ssm:eu-west-1:123456789012:",
+            "arn:aws:ssm:eu-west-1:12345678901:parameter/a",
+            "arn:aws:ssm:eu-west-1:1234567890123:parameter/a",
+            "arn:aws:ssm:eu-west-1:12345678901x:parameter/a",
+            "arn:aws:ssm:eu-west-1::parameter/123456789012",
+            "arn:aws:ssm:us-east-1:123456789012:parameter/a",
+            "arn:aws:kms:eu-west-1:123456789012:key/a",
+            "arn:other:ssm:eu-west-1:123456789012:parameter/a",
+            "urn:aws:ssm:eu-west-1:123456789012:parameter/a",
+        ] {
+            assert_eq!(account(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn clones_share_the_account_and_the_first_one_stays() {
+        let identity = identity();
+        let clone = identity.clone();
+        assert!(!clone.info().identity().is_fully_known());
+        identity.learn_from_arn(None);
+        identity.learn_from_arn(Some("no ARN"));
+        identity.learn_from_arn(Some("arn:aws:ssm:eu-west-1:111111111111:parameter/app/a"));
+        identity.learn_from_arn(Some("arn:aws:ssm:eu-west-1:222222222222:parameter/app/a"));
+        assert_eq!(clone.info().identity().account(), Some("111111111111"));
+    }
+
+    #[test]
+    fn the_info_says_where_the_data_is_without_a_secret() {
+        let identity = identity();
+        identity.learn_from_arn(Some("arn:aws:ssm:eu-west-1:111111111111:parameter/app/a"));
+        let text = "ssm:/app/%s (region eu-west-1, endpoint https://vpce.example, account 111111111111)";
+        assert_eq!(identity.info().to_string(), text);
+        assert!(!format!("{identity:?}").contains("secret"));
+    }
+}

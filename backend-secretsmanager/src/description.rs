@@ -1,0 +1,141 @@
+//! [`SecretDescription`]: a secret without its value, and what it says about a refusal.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_secretsmanager::primitives::DateTime;
+use keystead_aws::{Call, Failure};
+use keystead_core::{ErrorKind, Operation};
+
+use crate::config::LONGEST_WINDOW;
+use crate::error::{INVALID_REQUEST, SERVICE, kind};
+use crate::store::SecretsManagerStore;
+
+/// The pause to ask for where a name is held back after a forced delete: AWS releases it after
+/// seconds to minutes.
+pub(crate) const RECREATE_PAUSE: Duration = Duration::from_secs(30);
+
+/// The staging label of the version that is read.
+const CURRENT: &str = "AWSCURRENT";
+
+const NOT_SCHEDULED: &str = "the secret is managed by another service or in another state in which this is refused, and \
+                             no deletion of it is scheduled: look at its owning service and its status";
+
+const NAME_HELD: &str = "the name is taken, but no secret can be seen under it: it is being released after a forced delete, \
+                         or was created a moment ago; try again after the pause";
+
+const NO_VALUE: &str = "the secret exists without a value, or no version of it has the label AWSCURRENT: look at its \
+                        versions; if one holds the key, move the label to it, and if none does, put a key";
+
+const SCHEDULED: &str = "the secret is scheduled for deletion: restore it, or wait until it is gone";
+
+/// The answer of `DescribeSecret`.
+pub(crate) struct SecretDescription {
+    /// How long the secret can still be restored, if it is scheduled for deletion.
+    pub(crate) remaining: Option<Duration>,
+    pub(crate) has_replicas: bool,
+    /// The staging labels by version.
+    versions: HashMap<String, Vec<String>>,
+}
+
+impl SecretDescription {
+    pub(crate) async fn of(store: &SecretsManagerStore, name: &str) -> Result<Self, Failure> {
+        let call = Call::new();
+        let request = store.client.describe_secret().secret_id(name);
+        let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        store.identity.learn_from_arn(answer.arn());
+        Ok(Self {
+            remaining: answer.deleted_date().map(remaining),
+            has_replicas: !answer.replication_status().is_empty(),
+            versions: answer.version_ids_to_stages.unwrap_or_default(),
+        })
+    }
+
+    /// Reports whether a version was written with this request token, which becomes its id.
+    pub(crate) fn has_version(&self, token: &str) -> bool {
+        self.versions.contains_key(token)
+    }
+
+    /// Reports whether there is a version that can be read.
+    pub(crate) fn has_value(&self) -> bool {
+        self.versions.values().flatten().any(|label| label == CURRENT)
+    }
+}
+
+/// How long a secret with this deletion date can be restored. AWS's documents disagree on whether
+/// the date is that of the deletion or of the request for it, so a date that is over says nothing,
+/// and the longest window is assumed.
+fn remaining(date: &DateTime) -> Duration {
+    let until = moment(date).and_then(|until| until.duration_since(SystemTime::now()).ok());
+    until.filter(|remaining| !remaining.is_zero()).unwrap_or(LONGEST_WINDOW)
+}
+
+pub(crate) fn moment(date: &DateTime) -> Option<SystemTime> {
+    SystemTime::try_from(*date).ok()
+}
+
+/// Returns the failure of a call that found the name taken, or no value, as the description
+/// explains it; `None` if the secret is there, has a value, and is not scheduled for deletion.
+fn explained(e: &Failure, description: &SecretDescription) -> Option<Failure> {
+    match description.remaining {
+        Some(remaining) => Some(e.clone().with_kind(ErrorKind::PendingDeletion, SCHEDULED).with_retry_after(remaining)),
+        None if !description.has_value() => Some(e.clone().with_kind(ErrorKind::Corrupt, NO_VALUE)),
+        None => None,
+    }
+}
+
+/// Refines an `InvalidRequestException`, which has many causes: only a deletion date that is seen
+/// makes a pending deletion. A description that cannot be had is the answer itself. Other failures
+/// are returned as they are.
+pub(crate) async fn refine_error(store: &SecretsManagerStore, name: &str, e: Failure, operation: Operation) -> Failure {
+    if e.code() != Some(INVALID_REQUEST) {
+        return e;
+    }
+    match SecretDescription::of(store, name).await {
+        Ok(SecretDescription { remaining: Some(remaining), .. }) => {
+            e.with_kind(ErrorKind::PendingDeletion, SCHEDULED).with_retry_after(remaining)
+        }
+        Ok(_) => e.with_kind(ErrorKind::Config, NOT_SCHEDULED),
+        Err(look) if look.kind() == ErrorKind::NotFound && is_put(operation) => name_held(e),
+        Err(look) => look.in_place_of(&e),
+    }
+}
+
+fn is_put(operation: Operation) -> bool {
+    matches!(operation, Operation::Put | Operation::Create)
+}
+
+fn name_held(e: Failure) -> Failure {
+    e.with_kind(ErrorKind::Conflict, NAME_HELD).with_retry_after(RECREATE_PAUSE)
+}
+
+/// Refines a `ResourceExistsException`: the secret may be scheduled for deletion or without a
+/// value, and the name may be held back after a forced delete. `Ok` if the secret is the one that
+/// `token` created: an earlier attempt of the same call.
+pub(crate) async fn refine_exists(
+    store: &SecretsManagerStore,
+    name: &str,
+    token: &str,
+    e: Failure,
+) -> Result<(), Failure> {
+    match SecretDescription::of(store, name).await {
+        Ok(description) if e.is_ambiguous() && description.has_version(token) => Ok(()),
+        // Somebody else's: ours was never applied.
+        Ok(description) => {
+            let e = e.settled();
+            Err(explained(&e, &description).unwrap_or(e))
+        }
+        Err(look) if look.kind() == ErrorKind::NotFound => Err(name_held(e)),
+        Err(look) => Err(look.in_place_of(&e)),
+    }
+}
+
+/// Refines a `ResourceNotFoundException`, which is also said of a secret that exists without a
+/// value. `None` if the secret has one: it was created meanwhile.
+pub(crate) async fn refine_absence(store: &SecretsManagerStore, name: &str, e: Failure) -> Option<Failure> {
+    match SecretDescription::of(store, name).await {
+        Ok(description) => explained(&e, &description),
+        Err(look) if look.kind() == ErrorKind::NotFound => Some(e),
+        Err(look) => Some(look.in_place_of(&e)),
+    }
+}
