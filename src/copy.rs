@@ -28,7 +28,7 @@
 //! 1. It lists the source and goes through it in chunks of 100 ids: reads the keys, writes each with
 //!    [`PutMode::Create`](crate::PutMode::Create), and reads them back. What an eventually consistent target does not show yet
 //!    is read again until its visibility bound has passed. A key that stands there already is left: the same one is counted, a
-//!    different one is dealt with as [`Conflict`] says.
+//!    different one is dealt with as [`ConflictPolicy`] says.
 //! 2. If anything was copied, it lists the source again, and copies what came meanwhile. What it wrote and the source does not
 //!    list any more is asked for twice, one visibility bound apart; if the source does not find it either time, the user was
 //!    erased during the copy, and the key that the copy wrote is removed at the target.
@@ -59,25 +59,25 @@
 //! With the journal of a copy that was complete, a run lists the source once, copies what came since, and removes nothing at
 //! the target, whatever the source has lost since then.
 //!
-//! A header and records of fixed size, one behind the other. All numbers are little-endian. A mark of purpose P is the first 16
-//! bytes of HMAC-SHA-256(mark key, the byte P followed by the data); a checksum is the first 8 bytes of one of purpose 5, whose
+//! A header and records of fixed size, one behind the other. All numbers are little-endian. A digest of purpose P is the first 16
+//! bytes of HMAC-SHA-256(digest key, the byte P followed by the data); a checksum is the first 8 bytes of one of purpose 5, whose
 //! data are the offset in the file of the header or record (8 bytes) and the bytes of it that come before the checksum.
 //!
 //! | bytes of the header | |
 //! |---|---|
 //! | 16 | `keystead-journal` |
 //! | 4 | version: 1 |
-//! | 32 | mark key, random |
-//! | 16 | mark of the source: purpose 3, `info()` as text |
-//! | 16 | mark of the target: purpose 4, likewise |
+//! | 32 | digest key, random |
+//! | 16 | digest of the source: purpose 3, `info()` as text |
+//! | 16 | digest of the target: purpose 4, likewise |
 //! | 8 | checksum |
 //! | 1 | 0, or 1 once a run has begun to delete the source: then nothing at the target counts as written by the copy any more |
 //!
 //! | bytes of a record | |
 //! |---|---|
 //! | 1 | step: 1 intended, 2 written, 3 found, 4 removed, 5 ended |
-//! | 16 | mark of the id: purpose 1; zeros for 5 |
-//! | 16 | mark of the key: purpose 2, the id's mark and the key's bytes; zeros for 4 and 5 |
+//! | 16 | digest of the id: purpose 1; zeros for 5 |
+//! | 16 | digest of the key: purpose 2, the id's digest and the key's bytes; zeros for 4 and 5 |
 //! | 8 | checksum |
 //!
 //! A file shorter than a header is one whose creation was cut off, if it begins like one. What is behind the last whole record
@@ -88,23 +88,23 @@
 mod chunk;
 mod compare;
 mod delete_source;
+mod digest;
 mod dry_run;
+mod endpoint;
 mod final_pass;
 mod journal;
 mod ledger;
-mod mark;
 mod options;
 mod report;
-mod side;
 
 use futures_util::StreamExt;
 
 pub use self::compare::{Comparison, compare};
-use self::ledger::{Ledger, Meeting};
+use self::endpoint::Endpoint;
+use self::ledger::{Ledger, ListedState};
 use self::options::OnProgress;
-pub use self::options::{Conflict, CopyOptions, CopyPhase, CopyProgress};
+pub use self::options::{ConflictPolicy, CopyOptions, CopyPhase, CopyProgress};
 pub use self::report::{Bounded, CopyReport, KeyFailure};
-use self::side::Side;
 use crate::{BoxError, BoxStream, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
 
 /// How many ids are dealt with at a time: whole batches of every store.
@@ -136,7 +136,7 @@ pub async fn copy_keys(source: &dyn KeyStore, target: &dyn KeyStore, options: Co
     let is_to_delete = options.delete_source;
     let mut run = Run::prepare(source, target, options)?;
     if run.report.dry_run {
-        run.foretell(is_to_delete).await?;
+        run.plan(is_to_delete).await?;
         return Ok(run.report);
     }
     let has_copied = run.copy_all(CopyPhase::Copying).await?;
@@ -153,9 +153,9 @@ pub async fn copy_keys(source: &dyn KeyStore, target: &dyn KeyStore, options: Co
 
 /// A copy under way.
 struct Run<'a> {
-    source: Side<'a>,
-    target: Side<'a>,
-    on_conflict: Conflict,
+    source: Endpoint<'a>,
+    target: Endpoint<'a>,
+    on_conflict: ConflictPolicy,
     on_progress: OnProgress,
     ledger: Ledger,
     report: CopyReport,
@@ -170,7 +170,7 @@ impl<'a> Run<'a> {
             let e = Error::new(ErrorKind::Unsupported, Operation::List, source.info().scheme());
             return Err(e.with_source("the source cannot list its keys: copy those whose ids you know one by one"));
         }
-        let (from, to) = (Side::new(source, &options)?, Side::new(target, &options)?);
+        let (from, to) = (Endpoint::new(source, &options)?, Endpoint::new(target, &options)?);
         let open = if options.dry_run { Ledger::look } else { Ledger::open };
         let ledger = open(options.journal.as_deref(), &source.info(), &target.info())?;
         let report = CopyReport { dry_run: options.dry_run, was_complete: ledger.has_ended(), ..CopyReport::default() };
@@ -217,17 +217,17 @@ impl<'a> Run<'a> {
                 }
                 Some(Err(e)) => return Err(e),
             };
-            match self.ledger.meet(&id) {
-                Meeting::Repeated => {}
-                Meeting::ToDo => {
+            match self.ledger.listed_state(&id) {
+                ListedState::Repeated => {}
+                ListedState::ToDo => {
                     self.report.listed += 1;
                     to_do.push(id);
                 }
-                Meeting::Vanished => {
+                ListedState::Vanished => {
                     self.report.vanished -= 1;
                     to_do.push(id);
                 }
-                Meeting::AtTarget | Meeting::Aside => {
+                ListedState::AtTarget | ListedState::Skipped => {
                     *done += 1;
                     if phase == CopyPhase::Copying {
                         self.report.listed += 1;
@@ -281,8 +281,8 @@ fn is_the_stores_fault(kind: ErrorKind) -> bool {
 }
 
 /// Going on would fail for every other key just so.
-fn stop_if_all_failed<T>(outcomes: &[Result<T>], so_that_it_ends: impl Fn(&Error) -> bool) -> Result<()> {
-    let ends = |outcome: &Result<T>| outcome.as_ref().is_err_and(&so_that_it_ends);
+fn stop_if_all_failed<T>(outcomes: &[Result<T>], is_fatal: impl Fn(&Error) -> bool) -> Result<()> {
+    let ends = |outcome: &Result<T>| outcome.as_ref().is_err_and(&is_fatal);
     match outcomes.first() {
         Some(Err(first)) if outcomes.iter().all(ends) => Err(first.clone()),
         _ => Ok(()),

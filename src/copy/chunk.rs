@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::mark::Mark;
-use super::options::Conflict;
+use super::digest::Digest;
+use super::options::ConflictPolicy;
 use super::report::KeyFailure;
 use super::{Run, is_the_stores_fault, stop_if_all_failed};
 use crate::{Effect, Error, ErrorKind, KeyId, Operation, PutMode, Result, SecretKey};
@@ -14,8 +14,8 @@ use crate::{Effect, Error, ErrorKind, KeyId, Operation, PutMode, Result, SecretK
 struct Item {
     id: KeyId,
     key: SecretKey,
-    mark: Mark,
-    key_mark: Mark,
+    digest: Digest,
+    key_digest: Digest,
     /// An earlier run began to write this very key.
     was_intended: bool,
     answer: Answer,
@@ -42,7 +42,7 @@ impl Run<'_> {
     pub(super) async fn copy_chunk(&mut self, ids: Vec<KeyId>) -> Result<()> {
         let mut items = self.fetch(ids).await?;
         for item in &mut items {
-            item.was_intended = self.ledger.intend(item.mark, item.key_mark);
+            item.was_intended = self.ledger.intend(item.digest, item.key_digest);
         }
         self.ledger.sync()?;
         let written = self.write(items, PutMode::Create).await?;
@@ -59,18 +59,18 @@ impl Run<'_> {
         stop_if_all_failed(&keys, |e| is_the_stores_fault(e.kind()))?;
         let mut items = Vec::with_capacity(ids.len());
         for (id, key) in ids.into_iter().zip(keys) {
-            let mark = self.ledger.mark(&id);
+            let digest = self.ledger.digest(&id);
             match key {
                 Ok(key) => {
-                    let key_mark = self.ledger.key_mark(&mark, &key);
-                    items.push(Item { id, key, mark, key_mark, was_intended: false, answer: Answer::Created });
+                    let key_digest = self.ledger.key_digest(&digest, &key);
+                    items.push(Item { id, key, digest, key_digest, was_intended: false, answer: Answer::Created });
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    self.ledger.vanish(&mark);
+                    self.ledger.vanish(&digest);
                     self.report.vanished += 1;
                 }
                 Err(e) => {
-                    self.ledger.failed(&mark);
+                    self.ledger.failed(&digest);
                     self.report.unreadable.push(KeyFailure::new(id, e));
                 }
             }
@@ -118,7 +118,7 @@ impl Run<'_> {
                     Verdict::Same => self.settle(item, mode),
                     Verdict::Unread(e) if !e.is_retryable() => self.fail(item, e),
                     _ if remaining > Duration::ZERO => unsettled.push(item),
-                    Verdict::Different if self.on_conflict == Conflict::Overwrite && mode == PutMode::Create => {
+                    Verdict::Different if self.on_conflict == ConflictPolicy::Overwrite && mode == PutMode::Create => {
                         different.push(item);
                     }
                     Verdict::Different => self.keep_both(item),
@@ -147,25 +147,25 @@ impl Run<'_> {
             (PutMode::Overwrite, _) => self.report.overwritten += 1,
             (_, true) => {
                 self.report.already_there += 1;
-                self.ledger.found(item.mark, item.key_mark);
+                self.ledger.found(item.digest, item.key_digest);
                 return;
             }
             (_, false) => self.report.copied += 1,
         }
-        self.ledger.written(item.mark, item.key_mark);
+        self.ledger.written(item.digest, item.key_digest);
     }
 
     /// The target has another key, and keeps it.
     fn keep_both(&mut self, item: Item) {
-        self.ledger.conflicting(&item.mark);
+        self.ledger.conflicting(&item.digest);
         match self.on_conflict {
-            Conflict::Skip => self.report.skipped += 1,
-            Conflict::Report | Conflict::Overwrite => self.report.conflicts.push(item.id),
+            ConflictPolicy::Skip => self.report.skipped += 1,
+            ConflictPolicy::Report | ConflictPolicy::Overwrite => self.report.conflicts.push(item.id),
         }
     }
 
     fn fail(&mut self, item: Item, e: Error) {
-        self.ledger.failed(&item.mark);
+        self.ledger.failed(&item.digest);
         self.report.failed.push(KeyFailure::new(item.id, e));
     }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::sleep;
 
-use super::mark::{Mark, Marks, random_mark_key};
+use super::digest::{Digest, Digester, random_digest_key};
+use super::endpoint::Endpoint;
 use super::options::{CopyPhase, CopyProgress};
 use super::report::{Bounded, KeyFailure};
-use super::side::Side;
 use super::{CHUNK, is_the_stores_fault};
 use crate::{Error, ErrorKind, KeyId, KeyStore, Operation, Result, SecretKey};
 
@@ -59,11 +59,12 @@ pub async fn compare(
             return Err(e.with_source("the store cannot list its keys: compare those whose ids you know one by one"));
         }
     }
-    let (source, target) = (Side::unlimited(source), Side::unlimited(target));
+    let (source, target) = (Endpoint::unlimited(source), Endpoint::unlimited(target));
     let bound = source.bound().max(target.bound());
-    let marks = Marks::new(&random_mark_key());
+    let digester = Digester::new(&random_digest_key());
     let found = Comparison::default();
-    let mut comparing = Comparing { source, target, bound, marks, met: BTreeSet::new(), done: 0, on_progress, found };
+    let mut comparing =
+        Comparing { source, target, bound, digester, met: BTreeSet::new(), done: 0, on_progress, found };
     let (source, target) = (comparing.source.clone(), comparing.target.clone());
     comparing.all_of(&source).await?;
     // Only what the source has not listed is left to look at.
@@ -72,24 +73,24 @@ pub async fn compare(
 }
 
 struct Comparing<'a, F> {
-    source: Side<'a>,
-    target: Side<'a>,
+    source: Endpoint<'a>,
+    target: Endpoint<'a>,
     bound: Duration,
-    marks: Marks,
-    met: BTreeSet<Mark>,
+    digester: Digester,
+    met: BTreeSet<Digest>,
     done: u64,
     on_progress: F,
     found: Comparison,
 }
 
 impl<F: FnMut(CopyProgress) + Send> Comparing<'_, F> {
-    async fn all_of(&mut self, side: &Side<'_>) -> Result<()> {
-        let (mut ids, mut chunk) = (side.list(), Vec::with_capacity(CHUNK));
+    async fn all_of(&mut self, endpoint: &Endpoint<'_>) -> Result<()> {
+        let (mut ids, mut chunk) = (endpoint.list(), Vec::with_capacity(CHUNK));
         loop {
             let next = ids.next().await;
             let is_last = next.is_none();
             match next {
-                Some(Ok(id)) if self.met.insert(self.marks.id(&id)) => chunk.push(id),
+                Some(Ok(id)) if self.met.insert(self.digester.id(&id)) => chunk.push(id),
                 Some(Ok(_)) | None => {}
                 Some(Err(e)) if e.kind() == ErrorKind::Corrupt => self.found.unlisted += 1,
                 Some(Err(e)) => return Err(e),

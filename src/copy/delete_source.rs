@@ -34,7 +34,7 @@ impl Run<'_> {
                 (Ok(here), Ok(there)) if here == there => equal.push(id),
                 (Err(e), _) if e.kind() == ErrorKind::NotFound => {}
                 // The policy has left the two different.
-                _ if self.ledger.is_aside(&id) => {}
+                _ if self.ledger.is_skipped(&id) => {}
                 (Err(e), _) | (_, Err(e)) if e.kind() != ErrorKind::NotFound => {
                     self.report.failed.push(KeyFailure::new(id, e));
                 }

@@ -1,18 +1,18 @@
 //! What a copy would do, found by reading alone.
 
-use super::options::{Conflict, CopyPhase};
+use super::options::{ConflictPolicy, CopyPhase};
 use super::report::KeyFailure;
 use super::{Run, is_the_stores_fault};
 use crate::{ErrorKind, KeyId, Result};
 
 impl Run<'_> {
-    pub(super) async fn foretell(&mut self, is_to_delete: bool) -> Result<()> {
+    pub(super) async fn plan(&mut self, is_to_delete: bool) -> Result<()> {
         let source = self.source.clone();
         let (mut ids, mut done) = (source.list(), 0);
         self.ledger.begin_pass();
         while let Some(chunk) = self.next_to_do(&mut ids, CopyPhase::Copying, &mut done).await? {
             let len = chunk.len() as u64;
-            self.foretell_chunk(chunk).await?;
+            self.plan_chunk(chunk).await?;
             done += len;
             self.tell(CopyPhase::Copying, done, None).await;
         }
@@ -22,7 +22,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn foretell_chunk(&mut self, ids: Vec<KeyId>) -> Result<()> {
+    async fn plan_chunk(&mut self, ids: Vec<KeyId>) -> Result<()> {
         let here = self.source.read(&ids).await;
         let there = self.target.read(&ids).await;
         for ((id, here), there) in ids.into_iter().zip(here).zip(there) {
@@ -35,9 +35,9 @@ impl Run<'_> {
                 (Ok(_), Err(e)) => self.report.failed.push(KeyFailure::new(id, e)),
                 (Ok(here), Ok(there)) if here == there => self.report.already_there += 1,
                 (Ok(_), Ok(_)) => match self.on_conflict {
-                    Conflict::Report => self.report.conflicts.push(id),
-                    Conflict::Skip => self.report.skipped += 1,
-                    Conflict::Overwrite => self.report.overwritten += 1,
+                    ConflictPolicy::Report => self.report.conflicts.push(id),
+                    ConflictPolicy::Skip => self.report.skipped += 1,
+                    ConflictPolicy::Overwrite => self.report.overwritten += 1,
                 },
             }
         }

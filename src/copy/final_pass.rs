@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::sleep;
 
-use super::mark::Mark;
+use super::digest::Digest;
 use super::options::CopyPhase;
 use super::report::KeyFailure;
 use super::{CHUNK, Run};
@@ -75,21 +75,21 @@ impl Run<'_> {
         sleep(self.source.bound()).await;
         let ids = self.not_found(ids).await;
         let ours = self.still_ours(ids).await;
-        for (id, key_mark) in &ours {
-            self.ledger.removing(self.ledger.mark(id), *key_mark);
+        for (id, key_digest) in &ours {
+            self.ledger.removing(self.ledger.digest(id), *key_digest);
         }
         self.ledger.sync()?;
         let ids: Vec<KeyId> = ours.into_iter().map(|(id, _)| id).collect();
         let deletions = self.target.delete(&ids).await;
         for (id, deletion) in ids.into_iter().zip(deletions) {
-            let mark = self.ledger.mark(&id);
+            let digest = self.ledger.digest(&id);
             match deletion {
                 Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {
-                    self.ledger.not_missing(&mark);
+                    self.ledger.not_missing(&digest);
                     self.report.failed.push(KeyFailure::new(id, e));
                 }
                 _ => {
-                    self.ledger.removed(mark);
+                    self.ledger.removed(digest);
                     self.report.removed_at_target.push(id);
                 }
             }
@@ -104,9 +104,9 @@ impl Run<'_> {
         for (id, key) in ids.into_iter().zip(keys) {
             match key {
                 Err(e) if e.kind() == ErrorKind::NotFound => missing.push(id),
-                Ok(_) => self.ledger.not_missing(&self.ledger.mark(&id)),
+                Ok(_) => self.ledger.not_missing(&self.ledger.digest(&id)),
                 Err(_) => {
-                    self.ledger.not_missing(&self.ledger.mark(&id));
+                    self.ledger.not_missing(&self.ledger.digest(&id));
                     self.report.unsettled += 1;
                 }
             }
@@ -115,20 +115,20 @@ impl Run<'_> {
     }
 
     /// Those that have the very key at the target that we wrote.
-    async fn still_ours(&mut self, ids: Vec<KeyId>) -> Vec<(KeyId, Mark)> {
+    async fn still_ours(&mut self, ids: Vec<KeyId>) -> Vec<(KeyId, Digest)> {
         let keys = self.target.read(&ids).await;
         let mut ours = Vec::new();
         for (id, key) in ids.into_iter().zip(keys) {
-            let mark = self.ledger.mark(&id);
-            match key.map(|key| self.ledger.key_mark(&mark, &key)) {
-                Ok(key_mark) if self.ledger.is_ours(&mark, &key_mark) => ours.push((id, key_mark)),
+            let digest = self.ledger.digest(&id);
+            match key.map(|key| self.ledger.key_digest(&digest, &key)) {
+                Ok(key_digest) if self.ledger.is_ours(&digest, &key_digest) => ours.push((id, key_digest)),
                 Ok(_) => {
-                    self.ledger.removed(mark);
+                    self.ledger.removed(digest);
                     self.report.left_at_target.push(id);
                 }
-                Err(e) if e.kind() == ErrorKind::NotFound => self.ledger.removed(mark),
+                Err(e) if e.kind() == ErrorKind::NotFound => self.ledger.removed(digest),
                 Err(e) => {
-                    self.ledger.not_missing(&mark);
+                    self.ledger.not_missing(&digest);
                     self.report.failed.push(KeyFailure::new(id, e));
                 }
             }

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::mark::{MARK_KEY_LEN, Mark, Marks, random_mark_key};
+use super::digest::{DIGEST_KEY_LEN, Digest, Digester, random_digest_key};
 use super::refusal;
 use crate::{Effect, Error, ErrorKind, Result, StoreInfo};
 
@@ -14,10 +14,10 @@ const VERSION: u32 = 1;
 const CHECKSUM_LEN: usize = 8;
 /// What a header of any key and pair begins with.
 const PREAMBLE_LEN: usize = MAGIC.len() + size_of::<u32>();
-const FIXED_LEN: usize = PREAMBLE_LEN + MARK_KEY_LEN + 2 * size_of::<Mark>() + CHECKSUM_LEN;
+const FIXED_LEN: usize = PREAMBLE_LEN + DIGEST_KEY_LEN + 2 * size_of::<Digest>() + CHECKSUM_LEN;
 /// With the byte that says whether the source is being deleted, which no loss of records can undo.
 const HEADER_LEN: usize = FIXED_LEN + 1;
-const BODY_LEN: usize = 1 + 2 * size_of::<Mark>();
+const BODY_LEN: usize = 1 + 2 * size_of::<Digest>();
 const RECORD_LEN: usize = BODY_LEN + CHECKSUM_LEN;
 
 /// What a copy says of an id.
@@ -43,19 +43,19 @@ impl Step {
     }
 }
 
-/// A step, the mark of the id, and the mark of its key where the step has one (else zeros).
+/// A step, the digest of the id, and the digest of its key where the step has one (else zeros).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) step: Step,
-    pub(super) id: Mark,
-    pub(super) key: Mark,
+    pub(super) id: Digest,
+    pub(super) key: Digest,
 }
 
 /// The file, locked for this run alone.
 pub(super) struct Journal {
     file: File,
     path: PathBuf,
-    marks: Marks,
+    digester: Digester,
     deletes_source: bool,
     /// Where the next record goes: behind those that are whole.
     end: u64,
@@ -79,8 +79,8 @@ impl Journal {
         if !is_there {
             sync_name(path).map_err(|e| failed("sync the directory of", path, e))?;
         }
-        let Header { marks, deletes_source } = header;
-        Ok(Self { file, path: path.to_owned(), marks, deletes_source, end: HEADER_LEN as u64, pending: Vec::new() })
+        let Header { digester, deletes_source } = header;
+        Ok(Self { file, path: path.to_owned(), digester, deletes_source, end: HEADER_LEN as u64, pending: Vec::new() })
     }
 
     /// Hands out the records of the journal at `path`, and changes nothing; `None` if there is no journal yet.
@@ -89,18 +89,18 @@ impl Journal {
         source: &StoreInfo,
         target: &StoreInfo,
         take: impl FnMut(Record),
-    ) -> Result<Option<Marks>> {
+    ) -> Result<Option<Digester>> {
         if !check(path)? {
             return Ok(None);
         }
         let file = File::open(path).map_err(|e| failed("open", path, e))?;
         let Some(header) = read_header(&file, path, source, target)? else { return Ok(None) };
-        read_records(&file, &header.marks, take).map_err(|e| failed("read", path, e))?;
-        Ok(Some(header.marks))
+        read_records(&file, &header.digester, take).map_err(|e| failed("read", path, e))?;
+        Ok(Some(header.digester))
     }
 
-    pub(super) fn marks(&self) -> Marks {
-        self.marks.clone()
+    pub(super) fn digester(&self) -> Digester {
+        self.digester.clone()
     }
 
     /// Whether a run has begun to delete the source's keys.
@@ -124,7 +124,7 @@ impl Journal {
     /// when the power failed or the process was killed, so nothing was built on it yet, or it can be found out again.
     pub(super) fn replay(&mut self, take: impl FnMut(Record)) -> Result<()> {
         let cut_off = |journal: &mut Self| {
-            journal.end = read_records(&journal.file, &journal.marks, take)?;
+            journal.end = read_records(&journal.file, &journal.digester, take)?;
             journal.file.set_len(journal.end)?;
             journal.file.seek(SeekFrom::Start(journal.end))
         };
@@ -137,7 +137,7 @@ impl Journal {
         body.push(record.step as u8);
         body.extend(record.id);
         body.extend(record.key);
-        let checksum = self.marks.checksum(self.end, &body);
+        let checksum = self.digester.checksum(self.end, &body);
         self.pending.extend(body);
         self.pending.extend(checksum);
         self.end += RECORD_LEN as u64;
@@ -163,7 +163,7 @@ impl Drop for Journal {
 
 /// What a journal's header says for its runs.
 struct Header {
-    marks: Marks,
+    digester: Digester,
     deletes_source: bool,
 }
 
@@ -185,17 +185,17 @@ fn read_header(file: &File, path: &Path, source: &StoreInfo, target: &StoreInfo)
     let Ok(header) = <[u8; HEADER_LEN]>::try_from(header) else { return Ok(None) };
     let (fixed, deletes_source) = header.split_at(FIXED_LEN);
     let (fields, checksum) = fixed.split_at(FIXED_LEN - CHECKSUM_LEN);
-    let (key, pair) = fields[PREAMBLE_LEN..].split_at(MARK_KEY_LEN);
-    let marks = Marks::new(key.try_into().expect("it was split there"));
-    if marks.checksum(0, fields) != *checksum {
+    let (key, pair) = fields[PREAMBLE_LEN..].split_at(DIGEST_KEY_LEN);
+    let digester = Digester::new(key.try_into().expect("it was split there"));
+    if digester.checksum(0, fields) != *checksum {
         let text = format!("the journal {shown} is damaged: delete it, and what was copied is compared again");
         return Err(refusal(ErrorKind::Corrupt, text));
     }
-    if *pair != [marks.source(source), marks.target(target)].concat() {
+    if *pair != [digester.source(source), digester.target(target)].concat() {
         let text = format!("the journal {shown} is of a copy between other stores: give each copy its own");
         return Err(refusal(ErrorKind::Config, text));
     }
-    Ok(Some(Header { marks, deletes_source: deletes_source != [0] }))
+    Ok(Some(Header { digester, deletes_source: deletes_source != [0] }))
 }
 
 fn preamble() -> [u8; PREAMBLE_LEN] {
@@ -206,23 +206,23 @@ fn preamble() -> [u8; PREAMBLE_LEN] {
 }
 
 fn begin(file: &mut File, source: &StoreInfo, target: &StoreInfo) -> io::Result<Header> {
-    let key = random_mark_key();
-    let marks = Marks::new(&key);
+    let key = random_digest_key();
+    let digester = Digester::new(&key);
     let mut header = preamble().to_vec();
     header.extend(key);
-    header.extend(marks.source(source));
-    header.extend(marks.target(target));
-    header.extend(marks.checksum(0, &header));
+    header.extend(digester.source(source));
+    header.extend(digester.target(target));
+    header.extend(digester.checksum(0, &header));
     header.push(0);
     file.set_len(0)?;
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&header)?;
     file.sync_all()?;
-    Ok(Header { marks, deletes_source: false })
+    Ok(Header { digester, deletes_source: false })
 }
 
 /// Where the whole records end. The file stands behind its header.
-fn read_records(file: &File, marks: &Marks, mut take: impl FnMut(Record)) -> io::Result<u64> {
+fn read_records(file: &File, digester: &Digester, mut take: impl FnMut(Record)) -> io::Result<u64> {
     let (mut reader, mut end) = (BufReader::with_capacity(1 << 16, file), HEADER_LEN as u64);
     let mut bytes = [0; RECORD_LEN];
     loop {
@@ -231,19 +231,19 @@ fn read_records(file: &File, marks: &Marks, mut take: impl FnMut(Record)) -> io:
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(end),
             Err(e) => return Err(e),
         }
-        let Some(record) = whole(&bytes, end, marks) else { return Ok(end) };
+        let Some(record) = whole(&bytes, end, digester) else { return Ok(end) };
         take(record);
         end += RECORD_LEN as u64;
     }
 }
 
-fn whole(bytes: &[u8; RECORD_LEN], at: u64, marks: &Marks) -> Option<Record> {
+fn whole(bytes: &[u8; RECORD_LEN], at: u64, digester: &Digester) -> Option<Record> {
     let (body, checksum) = bytes.split_at(BODY_LEN);
-    if marks.checksum(at, body) != *checksum {
+    if digester.checksum(at, body) != *checksum {
         return None;
     }
     let (step, hashes) = body.split_first()?;
-    let (id, key) = hashes.split_at(size_of::<Mark>());
+    let (id, key) = hashes.split_at(size_of::<Digest>());
     Some(Record { step: Step::from_byte(*step)?, id: id.try_into().ok()?, key: key.try_into().ok()? })
 }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::digest::{Digest, Digester, random_digest_key};
 use super::journal::{Journal, Record, Step};
-use super::mark::{Mark, Marks, random_mark_key};
 use crate::{KeyId, Result, SecretKey, StoreInfo};
 
 /// About 50 bytes an id: a B-tree is two thirds full on the average, and never grows by doubling.
 pub(super) struct Ledger {
-    marks: Marks,
-    known: BTreeMap<Mark, Entry>,
+    digester: Digester,
+    known: BTreeMap<Digest, Entry>,
     journal: Option<Journal>,
     /// Whether the journal's last record says that the copy was complete.
     ended: bool,
@@ -20,7 +20,7 @@ struct Entry {
     state: State,
     /// The present pass has met it in the source's listing, and the source has it.
     seen: bool,
-    /// The target may have a key by our hand: the one with the mark that begins like this.
+    /// The target may have a key by our hand: the one with the digest that begins like this.
     ours: Option<[u8; 8]>,
 }
 
@@ -31,14 +31,14 @@ enum State {
     /// The source's key was read at the target.
     AtTarget,
     /// Settled otherwise: a conflict or a failure, which is not tried again in this run.
-    Aside,
+    Skipped,
     /// Listed by the source, but not found there.
     Vanished,
 }
 
 /// What a listed id is to the present pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meeting {
+pub(super) enum ListedState {
     /// It was listed before in this pass.
     Repeated,
     /// It is to be copied.
@@ -48,15 +48,15 @@ pub(super) enum Meeting {
     /// It is at the target.
     AtTarget,
     /// This run has dealt with it in another way.
-    Aside,
+    Skipped,
 }
 
 impl Ledger {
     /// With what the journal knows, if there is one.
     pub(super) fn open(journal: Option<&Path>, source: &StoreInfo, target: &StoreInfo) -> Result<Self> {
-        let Some(path) = journal else { return Ok(Self::new(Marks::new(&random_mark_key()))) };
+        let Some(path) = journal else { return Ok(Self::new(Digester::new(&random_digest_key()))) };
         let mut journal = Journal::open(path, source, target)?;
-        let mut ledger = Self::new(journal.marks());
+        let mut ledger = Self::new(journal.digester());
         journal.replay(|record| ledger.take(record))?;
         if journal.deletes_source() {
             ledger.disown();
@@ -67,17 +67,17 @@ impl Ledger {
 
     /// The same for a dry run, which writes no journal.
     pub(super) fn look(journal: Option<&Path>, source: &StoreInfo, target: &StoreInfo) -> Result<Self> {
-        let mut ledger = Self::new(Marks::new(&random_mark_key()));
+        let mut ledger = Self::new(Digester::new(&random_digest_key()));
         if let Some(path) = journal
-            && let Some(marks) = Journal::look(path, source, target, |record| ledger.take(record))?
+            && let Some(digester) = Journal::look(path, source, target, |record| ledger.take(record))?
         {
-            ledger.marks = marks;
+            ledger.digester = digester;
         }
         Ok(ledger)
     }
 
-    fn new(marks: Marks) -> Self {
-        Self { marks, known: BTreeMap::new(), journal: None, ended: false }
+    fn new(digester: Digester) -> Self {
+        Self { digester, known: BTreeMap::new(), journal: None, ended: false }
     }
 
     fn take(&mut self, record: Record) {
@@ -110,12 +110,12 @@ impl Ledger {
         self.ended
     }
 
-    pub(super) fn mark(&self, id: &KeyId) -> Mark {
-        self.marks.id(id)
+    pub(super) fn digest(&self, id: &KeyId) -> Digest {
+        self.digester.id(id)
     }
 
-    pub(super) fn key_mark(&self, id: &Mark, key: &SecretKey) -> Mark {
-        self.marks.key(id, key)
+    pub(super) fn key_digest(&self, id: &Digest, key: &SecretKey) -> Digest {
+        self.digester.key(id, key)
     }
 
     /// The source is about to be listed.
@@ -124,48 +124,48 @@ impl Ledger {
     }
 
     /// The source has listed this id.
-    pub(super) fn meet(&mut self, id: &KeyId) -> Meeting {
+    pub(super) fn listed_state(&mut self, id: &KeyId) -> ListedState {
         let new = || Entry { state: State::Open, seen: false, ours: None };
-        let entry = self.known.entry(self.marks.id(id)).or_insert_with(new);
+        let entry = self.known.entry(self.digester.id(id)).or_insert_with(new);
         if std::mem::replace(&mut entry.seen, true) {
-            return Meeting::Repeated;
+            return ListedState::Repeated;
         }
         match entry.state {
-            State::Open => Meeting::ToDo,
-            State::Vanished => Meeting::Vanished,
-            State::AtTarget => Meeting::AtTarget,
-            State::Aside => Meeting::Aside,
+            State::Open => ListedState::ToDo,
+            State::Vanished => ListedState::Vanished,
+            State::AtTarget => ListedState::AtTarget,
+            State::Skipped => ListedState::Skipped,
         }
     }
 
     /// The source does not find an id that it listed.
-    pub(super) fn vanish(&mut self, id: &Mark) {
+    pub(super) fn vanish(&mut self, id: &Digest) {
         if let Some(entry) = self.known.get_mut(id) {
             (entry.state, entry.seen) = (State::Vanished, false);
         }
     }
 
     /// The id failed; whether the target has our key may be uncertain.
-    pub(super) fn failed(&mut self, id: &Mark) {
+    pub(super) fn failed(&mut self, id: &Digest) {
         if let Some(entry) = self.known.get_mut(id) {
-            entry.state = State::Aside;
+            entry.state = State::Skipped;
         }
     }
 
     /// The target has a key that is not ours, and keeps it.
-    pub(super) fn conflicting(&mut self, id: &Mark) {
+    pub(super) fn conflicting(&mut self, id: &Digest) {
         if let Some(entry) = self.known.get_mut(id) {
-            (entry.state, entry.ours) = (State::Aside, None);
+            (entry.state, entry.ours) = (State::Skipped, None);
         }
     }
 
-    pub(super) fn is_aside(&self, id: &KeyId) -> bool {
-        self.known.get(&self.mark(id)).is_some_and(|entry| entry.state == State::Aside)
+    pub(super) fn is_skipped(&self, id: &KeyId) -> bool {
+        self.known.get(&self.digest(id)).is_some_and(|entry| entry.state == State::Skipped)
     }
 
     /// A key is about to be written; whether an earlier run began to write this very one. Takes effect with
     /// [`sync`](Self::sync), before which nothing may be written.
-    pub(super) fn intend(&mut self, id: Mark, key: Mark) -> bool {
+    pub(super) fn intend(&mut self, id: Digest, key: Digest) -> bool {
         let ours = Some(beginning(&key));
         if self.known.get(&id).is_some_and(|entry| entry.ours == ours) {
             return true;
@@ -178,13 +178,13 @@ impl Ledger {
     }
 
     /// We wrote the key, and have read it back.
-    pub(super) fn written(&mut self, id: Mark, key: Mark) {
+    pub(super) fn written(&mut self, id: Digest, key: Digest) {
         self.record(Step::Written, id, key);
         self.known.insert(id, Entry { state: State::AtTarget, seen: true, ours: Some(beginning(&key)) });
     }
 
     /// The target had the key already.
-    pub(super) fn found(&mut self, id: Mark, key: Mark) {
+    pub(super) fn found(&mut self, id: Digest, key: Digest) {
         self.record(Step::Found, id, key);
         self.known.insert(id, Entry { state: State::AtTarget, seen: true, ours: None });
     }
@@ -200,35 +200,36 @@ impl Ledger {
     }
 
     pub(super) fn is_missing(&self, id: &KeyId) -> bool {
-        self.known.get(&self.marks.id(id)).is_some_and(Entry::is_missing)
+        self.known.get(&self.digester.id(id)).is_some_and(Entry::is_missing)
     }
 
     /// A missing id is there, or cannot be told from one that is.
-    pub(super) fn not_missing(&mut self, id: &Mark) {
+    pub(super) fn not_missing(&mut self, id: &Digest) {
         if let Some(entry) = self.known.get_mut(id) {
             entry.seen = true;
         }
     }
 
-    /// Whether the key with this mark is what we wrote.
-    pub(super) fn is_ours(&self, id: &Mark, key: &Mark) -> bool {
+    /// Whether the key with this digest is what we wrote.
+    pub(super) fn is_ours(&self, id: &Digest, key: &Digest) -> bool {
         self.known.get(id).is_some_and(|entry| entry.ours == Some(beginning(key)))
     }
 
     /// The key that we wrote is about to be removed: from now on it is as uncertain as one that is about to be written.
-    pub(super) fn removing(&mut self, id: Mark, key: Mark) {
+    pub(super) fn removing(&mut self, id: Digest, key: Digest) {
         self.record(Step::Intended, id, key);
     }
 
     /// Nothing of ours is left at the target for this id.
-    pub(super) fn removed(&mut self, id: Mark) {
-        self.record(Step::Removed, id, Mark::default());
+    pub(super) fn removed(&mut self, id: Digest) {
+        self.record(Step::Removed, id, Digest::default());
         self.known.remove(&id);
     }
 
     /// Nothing of ours is left at the target for those that are still missing.
     pub(super) fn forget_missing(&mut self) -> Result<()> {
-        let missing: Vec<Mark> = self.known.iter().filter(|(_, entry)| entry.is_missing()).map(|(id, _)| *id).collect();
+        let missing: Vec<Digest> =
+            self.known.iter().filter(|(_, entry)| entry.is_missing()).map(|(id, _)| *id).collect();
         missing.into_iter().for_each(|id| self.removed(id));
         self.sync()
     }
@@ -236,7 +237,7 @@ impl Ledger {
     /// The copy is complete.
     pub(super) fn end(&mut self) -> Result<()> {
         if !self.ended {
-            self.record(Step::Ended, Mark::default(), Mark::default());
+            self.record(Step::Ended, Digest::default(), Digest::default());
             self.disown();
             self.ended = true;
         }
@@ -255,7 +256,7 @@ impl Ledger {
         self.journal.as_mut().map_or(Ok(()), Journal::sync)
     }
 
-    fn record(&mut self, step: Step, id: Mark, key: Mark) {
+    fn record(&mut self, step: Step, id: Digest, key: Digest) {
         self.ended = false;
         if let Some(journal) = &mut self.journal {
             journal.append(Record { step, id, key });
@@ -270,6 +271,6 @@ impl Entry {
 }
 
 /// Enough to tell our key from another's, and half the memory.
-fn beginning(mark: &Mark) -> [u8; 8] {
-    std::array::from_fn(|at| mark[at])
+fn beginning(digest: &Digest) -> [u8; 8] {
+    std::array::from_fn(|at| digest[at])
 }

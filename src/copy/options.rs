@@ -13,12 +13,12 @@ const CONCURRENCY: usize = 8;
 /// ids that have a different key at the target, and leave the source as it is.
 ///
 /// ```
-/// use keystead::copy::{Conflict, CopyOptions};
+/// use keystead::copy::{ConflictPolicy, CopyOptions};
 ///
 /// let options = CopyOptions::default()
 ///     .journal("/var/lib/app/copy.journal")
 ///     .rate(10.0)
-///     .on_conflict(Conflict::Skip)
+///     .on_conflict(ConflictPolicy::Skip)
 ///     .on_progress(|progress| println!("{:?}: {} keys", progress.phase, progress.done));
 /// ```
 pub struct CopyOptions {
@@ -26,7 +26,7 @@ pub struct CopyOptions {
     pub(super) rate: Option<f64>,
     pub(super) batch_size: Option<usize>,
     pub(super) journal: Option<PathBuf>,
-    pub(super) on_conflict: Conflict,
+    pub(super) on_conflict: ConflictPolicy,
     pub(super) delete_source: bool,
     pub(super) dry_run: bool,
     pub(super) on_progress: OnProgress,
@@ -64,8 +64,8 @@ impl CopyOptions {
         self
     }
 
-    /// What becomes of an id that has a different key at the target. Default: [`Conflict::Report`].
-    pub fn on_conflict(mut self, policy: Conflict) -> Self {
+    /// What becomes of an id that has a different key at the target. Default: [`ConflictPolicy::Report`].
+    pub fn on_conflict(mut self, policy: ConflictPolicy) -> Self {
         self.on_conflict = policy;
         self
     }
@@ -109,7 +109,7 @@ impl Default for CopyOptions {
             rate: None,
             batch_size: None,
             journal: None,
-            on_conflict: Conflict::Report,
+            on_conflict: ConflictPolicy::Report,
             delete_source: false,
             dry_run: false,
             on_progress: Box::new(|_| {}),
@@ -134,7 +134,7 @@ impl fmt::Debug for CopyOptions {
 /// What becomes of an id that has a different key at the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Conflict {
+pub enum ConflictPolicy {
     /// The target's key stays, the id is reported, and the copy is not complete.
     #[default]
     Report,

@@ -22,15 +22,15 @@ pub struct CopyReport {
     pub copied: u64,
     /// How many had the same key at the target already.
     pub already_there: u64,
-    /// How many had a different key at the target, which was replaced ([`Conflict::Overwrite`](super::Conflict::Overwrite)).
+    /// How many had a different key at the target, which was replaced ([`ConflictPolicy::Overwrite`](super::ConflictPolicy::Overwrite)).
     pub overwritten: u64,
-    /// How many have a different key at the target, which was left ([`Conflict::Skip`](super::Conflict::Skip)).
+    /// How many have a different key at the target, which was left ([`ConflictPolicy::Skip`](super::ConflictPolicy::Skip)).
     pub skipped: u64,
     /// How many were listed but not found when they were read: deleted meanwhile.
     pub vanished: u64,
     /// How many were deleted at the source after all had been verified.
     pub deleted_at_source: u64,
-    /// The ids that have a different key at the target, which was left ([`Conflict::Report`](super::Conflict::Report)).
+    /// The ids that have a different key at the target, which was left ([`ConflictPolicy::Report`](super::ConflictPolicy::Report)).
     pub conflicts: Bounded<KeyId>,
     /// The ids whose keys the source could not give.
     pub unreadable: Bounded<KeyFailure>,

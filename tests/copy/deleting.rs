@@ -1,7 +1,7 @@
 //! The pass that deletes at the source.
 
 use futures_executor::block_on;
-use keystead::copy::{Conflict, CopyOptions, copy_keys};
+use keystead::copy::{ConflictPolicy, CopyOptions, copy_keys};
 use keystead::memory::MemoryStore;
 use keystead::{ErrorKind, KeyStoreExt, Operation};
 
@@ -36,7 +36,7 @@ async fn what_the_policy_skips_stays_at_the_source() {
     let (source, target) = (MemoryStore::new(), MemoryStore::new());
     fill(&source, 0..10).await;
     target.put_key(&id(3), &key(3, 1)).await.unwrap();
-    let report = copy(&source, &target, moving().on_conflict(Conflict::Skip)).await;
+    let report = copy(&source, &target, moving().on_conflict(ConflictPolicy::Skip)).await;
     assert_eq!((report.is_complete(), report.deleted_at_source, report.left_at_source.total), (true, 9, 0));
     assert_eq!(ids(&source).await, [id(3)]);
 }

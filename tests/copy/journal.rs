@@ -207,15 +207,15 @@ async fn a_conflict_that_was_settled_by_hand_is_done_by_the_next_run() {
     target.put_key(&id(2), &key(2, 1)).await.unwrap();
     let report = copy(&source, &target, with_journal(&path)).await;
     assert_eq!((report.copied, report.conflicts.total), (4, 1));
-    let options = with_journal(&path).on_conflict(keystead::copy::Conflict::Overwrite);
+    let options = with_journal(&path).on_conflict(keystead::copy::ConflictPolicy::Overwrite);
     let report = copy(&source, &target, options).await;
     assert!(report.is_complete() && !report.was_complete);
     assert_eq!((report.done_before, report.overwritten), (4, 1));
     assert_equal(&source, &target).await;
 }
 
-/// A mark as the documentation tells it.
-fn mark(key: &[u8], purpose: u8, data: &[&[u8]]) -> [u8; 16] {
+/// A digest as the documentation tells it.
+fn digest(key: &[u8], purpose: u8, data: &[&[u8]]) -> [u8; 16] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
     mac.update(&[purpose]);
     data.iter().for_each(|part| mac.update(part));
@@ -223,8 +223,8 @@ fn mark(key: &[u8], purpose: u8, data: &[&[u8]]) -> [u8; 16] {
 }
 
 /// Ends what begins at this offset.
-fn with_checksum(mark_key: &[u8], at: usize, mut bytes: Vec<u8>) -> Vec<u8> {
-    let checksum = mark(mark_key, 5, &[&(at as u64).to_le_bytes(), &bytes]);
+fn with_checksum(digest_key: &[u8], at: usize, mut bytes: Vec<u8>) -> Vec<u8> {
+    let checksum = digest(digest_key, 5, &[&(at as u64).to_le_bytes(), &bytes]);
     bytes.extend(&checksum[..8]);
     bytes
 }
@@ -234,20 +234,20 @@ async fn a_journal_that_is_written_after_the_documentation_is_understood() {
     let (source, target) = (MemoryStore::new(), Rigged::new(&MemoryStore::new()));
     let (_directory, path) = crate::journal();
     fill(&source, 0..3).await;
-    let mark_key = [9; 32];
+    let digest_key = [9; 32];
     let mut header = b"keystead-journal".to_vec();
     header.extend(1u32.to_le_bytes());
-    header.extend(mark_key);
-    header.extend(mark(&mark_key, 3, &[b"memory"]));
-    header.extend(mark(&mark_key, 4, &[b"memory:rigged"]));
-    let mut journal = with_checksum(&mark_key, 0, header);
+    header.extend(digest_key);
+    header.extend(digest(&digest_key, 3, &[b"memory"]));
+    header.extend(digest(&digest_key, 4, &[b"memory:rigged"]));
+    let mut journal = with_checksum(&digest_key, 0, header);
     journal.push(0);
     // Id 0 was found, id 1 was written.
     for (step, number) in [(3, 0), (1, 1), (2, 1)] {
-        let id = mark(&mark_key, 1, &[id(number).as_str().as_bytes()]);
-        let key = mark(&mark_key, 2, &[&id, key(number, 0).expose_secret()]);
+        let id = digest(&digest_key, 1, &[id(number).as_str().as_bytes()]);
+        let key = digest(&digest_key, 2, &[&id, key(number, 0).expose_secret()]);
         let record = [&[step][..], &id, &key].concat();
-        journal.extend(with_checksum(&mark_key, journal.len(), record));
+        journal.extend(with_checksum(&digest_key, journal.len(), record));
     }
     put(&path, &journal);
     let report = copy(&source, &target, with_journal(&path)).await;
@@ -255,10 +255,10 @@ async fn a_journal_that_is_written_after_the_documentation_is_understood() {
     assert_eq!(target.calls(Operation::Create).len(), 1);
     // What this run has added is written just so.
     let written = fs::read(&path).unwrap();
-    let id = mark(&mark_key, 1, &[id(2).as_str().as_bytes()]);
-    let key = mark(&mark_key, 2, &[&id, key(2, 0).expose_secret()]);
+    let id = digest(&digest_key, 1, &[id(2).as_str().as_bytes()]);
+    let key = digest(&digest_key, 2, &[&id, key(2, 0).expose_secret()]);
     for body in [[&[1][..], &id, &key].concat(), [&[2][..], &id, &key].concat(), [&[5][..], &[0; 32]].concat()] {
-        journal.extend(with_checksum(&mark_key, journal.len(), body));
+        journal.extend(with_checksum(&digest_key, journal.len(), body));
     }
     assert!(written == journal);
 }

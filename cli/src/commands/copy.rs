@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
-use keystead::copy::{Bounded, Conflict, CopyOptions, CopyPhase, CopyProgress, CopyReport, KeyFailure, copy_keys};
+use keystead::copy::{
+    Bounded, ConflictPolicy, CopyOptions, CopyPhase, CopyProgress, CopyReport, KeyFailure, copy_keys,
+};
 use keystead::{Durability, Error, KeyId, KeyStore};
 use serde_json::{Value, json};
 
@@ -117,9 +119,9 @@ fn check_journal(args: &CopyArgs) -> Outcome<()> {
 fn options(args: &CopyArgs) -> CopyOptions {
     let mut options = CopyOptions::default().dry_run(args.dry_run).delete_source(args.delete_source).on_conflict(
         match args.on_conflict {
-            Policy::Report => Conflict::Report,
-            Policy::Skip => Conflict::Skip,
-            Policy::Overwrite => Conflict::Overwrite,
+            Policy::Report => ConflictPolicy::Report,
+            Policy::Skip => ConflictPolicy::Skip,
+            Policy::Overwrite => ConflictPolicy::Overwrite,
         },
     );
     if let Some(journal) = &args.journal {

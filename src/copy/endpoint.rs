@@ -1,4 +1,4 @@
-//! [`Side`]: one of the two stores, called no more often than the options allow.
+//! [`Endpoint`]: one of the two stores, called no more often than the options allow.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 
 /// A store is lent to the copy, which a layer cannot be put around: so this does what `Limited` does, with its `Limit`.
 #[derive(Clone)]
-pub(super) struct Side<'a> {
+pub(super) struct Endpoint<'a> {
     store: &'a dyn KeyStore,
     pace: Option<Pace>,
     concurrency: usize,
@@ -45,7 +45,7 @@ impl Calls {
     }
 }
 
-impl<'a> Side<'a> {
+impl<'a> Endpoint<'a> {
     pub(super) fn new(store: &'a dyn KeyStore, options: &CopyOptions) -> Result<Self> {
         let pace = match options.rate {
             None => None,

@@ -1,43 +1,43 @@
-//! [`Marks`]: what stands for ids, keys and stores in the journal and in memory.
+//! [`Digester`]: the keyed hashes that stand for ids, keys and stores in the journal and in memory.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::{KeyId, SecretKey, StoreInfo};
 
-/// The length of the key that marks are made with, in bytes.
-pub(super) const MARK_KEY_LEN: usize = 32;
+/// The length of the key that digests are made with, in bytes.
+pub(super) const DIGEST_KEY_LEN: usize = 32;
 
 /// A keyed hash: the first 16 bytes of an HMAC-SHA-256.
-pub(super) type Mark = [u8; 16];
+pub(super) type Digest = [u8; 16];
 
 /// The checksum of a record: the first 8 bytes of an HMAC-SHA-256.
 pub(super) type Checksum = [u8; 8];
 
-/// Makes marks with one key.
+/// Makes digests with one key.
 #[derive(Clone)]
-pub(super) struct Marks(Hmac<Sha256>);
+pub(super) struct Digester(Hmac<Sha256>);
 
-impl Marks {
-    pub(super) fn new(key: &[u8; MARK_KEY_LEN]) -> Self {
+impl Digester {
+    pub(super) fn new(key: &[u8; DIGEST_KEY_LEN]) -> Self {
         Self(Hmac::new_from_slice(key).expect("a key may have any length"))
     }
 
-    pub(super) fn id(&self, id: &KeyId) -> Mark {
+    pub(super) fn id(&self, id: &KeyId) -> Digest {
         self.mac(1, &[id.as_str().as_bytes()])
     }
 
     /// Bound to the id, so that a journal doesn't tell which ids share a key. What the hash has buffered of the key is wiped with
     /// it: both crates have their feature `zeroize`.
-    pub(super) fn key(&self, id: &Mark, key: &SecretKey) -> Mark {
+    pub(super) fn key(&self, id: &Digest, key: &SecretKey) -> Digest {
         self.mac(2, &[id, key.expose_secret()])
     }
 
-    pub(super) fn source(&self, store: &StoreInfo) -> Mark {
+    pub(super) fn source(&self, store: &StoreInfo) -> Digest {
         self.mac(3, &[store.to_string().as_bytes()])
     }
 
-    pub(super) fn target(&self, store: &StoreInfo) -> Mark {
+    pub(super) fn target(&self, store: &StoreInfo) -> Digest {
         self.mac(4, &[store.to_string().as_bytes()])
     }
 
@@ -56,8 +56,8 @@ impl Marks {
 }
 
 /// A key that nobody else knows.
-pub(super) fn random_mark_key() -> [u8; MARK_KEY_LEN] {
-    let random = SecretKey::generate(MARK_KEY_LEN).expect("32 bytes are a valid length of a key");
+pub(super) fn random_digest_key() -> [u8; DIGEST_KEY_LEN] {
+    let random = SecretKey::generate(DIGEST_KEY_LEN).expect("32 bytes are a valid length of a key");
     random.expose_secret().try_into().expect("it has the length that was asked for")
 }
 
@@ -67,14 +67,14 @@ mod tests {
 
     #[test]
     fn marks_of_different_things_never_meet() {
-        let (marks, others) = (Marks::new(&[1; 32]), Marks::new(&[2; 32]));
+        let (digester, others) = (Digester::new(&[1; 32]), Digester::new(&[2; 32]));
         let (alice, bob) = (KeyId::new("alice").unwrap(), KeyId::new("bob").unwrap());
         let key = SecretKey::new(*b"alice").unwrap();
         let store = StoreInfo::new("alice", "");
-        let mut all = vec![marks.id(&alice), marks.id(&bob), others.id(&alice)];
-        all.extend([marks.key(&all[0], &key), marks.key(&all[1], &key)]);
-        all.extend([marks.source(&store), marks.target(&store)]);
-        let distinct: std::collections::HashSet<Mark> = all.iter().copied().collect();
+        let mut all = vec![digester.id(&alice), digester.id(&bob), others.id(&alice)];
+        all.extend([digester.key(&all[0], &key), digester.key(&all[1], &key)]);
+        all.extend([digester.source(&store), digester.target(&store)]);
+        let distinct: std::collections::HashSet<Digest> = all.iter().copied().collect();
         assert_eq!(distinct.len(), all.len());
     }
 }
