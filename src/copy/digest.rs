@@ -1,9 +1,9 @@
-//! [`Digester`]: the keyed hashes that stand for ids, keys and stores in the journal and in memory.
+//! [`Digester`]: the keyed hashes that stand for ids and keys in the journal and in memory.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::{KeyId, SecretKey, StoreInfo};
+use crate::{KeyId, SecretKey};
 
 /// The length of the key that digests are made with, in bytes.
 pub(super) const DIGEST_KEY_LEN: usize = 32;
@@ -27,18 +27,20 @@ impl Digester {
         self.mac(1, &[id.as_str().as_bytes()])
     }
 
-    /// Bound to the id, so that a journal doesn't tell which ids share a key. What the hash has buffered of the key is wiped with
-    /// it: both crates have their feature `zeroize`.
+    /// Bound to the id, so that a journal doesn't tell which ids share a key. What the hash has
+    /// buffered of the key is wiped with it: both crates have their feature `zeroize`.
     pub(super) fn key(&self, id: &Digest, key: &SecretKey) -> Digest {
         self.mac(2, &[id, key.expose_secret()])
     }
 
-    pub(super) fn source(&self, store: &StoreInfo) -> Digest {
-        self.mac(3, &[store.to_string().as_bytes()])
+    /// What only this journal's runs can make, for a key that is created and removed again. See
+    /// `delete_source`.
+    pub(super) fn probe_id(&self) -> Digest {
+        self.mac(3, &[])
     }
 
-    pub(super) fn target(&self, store: &StoreInfo) -> Digest {
-        self.mac(4, &[store.to_string().as_bytes()])
+    pub(super) fn probe_key(&self) -> Digest {
+        self.mac(4, &[])
     }
 
     /// Bound to the place, so that a record counts only where it was written.
@@ -66,14 +68,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_of_different_things_never_meet() {
-        let (digester, others) = (Digester::new(&[1; 32]), Digester::new(&[2; 32]));
-        let (alice, bob) = (KeyId::new("alice").unwrap(), KeyId::new("bob").unwrap());
+    fn digests_of_different_things_differ() {
+        let digester = Digester::new(&[1; 32]);
+        let others = Digester::new(&[2; 32]);
+        let alice = KeyId::new("alice").unwrap();
+        let bob = KeyId::new("bob").unwrap();
         let key = SecretKey::new(*b"alice").unwrap();
-        let store = StoreInfo::new("alice", "");
         let mut all = vec![digester.id(&alice), digester.id(&bob), others.id(&alice)];
         all.extend([digester.key(&all[0], &key), digester.key(&all[1], &key)]);
-        all.extend([digester.source(&store), digester.target(&store)]);
+        all.extend([digester.probe_id(), digester.probe_key()]);
         let distinct: std::collections::HashSet<Digest> = all.iter().copied().collect();
         assert_eq!(distinct.len(), all.len());
     }

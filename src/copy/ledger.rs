@@ -4,14 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::digest::{Digest, Digester, random_digest_key};
+use super::identity::Identities;
 use super::journal::{Journal, Record, Step};
-use crate::{KeyId, Result, SecretKey, StoreInfo};
+use crate::{IdentityMatch, KeyId, Result, SecretKey};
 
 /// About 50 bytes an id: a B-tree is two thirds full on the average, and never grows by doubling.
 pub(super) struct Ledger {
     digester: Digester,
     known: BTreeMap<Digest, Entry>,
     journal: Option<Journal>,
+    /// The stores in the journal's header, if another run has begun it.
+    journal_stores: Option<Identities>,
+    /// Whether what this run writes may count as written by the copy for later runs too. It may not
+    /// if the journal could be of another target.
+    is_certain: bool,
     /// Whether the journal's last record says that the copy was complete.
     ended: bool,
 }
@@ -28,15 +34,23 @@ struct Entry {
 enum State {
     /// Nothing is settled yet.
     Open,
-    /// The source's key was read at the target.
+    /// The journal says that an earlier run has read the source's key at the target.
+    Before,
+    /// The same, and this run believes it.
+    Believed,
+    /// This run has read the source's key at the target.
     AtTarget,
     /// Settled otherwise: a conflict or a failure, which is not tried again in this run.
     Skipped,
     /// Listed by the source, but not found there.
     Vanished,
+    /// This run has deleted it at the source.
+    Deleted,
+    /// It was to be deleted at the source, and was left or could not be deleted; the report has it.
+    Left,
 }
 
-/// What a listed id is to the present pass.
+/// The state of a listed id in the present pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ListedState {
     /// It was listed before in this pass.
@@ -45,18 +59,30 @@ pub(super) enum ListedState {
     ToDo,
     /// It is to be looked for again: it was listed before, but not found.
     Vanished,
-    /// It is at the target.
-    AtTarget,
-    /// This run has dealt with it in another way.
-    Skipped,
+    /// An earlier run has copied it, and this run has not met it yet.
+    Before,
+    /// This run has dealt with it.
+    Done,
+}
+
+/// What became of an id in the pass that deletes at the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DeletionState {
+    /// It was deleted.
+    Deleted,
+    /// It was left or failed, and the report says so.
+    Reported,
+    /// The pass has not met it.
+    New,
 }
 
 impl Ledger {
     /// With what the journal knows, if there is one.
-    pub(super) fn open(journal: Option<&Path>, source: &StoreInfo, target: &StoreInfo) -> Result<Self> {
+    pub(super) fn open(journal: Option<&Path>, identities: &Identities) -> Result<Self> {
         let Some(path) = journal else { return Ok(Self::new(Digester::new(&random_digest_key()))) };
-        let mut journal = Journal::open(path, source, target)?;
+        let (mut journal, earlier) = Journal::open(path, identities)?;
         let mut ledger = Self::new(journal.digester());
+        ledger.bind(earlier, identities);
         journal.replay(|record| ledger.take(record))?;
         if journal.deletes_source() {
             ledger.disown();
@@ -66,18 +92,30 @@ impl Ledger {
     }
 
     /// The same for a dry run, which writes no journal.
-    pub(super) fn look(journal: Option<&Path>, source: &StoreInfo, target: &StoreInfo) -> Result<Self> {
+    pub(super) fn look(journal: Option<&Path>, identities: &Identities) -> Result<Self> {
         let mut ledger = Self::new(Digester::new(&random_digest_key()));
         if let Some(path) = journal
-            && let Some(digester) = Journal::look(path, source, target, |record| ledger.take(record))?
+            && let Some(look) = Journal::look(path, identities, |record| ledger.take(record))?
         {
-            ledger.digester = digester;
+            ledger.digester = look.digester;
+            ledger.bind(Some(look.identities), identities);
         }
         Ok(ledger)
     }
 
     fn new(digester: Digester) -> Self {
-        Self { digester, known: BTreeMap::new(), journal: None, ended: false }
+        let known = BTreeMap::new();
+        Self { digester, known, journal: None, journal_stores: None, is_certain: true, ended: false }
+    }
+
+    fn bind(&mut self, earlier: Option<Identities>, now: &Identities) {
+        self.is_certain = earlier.as_ref().is_none_or(|earlier| earlier.compare(now) == IdentityMatch::Same);
+        self.journal_stores = earlier;
+    }
+
+    /// The stores in the journal's header, if another run has begun it.
+    pub(super) fn journal_stores(&self) -> Option<&Identities> {
+        self.journal_stores.as_ref()
     }
 
     fn take(&mut self, record: Record) {
@@ -85,8 +123,8 @@ impl Ledger {
         let ours = Some(beginning(&record.key));
         let (state, ours) = match record.step {
             Step::Intended => (State::Open, ours),
-            Step::Written => (State::AtTarget, ours),
-            Step::Found => (State::AtTarget, None),
+            Step::Written => (State::Before, ours),
+            Step::Found => (State::Before, None),
             Step::Removed => {
                 self.known.remove(&record.id);
                 return;
@@ -99,8 +137,8 @@ impl Ledger {
         self.known.insert(record.id, Entry { state, seen: false, ours });
     }
 
-    /// What the source loses after a copy was complete was not lost during the copy, and stays at the target; all the more what the
-    /// copy itself deletes then.
+    /// What the source loses after a copy was complete was not lost during the copy, and stays at
+    /// the target; all the more what the copy itself deletes then.
     fn disown(&mut self) {
         self.known.values_mut().for_each(|entry| entry.ours = None);
     }
@@ -108,6 +146,10 @@ impl Ledger {
     /// Whether the copy was complete when the journal was last written.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    pub(super) fn digester(&self) -> &Digester {
+        &self.digester
     }
 
     pub(super) fn digest(&self, id: &KeyId) -> Digest {
@@ -133,8 +175,8 @@ impl Ledger {
         match entry.state {
             State::Open => ListedState::ToDo,
             State::Vanished => ListedState::Vanished,
-            State::AtTarget => ListedState::AtTarget,
-            State::Skipped => ListedState::Skipped,
+            State::Before => ListedState::Before,
+            State::Believed | State::AtTarget | State::Skipped | State::Deleted | State::Left => ListedState::Done,
         }
     }
 
@@ -145,11 +187,19 @@ impl Ledger {
         }
     }
 
+    /// This run believes the journal that the key is at the target.
+    pub(super) fn believe(&mut self, id: &KeyId) {
+        self.set(&self.digester.id(id), State::Believed);
+    }
+
+    /// This run has read the key at the target, as the journal says.
+    pub(super) fn rechecked(&mut self, id: &Digest) {
+        self.set(id, State::AtTarget);
+    }
+
     /// The id failed; whether the target has our key may be uncertain.
     pub(super) fn failed(&mut self, id: &Digest) {
-        if let Some(entry) = self.known.get_mut(id) {
-            entry.state = State::Skipped;
-        }
+        self.set(id, State::Skipped);
     }
 
     /// The target has a key that is not ours, and keeps it.
@@ -163,23 +213,58 @@ impl Ledger {
         self.known.get(&self.digest(id)).is_some_and(|entry| entry.state == State::Skipped)
     }
 
-    /// A key is about to be written; whether an earlier run began to write this very one. Takes effect with
-    /// [`sync`](Self::sync), before which nothing may be written.
+    /// The key was deleted at the source.
+    pub(super) fn deleted(&mut self, id: &KeyId) {
+        self.set_deletion(id, State::Deleted);
+    }
+
+    /// The key was left at the source, or could not be deleted, and that is reported.
+    pub(super) fn left(&mut self, id: &KeyId) {
+        self.set_deletion(id, State::Left);
+    }
+
+    fn set_deletion(&mut self, id: &KeyId, state: State) {
+        let new = || Entry { state, seen: true, ours: None };
+        self.known.entry(self.digester.id(id)).or_insert_with(new).state = state;
+    }
+
+    pub(super) fn deletion_state(&self, id: &KeyId) -> DeletionState {
+        match self.known.get(&self.digester.id(id)).map(|entry| entry.state) {
+            Some(State::Deleted) => DeletionState::Deleted,
+            Some(State::Left | State::Skipped) => DeletionState::Reported,
+            _ => DeletionState::New,
+        }
+    }
+
+    fn set(&mut self, id: &Digest, state: State) {
+        if let Some(entry) = self.known.get_mut(id) {
+            entry.state = state;
+        }
+    }
+
+    /// A key is about to be written; whether an earlier run began to write this very one. Takes
+    /// effect with [`sync`](Self::sync), before which nothing may be written.
     pub(super) fn intend(&mut self, id: Digest, key: Digest) -> bool {
         let ours = Some(beginning(&key));
         if self.known.get(&id).is_some_and(|entry| entry.ours == ours) {
             return true;
         }
-        self.record(Step::Intended, id, key);
+        self.record_if_certain(Step::Intended, id, key);
         if let Some(entry) = self.known.get_mut(&id) {
             entry.ours = ours;
         }
         false
     }
 
-    /// We wrote the key, and have read it back.
-    pub(super) fn written(&mut self, id: Digest, key: Digest) {
-        self.record(Step::Written, id, key);
+    /// We wrote the key, and have read it back. `was_intended`: [`intend`](Self::intend) said that
+    /// an earlier run began to.
+    pub(super) fn written(&mut self, id: Digest, key: Digest, was_intended: bool) {
+        match (self.is_certain, was_intended) {
+            (true, _) => self.record(Step::Written, id, key),
+            // Later runs may know that it is there, but not take it for their own.
+            (false, false) => self.record(Step::Found, id, key),
+            (false, true) => {}
+        }
         self.known.insert(id, Entry { state: State::AtTarget, seen: true, ours: Some(beginning(&key)) });
     }
 
@@ -189,7 +274,8 @@ impl Ledger {
         self.known.insert(id, Entry { state: State::AtTarget, seen: true, ours: None });
     }
 
-    /// How many ids have a key at the target by our hand and are missing in the listing of the present pass.
+    /// How many ids have a key at the target by our hand and are missing in the listing of the
+    /// present pass.
     pub(super) fn missing(&self) -> u64 {
         self.known.values().filter(|entry| entry.is_missing()).count() as u64
     }
@@ -215,14 +301,15 @@ impl Ledger {
         self.known.get(id).is_some_and(|entry| entry.ours == Some(beginning(key)))
     }
 
-    /// The key that we wrote is about to be removed: from now on it is as uncertain as one that is about to be written.
+    /// The key that we wrote is about to be removed: from now on it is as uncertain as one that is
+    /// about to be written.
     pub(super) fn removing(&mut self, id: Digest, key: Digest) {
-        self.record(Step::Intended, id, key);
+        self.record_if_certain(Step::Intended, id, key);
     }
 
     /// Nothing of ours is left at the target for this id.
     pub(super) fn removed(&mut self, id: Digest) {
-        self.record(Step::Removed, id, Digest::default());
+        self.record_if_certain(Step::Removed, id, Digest::default());
         self.known.remove(&id);
     }
 
@@ -236,7 +323,7 @@ impl Ledger {
 
     /// The copy is complete.
     pub(super) fn end(&mut self) -> Result<()> {
-        if !self.ended {
+        if !self.ended && self.is_certain {
             self.record(Step::Ended, Digest::default(), Digest::default());
             self.disown();
             self.ended = true;
@@ -244,8 +331,8 @@ impl Ledger {
         self.sync()
     }
 
-    /// The source's keys are about to be deleted. Were that forgotten, the next run would take them for lost, and remove the last
-    /// copies.
+    /// The source's keys are about to be deleted. Were that forgotten, the next run would take them
+    /// for lost, and remove the last copies.
     pub(super) fn begin_deletion(&mut self) -> Result<()> {
         self.disown();
         self.journal.as_mut().map_or(Ok(()), Journal::begin_deletion)
@@ -254,6 +341,12 @@ impl Ledger {
     /// Puts on the disk what was recorded.
     pub(super) fn sync(&mut self) -> Result<()> {
         self.journal.as_mut().map_or(Ok(()), Journal::sync)
+    }
+
+    fn record_if_certain(&mut self, step: Step, id: Digest, key: Digest) {
+        if self.is_certain {
+            self.record(step, id, key);
+        }
     }
 
     fn record(&mut self, step: Step, id: Digest, key: Digest) {
