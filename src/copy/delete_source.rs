@@ -2,12 +2,16 @@
 
 use tokio::time::sleep;
 
+use super::digest::{Digester, random_digest_key};
 use super::identity::Doubt;
 use super::ledger::DeletionState;
 use super::options::CopyPhase;
 use super::report::KeyFailure;
 use super::{Run, is_the_stores_fault, refusal, stop_if_all_failed};
 use crate::{Effect, Error, ErrorKind, KeyId, Operation, PutMode, Result, SecretKey};
+
+/// How many probes a journal has.
+const PROBES: u8 = 8;
 
 impl Run<'_> {
     /// Reads both sides of each key once more, deletes at the source only what is equal, and counts
@@ -117,17 +121,10 @@ impl Run<'_> {
     /// happened before proves as much: a create may have succeeded because somebody erased the key
     /// between two calls.
     async fn prove_two_stores(&mut self) -> Result<()> {
-        let (id, key) = self.probe();
-        let created = self.target.write(&[(&id, &key)], PutMode::Create).await.pop().unwrap_or(Ok(()));
+        let (id, key, created) = self.create_probe().await?;
         let proof = match created {
             Ok(()) => self.look_for_probe(&id, &key).await,
-            // An earlier run of the journal was cut off before it removed the probe.
-            Err(e) if e.kind() == ErrorKind::AlreadyExists && self.is_at_target(&id, &key).await? => {
-                self.look_for_probe(&id, &key).await
-            }
-            // The probe may be there all the same.
-            Err(e) if e.effect() == Effect::Unknown => Err(e),
-            Err(e) => return Err(e),
+            Err(e) => Err(e),
         };
         let removed = self.target.delete_seen(std::slice::from_ref(&id)).await.pop().unwrap_or(Ok(()));
         match (proof, removed) {
@@ -172,12 +169,41 @@ impl Run<'_> {
         }
     }
 
-    /// A key of nobody. With a journal it is the same in every run, so that one which a run that
-    /// was cut off has left is removed by the next.
-    fn probe(&self) -> (KeyId, SecretKey) {
-        let digits: String = self.ledger.digester().probe_id().iter().map(|byte| format!("{byte:02x}")).collect();
+    /// Creates a key of nobody at the target. Returns an error beside it if it may be there all the
+    /// same.
+    ///
+    /// With a journal its ids are the same in every run, so that one which a run that was cut off
+    /// has left is removed by the next. An id whose deletion is pending cannot be used again for
+    /// days: then the next one is taken.
+    async fn create_probe(&mut self) -> Result<(KeyId, SecretKey, Result<()>)> {
+        let mut attempt = 0;
+        loop {
+            let (id, key) = self.probe(attempt);
+            let created = self.target.write(&[(&id, &key)], PutMode::Create).await.pop();
+            let e = match created.unwrap_or(Ok(())) {
+                Ok(()) => return Ok((id, key, Ok(()))),
+                Err(e) => e,
+            };
+            let is_taken = e.kind() == ErrorKind::AlreadyExists;
+            if is_taken && self.is_at_target(&id, &key).await? {
+                return Ok((id, key, Ok(())));
+            }
+            let is_unusable = is_taken || matches!(e.kind(), ErrorKind::PendingDeletion | ErrorKind::Conflict);
+            match e.effect() {
+                Effect::Unknown => return Ok((id, key, Err(e))),
+                _ if is_unusable && attempt < PROBES => attempt += 1,
+                _ => return Err(e),
+            }
+        }
+    }
+
+    /// One of the probes of this journal, and in the end a random one.
+    fn probe(&self, attempt: u8) -> (KeyId, SecretKey) {
+        let random = Digester::new(&random_digest_key());
+        let digester = if attempt < PROBES { self.ledger.digester() } else { &random };
+        let digits: String = digester.probe_id(attempt).iter().map(|byte| format!("{byte:02x}")).collect();
         let id = KeyId::new(format!("keystead-copy-{digits}")).expect("it is short, and has no control character");
-        let key = SecretKey::new(self.ledger.digester().probe_key()).expect("16 bytes are a valid length of a key");
+        let key = SecretKey::new(digester.probe_key(attempt)).expect("16 bytes are a valid length of a key");
         (id, key)
     }
 }

@@ -35,12 +35,12 @@ impl Digester {
 
     /// What only this journal's runs can make, for a key that is created and removed again. See
     /// `delete_source`.
-    pub(super) fn probe_id(&self) -> Digest {
-        self.mac(3, &[])
+    pub(super) fn probe_id(&self, attempt: u8) -> Digest {
+        self.mac(3, &[&[attempt]])
     }
 
-    pub(super) fn probe_key(&self) -> Digest {
-        self.mac(4, &[])
+    pub(super) fn probe_key(&self, attempt: u8) -> Digest {
+        self.mac(4, &[&[attempt]])
     }
 
     /// Bound to the place, so that a record counts only where it was written.
@@ -76,7 +76,7 @@ mod tests {
         let key = SecretKey::new(*b"alice").unwrap();
         let mut all = vec![digester.id(&alice), digester.id(&bob), others.id(&alice)];
         all.extend([digester.key(&all[0], &key), digester.key(&all[1], &key)]);
-        all.extend([digester.probe_id(), digester.probe_key()]);
+        all.extend([digester.probe_id(0), digester.probe_id(1), digester.probe_key(0)]);
         let distinct: std::collections::HashSet<Digest> = all.iter().copied().collect();
         assert_eq!(distinct.len(), all.len());
     }

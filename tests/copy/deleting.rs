@@ -1,11 +1,13 @@
 //! The pass that deletes at the source.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_executor::block_on;
 use keystead::copy::{ConflictPolicy, CopyOptions, copy_keys};
 use keystead::memory::MemoryStore;
-use keystead::{Durability, Effect, ErrorKind, KeyStore, KeyStoreExt, Operation, StoreInfo};
+use keystead::{Durability, Effect, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, StoreInfo};
 
 use crate::rigged::{Event, Fate, Rigged};
 use crate::{copy, fill, id, ids, key, with_journal};
@@ -157,6 +159,31 @@ async fn a_probe_that_a_cut_off_run_left_is_removed_by_the_next_run_of_the_journ
     let report = copy(&memory, &Rigged::new(&there), with_journal(&path).delete_source(true)).await;
     assert!(report.probe_left.is_none());
     assert_eq!(ids(&there).await.len(), 3);
+}
+
+/// As in Secrets Manager, where a deleted name stays taken for days.
+#[tokio::test]
+async fn a_probe_whose_deletion_is_pending_does_not_stand_in_the_way_of_the_next_run() {
+    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let (_directory, path) = crate::journal();
+    let deleted: Arc<Mutex<HashSet<KeyId>>> = Arc::default();
+    let pending = deleted.clone();
+    let target = Rigged::ruled(&there, move |event| match (event.operation, event.id) {
+        (Operation::Create, Some(id)) if pending.lock().unwrap().contains(id) => {
+            Some(Fate::Fail(ErrorKind::PendingDeletion))
+        }
+        (Operation::Delete, Some(id)) => {
+            pending.lock().unwrap().insert(id.clone());
+            None
+        }
+        _ => None,
+    });
+    for run in 0..10 {
+        fill(&memory, [run]).await;
+        let report = copy(&memory, &target, with_journal(&path).delete_source(true)).await;
+        assert!(report.is_complete() && report.deleted_at_source == 1, "run {run}: {report:?}");
+    }
+    assert_eq!((ids(&there).await.len(), deleted.lock().unwrap().len()), (10, 10));
 }
 
 #[tokio::test]
