@@ -1,8 +1,9 @@
 //! Verified, resumable copy from one store to another (feature `layers`).
 //!
-//! [`copy_keys`] lists the source, reads its keys in batches, creates them at the target, and reads each back to compare it. It
-//! never replaces a key at the target unless it is told to, and deletes nothing at the source unless it is told to and
-//! everything is verified. With a journal, a run that is killed at any point goes on where it was.
+//! [`copy_keys`] lists the source, reads its keys in batches, creates them at the target, and reads
+//! each back to compare it. It never replaces a key at the target unless it is told to, and deletes
+//! nothing at the source unless it is told to and everything is verified. With a journal, a run
+//! that is killed at any point goes on where it was.
 //!
 #![cfg_attr(feature = "memory", doc = "```")]
 #![cfg_attr(not(feature = "memory"), doc = "```ignore")]
@@ -25,87 +26,89 @@
 //! ```
 //!
 //! # What a copy does
-//! 1. It lists the source and goes through it in chunks of 100 ids: reads the keys, writes each with
-//!    [`PutMode::Create`](crate::PutMode::Create), and reads them back. What an eventually consistent target does not show yet
-//!    is read again until its visibility bound has passed. A key that stands there already is left: the same one is counted, a
-//!    different one is dealt with as [`Conflict`] says.
-//! 2. If anything was copied, it lists the source again, and copies what came meanwhile. What it wrote and the source does not
-//!    list any more is asked for twice, one visibility bound apart; if the source does not find it either time, the user was
-//!    erased during the copy, and the key that the copy wrote is removed at the target.
-//! 3. If that is asked for and the copy is complete, it lists the source once more, reads both sides of each key, and
-//!    deletes at the source what is equal.
+//! 1. It asks both stores for their [identity](crate::KeyStore::identify) and refuses to copy a
+//!    store to itself.
+//! 2. It lists the source and goes through it in chunks of 100 ids: reads the keys, writes each
+//!    with [`PutMode::Create`](crate::PutMode::Create), and reads them back. What an eventually
+//!    consistent target does not show yet is read again until its visibility bound has passed. A
+//!    key that is at the target already is left: the same one is counted, a different one is
+//!    treated as [`ConflictPolicy`] says.
+//! 3. If it read anything, it lists the source again, and copies what came meanwhile. What it wrote
+//!    and the source no longer lists is looked for twice at the source, one visibility bound apart.
+//!    If the source does not find it either time, the user was erased during the copy, and the key
+//!    that the copy wrote is removed at the target. If more than ten keys, and more than 1 % of
+//!    what was copied, are missing, nothing is removed until the caller has confirmed the exact
+//!    number ([`CopyOptions::confirm_removals`]).
+//! 4. If [`CopyOptions::delete_source`] is set and nothing is left to copy, it proves with a key of
+//!    its own that the two are different stores, lists the source once more, reads both sides of
+//!    each key, deletes at the source what is equal, and counts what is left there.
 //!
-//! An entry that cannot be read or written does not stop it: it is in the [`CopyReport`]. A chunk of which nothing can be read
-//! or written because the store throttles, cannot be reached, or is full, ends the run with that error.
+//! An entry that cannot be read or written does not stop the copy: it is in the [`CopyReport`]. If
+//! the store throttles, cannot be reached or is full, so that nothing of a chunk can be read or
+//! written, the run ends with that error.
 //!
-//! **It does not try again by itself** what a store refuses: give it stores that do (the AWS stores, or a `Resilient` around
-//! another). Give it no `Cached` target: what is read back must come from the store itself. A key that changes at the source
-//! after it was copied is not noticed, unless the source is to be deleted: let applications write to the target only, or
-//! [`compare`] afterwards.
+//! **It does not retry** what a store refuses: give it stores that do (the AWS stores, or a
+//! `Resilient` around another one). Give it no `Cached` target, because what is read back must come
+//! from the store itself. It does not notice a key that changes at the source after it was copied,
+//! unless the source is to be deleted: let applications write to the target only, or [`compare`]
+//! afterwards.
 //!
-//! **What is deleted at the source while it runs counts as erased.** So run one copy of a pair at a time, or one would take what
-//! the other moves for erased, and remove it at the target.
+//! **What is deleted at the source while it runs counts as erased.** So run one copy of a pair at a
+//! time: a second copy that moves keys would look like erasures to the first one, which would
+//! remove them at the target.
 //!
-//! Memory stays bounded: about 50 bytes for each id, and the first 1,000 of each list in the report.
+//! # When the stores are not known for sure
+//! A store may not know its account, because [`identify`](crate::KeyStore::identify) failed. Keys
+//! are copied and verified all the same, but nothing is removed at the target and nothing is
+//! deleted at the source as long as the copy cannot tell that the two are different stores, or that
+//! the journal is of these two. [`CopyReport::withheld`] says so, and how to make it known.
+//!
+//! Memory stays bounded: about 50 bytes for each id, and the first 1,000 of each list in the
+//! report.
 //!
 //! It needs a Tokio runtime with time (`enable_time`), and writes its journal on the calling task.
 //!
 //! # The journal
-//! It holds neither ids nor keys, but keyed hashes of them, with the key in its header: who reads it can tell whether an id
-//! that he guesses was copied, so it has mode 0600. It is of one source and one target, told by their
-//! [`info`](crate::KeyStore::info); two accounts with equal names cannot be told apart. It may be deleted once the copy is
-//! complete; if it is lost, the next run compares what stands at the target, takes none of it for its own, and removes none of it.
+//! With a journal, a run that was cut off is continued by the next run with the same file. The keys
+//! that earlier runs copied are then read again on both sides and compared, unless
+//! [`CopyOptions::recheck`] is false: a report calls a copy complete only for what its own run has
+//! seen.
 //!
-//! With the journal of a copy that was complete, a run lists the source once, copies what came since, and removes nothing at
-//! the target, whatever the source has lost since then.
+//! The journal belongs to one source and one target, whose identities are in its header. A run
+//! between other stores is refused. It contains neither ids nor keys, but keyed hashes of ids, with
+//! the key in its header, so a reader can tell whether an id that they guess was copied: it has
+//! mode 0600. It may be deleted once the copy is complete. If it is lost, the next run compares
+//! what is at the target, takes none of it for its own, and removes none of it. With the journal of
+//! a copy that was complete, a run copies what came since, and removes nothing at the target that
+//! the earlier runs wrote, whatever the source has lost since then.
 //!
-//! A header and records of fixed size, one behind the other. All numbers are little-endian. A mark of purpose P is the first 16
-//! bytes of HMAC-SHA-256(mark key, the byte P followed by the data); a checksum is the first 8 bytes of one of purpose 5, whose
-//! data are the offset in the file of the header or record (8 bytes) and the bytes of it that come before the checksum.
-//!
-//! | bytes of the header | |
-//! |---|---|
-//! | 16 | `keystead-journal` |
-//! | 4 | version: 1 |
-//! | 32 | mark key, random |
-//! | 16 | mark of the source: purpose 3, `info()` as text |
-//! | 16 | mark of the target: purpose 4, likewise |
-//! | 8 | checksum |
-//! | 1 | 0, or 1 once a run has begun to delete the source: then nothing at the target counts as written by the copy any more |
-//!
-//! | bytes of a record | |
-//! |---|---|
-//! | 1 | step: 1 intended, 2 written, 3 found, 4 removed, 5 ended |
-//! | 16 | mark of the id: purpose 1; zeros for 5 |
-//! | 16 | mark of the key: purpose 2, the id's mark and the key's bytes; zeros for 4 and 5 |
-//! | 8 | checksum |
-//!
-//! A file shorter than a header is one whose creation was cut off, if it begins like one. What is behind the last whole record
-//! is cut off. *Intended* is on the disk before the write (or the removal) begins, *written* (by us) and *found* (there
-//! already) after the key was read back, *removed* after a removal at the target. *Ended* says that the copy was complete: what
-//! stands at the target then does not count as written by the copy any more.
+//! [FORMAT.md](https://docs.rs/crate/keystead/latest/source/src/copy/FORMAT.md), in `src/copy`,
+//! describes its bytes.
 
 mod chunk;
 mod compare;
 mod delete_source;
+mod digest;
 mod dry_run;
+mod endpoint;
 mod final_pass;
+mod header;
+mod identity;
 mod journal;
 mod ledger;
-mod mark;
 mod options;
 mod report;
-mod side;
 
 use futures_util::StreamExt;
 
 pub use self::compare::{Comparison, compare};
-use self::ledger::{Ledger, Meeting};
+use self::endpoint::Endpoint;
+use self::identity::{Doubt, Identities, Learned};
+use self::ledger::{Ledger, ListedState};
 use self::options::OnProgress;
-pub use self::options::{Conflict, CopyOptions, CopyPhase, CopyProgress};
+pub use self::options::{ConflictPolicy, CopyOptions, CopyPhase, CopyProgress};
 pub use self::report::{Bounded, CopyReport, KeyFailure};
-use self::side::Side;
-use crate::{BoxError, BoxStream, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
+use crate::{BoxError, BoxStream, Durability, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
 
 /// How many ids are dealt with at a time: whole batches of every store.
 const CHUNK: usize = 100;
@@ -118,34 +121,47 @@ const TELL_EVERY: u64 = 1000;
 /// Dropping the future ends the copy; with a journal, the next one goes on where it was.
 ///
 /// # Errors
-/// Before any effect: [`Unsupported`](ErrorKind::Unsupported) if the source cannot list, or the journal is of a newer version;
-/// [`Config`](ErrorKind::Config) if an option is out of its bounds, if the journal is no journal, of another pair of stores,
-/// or open to others; [`Conflict`](ErrorKind::Conflict) if another run holds it; [`Corrupt`](ErrorKind::Corrupt) if its header
-/// is damaged; [`PermissionDenied`](ErrorKind::PermissionDenied) if it may not be read and written, and
-/// [`QuotaExceeded`](ErrorKind::QuotaExceeded) or [`Unavailable`](ErrorKind::Unavailable) if its disk is full or fails.
+/// Before any effect:
+/// - [`Unsupported`](ErrorKind::Unsupported) if the source cannot list, or the journal has format
+///   version 1 or a later one than this version knows.
+/// - [`Config`](ErrorKind::Config) if an option is out of its bounds; if source and target are one
+///   store; if the source is to be deleted and the target is less durable; if the journal is not a
+///   journal, belongs to other stores, or is open to others.
+/// - [`Conflict`](ErrorKind::Conflict) if another run holds the journal,
+///   [`Corrupt`](ErrorKind::Corrupt) if its header is damaged,
+///   [`PermissionDenied`](ErrorKind::PermissionDenied) if it may not be read and written, and
+///   [`QuotaExceeded`](ErrorKind::QuotaExceeded) or [`Unavailable`](ErrorKind::Unavailable) if its
+///   disk is full or fails.
 ///
-/// Later: those of listing the source; those with which the store refuses all of a chunk
-/// ([`Throttled`](ErrorKind::Throttled), [`Unavailable`](ErrorKind::Unavailable), [`Timeout`](ErrorKind::Timeout),
-/// [`Unauthenticated`](ErrorKind::Unauthenticated), [`QuotaExceeded`](ErrorKind::QuotaExceeded); as long as nothing was written
-/// yet, also [`PermissionDenied`](ErrorKind::PermissionDenied), [`KeyUnavailable`](ErrorKind::KeyUnavailable),
-/// [`Unsupported`](ErrorKind::Unsupported) and [`Config`](ErrorKind::Config)); [`Config`](ErrorKind::Config) if the source is
-/// to be deleted but is the target; [`QuotaExceeded`](ErrorKind::QuotaExceeded) or [`Unavailable`](ErrorKind::Unavailable)
-/// with [`Effect::Unknown`] if the journal cannot be written. Run it again with the same journal then. Everything else is in the
-/// report, which must be looked at: [`CopyReport::is_complete`].
+/// Later:
+/// - Those of listing the source.
+/// - Those with which the store refuses all of a chunk ([`Throttled`](ErrorKind::Throttled),
+///   [`Unavailable`](ErrorKind::Unavailable), [`Timeout`](ErrorKind::Timeout),
+///   [`Unauthenticated`](ErrorKind::Unauthenticated), [`QuotaExceeded`](ErrorKind::QuotaExceeded);
+///   as long as nothing was written yet, also [`PermissionDenied`](ErrorKind::PermissionDenied),
+///   [`KeyUnavailable`](ErrorKind::KeyUnavailable), [`Unsupported`](ErrorKind::Unsupported) and
+///   [`Config`](ErrorKind::Config)).
+/// - [`Config`](ErrorKind::Config), before the first deletion, if the source is to be deleted but
+///   is the target or may be the target; and if one of the stores becomes another one under the
+///   copy, as when credentials change to those of another account.
+/// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) or [`Unavailable`](ErrorKind::Unavailable) with
+///   [`Effect::Unknown`] if the journal cannot be written. Run it again with the same journal then.
+///
+/// Everything else is in the report, which must be looked at: [`CopyReport::is_complete`].
 pub async fn copy_keys(source: &dyn KeyStore, target: &dyn KeyStore, options: CopyOptions) -> Result<CopyReport> {
     let is_to_delete = options.delete_source;
-    let mut run = Run::prepare(source, target, options)?;
+    let mut run = Run::prepare(source, target, options).await?;
     if run.report.dry_run {
-        run.foretell(is_to_delete).await?;
+        run.plan(is_to_delete).await?;
         return Ok(run.report);
     }
-    let has_copied = run.copy_all(CopyPhase::Copying).await?;
-    if has_copied {
+    let has_worked = run.copy_all(CopyPhase::Copying).await?;
+    if has_worked {
         run.copy_all(CopyPhase::Checking).await?;
     }
     run.settle_losses().await?;
     run.end_if_complete()?;
-    if is_to_delete && run.report.is_complete() {
+    if is_to_delete && run.report.has_nothing_open() {
         run.delete_source().await?;
     }
     Ok(run.report)
@@ -153,59 +169,83 @@ pub async fn copy_keys(source: &dyn KeyStore, target: &dyn KeyStore, options: Co
 
 /// A copy under way.
 struct Run<'a> {
-    source: Side<'a>,
-    target: Side<'a>,
-    on_conflict: Conflict,
+    source: Endpoint<'a>,
+    target: Endpoint<'a>,
+    /// What was known of the two when the copy began.
+    identities: Identities,
+    on_conflict: ConflictPolicy,
     on_progress: OnProgress,
+    rechecks: bool,
+    confirmed_removals: Option<u64>,
     ledger: Ledger,
     report: CopyReport,
-    /// Whether something shows that source and target are not one and the same.
-    are_two_stores: bool,
+}
+
+/// An id that the source has listed and this run has to deal with.
+struct Listed {
+    id: KeyId,
+    /// An earlier run has copied it.
+    is_recheck: bool,
 }
 
 impl<'a> Run<'a> {
-    fn prepare(source: &'a dyn KeyStore, target: &'a dyn KeyStore, options: CopyOptions) -> Result<Self> {
+    /// Refuses what can be refused before any effect.
+    async fn prepare(source: &'a dyn KeyStore, target: &'a dyn KeyStore, options: CopyOptions) -> Result<Self> {
         options.check()?;
         if source.capabilities().listing.is_none() {
             let e = Error::new(ErrorKind::Unsupported, Operation::List, source.info().scheme());
             return Err(e.with_source("the source cannot list its keys: copy those whose ids you know one by one"));
         }
-        let (from, to) = (Side::new(source, &options)?, Side::new(target, &options)?);
+        let source = Endpoint::new(source, &options)?;
+        let target = Endpoint::new(target, &options)?;
+        if options.delete_source {
+            refuse_weaker_target(source.durability(), target.durability(), options.accepted_durability)?;
+        }
+        let learned = Learned::from(&source, &target).await;
+        learned.refuse_one_store()?;
+        let identities = learned.identities;
         let open = if options.dry_run { Ledger::look } else { Ledger::open };
-        let ledger = open(options.journal.as_deref(), &source.info(), &target.info())?;
+        let ledger = open(options.journal.as_deref(), &identities)?;
         let report = CopyReport { dry_run: options.dry_run, was_complete: ledger.has_ended(), ..CopyReport::default() };
         Ok(Self {
-            source: from,
-            target: to,
+            source,
+            target,
+            identities,
             on_conflict: options.on_conflict,
             on_progress: options.on_progress,
+            rechecks: options.recheck,
+            confirmed_removals: options.confirmed_removals,
             ledger,
             report,
-            are_two_stores: false,
         })
     }
 
-    /// Lists the source and copies what is not at the target yet; whether there was any.
+    /// Lists the source and copies what is not at the target yet. Returns whether anything had to
+    /// be read.
     async fn copy_all(&mut self, phase: CopyPhase) -> Result<bool> {
         let source = self.source.clone();
-        let (mut ids, mut done, mut has_copied) = (source.list(), 0, false);
+        let mut ids = source.list();
+        let mut done = 0;
+        let mut has_worked = false;
         self.ledger.begin_pass();
         while let Some(chunk) = self.next_to_do(&mut ids, phase, &mut done).await? {
             let len = chunk.len() as u64;
             self.copy_chunk(chunk).await?;
-            (done, has_copied) = (done + len, true);
+            done += len;
+            has_worked = true;
             self.tell(phase, done, self.total(phase)).await;
         }
-        Ok(has_copied)
+        Ok(has_worked)
     }
 
-    /// The next ids that are to be copied, up to a chunk; `None` at the end of the listing. The others are counted on the way.
+    /// The next ids that are to be dealt with, up to a chunk; `None` at the end of the listing. The
+    /// others are counted on the way.
     async fn next_to_do(
         &mut self,
         ids: &mut BoxStream<'_, Result<KeyId>>,
         phase: CopyPhase,
         done: &mut u64,
-    ) -> Result<Option<Vec<KeyId>>> {
+    ) -> Result<Option<Vec<Listed>>> {
         let mut to_do = Vec::with_capacity(CHUNK);
         while to_do.len() < CHUNK {
             let id = match ids.next().await {
@@ -217,29 +257,58 @@ impl<'a> Run<'a> {
                 }
                 Some(Err(e)) => return Err(e),
             };
-            match self.ledger.meet(&id) {
-                Meeting::Repeated => {}
-                Meeting::ToDo => {
+            match self.ledger.listed_state(&id) {
+                ListedState::Repeated => continue,
+                ListedState::ToDo => {
                     self.report.listed += 1;
-                    to_do.push(id);
+                    to_do.push(Listed { id, is_recheck: false });
+                    continue;
                 }
-                Meeting::Vanished => {
+                ListedState::Vanished => {
                     self.report.vanished -= 1;
-                    to_do.push(id);
+                    to_do.push(Listed { id, is_recheck: false });
+                    continue;
                 }
-                Meeting::AtTarget | Meeting::Aside => {
-                    *done += 1;
-                    if phase == CopyPhase::Copying {
-                        self.report.listed += 1;
-                        self.report.done_before += 1;
-                    }
-                    if done.is_multiple_of(TELL_EVERY) {
-                        self.tell(phase, *done, self.total(phase)).await;
-                    }
+                ListedState::Before if self.rechecks => {
+                    self.report.listed += 1;
+                    to_do.push(Listed { id, is_recheck: true });
+                    continue;
                 }
+                ListedState::Before => {
+                    self.report.listed += 1;
+                    self.report.done_before += 1;
+                    self.report.not_rechecked += 1;
+                    self.ledger.believe(&id);
+                }
+                ListedState::Done => {}
+            }
+            *done += 1;
+            if done.is_multiple_of(TELL_EVERY) {
+                self.tell(phase, *done, self.total(phase)).await;
             }
         }
         Ok((!to_do.is_empty()).then_some(to_do))
+    }
+}
+
+impl Run<'_> {
+    /// Asks both stores again who they are, right before something is removed or deleted, and
+    /// returns what forbids that.
+    async fn doubt(&mut self) -> Result<Option<Doubt>> {
+        let learned = Learned::from(&self.source, &self.target).await;
+        self.identities.refuse_others(&learned.identities)?;
+        learned.refuse_one_store()?;
+        if let Some(journal) = self.ledger.journal_stores() {
+            journal.refuse_others(&learned.identities)?;
+        }
+        Ok(learned.doubt(self.ledger.journal_stores()))
+    }
+
+    /// Refuses to go on with other stores than the copy began with, as far as they know it by
+    /// themselves.
+    fn refuse_changed_stores(&self) -> Result<()> {
+        let now = Identities { source: self.source.identity(), target: self.target.identity() };
+        self.identities.refuse_others(&now)
     }
 }
 
@@ -281,12 +350,28 @@ fn is_the_stores_fault(kind: ErrorKind) -> bool {
 }
 
 /// Going on would fail for every other key just so.
-fn stop_if_all_failed<T>(outcomes: &[Result<T>], so_that_it_ends: impl Fn(&Error) -> bool) -> Result<()> {
-    let ends = |outcome: &Result<T>| outcome.as_ref().is_err_and(&so_that_it_ends);
+fn stop_if_all_failed<T>(outcomes: &[Result<T>], is_fatal: impl Fn(&Error) -> bool) -> Result<()> {
+    let ends = |outcome: &Result<T>| outcome.as_ref().is_err_and(&is_fatal);
     match outcomes.first() {
         Some(Err(first)) if outcomes.iter().all(ends) => Err(first.clone()),
         _ => Ok(()),
     }
+}
+
+/// Refuses to move keys to where they would last less long, unless that is accepted by name.
+fn refuse_weaker_target(source: Durability, target: Durability, accepted: Option<Durability>) -> Result<()> {
+    if target >= source || target != Durability::Process && accepted.is_some_and(|accepted| target >= accepted) {
+        return Ok(());
+    }
+    let what_to_do = match target {
+        Durability::Process => "give a target that lasts, or leave the source as it is",
+        _ => "accept it by name (accept_durability, --accept-durability host), or leave the source as it is",
+    };
+    let text = format!(
+        "nothing was copied: the source would be deleted, and its keys would be less durable at the target ({target:?}) \
+         than at the source ({source:?}): {what_to_do}"
+    );
+    Err(refusal(ErrorKind::Config, text))
 }
 
 /// A failure that comes before any effect and belongs to neither store.

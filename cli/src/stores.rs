@@ -34,12 +34,29 @@ pub(crate) fn scheme(url: &str) -> &str {
     url.split_once(':').map_or("", |(scheme, _)| scheme)
 }
 
-/// Opens the store that was asked for.
+/// Opens the store that was asked for, for a command that writes or deletes. It must outlive the
+/// command.
 pub(crate) async fn open(session: &Session) -> Outcome<Arc<dyn KeyStore>> {
+    open_lasting(session, &url(session)?).await
+}
+
+/// Opens the store that was asked for, for a command that only reads.
+pub(crate) async fn open_to_read(session: &Session) -> Outcome<Arc<dyn KeyStore>> {
     open_url(session, &url(session)?).await
 }
 
-/// Opens the store of this URL.
+/// Opens the store of this URL, unless it ends with the command: keys that are put there are lost,
+/// and a key that is not found there is not erased.
+pub(crate) async fn open_lasting(session: &Session, url: &str) -> Outcome<Arc<dyn KeyStore>> {
+    let store = open_url(session, url).await?;
+    if store.capabilities().durability == Durability::Process {
+        let scheme = scheme(url).to_ascii_lowercase();
+        return Err(Failure::usage(format!("{scheme}: is gone when this command ends: give a store that lasts")));
+    }
+    Ok(store)
+}
+
+/// Opens the store of this URL, whether or not it lasts.
 pub(crate) async fn open_url(session: &Session, url: &str) -> Outcome<Arc<dyn KeyStore>> {
     if is_file(url) {
         return Ok(Arc::new(open_file_url(session, &FileUrl::parse(url)?).await?));

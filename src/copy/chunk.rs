@@ -4,21 +4,31 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::mark::Mark;
-use super::options::Conflict;
+use super::digest::Digest;
+use super::options::ConflictPolicy;
 use super::report::KeyFailure;
-use super::{Run, is_the_stores_fault, stop_if_all_failed};
+use super::{Listed, Run, is_the_stores_fault, stop_if_all_failed};
 use crate::{Effect, Error, ErrorKind, KeyId, Operation, PutMode, Result, SecretKey};
 
 /// A key of the source on its way.
 struct Item {
     id: KeyId,
     key: SecretKey,
-    mark: Mark,
-    key_mark: Mark,
+    digest: Digest,
+    key_digest: Digest,
     /// An earlier run began to write this very key.
     was_intended: bool,
+    /// An earlier run has copied it, and this run sees whether it is still there.
+    is_recheck: bool,
     answer: Answer,
+}
+
+/// What earlier runs have copied and is not as it should be at first sight.
+struct Rechecked {
+    /// They are to be written again.
+    missing: Vec<Item>,
+    /// They are to be read again.
+    uncertain: Vec<Item>,
 }
 
 /// What the target said to the write.
@@ -39,38 +49,71 @@ enum Verdict {
 
 impl Run<'_> {
     /// Copies the keys of ids that the source listed, and settles what becomes of each.
-    pub(super) async fn copy_chunk(&mut self, ids: Vec<KeyId>) -> Result<()> {
-        let mut items = self.fetch(ids).await?;
-        for item in &mut items {
-            item.was_intended = self.ledger.intend(item.mark, item.key_mark);
-        }
-        self.ledger.sync()?;
-        let written = self.write(items, PutMode::Create).await?;
-        let different = self.read_back(written, PutMode::Create).await;
+    pub(super) async fn copy_chunk(&mut self, listed: Vec<Listed>) -> Result<()> {
+        let items = self.fetch(listed).await?;
+        let (earlier, mut to_write) = items.into_iter().partition(|item| item.is_recheck);
+        let Rechecked { missing, uncertain } = self.recheck(earlier).await?;
+        to_write.extend(missing);
+        self.intend(&mut to_write)?;
+        let mut written = self.write(to_write, PutMode::Create).await?;
+        written.extend(uncertain);
+        let mut different = self.read_back(written, PutMode::Create).await;
         if !different.is_empty() {
+            self.intend(&mut different)?;
             let written = self.write(different, PutMode::Overwrite).await?;
             self.read_back(written, PutMode::Overwrite).await;
         }
         self.ledger.sync()
     }
 
-    async fn fetch(&mut self, ids: Vec<KeyId>) -> Result<Vec<Item>> {
+    /// Puts on the disk what is about to be written.
+    fn intend(&mut self, items: &mut [Item]) -> Result<()> {
+        for item in items {
+            item.was_intended |= self.ledger.intend(item.digest, item.key_digest);
+        }
+        self.ledger.sync()
+    }
+
+    /// Reads at the target what earlier runs have copied, and settles what is as it should be.
+    async fn recheck(&mut self, items: Vec<Item>) -> Result<Rechecked> {
+        let mut rechecked = Rechecked { missing: Vec::new(), uncertain: Vec::new() };
+        if items.is_empty() {
+            return Ok(rechecked);
+        }
+        let ids: Vec<KeyId> = items.iter().map(|item| item.id.clone()).collect();
+        let keys = self.target.read(&ids).await;
+        stop_if_all_failed(&keys, |e| is_the_stores_fault(e.kind()))?;
+        for (mut item, key) in items.into_iter().zip(keys) {
+            item.answer = Answer::Stands;
+            match Verdict::of(&item, key) {
+                Verdict::Same => self.settle(item, PutMode::Create),
+                Verdict::Absent => rechecked.missing.push(item),
+                Verdict::Unread(e) if !e.is_retryable() => self.fail(item, e),
+                Verdict::Different | Verdict::Unread(_) => rechecked.uncertain.push(item),
+            }
+        }
+        Ok(rechecked)
+    }
+
+    async fn fetch(&mut self, listed: Vec<Listed>) -> Result<Vec<Item>> {
+        let ids: Vec<KeyId> = listed.iter().map(|listed| listed.id.clone()).collect();
         let keys = self.source.read_listed(&ids).await;
         stop_if_all_failed(&keys, |e| is_the_stores_fault(e.kind()))?;
-        let mut items = Vec::with_capacity(ids.len());
-        for (id, key) in ids.into_iter().zip(keys) {
-            let mark = self.ledger.mark(&id);
+        let mut items = Vec::with_capacity(listed.len());
+        for (Listed { id, is_recheck }, key) in listed.into_iter().zip(keys) {
+            let digest = self.ledger.digest(&id);
             match key {
                 Ok(key) => {
-                    let key_mark = self.ledger.key_mark(&mark, &key);
-                    items.push(Item { id, key, mark, key_mark, was_intended: false, answer: Answer::Created });
+                    let key_digest = self.ledger.key_digest(&digest, &key);
+                    let answer = Answer::Created;
+                    items.push(Item { id, key, digest, key_digest, was_intended: false, is_recheck, answer });
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    self.ledger.vanish(&mark);
+                    self.ledger.vanish(&digest);
                     self.report.vanished += 1;
                 }
                 Err(e) => {
-                    self.ledger.failed(&mark);
+                    self.ledger.failed(&digest);
                     self.report.unreadable.push(KeyFailure::new(id, e));
                 }
             }
@@ -102,11 +145,12 @@ impl Run<'_> {
 
     /// Reads back and settles; gives back those that the policy wants overwritten.
     ///
-    /// What an eventually consistent target does not show yet, or shows in an earlier state, is read again until the bound
-    /// has passed.
+    /// What an eventually consistent target does not show yet, or shows in an earlier state, is
+    /// read again until the bound has passed.
     async fn read_back(&mut self, mut items: Vec<Item>, mode: PutMode) -> Vec<Item> {
         let bound = self.target.bound();
-        let (written, mut pause) = (Instant::now(), bound / 8);
+        let written = Instant::now();
+        let mut pause = bound / 8;
         let mut different = Vec::new();
         while !items.is_empty() {
             let remaining = bound.saturating_sub(written.elapsed());
@@ -118,7 +162,7 @@ impl Run<'_> {
                     Verdict::Same => self.settle(item, mode),
                     Verdict::Unread(e) if !e.is_retryable() => self.fail(item, e),
                     _ if remaining > Duration::ZERO => unsettled.push(item),
-                    Verdict::Different if self.on_conflict == Conflict::Overwrite && mode == PutMode::Create => {
+                    Verdict::Different if self.on_conflict == ConflictPolicy::Overwrite && mode == PutMode::Create => {
                         different.push(item);
                     }
                     Verdict::Different => self.keep_both(item),
@@ -140,32 +184,35 @@ impl Run<'_> {
 
     /// The target has the source's key.
     fn settle(&mut self, item: Item, mode: PutMode) {
-        // Else the target would have had the source's key before.
-        self.are_two_stores |= mode == PutMode::Create && matches!(item.answer, Answer::Created);
-        let is_anothers = matches!(item.answer, Answer::Stands) && !item.was_intended;
-        match (mode, is_anothers) {
-            (PutMode::Overwrite, _) => self.report.overwritten += 1,
-            (_, true) => {
-                self.report.already_there += 1;
-                self.ledger.found(item.mark, item.key_mark);
+        let stands = matches!(item.answer, Answer::Stands);
+        match mode {
+            PutMode::Create if stands && item.is_recheck => {
+                self.report.done_before += 1;
+                self.ledger.rechecked(&item.digest);
                 return;
             }
-            (_, false) => self.report.copied += 1,
+            PutMode::Create if stands && !item.was_intended => {
+                self.report.already_there += 1;
+                self.ledger.found(item.digest, item.key_digest);
+                return;
+            }
+            PutMode::Create => self.report.copied += 1,
+            _ => self.report.overwritten += 1,
         }
-        self.ledger.written(item.mark, item.key_mark);
+        self.ledger.written(item.digest, item.key_digest, item.was_intended);
     }
 
     /// The target has another key, and keeps it.
     fn keep_both(&mut self, item: Item) {
-        self.ledger.conflicting(&item.mark);
+        self.ledger.conflicting(&item.digest);
         match self.on_conflict {
-            Conflict::Skip => self.report.skipped += 1,
-            Conflict::Report | Conflict::Overwrite => self.report.conflicts.push(item.id),
+            ConflictPolicy::Skip => self.report.skipped += 1,
+            ConflictPolicy::Report | ConflictPolicy::Overwrite => self.report.conflicts.push(item.id),
         }
     }
 
     fn fail(&mut self, item: Item, e: Error) {
-        self.ledger.failed(&item.mark);
+        self.ledger.failed(&item.digest);
         self.report.failed.push(KeyFailure::new(item.id, e));
     }
 

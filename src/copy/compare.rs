@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::sleep;
 
-use super::mark::{Mark, Marks, random_mark_key};
+use super::digest::{Digest, Digester, random_digest_key};
+use super::endpoint::Endpoint;
+use super::identity::Learned;
 use super::options::{CopyPhase, CopyProgress};
 use super::report::{Bounded, KeyFailure};
-use super::side::Side;
 use super::{CHUNK, is_the_stores_fault};
 use crate::{Error, ErrorKind, KeyId, KeyStore, Operation, Result, SecretKey};
 
@@ -39,15 +40,17 @@ impl Comparison {
     }
 }
 
-/// Compares all keys of two stores in constant time each, and changes nothing. What is not equal is read again on both sides
-/// once the visibility bound has passed. Takes about 25 bytes of memory for each id. Calls `on_progress` after
-/// each chunk of up to 100 ids.
+/// Compares all keys of two stores in constant time each, and changes nothing. What is not equal is
+/// read again on both sides once the visibility bound has passed. Takes about 25 bytes of memory
+/// for each id. Calls `on_progress` after each chunk of up to 100 ids.
 ///
 /// It needs a Tokio runtime with time (`enable_time`).
 ///
 /// # Errors
-/// [`Unsupported`](ErrorKind::Unsupported) if one of the two cannot list; those of listing; the first with which a store
-/// throttles, is out of reach or does not know the caller. Everything else is in the [`Comparison`].
+/// [`Config`](ErrorKind::Config) if the two are one store, which would equal itself whatever it
+/// contains; [`Unsupported`](ErrorKind::Unsupported) if one of the two cannot list; those of
+/// listing; the first with which a store throttles, is out of reach or does not know the caller.
+/// Everything else is in the [`Comparison`].
 pub async fn compare(
     source: &dyn KeyStore,
     target: &dyn KeyStore,
@@ -59,12 +62,16 @@ pub async fn compare(
             return Err(e.with_source("the store cannot list its keys: compare those whose ids you know one by one"));
         }
     }
-    let (source, target) = (Side::unlimited(source), Side::unlimited(target));
+    let source = Endpoint::unlimited(source);
+    let target = Endpoint::unlimited(target);
+    Learned::from(&source, &target).await.refuse_one_store()?;
     let bound = source.bound().max(target.bound());
-    let marks = Marks::new(&random_mark_key());
+    let digester = Digester::new(&random_digest_key());
     let found = Comparison::default();
-    let mut comparing = Comparing { source, target, bound, marks, met: BTreeSet::new(), done: 0, on_progress, found };
-    let (source, target) = (comparing.source.clone(), comparing.target.clone());
+    let mut comparing =
+        Comparing { source, target, bound, digester, met: BTreeSet::new(), done: 0, on_progress, found };
+    let source = comparing.source.clone();
+    let target = comparing.target.clone();
     comparing.all_of(&source).await?;
     // Only what the source has not listed is left to look at.
     comparing.all_of(&target).await?;
@@ -72,24 +79,25 @@ pub async fn compare(
 }
 
 struct Comparing<'a, F> {
-    source: Side<'a>,
-    target: Side<'a>,
+    source: Endpoint<'a>,
+    target: Endpoint<'a>,
     bound: Duration,
-    marks: Marks,
-    met: BTreeSet<Mark>,
+    digester: Digester,
+    met: BTreeSet<Digest>,
     done: u64,
     on_progress: F,
     found: Comparison,
 }
 
 impl<F: FnMut(CopyProgress) + Send> Comparing<'_, F> {
-    async fn all_of(&mut self, side: &Side<'_>) -> Result<()> {
-        let (mut ids, mut chunk) = (side.list(), Vec::with_capacity(CHUNK));
+    async fn all_of(&mut self, endpoint: &Endpoint<'_>) -> Result<()> {
+        let mut ids = endpoint.list();
+        let mut chunk = Vec::with_capacity(CHUNK);
         loop {
             let next = ids.next().await;
             let is_last = next.is_none();
             match next {
-                Some(Ok(id)) if self.met.insert(self.marks.id(&id)) => chunk.push(id),
+                Some(Ok(id)) if self.met.insert(self.digester.id(&id)) => chunk.push(id),
                 Some(Ok(_)) | None => {}
                 Some(Err(e)) if e.kind() == ErrorKind::Corrupt => self.found.unlisted += 1,
                 Some(Err(e)) => return Err(e),

@@ -2,27 +2,47 @@
 
 use tokio::time::sleep;
 
+use super::digest::{Digester, random_digest_key};
+use super::identity::Doubt;
+use super::ledger::DeletionState;
 use super::options::CopyPhase;
 use super::report::KeyFailure;
 use super::{Run, is_the_stores_fault, refusal, stop_if_all_failed};
-use crate::{ErrorKind, KeyId, PutMode, Result, SecretKey};
+use crate::{Effect, Error, ErrorKind, KeyId, Operation, PutMode, Result, SecretKey};
+
+/// How many probes a journal has.
+const PROBES: u8 = 8;
 
 impl Run<'_> {
-    /// Reads both sides of each key once more, and deletes at the source only what is equal.
+    /// Reads both sides of each key once more, deletes at the source only what is equal, and counts
+    /// what is left there.
     pub(super) async fn delete_source(&mut self) -> Result<()> {
+        match self.doubt().await? {
+            None => {}
+            Some(Doubt::OneStore(text)) => {
+                return Err(refusal(ErrorKind::Config, format!("nothing was deleted at the source: {text}")));
+            }
+            Some(Doubt::Journal(text)) => {
+                self.report.withheld = Some(text);
+                return Ok(());
+            }
+        }
         self.prove_two_stores().await?;
         self.ledger.begin_deletion()?;
         let source = self.source.clone();
-        let (mut ids, mut done) = (source.list(), 0);
+        let mut ids = source.list();
+        let mut done = 0;
         while let Some(chunk) = self.next_ids(&mut ids).await? {
             done += chunk.len() as u64;
             self.delete_chunk(chunk).await?;
             self.tell(CopyPhase::Deleting, done, Some(self.report.listed)).await;
         }
-        Ok(())
+        self.count_remaining().await
     }
 
-    async fn delete_chunk(&mut self, ids: Vec<KeyId>) -> Result<()> {
+    async fn delete_chunk(&mut self, mut ids: Vec<KeyId>) -> Result<()> {
+        // A listing may repeat an id, and a read may still show what was deleted a moment ago.
+        ids.retain(|id| self.ledger.deletion_state(id) != DeletionState::Deleted);
         let here = self.source.read(&ids).await;
         let there = self.target.read(&ids).await;
         for keys in [&here, &there] {
@@ -32,56 +52,173 @@ impl Run<'_> {
         for ((id, here), there) in ids.into_iter().zip(here).zip(there) {
             match (here, there) {
                 (Ok(here), Ok(there)) if here == there => equal.push(id),
-                (Err(e), _) if e.kind() == ErrorKind::NotFound => {}
+                (Err(e), _) if is_gone(&e) => {}
                 // The policy has left the two different.
-                _ if self.ledger.is_aside(&id) => {}
-                (Err(e), _) | (_, Err(e)) if e.kind() != ErrorKind::NotFound => {
-                    self.report.failed.push(KeyFailure::new(id, e));
+                _ if self.ledger.is_skipped(&id) => {}
+                (Err(e), _) | (_, Err(e)) if e.kind() != ErrorKind::NotFound => self.fail_deletion(id, e),
+                _ => {
+                    self.ledger.left(&id);
+                    self.report.left_at_source.push(id);
                 }
-                _ => self.report.left_at_source.push(id),
             }
         }
-        let deletions = self.source.delete(&equal).await;
+        self.refuse_changed_stores()?;
+        let deletions = self.source.delete_seen(&equal).await;
         stop_if_all_failed(&deletions, |e| is_the_stores_fault(e.kind()))?;
         for (id, deletion) in equal.into_iter().zip(deletions) {
             match deletion {
-                Ok(_) => self.report.deleted_at_source += 1,
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {}
-                Err(e) => self.report.failed.push(KeyFailure::new(id, e)),
+                Ok(()) => {
+                    self.ledger.deleted(&id);
+                    self.report.deleted_at_source += 1;
+                }
+                Err(e) => self.fail_deletion(id, e),
             }
         }
         Ok(())
     }
 
-    /// Two names of one store would be equal in everything, and deleting at one would delete the only copy. A key that was
-    /// created at the target although the source had it proves that they are two; else one is created to see.
-    async fn prove_two_stores(&mut self) -> Result<()> {
-        if self.are_two_stores {
-            return Ok(());
-        }
-        let (probe, key) = probe();
-        let ids = [probe];
-        let [probe] = &ids;
-        self.target.write(&[(probe, &key)], PutMode::Create).await.into_iter().collect::<Result<()>>()?;
-        sleep(self.source.bound().max(self.target.bound())).await;
-        let at_source = self.source.read(&ids).await.pop();
-        let removed = self.target.delete(&ids).await.pop();
-        match at_source {
-            Some(Err(e)) if e.kind() == ErrorKind::NotFound => {}
-            Some(Err(e)) => return Err(e),
-            _ => {
-                let text = "source and target are one store, in which nothing was deleted: name two different ones";
-                return Err(refusal(ErrorKind::Config, text));
+    fn fail_deletion(&mut self, id: KeyId, e: Error) {
+        self.ledger.left(&id);
+        self.report.failed.push(KeyFailure::new(id, e));
+    }
+
+    /// Lists and reads what is left at the source, once the deletions must be visible.
+    async fn count_remaining(&mut self) -> Result<()> {
+        sleep(self.source.bound().max(self.source.listing_bound().unwrap_or_default())).await;
+        let source = self.source.clone();
+        let mut ids = source.list();
+        while let Some(chunk) = self.next_ids(&mut ids).await? {
+            let keys = self.source.read(&chunk).await;
+            for (id, key) in chunk.into_iter().zip(keys) {
+                if key.as_ref().is_err_and(is_gone) {
+                    continue;
+                }
+                self.report.remaining_at_source += 1;
+                match (self.ledger.deletion_state(&id), key) {
+                    (DeletionState::Reported, _) => {}
+                    (DeletionState::Deleted, _) => {
+                        self.report.deleted_at_source -= 1;
+                        let e = Error::new(ErrorKind::Conflict, Operation::Delete, self.source.scheme())
+                            .with_effect(Effect::Unknown)
+                            .with_source(
+                                "the key is there again after its deletion: stop what writes it, and run again",
+                            );
+                        self.fail_deletion(id, e);
+                    }
+                    (DeletionState::New, Ok(_)) => {
+                        self.ledger.left(&id);
+                        self.report.left_at_source.push(id);
+                    }
+                    (DeletionState::New, Err(e)) => self.fail_deletion(id, e),
+                }
             }
         }
-        removed.transpose().map(drop)
+        Ok(())
+    }
+
+    /// Two names of one store would be equal in everything, and deleting at one would delete the
+    /// only copy. So a key is created at the target that the source must not have. Nothing that
+    /// happened before proves as much: a create may have succeeded because somebody erased the key
+    /// between two calls.
+    async fn prove_two_stores(&mut self) -> Result<()> {
+        let (id, key, created) = self.create_probe().await?;
+        let proof = match created {
+            Ok(()) => self.look_for_probe(&id, &key).await,
+            Err(e) => Err(e),
+        };
+        let removed = self.target.delete_seen(std::slice::from_ref(&id)).await.pop().unwrap_or(Ok(()));
+        match (proof, removed) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Ok(()), Err(e)) => {
+                self.report.probe_left = Some(KeyFailure::new(id, e));
+                Ok(())
+            }
+            (Err(e), Ok(())) => Err(e),
+            (Err(proof), Err(e)) => {
+                let text = "the key that was created at the target to tell the two stores apart may be left there, under an \
+                            id that begins with keystead-copy-: delete it";
+                Err(refusal(proof.kind(), format!("{}; {text} ({e})", chain(&proof))))
+            }
+        }
+    }
+
+    /// Succeeds if the target has the probe and the source does not.
+    async fn look_for_probe(&mut self, id: &KeyId, key: &SecretKey) -> Result<()> {
+        sleep(self.source.bound().max(self.target.bound())).await;
+        // The source is asked last: what it does not find then is at the target.
+        if !self.is_at_target(id, key).await? {
+            let e =
+                Error::new(ErrorKind::Conflict, Operation::Get, self.target.scheme()).with_effect(Effect::NotApplied);
+            return Err(e.with_source("nothing was deleted: the target does not give back a key that was just created"));
+        }
+        match self.source.read(std::slice::from_ref(id)).await.pop() {
+            Some(Err(e)) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Some(Err(e)) => Err(e),
+            _ => {
+                let text = "source and target are one store, in which nothing was deleted: name two different ones";
+                Err(refusal(ErrorKind::Config, text))
+            }
+        }
+    }
+
+    async fn is_at_target(&mut self, id: &KeyId, key: &SecretKey) -> Result<bool> {
+        match self.target.read(std::slice::from_ref(id)).await.pop() {
+            Some(Ok(found)) => Ok(found == *key),
+            Some(Err(e)) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(false),
+        }
+    }
+
+    /// Creates a key of nobody at the target. Returns an error beside it if it may be there all the
+    /// same.
+    ///
+    /// With a journal its ids are the same in every run, so that one which a run that was cut off
+    /// has left is removed by the next. An id whose deletion is pending cannot be used again for
+    /// days: then the next one is taken.
+    async fn create_probe(&mut self) -> Result<(KeyId, SecretKey, Result<()>)> {
+        let mut attempt = 0;
+        loop {
+            let (id, key) = self.probe(attempt);
+            let created = self.target.write(&[(&id, &key)], PutMode::Create).await.pop();
+            let e = match created.unwrap_or(Ok(())) {
+                Ok(()) => return Ok((id, key, Ok(()))),
+                Err(e) => e,
+            };
+            let is_taken = e.kind() == ErrorKind::AlreadyExists;
+            if is_taken && self.is_at_target(&id, &key).await? {
+                return Ok((id, key, Ok(())));
+            }
+            let is_unusable = is_taken || matches!(e.kind(), ErrorKind::PendingDeletion | ErrorKind::Conflict);
+            match e.effect() {
+                Effect::Unknown => return Ok((id, key, Err(e))),
+                _ if is_unusable && attempt < PROBES => attempt += 1,
+                _ => return Err(e),
+            }
+        }
+    }
+
+    /// One of the probes of this journal, and in the end a random one.
+    fn probe(&self, attempt: u8) -> (KeyId, SecretKey) {
+        let random = Digester::new(&random_digest_key());
+        let digester = if attempt < PROBES { self.ledger.digester() } else { &random };
+        let digits: String = digester.probe_id(attempt).iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = KeyId::new(format!("keystead-copy-{digits}")).expect("it is short, and has no control character");
+        let key = SecretKey::new(digester.probe_key(attempt)).expect("16 bytes are a valid length of a key");
+        (id, key)
     }
 }
 
-/// A key of nobody.
-fn probe() -> (KeyId, SecretKey) {
-    let key = SecretKey::generate(16).expect("16 bytes are a valid length of a key");
-    let digits: String = key.expose_secret().iter().map(|byte| format!("{byte:02x}")).collect();
-    let id = KeyId::new(format!("keystead-copy-{digits}")).expect("it is short, and has no control character");
-    (id, key)
+fn is_gone(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion)
+}
+
+/// An error and its causes on one line.
+fn chain(e: &Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = std::error::Error::source(e);
+    while let Some(e) = cause {
+        text = format!("{text}: {e}");
+        cause = e.source();
+    }
+    text
 }

@@ -1,31 +1,37 @@
 //! What a copy would do, found by reading alone.
 
-use super::options::{Conflict, CopyPhase};
+use super::identity::Doubt;
+use super::options::{ConflictPolicy, CopyPhase};
 use super::report::KeyFailure;
-use super::{Run, is_the_stores_fault};
+use super::{Listed, Run, is_the_stores_fault};
 use crate::{ErrorKind, KeyId, Result};
 
 impl Run<'_> {
-    pub(super) async fn foretell(&mut self, is_to_delete: bool) -> Result<()> {
+    pub(super) async fn plan(&mut self, is_to_delete: bool) -> Result<()> {
         let source = self.source.clone();
-        let (mut ids, mut done) = (source.list(), 0);
+        let mut ids = source.list();
+        let mut done = 0;
         self.ledger.begin_pass();
         while let Some(chunk) = self.next_to_do(&mut ids, CopyPhase::Copying, &mut done).await? {
             let len = chunk.len() as u64;
-            self.foretell_chunk(chunk).await?;
+            self.plan_chunk(chunk).await?;
             done += len;
             self.tell(CopyPhase::Copying, done, None).await;
         }
         if is_to_delete && self.report.has_nothing_open() {
-            self.report.deleted_at_source = self.report.at_target();
+            match self.doubt().await? {
+                Some(Doubt::OneStore(text) | Doubt::Journal(text)) => self.report.withheld = Some(text),
+                None => self.report.deleted_at_source = self.report.at_target(),
+            }
         }
         Ok(())
     }
 
-    async fn foretell_chunk(&mut self, ids: Vec<KeyId>) -> Result<()> {
+    async fn plan_chunk(&mut self, listed: Vec<Listed>) -> Result<()> {
+        let ids: Vec<KeyId> = listed.iter().map(|listed| listed.id.clone()).collect();
         let here = self.source.read(&ids).await;
         let there = self.target.read(&ids).await;
-        for ((id, here), there) in ids.into_iter().zip(here).zip(there) {
+        for ((Listed { id, is_recheck }, here), there) in listed.into_iter().zip(here).zip(there) {
             match (here, there) {
                 (Err(e), _) if is_the_stores_fault(e.kind()) => return Err(e),
                 (_, Err(e)) if is_the_stores_fault(e.kind()) => return Err(e),
@@ -33,11 +39,12 @@ impl Run<'_> {
                 (Err(e), _) => self.report.unreadable.push(KeyFailure::new(id, e)),
                 (Ok(_), Err(e)) if e.kind() == ErrorKind::NotFound => self.report.copied += 1,
                 (Ok(_), Err(e)) => self.report.failed.push(KeyFailure::new(id, e)),
+                (Ok(here), Ok(there)) if here == there && is_recheck => self.report.done_before += 1,
                 (Ok(here), Ok(there)) if here == there => self.report.already_there += 1,
                 (Ok(_), Ok(_)) => match self.on_conflict {
-                    Conflict::Report => self.report.conflicts.push(id),
-                    Conflict::Skip => self.report.skipped += 1,
-                    Conflict::Overwrite => self.report.overwritten += 1,
+                    ConflictPolicy::Report => self.report.conflicts.push(id),
+                    ConflictPolicy::Skip => self.report.skipped += 1,
+                    ConflictPolicy::Overwrite => self.report.overwritten += 1,
                 },
             }
         }

@@ -5,30 +5,50 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::sleep;
 
-use super::mark::Mark;
+use super::digest::Digest;
+use super::identity::Doubt;
 use super::options::CopyPhase;
 use super::report::KeyFailure;
 use super::{CHUNK, Run};
 use crate::{ErrorKind, KeyId, Result};
 
-/// Up to so many losses are believed however little is left.
-const FEW: u64 = 100;
+/// Up to so many losses are believed however little was copied.
+const FEW: u64 = 10;
+
+/// Of what was copied, up to one in so many may be lost without a confirmation.
+const ONE_IN: u64 = 100;
 
 impl Run<'_> {
-    /// Removes at the target what the source has lost: missing in the listing, and not found twice, one visibility bound apart.
+    /// Removes at the target what the source has lost: missing in the listing, and not found twice,
+    /// one visibility bound apart.
+    ///
+    /// Nothing is removed if the stores may be others than they seem, or if so many are missing
+    /// that the source is more likely to be the wrong one, unless the caller has confirmed the very
+    /// number.
     ///
     /// The ids themselves are not kept in memory, so the target is listed for them.
     pub(super) async fn settle_losses(&mut self) -> Result<()> {
         let missing = self.ledger.missing();
-        let is_likely_the_wrong_source = missing > FEW && missing > self.ledger.written_by_us() / 2;
-        let listing_bound = match self.target.listing_bound() {
-            Some(bound) if !is_likely_the_wrong_source => bound,
-            _ => {
-                self.report.unsettled += missing;
-                return Ok(());
-            }
+        if missing == 0 {
+            return Ok(());
+        }
+        if let Some(Doubt::OneStore(text) | Doubt::Journal(text)) = self.doubt().await? {
+            self.report.unsettled += missing;
+            self.report.withheld = Some(text);
+            return Ok(());
+        }
+        let believed = FEW.max(self.ledger.written_by_us() / ONE_IN);
+        if missing > believed && self.confirmed_removals != Some(missing) {
+            self.report.unsettled += missing;
+            self.report.removals_to_confirm = missing;
+            return Ok(());
+        }
+        let Some(listing_bound) = self.target.listing_bound() else {
+            self.report.unsettled += missing;
+            return Ok(());
         };
-        // The second time for what we wrote so lately that the target's listing does not show it yet.
+        // The second time for what we wrote so lately that the target's listing does not show it
+        // yet.
         for wait in [Duration::ZERO, listing_bound] {
             if self.ledger.missing() > 0 {
                 sleep(wait).await;
@@ -41,7 +61,9 @@ impl Run<'_> {
 
     async fn settle_listed_losses(&mut self) -> Result<()> {
         let target = self.target.clone();
-        let (mut ids, mut lost, mut done) = (target.list(), Vec::new(), 0);
+        let mut ids = target.list();
+        let mut lost = Vec::new();
+        let mut done = 0;
         loop {
             let next = ids.next().await;
             let is_last = next.is_none();
@@ -74,23 +96,24 @@ impl Run<'_> {
         }
         sleep(self.source.bound()).await;
         let ids = self.not_found(ids).await;
+        self.refuse_changed_stores()?;
         let ours = self.still_ours(ids).await;
-        for (id, key_mark) in &ours {
-            self.ledger.removing(self.ledger.mark(id), *key_mark);
+        for (id, key_digest) in &ours {
+            self.ledger.removing(self.ledger.digest(id), *key_digest);
         }
         self.ledger.sync()?;
         let ids: Vec<KeyId> = ours.into_iter().map(|(id, _)| id).collect();
-        let deletions = self.target.delete(&ids).await;
+        let deletions = self.target.delete_seen(&ids).await;
         for (id, deletion) in ids.into_iter().zip(deletions) {
-            let mark = self.ledger.mark(&id);
+            let digest = self.ledger.digest(&id);
             match deletion {
-                Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {
-                    self.ledger.not_missing(&mark);
-                    self.report.failed.push(KeyFailure::new(id, e));
-                }
-                _ => {
-                    self.ledger.removed(mark);
+                Ok(()) => {
+                    self.ledger.removed(digest);
                     self.report.removed_at_target.push(id);
+                }
+                Err(e) => {
+                    self.ledger.not_missing(&digest);
+                    self.report.failed.push(KeyFailure::new(id, e));
                 }
             }
         }
@@ -104,9 +127,9 @@ impl Run<'_> {
         for (id, key) in ids.into_iter().zip(keys) {
             match key {
                 Err(e) if e.kind() == ErrorKind::NotFound => missing.push(id),
-                Ok(_) => self.ledger.not_missing(&self.ledger.mark(&id)),
+                Ok(_) => self.ledger.not_missing(&self.ledger.digest(&id)),
                 Err(_) => {
-                    self.ledger.not_missing(&self.ledger.mark(&id));
+                    self.ledger.not_missing(&self.ledger.digest(&id));
                     self.report.unsettled += 1;
                 }
             }
@@ -115,20 +138,20 @@ impl Run<'_> {
     }
 
     /// Those that have the very key at the target that we wrote.
-    async fn still_ours(&mut self, ids: Vec<KeyId>) -> Vec<(KeyId, Mark)> {
+    async fn still_ours(&mut self, ids: Vec<KeyId>) -> Vec<(KeyId, Digest)> {
         let keys = self.target.read(&ids).await;
         let mut ours = Vec::new();
         for (id, key) in ids.into_iter().zip(keys) {
-            let mark = self.ledger.mark(&id);
-            match key.map(|key| self.ledger.key_mark(&mark, &key)) {
-                Ok(key_mark) if self.ledger.is_ours(&mark, &key_mark) => ours.push((id, key_mark)),
+            let digest = self.ledger.digest(&id);
+            match key.map(|key| self.ledger.key_digest(&digest, &key)) {
+                Ok(key_digest) if self.ledger.is_ours(&digest, &key_digest) => ours.push((id, key_digest)),
                 Ok(_) => {
-                    self.ledger.removed(mark);
+                    self.ledger.removed(digest);
                     self.report.left_at_target.push(id);
                 }
-                Err(e) if e.kind() == ErrorKind::NotFound => self.ledger.removed(mark),
+                Err(e) if e.kind() == ErrorKind::NotFound => self.ledger.removed(digest),
                 Err(e) => {
-                    self.ledger.not_missing(&mark);
+                    self.ledger.not_missing(&digest);
                     self.report.failed.push(KeyFailure::new(id, e));
                 }
             }

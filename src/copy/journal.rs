@@ -1,29 +1,24 @@
-//! [`Journal`]: what a copy has done, in a file that outlives it. The format is in the documentation of `copy`.
+//! [`Journal`]: what a copy has done, in a file that outlives it. FORMAT.md describes its bytes.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::mark::{MARK_KEY_LEN, Mark, Marks, random_mark_key};
+use super::digest::{DIGEST_KEY_LEN, Digest, Digester, random_digest_key};
+use super::header::{self, Header, Reading};
+use super::identity::Identities;
 use super::refusal;
-use crate::{Effect, Error, ErrorKind, Result, StoreInfo};
+use crate::{Effect, Error, ErrorKind, IdentityMatch, Result};
 
-const MAGIC: &[u8; 16] = b"keystead-journal";
-const VERSION: u32 = 1;
-
-const CHECKSUM_LEN: usize = 8;
-/// What a header of any key and pair begins with.
-const PREAMBLE_LEN: usize = MAGIC.len() + size_of::<u32>();
-const FIXED_LEN: usize = PREAMBLE_LEN + MARK_KEY_LEN + 2 * size_of::<Mark>() + CHECKSUM_LEN;
-/// With the byte that says whether the source is being deleted, which no loss of records can undo.
-const HEADER_LEN: usize = FIXED_LEN + 1;
-const BODY_LEN: usize = 1 + 2 * size_of::<Mark>();
-const RECORD_LEN: usize = BODY_LEN + CHECKSUM_LEN;
+pub(super) const CHECKSUM_LEN: usize = 8;
+const BODY_LEN: usize = 1 + 2 * size_of::<Digest>();
+pub(super) const RECORD_LEN: usize = BODY_LEN + CHECKSUM_LEN;
 
 /// What a copy says of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// It is about to be written at the target, or to be removed there: the target may have it by our hand.
+    /// It is about to be written at the target, or to be removed there: the target may have it by
+    /// our hand.
     Intended = 1,
     /// We wrote it, and read it back.
     Written = 2,
@@ -43,28 +38,34 @@ impl Step {
     }
 }
 
-/// A step, the mark of the id, and the mark of its key where the step has one (else zeros).
+/// A step, the digest of the id, and the digest of its key where the step has one (else zeros).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) step: Step,
-    pub(super) id: Mark,
-    pub(super) key: Mark,
+    pub(super) id: Digest,
+    pub(super) key: Digest,
 }
 
 /// The file, locked for this run alone.
 pub(super) struct Journal {
     file: File,
     path: PathBuf,
-    marks: Marks,
-    deletes_source: bool,
+    header: Header,
     /// Where the next record goes: behind those that are whole.
     end: u64,
     pending: Vec<u8>,
 }
 
+/// A journal for reading only.
+pub(super) struct Look {
+    pub(super) digester: Digester,
+    pub(super) identities: Identities,
+}
+
 impl Journal {
-    /// Opens the journal of a copy between these stores, or begins one.
-    pub(super) fn open(path: &Path, source: &StoreInfo, target: &StoreInfo) -> Result<Self> {
+    /// Opens the journal of a copy between these stores, or begins one. Also returns the identities
+    /// in its header, if another run has begun it; they are not known to differ from these.
+    pub(super) fn open(path: &Path, identities: &Identities) -> Result<(Self, Option<Identities>)> {
         let is_there = check(path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -72,47 +73,46 @@ impl Journal {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path).map_err(|e| failed("open", path, e))?;
         lock(&file, path)?;
-        let header = match read_header(&file, path, source, target)? {
-            Some(header) => header,
-            None => begin(&mut file, source, target).map_err(|e| failed("write", path, e))?,
+        let (header, earlier) = match read_header(&file, path, identities)? {
+            Some(header) => {
+                let earlier = header.identities.clone();
+                (header, Some(earlier))
+            }
+            None => (begin(&mut file, path, identities)?, None),
         };
         if !is_there {
             sync_name(path).map_err(|e| failed("sync the directory of", path, e))?;
         }
-        let Header { marks, deletes_source } = header;
-        Ok(Self { file, path: path.to_owned(), marks, deletes_source, end: HEADER_LEN as u64, pending: Vec::new() })
+        let end = header.len;
+        Ok((Self { file, path: path.to_owned(), header, end, pending: Vec::new() }, earlier))
     }
 
-    /// Hands out the records of the journal at `path`, and changes nothing; `None` if there is no journal yet.
-    pub(super) fn look(
-        path: &Path,
-        source: &StoreInfo,
-        target: &StoreInfo,
-        take: impl FnMut(Record),
-    ) -> Result<Option<Marks>> {
+    /// Hands out the records of the journal at `path`, and changes nothing; `None` if there is no
+    /// journal yet.
+    pub(super) fn look(path: &Path, identities: &Identities, take: impl FnMut(Record)) -> Result<Option<Look>> {
         if !check(path)? {
             return Ok(None);
         }
         let file = File::open(path).map_err(|e| failed("open", path, e))?;
-        let Some(header) = read_header(&file, path, source, target)? else { return Ok(None) };
-        read_records(&file, &header.marks, take).map_err(|e| failed("read", path, e))?;
-        Ok(Some(header.marks))
+        let Some(header) = read_header(&file, path, identities)? else { return Ok(None) };
+        read_records(&file, &header, take).map_err(|e| failed("read", path, e))?;
+        Ok(Some(Look { digester: header.digester, identities: header.identities }))
     }
 
-    pub(super) fn marks(&self) -> Marks {
-        self.marks.clone()
+    pub(super) fn digester(&self) -> Digester {
+        self.header.digester.clone()
     }
 
     /// Whether a run has begun to delete the source's keys.
     pub(super) fn deletes_source(&self) -> bool {
-        self.deletes_source
+        self.header.deletes_source
     }
 
     /// From now on, and on the disk: the source's keys are being deleted.
     pub(super) fn begin_deletion(&mut self) -> Result<()> {
-        self.deletes_source = true;
+        self.header.deletes_source = true;
         let written = (|| {
-            self.file.seek(SeekFrom::Start(FIXED_LEN as u64))?;
+            self.file.seek(SeekFrom::Start(self.header.len - 1))?;
             self.file.write_all(&[1])?;
             self.file.sync_data()?;
             self.file.seek(SeekFrom::Start(self.end))
@@ -120,11 +120,12 @@ impl Journal {
         written.map(drop).map_err(|e| failed("write", &self.path, e).with_effect(Effect::Unknown))
     }
 
-    /// Hands out the records of earlier runs. What is behind the first one that is not whole is cut off: it was not synced
-    /// when the power failed or the process was killed, so nothing was built on it yet, or it can be found out again.
+    /// Hands out the records of earlier runs. What is behind the first one that is not whole is cut
+    /// off: it was not synced when the power failed or the process was killed, so nothing was built
+    /// on it yet, or it can be found out again.
     pub(super) fn replay(&mut self, take: impl FnMut(Record)) -> Result<()> {
         let cut_off = |journal: &mut Self| {
-            journal.end = read_records(&journal.file, &journal.marks, take)?;
+            journal.end = read_records(&journal.file, &journal.header, take)?;
             journal.file.set_len(journal.end)?;
             journal.file.seek(SeekFrom::Start(journal.end))
         };
@@ -137,7 +138,7 @@ impl Journal {
         body.push(record.step as u8);
         body.extend(record.id);
         body.extend(record.key);
-        let checksum = self.marks.checksum(self.end, &body);
+        let checksum = self.header.digester.checksum(self.end, &body);
         self.pending.extend(body);
         self.pending.extend(checksum);
         self.end += RECORD_LEN as u64;
@@ -156,74 +157,87 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        // Closing the file would do, but for a process that is being started just now, which has it open until it is.
+        // Closing the file would do, but for a process that is being started just now, which has it
+        // open until it is.
         let _ = self.file.unlock();
     }
 }
 
-/// What a journal's header says for its runs.
-struct Header {
-    marks: Marks,
-    deletes_source: bool,
-}
-
-/// The header, if it is whole and of this pair; `None` if it is empty or its creation was cut off.
-fn read_header(file: &File, path: &Path, source: &StoreInfo, target: &StoreInfo) -> Result<Option<Header>> {
-    let mut header = Vec::with_capacity(HEADER_LEN);
-    let reading = file.take(HEADER_LEN as u64).read_to_end(&mut header);
+/// Returns the header, if it is whole and of this pair; `None` if the file is empty or its creation
+/// was cut off.
+fn read_header(mut file: &File, path: &Path, identities: &Identities) -> Result<Option<Header>> {
+    let mut bytes = Vec::new();
+    let reading = file.take(header::LONGEST as u64).read_to_end(&mut bytes);
     reading.map_err(|e| failed("read", path, e))?;
     let shown = path.display();
-    let preamble = preamble();
-    if !header.iter().zip(MAGIC).all(|(is, ought)| is == ought) {
-        let text = format!("{shown} is no journal of a copy: give another path");
+    let header = match header::read(&bytes) {
+        Reading::Whole(header) => *header,
+        Reading::CutOff => return Ok(None),
+        Reading::Foreign => {
+            let text = format!("{shown} is not a journal of a copy: give another path");
+            return Err(refusal(ErrorKind::Config, text));
+        }
+        Reading::Version1 => {
+            let text = format!(
+                "the journal {shown} has format version 1, which does not tell the stores of one region or account from \
+                 those of another: finish the copy with the version of keystead that began it, or start a new journal, \
+                 with which what is at the target is compared again"
+            );
+            return Err(refusal(ErrorKind::Unsupported, text));
+        }
+        Reading::Later => {
+            let text = format!(
+                "the journal {shown} was written by a later version of keystead: finish the copy with that version"
+            );
+            return Err(refusal(ErrorKind::Unsupported, text));
+        }
+        Reading::Damaged => {
+            let text = format!(
+                "the journal {shown} is damaged: start a new journal, with which what is at the target is compared again"
+            );
+            return Err(refusal(ErrorKind::Corrupt, text));
+        }
+    };
+    refuse_others(&header.identities, identities, path)?;
+    file.seek(SeekFrom::Start(header.len)).map_err(|e| failed("read", path, e))?;
+    Ok(Some(header))
+}
+
+/// Refuses a journal of another pair of stores.
+fn refuse_others(journal: &Identities, now: &Identities, path: &Path) -> Result<()> {
+    for (name, then, now) in [("source", &journal.source, &now.source), ("target", &journal.target, &now.target)] {
+        if then.compare(now) == IdentityMatch::Different {
+            let text = format!(
+                "the journal {} is of a copy between other stores: its {name} is {then}, and now it is {now}; give each \
+                 copy its own journal",
+                path.display()
+            );
+            return Err(refusal(ErrorKind::Config, text));
+        }
+    }
+    Ok(())
+}
+
+fn begin(file: &mut File, path: &Path, identities: &Identities) -> Result<Header> {
+    let key: [u8; DIGEST_KEY_LEN] = random_digest_key();
+    let Some((bytes, header)) = header::write(&key, identities) else {
+        let text = "a store whose location has more than 65535 bytes cannot be named in a journal: copy without one";
         return Err(refusal(ErrorKind::Config, text));
-    }
-    if !header.iter().zip(preamble).all(|(is, ought)| *is == ought) {
-        let text = format!("the journal {shown} is of another version: finish the copy with the program that began it");
-        return Err(refusal(ErrorKind::Unsupported, text));
-    }
-    let Ok(header) = <[u8; HEADER_LEN]>::try_from(header) else { return Ok(None) };
-    let (fixed, deletes_source) = header.split_at(FIXED_LEN);
-    let (fields, checksum) = fixed.split_at(FIXED_LEN - CHECKSUM_LEN);
-    let (key, pair) = fields[PREAMBLE_LEN..].split_at(MARK_KEY_LEN);
-    let marks = Marks::new(key.try_into().expect("it was split there"));
-    if marks.checksum(0, fields) != *checksum {
-        let text = format!("the journal {shown} is damaged: delete it, and what was copied is compared again");
-        return Err(refusal(ErrorKind::Corrupt, text));
-    }
-    if *pair != [marks.source(source), marks.target(target)].concat() {
-        let text = format!("the journal {shown} is of a copy between other stores: give each copy its own");
-        return Err(refusal(ErrorKind::Config, text));
-    }
-    Ok(Some(Header { marks, deletes_source: deletes_source != [0] }))
+    };
+    let mut write = || {
+        file.set_len(0)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|e| failed("write", path, e))?;
+    Ok(header)
 }
 
-fn preamble() -> [u8; PREAMBLE_LEN] {
-    let mut preamble = [0; PREAMBLE_LEN];
-    preamble[..MAGIC.len()].copy_from_slice(MAGIC);
-    preamble[MAGIC.len()..].copy_from_slice(&VERSION.to_le_bytes());
-    preamble
-}
-
-fn begin(file: &mut File, source: &StoreInfo, target: &StoreInfo) -> io::Result<Header> {
-    let key = random_mark_key();
-    let marks = Marks::new(&key);
-    let mut header = preamble().to_vec();
-    header.extend(key);
-    header.extend(marks.source(source));
-    header.extend(marks.target(target));
-    header.extend(marks.checksum(0, &header));
-    header.push(0);
-    file.set_len(0)?;
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(&header)?;
-    file.sync_all()?;
-    Ok(Header { marks, deletes_source: false })
-}
-
-/// Where the whole records end. The file stands behind its header.
-fn read_records(file: &File, marks: &Marks, mut take: impl FnMut(Record)) -> io::Result<u64> {
-    let (mut reader, mut end) = (BufReader::with_capacity(1 << 16, file), HEADER_LEN as u64);
+/// Returns where the whole records end. The file stands behind its header.
+fn read_records(file: &File, header: &Header, mut take: impl FnMut(Record)) -> io::Result<u64> {
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let mut end = header.len;
     let mut bytes = [0; RECORD_LEN];
     loop {
         match reader.read_exact(&mut bytes) {
@@ -231,19 +245,19 @@ fn read_records(file: &File, marks: &Marks, mut take: impl FnMut(Record)) -> io:
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(end),
             Err(e) => return Err(e),
         }
-        let Some(record) = whole(&bytes, end, marks) else { return Ok(end) };
+        let Some(record) = whole(&bytes, end, &header.digester) else { return Ok(end) };
         take(record);
         end += RECORD_LEN as u64;
     }
 }
 
-fn whole(bytes: &[u8; RECORD_LEN], at: u64, marks: &Marks) -> Option<Record> {
+fn whole(bytes: &[u8; RECORD_LEN], at: u64, digester: &Digester) -> Option<Record> {
     let (body, checksum) = bytes.split_at(BODY_LEN);
-    if marks.checksum(at, body) != *checksum {
+    if digester.checksum(at, body) != *checksum {
         return None;
     }
     let (step, hashes) = body.split_first()?;
-    let (id, key) = hashes.split_at(size_of::<Mark>());
+    let (id, key) = hashes.split_at(size_of::<Digest>());
     Some(Record { step: Step::from_byte(*step)?, id: id.try_into().ok()?, key: key.try_into().ok()? })
 }
 

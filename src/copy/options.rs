@@ -4,21 +4,22 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::refusal;
-use crate::{ErrorKind, Result};
+use crate::{Durability, ErrorKind, Result};
 
 /// How many writes are under way at once if nothing else is said.
 const CONCURRENCY: usize = 8;
 
-/// How [`copy_keys`](super::copy_keys) goes about it. The defaults copy as fast as the stores allow, keep no journal, report
-/// ids that have a different key at the target, and leave the source as it is.
+/// How [`copy_keys`](super::copy_keys) goes about it. The defaults copy as fast as the stores
+/// allow, keep no journal, report ids that have a different key at the target, and leave the source
+/// as it is.
 ///
 /// ```
-/// use keystead::copy::{Conflict, CopyOptions};
+/// use keystead::copy::{ConflictPolicy, CopyOptions};
 ///
 /// let options = CopyOptions::default()
 ///     .journal("/var/lib/app/copy.journal")
 ///     .rate(10.0)
-///     .on_conflict(Conflict::Skip)
+///     .on_conflict(ConflictPolicy::Skip)
 ///     .on_progress(|progress| println!("{:?}: {} keys", progress.phase, progress.done));
 /// ```
 pub struct CopyOptions {
@@ -26,8 +27,11 @@ pub struct CopyOptions {
     pub(super) rate: Option<f64>,
     pub(super) batch_size: Option<usize>,
     pub(super) journal: Option<PathBuf>,
-    pub(super) on_conflict: Conflict,
+    pub(super) on_conflict: ConflictPolicy,
     pub(super) delete_source: bool,
+    pub(super) accepted_durability: Option<Durability>,
+    pub(super) confirmed_removals: Option<u64>,
+    pub(super) recheck: bool,
     pub(super) dry_run: bool,
     pub(super) on_progress: OnProgress,
 }
@@ -35,46 +39,87 @@ pub struct CopyOptions {
 pub(super) type OnProgress = Box<dyn FnMut(CopyProgress) + Send>;
 
 impl CopyOptions {
-    /// How many writes are under way at the target at once, at least 1. Default: 8. Reads are as many at once as the stores
-    /// themselves make of a batch, or with a [`rate`](Self::rate) at most this many.
+    /// How many writes are under way at the target at once, at least 1. Default: 8. Reads are as
+    /// many at once as the stores themselves make of a batch, or with a [`rate`](Self::rate) at
+    /// most this many.
     pub fn concurrency(mut self, writes: usize) -> Self {
         self.concurrency = writes;
         self
     }
 
-    /// How many calls a second are made to each of the two stores, from one a day to a million. Default: any number. Calls of
-    /// other programs, and what a store tries again by itself, are not counted.
+    /// How many calls a second are made to each of the two stores, from one a day to a million.
+    /// Default: any number. Calls of other programs, and what a store tries again by itself, are
+    /// not counted.
     pub fn rate(mut self, calls_per_second: f64) -> Self {
         self.rate = Some(calls_per_second);
         self
     }
 
-    /// How many ids a store handles in one call, at least 1, so that a [`rate`](Self::rate) counts calls and not ids. Default:
-    /// what Secrets Manager takes for a `secretsmanager` store (reads 20, a page of the listing 100, deletions 1), and 10, as
-    /// Parameter Store takes, for every other.
+    /// How many ids a store handles in one call, at least 1, so that a [`rate`](Self::rate) counts
+    /// calls and not ids. Default: what Secrets Manager takes for a `secretsmanager` store (reads
+    /// 20, a page of the listing 100, deletions 1), and 10, as Parameter Store takes, for every
+    /// other.
     pub fn batch_size(mut self, ids: usize) -> Self {
         self.batch_size = Some(ids);
         self
     }
 
-    /// Where the run writes what it has done, so that the next run with the same file goes on from there. Created with mode
-    /// 0600 if there is none. Default: no journal; a run that is cut off then compares what it had copied again.
+    /// Where the run writes what it has done, so that the next run with the same file goes on from
+    /// there. Created with mode 0600 if there is none. Default: no journal; a run that is cut off
+    /// then compares what it had copied again.
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
         self.journal = Some(path.into());
         self
     }
 
-    /// What becomes of an id that has a different key at the target. Default: [`Conflict::Report`].
-    pub fn on_conflict(mut self, policy: Conflict) -> Self {
+    /// What becomes of an id that has a different key at the target. Default:
+    /// [`ConflictPolicy::Report`].
+    pub fn on_conflict(mut self, policy: ConflictPolicy) -> Self {
         self.on_conflict = policy;
         self
     }
 
-    /// Whether the source's keys are deleted once the copy is complete, in a pass of its own that reads both sides again and
-    /// deletes only what is equal. Default: no. A run that has created nothing at the target creates a key of a random id there first,
-    /// and deletes it again, to see that the two are not one store under two names.
+    /// Sets whether the source's keys are deleted once nothing is left to copy, in a pass of its
+    /// own that reads both sides again and deletes only what is equal. Default: no.
+    ///
+    /// It is refused if the target is less durable than the source (see
+    /// [`accept_durability`](Self::accept_durability)) and if it is not known that the two are
+    /// different stores. Before the first deletion a key of a random id is created at the target,
+    /// looked for at the source, and removed again, to see that the two are not one store under two
+    /// names.
     pub fn delete_source(mut self, delete: bool) -> Self {
         self.delete_source = delete;
+        self
+    }
+
+    /// Accepts a target of this durability for [`delete_source`](Self::delete_source), although the
+    /// source is more durable: a move from Parameter Store to a file needs [`Durability::Host`].
+    /// Default: the target must be as durable as the source. [`Durability::Process`] is never
+    /// accepted, because the keys would be gone when the program ends.
+    pub fn accept_durability(mut self, durability: Durability) -> Self {
+        self.accepted_durability = Some(durability);
+        self
+    }
+
+    /// Confirms that exactly so many keys may be removed at the target because the source has lost
+    /// them.
+    ///
+    /// Up to ten, or one in a hundred of what was copied, need no confirmation. If more are missing
+    /// at the source, nothing is removed: either the source is the wrong one, or something happened
+    /// to it. Find out, then repeat the copy with the same journal and the number in
+    /// [`CopyReport::removals_to_confirm`](super::CopyReport::removals_to_confirm). Another number
+    /// confirms nothing.
+    pub fn confirm_removals(mut self, number: u64) -> Self {
+        self.confirmed_removals = Some(number);
+        self
+    }
+
+    /// Sets whether the keys that earlier runs of the journal have copied are read again on both
+    /// sides and compared. Default: yes. If not, the copy is never complete
+    /// ([`CopyReport::is_complete`](super::CopyReport::is_complete)), because it has not seen those
+    /// keys.
+    pub fn recheck(mut self, recheck: bool) -> Self {
+        self.recheck = recheck;
         self
     }
 
@@ -84,7 +129,8 @@ impl CopyOptions {
         self
     }
 
-    /// What is called after each chunk of up to 100 keys. If it panics, so does the copy; with a journal nothing is lost.
+    /// What is called after each chunk of up to 100 keys. If it panics, so does the copy; with a
+    /// journal nothing is lost.
     pub fn on_progress(mut self, progress: impl FnMut(CopyProgress) + Send + 'static) -> Self {
         self.on_progress = Box::new(progress);
         self
@@ -98,6 +144,11 @@ impl CopyOptions {
         if self.batch_size == Some(0) {
             return Err(refusal(ErrorKind::Config, "a batch of zero ids reads nothing: set at least 1"));
         }
+        if self.accepted_durability == Some(Durability::Process) {
+            let text =
+                "a move into the memory of a process is never accepted: its keys would be gone when the process ends";
+            return Err(refusal(ErrorKind::Config, text));
+        }
         Ok(())
     }
 }
@@ -109,8 +160,11 @@ impl Default for CopyOptions {
             rate: None,
             batch_size: None,
             journal: None,
-            on_conflict: Conflict::Report,
+            on_conflict: ConflictPolicy::Report,
             delete_source: false,
+            accepted_durability: None,
+            confirmed_removals: None,
+            recheck: true,
             dry_run: false,
             on_progress: Box::new(|_| {}),
         }
@@ -126,6 +180,9 @@ impl fmt::Debug for CopyOptions {
             .field("journal", &self.journal)
             .field("on_conflict", &self.on_conflict)
             .field("delete_source", &self.delete_source)
+            .field("accepted_durability", &self.accepted_durability)
+            .field("confirmed_removals", &self.confirmed_removals)
+            .field("recheck", &self.recheck)
             .field("dry_run", &self.dry_run)
             .finish_non_exhaustive()
     }
@@ -134,7 +191,7 @@ impl fmt::Debug for CopyOptions {
 /// What becomes of an id that has a different key at the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Conflict {
+pub enum ConflictPolicy {
     /// The target's key stays, the id is reported, and the copy is not complete.
     #[default]
     Report,

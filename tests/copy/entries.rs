@@ -99,7 +99,7 @@ async fn an_entry_that_damage_hides_at_the_target_is_never_overwritten() {
     let target = Rigged::ruled(&memory, |event| {
         (event.operation == Operation::Get && event.id == Some(&id(3))).then_some(Fate::Fail(ErrorKind::Corrupt))
     });
-    let options = CopyOptions::default().on_conflict(keystead::copy::Conflict::Overwrite);
+    let options = CopyOptions::default().on_conflict(keystead::copy::ConflictPolicy::Overwrite);
     let report = copy(&source, &target, options).await;
     assert_eq!((report.copied, report.failed.total, report.overwritten), (4, 1, 0));
     assert_eq!(memory.find_key(&id(3)).await.unwrap(), Some(key(3, 1)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keystead::copy::{Conflict, CopyOptions};
+use keystead::copy::{ConflictPolicy, CopyOptions};
 use keystead::memory::MemoryStore;
 use keystead::{KeyStoreExt, Operation};
 use tokio::time::Instant;
@@ -45,7 +45,7 @@ async fn an_old_value_is_not_taken_for_a_conflict_after_an_overwrite() {
     fill(&source, 0..3).await;
     memory.put_key(&id(1), &key(1, 1)).await.unwrap();
     let target = Rigged::new(&memory).lagging(BOUND);
-    let report = copy(&source, &target, CopyOptions::default().on_conflict(Conflict::Overwrite)).await;
+    let report = copy(&source, &target, CopyOptions::default().on_conflict(ConflictPolicy::Overwrite)).await;
     assert!(report.is_complete());
     assert_eq!((report.copied, report.overwritten), (2, 1));
     assert_equal(&source, &memory).await;

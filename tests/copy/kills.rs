@@ -36,7 +36,8 @@ pub(crate) async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<
     .await
 }
 
-/// Copies with this journal, dropping each run after up to so many polls, until one comes to its end; how many did not.
+/// Copies with this journal, dropping each run after up to so many polls, until one comes to its
+/// end; how many did not.
 pub(crate) async fn copy_with_drops(
     source: &dyn KeyStore,
     target: &dyn KeyStore,
@@ -103,6 +104,9 @@ async fn a_move_that_is_dropped_anywhere_loses_no_key() {
             // Wherever it was dropped, each key is on one side at least.
             let mut either = ids(&memory).await;
             either.extend(ids(&target).await);
+            // The key that tells the stores apart stays until the next run if one is dropped just
+            // then.
+            either.retain(|id| !id.as_str().starts_with("keystead-copy-"));
             either.sort();
             either.dedup();
             assert!(either == ids(&all).await);

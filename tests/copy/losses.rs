@@ -69,7 +69,8 @@ async fn a_loss_is_believed_only_after_two_misses_one_bound_apart() {
     for misses in 0..=2 {
         let (memory, target) = (MemoryStore::new(), MemoryStore::new());
         fill(&memory, 0..10).await;
-        // After the one chunk that was fetched, id 3 is missing so often, and in the second listing.
+        // After the one chunk that was fetched, id 3 is missing so often, and in the second
+        // listing.
         let (gone, asked) = (memory.clone(), Arc::new(AtomicUsize::new(0)));
         let counted = asked.clone();
         let source = Rigged::ruled(&memory, move |event| match (event.operation, event.id) {
@@ -139,23 +140,53 @@ async fn a_user_who_comes_back_after_a_removal_without_an_answer_is_copied_again
     assert_equal(&memory, &store).await;
 }
 
-async fn losing(count: usize, lost: usize) -> (CopyReport, usize) {
+/// Copies this many keys, of which the source loses so many before the second listing.
+async fn losing(count: usize, lost: usize, options: CopyOptions) -> (CopyReport, usize) {
     let (memory, target) = (MemoryStore::new(), MemoryStore::new());
     fill(&memory, 0..count).await;
     let source = before_the_final_pass(&memory, move |memory| (0..lost).for_each(|number| delete(memory, number)));
-    let report = copy(&source, &target, CopyOptions::default()).await;
+    let report = copy(&source, &target, options).await;
     let left = crate::ids(&target).await.len();
     (report, left)
 }
 
 #[tokio::test]
-async fn a_source_that_lost_most_of_its_keys_is_taken_for_the_wrong_one() {
-    let (report, left) = losing(300, 151).await;
-    assert_eq!((report.is_complete(), report.unsettled, left), (false, 151, 300));
-    let (report, left) = losing(300, 149).await;
-    assert_eq!((report.is_complete(), report.removed_at_target.total, left), (true, 149, 151));
-    let (report, left) = losing(20, 20).await;
-    assert_eq!((report.is_complete(), report.removed_at_target.total, left), (true, 20, 0));
+async fn more_losses_than_ten_and_one_in_a_hundred_are_removed_only_after_a_confirmation() {
+    for (count, lost) in [(10, 10), (300, 10), (1200, 12), (1200, 10)] {
+        let (report, left) = losing(count, lost, CopyOptions::default()).await;
+        assert!(report.is_complete(), "{lost} of {count}: {report}");
+        assert_eq!((report.removed_at_target.total, report.removals_to_confirm), (lost as u64, 0));
+        assert_eq!(left, count - lost);
+    }
+    for (count, lost) in [(20, 11), (300, 11), (1200, 13)] {
+        let lost_keys = lost as u64;
+        for wrong in [None, Some(10), Some(lost_keys - 1), Some(lost_keys + 1)] {
+            let options = CopyOptions::default();
+            let options = wrong.map_or(CopyOptions::default(), |number| options.confirm_removals(number));
+            let (report, left) = losing(count, lost, options).await;
+            assert!(!report.is_complete() && report.removed_at_target.is_empty());
+            assert_eq!((report.unsettled, report.removals_to_confirm, left), (lost_keys, lost_keys, count));
+            assert!(report.to_string().contains("NOT complete"), "{report}");
+        }
+        let (report, left) = losing(count, lost, CopyOptions::default().confirm_removals(lost_keys)).await;
+        assert!(report.is_complete(), "{report}");
+        assert_eq!((report.removed_at_target.total, report.removals_to_confirm, left), (lost_keys, 0, count - lost));
+    }
+}
+
+#[tokio::test]
+async fn a_number_can_be_confirmed_with_the_journal_of_the_run_that_asked_for_it() {
+    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let (_directory, path) = crate::journal();
+    fill(&memory, 0..40).await;
+    let source = before_the_final_pass(&memory, |memory| (0..15).for_each(|number| delete(memory, number)));
+    let report = copy(&source, &target, crate::with_journal(&path)).await;
+    assert_eq!((report.is_complete(), report.removals_to_confirm), (false, 15));
+    let report = copy(&source, &target, crate::with_journal(&path)).await;
+    assert_eq!((report.is_complete(), report.removals_to_confirm), (false, 15));
+    let report = copy(&source, &target, crate::with_journal(&path).confirm_removals(15)).await;
+    assert_eq!((report.is_complete(), report.removed_at_target.total), (true, 15));
+    assert_equal(&memory, &target).await;
 }
 
 #[tokio::test]
@@ -222,7 +253,8 @@ async fn a_key_that_the_target_loses_under_the_copy_is_reported() {
     assert_eq!(report.failed.first[0].kind(), ErrorKind::Conflict);
 }
 
-/// Users that are erased after a run was killed, some of whose keys it had written without having recorded that.
+/// Users that are erased after a run was killed, some of whose keys it had written without having
+/// recorded that.
 #[cfg(feature = "file")]
 #[tokio::test]
 async fn what_the_source_loses_between_two_runs_is_removed_too() {

@@ -9,6 +9,7 @@ mod comparing;
 mod deleting;
 mod entries;
 mod eventual;
+mod identities;
 mod journal;
 #[cfg(feature = "file")]
 mod kills;
@@ -17,6 +18,7 @@ mod losses;
 mod memory;
 mod options;
 mod policies;
+mod rechecking;
 mod rigged;
 
 use std::path::PathBuf;

@@ -13,7 +13,8 @@ use keystead::{
 
 const KEYS: usize = 50_000;
 
-/// Has a key for each number below fifty thousand, and none of them in memory. Takes every other write, and has them all.
+/// Has a key for each number below fifty thousand, and none of them in memory. Takes every other
+/// write, and has them all.
 struct Computed;
 
 impl fmt::Debug for Computed {

@@ -62,7 +62,8 @@ async fn no_more_calls_are_made_in_a_second_than_the_rate_allows() {
         assert!(fits(&from.all_calls(), 10.0, 1) && fits(&to.all_calls(), 10.0, 1));
         assert_eq!((from.calls(Operation::List).len(), from.calls(Operation::Get).len()), (20, 10));
         assert_eq!((to.calls(Operation::Create).len(), to.calls(Operation::Get).len()), (100, reads_back));
-        // The calls of one store follow each other; those of the other one fall between or behind them.
+        // The calls of one store follow each other; those of the other one fall between or behind
+        // them.
         let least = (100 + reads_back) as f64 / 10.0;
         let took = begun.elapsed().as_secs_f64();
         assert!((least..least + 4.0).contains(&took), "{took} s");

@@ -1,6 +1,6 @@
 //! What stands at the target already.
 
-use keystead::copy::{Conflict, CopyOptions};
+use keystead::copy::{ConflictPolicy, CopyOptions};
 use keystead::memory::MemoryStore;
 use keystead::{KeyStore, KeyStoreExt, Operation};
 
@@ -52,7 +52,7 @@ async fn a_different_key_is_reported_and_left_unless_more_is_asked_for() {
 #[tokio::test]
 async fn a_different_key_is_skipped_if_asked_for() {
     let (source, target) = stores().await;
-    let report = copy(&source, &target, CopyOptions::default().on_conflict(Conflict::Skip)).await;
+    let report = copy(&source, &target, CopyOptions::default().on_conflict(ConflictPolicy::Skip)).await;
     assert!(report.is_complete());
     assert_eq!((report.copied, report.already_there, report.skipped), (5, 3, 2));
     assert_eq!(target.get_key(&id(3)).await.unwrap(), key(3, 1));
@@ -62,7 +62,7 @@ async fn a_different_key_is_skipped_if_asked_for() {
 async fn a_different_key_is_overwritten_if_asked_for() {
     let (source, target) = stores().await;
     let watched = Rigged::new(&target);
-    let report = copy(&source, &watched, CopyOptions::default().on_conflict(Conflict::Overwrite)).await;
+    let report = copy(&source, &watched, CopyOptions::default().on_conflict(ConflictPolicy::Overwrite)).await;
     assert!(report.is_complete());
     assert_eq!((report.copied, report.already_there, report.overwritten), (5, 3, 2));
     assert_eq!(watched.calls(Operation::Put).len(), 2);
@@ -72,7 +72,7 @@ async fn a_different_key_is_overwritten_if_asked_for() {
 #[tokio::test]
 async fn a_dry_run_writes_nothing_and_says_what_would_happen() {
     for (policy, expected) in
-        [(Conflict::Report, (2, 0, 0)), (Conflict::Skip, (0, 2, 0)), (Conflict::Overwrite, (0, 0, 2))]
+        [(ConflictPolicy::Report, (2, 0, 0)), (ConflictPolicy::Skip, (0, 2, 0)), (ConflictPolicy::Overwrite, (0, 0, 2))]
     {
         let (source, target) = stores().await;
         let (watched, (directory, path)) = (Rigged::new(&target), crate::journal());

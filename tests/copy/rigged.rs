@@ -9,11 +9,12 @@ use futures_util::StreamExt;
 use keystead::memory::MemoryStore;
 use keystead::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Error, ErrorKind, KeyId,
-    KeyStore, KeyStoreExt, Operation, PutMode, Result, SecretKey, StoreInfo, async_trait,
+    KeyStore, KeyStoreExt, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 use tokio::time::Instant;
 
-/// What is about to happen: the operation, the id if there is one, and how many calls of this operation came before.
+/// What is about to happen: the operation, the id if there is one, and how many calls of this
+/// operation came before.
 pub(crate) struct Event<'a> {
     pub(crate) operation: Operation,
     pub(crate) id: Option<&'a KeyId>,
@@ -47,7 +48,15 @@ pub(crate) struct Rigged {
 
 struct Rig {
     scheme: &'static str,
+    /// What it says of itself; where nothing is set, that its data are those of the memory store.
+    info: Mutex<Option<StoreInfo>>,
+    /// What `identify` learns, or fails with.
+    identifies: Mutex<Option<std::result::Result<StoreInfo, ErrorKind>>>,
+    durability: Durability,
     bound: Duration,
+    /// Whether a delete that comes within the bound of a write answers "not found" and is not
+    /// applied.
+    deletes_late: bool,
     lists: bool,
     forgets: bool,
     rule: Box<Rule>,
@@ -67,6 +76,10 @@ impl Rigged {
     ) -> Self {
         let rig = Rig {
             scheme: "memory",
+            info: Mutex::default(),
+            identifies: Mutex::default(),
+            durability: Durability::Process,
+            deletes_late: false,
             bound: Duration::ZERO,
             lists: true,
             forgets: false,
@@ -89,6 +102,31 @@ impl Rigged {
     /// Leaves out the first outcome of each batch.
     pub(crate) fn forgetful(self) -> Self {
         self.with(|rig| rig.forgets = true)
+    }
+
+    /// Answers a delete as of before the last write, and does not apply it then.
+    pub(crate) fn deleting_late(self) -> Self {
+        self.with(|rig| rig.deletes_late = true)
+    }
+
+    pub(crate) fn durable(self, durability: Durability) -> Self {
+        self.with(|rig| rig.durability = durability)
+    }
+
+    /// Says this of itself.
+    pub(crate) fn known_as(self, info: StoreInfo) -> Self {
+        self.says(info);
+        self
+    }
+
+    /// Says this of itself from now on.
+    pub(crate) fn says(&self, info: StoreInfo) {
+        *self.rig.info.lock().unwrap() = Some(info);
+    }
+
+    /// Learns this with the next `identify`, or fails to.
+    pub(crate) fn identifies(&self, answer: std::result::Result<StoreInfo, ErrorKind>) {
+        *self.rig.identifies.lock().unwrap() = Some(answer);
     }
 
     pub(crate) fn named(self, scheme: &'static str) -> Self {
@@ -132,6 +170,14 @@ impl Rigged {
         }
     }
 
+    /// Writes a key without a call, as another program would.
+    pub(crate) fn written_by_another(&self, id: &KeyId, key: &SecretKey) {
+        futures_executor::block_on(async {
+            self.remember(id).await;
+            self.memory.put_key(id, key).await.unwrap();
+        });
+    }
+
     async fn remember(&self, id: &KeyId) {
         let earlier = self.memory.find_key(id).await.unwrap();
         self.rig.before.lock().unwrap().insert(id.clone(), (Instant::now(), earlier));
@@ -158,7 +204,22 @@ impl fmt::Debug for Rigged {
 #[async_trait]
 impl KeyStore for Rigged {
     fn info(&self) -> StoreInfo {
-        StoreInfo::new(self.rig.scheme, "rigged")
+        let known = self.rig.info.lock().unwrap().clone();
+        known.unwrap_or_else(|| {
+            let store = self.memory.info().identity().store_id().unwrap_or_default().to_owned();
+            StoreInfo::new(self.rig.scheme, "rigged").with_store_id(store)
+        })
+    }
+
+    async fn identify(&self) -> Result<StoreIdentity> {
+        tokio::task::yield_now().await;
+        let answer = self.rig.identifies.lock().unwrap().clone();
+        match answer {
+            None => {}
+            Some(Ok(info)) => self.says(info),
+            Some(Err(kind)) => return Err(Error::new(kind, Operation::Check, self.rig.scheme)),
+        }
+        Ok(self.info().identity().clone())
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -167,7 +228,7 @@ impl KeyStore for Rigged {
             within => Consistency::Eventual { within },
         };
         let listing = self.rig.lists.then_some(Consistency::Strong);
-        Capabilities::new(Durability::Process, consistency, DeletionGrade::Immediate, listing)
+        Capabilities::new(self.rig.durability, consistency, DeletionGrade::Immediate, listing)
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
@@ -208,6 +269,10 @@ impl KeyStore for Rigged {
         let (error, happens) = self.fate(Operation::Delete, Some(id), earlier);
         if !happens {
             return Err(error.expect("what does not happen fails"));
+        }
+        let is_late = |at: &Instant| at.elapsed() < self.rig.bound;
+        if self.rig.deletes_late && self.rig.before.lock().unwrap().get(id).is_some_and(|(at, _)| is_late(at)) {
+            return Err(Error::new(ErrorKind::NotFound, Operation::Delete, self.rig.scheme));
         }
         self.remember(id).await;
         let deletion = self.memory.delete_key(id).await?;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
-use keystead::copy::{Bounded, Conflict, CopyOptions, CopyPhase, CopyProgress, CopyReport, KeyFailure, copy_keys};
+use keystead::copy::{
+    Bounded, ConflictPolicy, CopyOptions, CopyPhase, CopyProgress, CopyReport, KeyFailure, copy_keys,
+};
 use keystead::{Durability, Error, KeyId, KeyStore};
 use serde_json::{Value, json};
 
@@ -37,12 +39,26 @@ pub(crate) struct CopyArgs {
     /// Writes so many keys at once
     #[arg(long, value_name = "NUMBER")]
     concurrency: Option<usize>,
-    /// Says how many keys there are about, for the time that is left; a store on this machine is counted first
+    /// Says how many keys there are about, for the time that is left; a store on this machine is
+    /// counted first
     #[arg(long, value_name = "NUMBER")]
     expect: Option<u64>,
-    /// Deletes the keys at the source once the copy is complete, each after both sides are read again; asks before
+    /// Does not read again the keys that earlier runs of the journal copied; the copy is then not
+    /// called complete
+    #[arg(long, requires = "resume")]
+    no_recheck: bool,
+    /// Confirms that exactly this many keys may be removed at the target because the source has
+    /// lost them: needed if they are more than ten, and more than 1 % of what was copied
+    #[arg(long, value_name = "NUMBER")]
+    confirm_removals: Option<u64>,
+    /// Deletes the keys at the source once the copy is complete, each after both sides are read
+    /// again; asks before
     #[arg(long)]
     delete_source: bool,
+    /// Lets --delete-source move keys to a target that is less durable than the source, but at
+    /// least this durable
+    #[arg(long, value_enum, value_name = "DURABILITY", requires = "delete_source")]
+    accept_durability: Option<Accepted>,
     /// Does not ask
     #[arg(long)]
     yes: bool,
@@ -61,10 +77,19 @@ enum Policy {
     Overwrite,
 }
 
+/// A store in memory is never accepted, so it is not here.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Accepted {
+    /// Survives the end of the program and of the power, not the loss of the disk, like a file
+    Host,
+    /// Survives the loss of a disk and of a machine, like the stores in AWS
+    Replicated,
+}
+
 pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
     check_journal(&args)?;
     let source = stores::open(session).await?;
-    let target = stores::open_url(session, &stores::resolve(session, &args.to)?).await?;
+    let target = stores::open_lasting(session, &stores::resolve(session, &args.to)?).await?;
     if args.delete_source && !args.yes {
         let question = format!("delete the keys in {} after they are copied? type yes: ", source.info());
         match terminal::confirms(question).await? {
@@ -93,12 +118,37 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
             "keys that differ were left at the target: see --show-ids, and say --on-conflict skip or overwrite",
         );
     }
-    if report.unsettled > 0 {
-        output::note(
-            "so many keys are missing at the source now that it may be the wrong one: look into it, then resume",
-        );
+    for note in notes(&report, args.journal.is_some()) {
+        output::note(note);
     }
     Ok(code(&report))
+}
+
+/// What to do about the report.
+fn notes(report: &CopyReport, has_journal: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    match report.removals_to_confirm {
+        0 => {}
+        missing if has_journal => notes.push(format!(
+            "{missing} keys are missing at the source, and nothing was removed at the target: is it the right source? if they \
+             were erased, say --resume --confirm-removals {missing}"
+        )),
+        missing => notes.push(format!(
+            "{missing} keys are missing at the source, and nothing was removed at the target: is it the right source? \
+             without a journal no later run knows that this copy wrote them"
+        )),
+    }
+    notes.extend(report.withheld.as_ref().map(|why| format!("nothing was removed or deleted: {why}")));
+    if report.probe_left.is_some() {
+        notes.push(
+            "the key that tells the two stores apart is left at the target: delete the id that begins with keystead-copy-"
+                .to_owned(),
+        );
+    }
+    if report.not_rechecked > 0 {
+        notes.push("leave out --no-recheck to have every key read back".to_owned());
+    }
+    notes
 }
 
 /// A journal is begun or gone on with, as was said, and never the other by accident.
@@ -117,13 +167,23 @@ fn check_journal(args: &CopyArgs) -> Outcome<()> {
 fn options(args: &CopyArgs) -> CopyOptions {
     let mut options = CopyOptions::default().dry_run(args.dry_run).delete_source(args.delete_source).on_conflict(
         match args.on_conflict {
-            Policy::Report => Conflict::Report,
-            Policy::Skip => Conflict::Skip,
-            Policy::Overwrite => Conflict::Overwrite,
+            Policy::Report => ConflictPolicy::Report,
+            Policy::Skip => ConflictPolicy::Skip,
+            Policy::Overwrite => ConflictPolicy::Overwrite,
         },
     );
+    options = options.recheck(!args.no_recheck);
     if let Some(journal) = &args.journal {
         options = options.journal(journal);
+    }
+    if let Some(number) = args.confirm_removals {
+        options = options.confirm_removals(number);
+    }
+    if let Some(accepted) = args.accept_durability {
+        options = options.accept_durability(match accepted {
+            Accepted::Host => Durability::Host,
+            Accepted::Replicated => Durability::Replicated,
+        });
     }
     if let Some(rate) = args.rate {
         options = options.rate(rate);
@@ -151,6 +211,7 @@ fn code(report: &CopyReport) -> Code {
         Some(failure) => failure.kind().into(),
         None if report.unlisted > 0 => Code::Damaged,
         None if report.conflicts.total + report.left_at_source.total > 0 => Code::Refused,
+        None if report.withheld.is_some() || report.removals_to_confirm > 0 => Code::Refused,
         None if report.unsettled > 0 => Code::Other,
         None => Code::Done,
     }
@@ -158,21 +219,18 @@ fn code(report: &CopyReport) -> Code {
 
 fn text(report: &CopyReport, show_ids: bool) -> String {
     let CopyReport { listed, done_before, copied, already_there, overwritten, skipped, .. } = report;
-    let verdict = match (report.dry_run, report.is_complete()) {
-        (true, _) => "a dry run: nothing was changed",
-        (false, true) => "complete: every key of the source was read back at the target",
-        (false, false) => "NOT complete",
-    };
-    let mut lines = vec![format!("{verdict}; the source lists {listed}")];
+    let mut lines = vec![format!("{report}; the source lists {listed}")];
     let would = if report.dry_run { "to be copied" } else { "copied" };
     for (what, count) in [
         (would, *copied),
-        ("copied by earlier runs", *done_before),
+        ("copied by earlier runs, read again", done_before - report.not_rechecked),
+        ("copied by earlier runs, not read again", report.not_rechecked),
         ("there already, the same", *already_there),
         ("overwritten", *overwritten),
         ("different, skipped", *skipped),
         ("deleted meanwhile", report.vanished),
         ("deleted at the source", report.deleted_at_source),
+        ("left at the source", report.remaining_at_source),
         ("damaged at the source, even their ids", report.unlisted),
         ("lost at the source, left at the target", report.unsettled),
     ] {
@@ -222,6 +280,7 @@ fn to_json(report: &CopyReport, show_ids: bool) -> Value {
         "was_complete": report.was_complete,
         "listed": report.listed,
         "done_before": report.done_before,
+        "not_rechecked": report.not_rechecked,
         "copied": report.copied,
         "already_there": report.already_there,
         "overwritten": report.overwritten,
@@ -230,6 +289,10 @@ fn to_json(report: &CopyReport, show_ids: bool) -> Value {
         "deleted_at_source": report.deleted_at_source,
         "unlisted": report.unlisted,
         "unsettled": report.unsettled,
+        "removals_to_confirm": report.removals_to_confirm,
+        "withheld": report.withheld,
+        "remaining_at_source": report.remaining_at_source,
+        "probe_left": report.probe_left.is_some(),
         "conflicts": ids_json(&report.conflicts, show_ids),
         "unreadable": failures_json(&report.unreadable, show_ids),
         "failed": failures_json(&report.failed, show_ids),

@@ -33,7 +33,7 @@ pub(crate) async fn count(session: &Session) -> Outcome {
 
 /// Goes through all ids; how many entries are damaged, which are told and left out.
 async fn each(session: &Session, mut visit: impl FnMut(&KeyId) -> Outcome<()> + Send) -> Outcome<u64> {
-    let store = stores::open(session).await?;
+    let store = stores::open_to_read(session).await?;
     let (mut ids, mut damaged) = (store.list_keys(), 0);
     while let Some(item) = ids.next().await {
         match item {

@@ -63,7 +63,7 @@ fn records_text(report: &VerifyReport, rows: &[String]) -> String {
 }
 
 async fn against(session: &Session, other: &str, show_ids: bool) -> Outcome {
-    let here = stores::open(session).await?;
+    let here = stores::open_to_read(session).await?;
     let there = stores::open_url(session, &stores::resolve(session, other)?).await?;
     let mut meter = Meter::new(session);
     let found =

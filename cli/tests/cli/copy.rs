@@ -134,9 +134,9 @@ fn json_of_copy_and_of_a_comparison() {
     assert_eq!(
         report,
         json!({
-            "complete": true, "dry_run": false, "was_complete": false, "listed": 1, "done_before": 0, "copied": 1,
+            "complete": true, "dry_run": false, "was_complete": false, "listed": 1, "done_before": 0, "not_rechecked": 0, "copied": 1,
             "already_there": 0, "overwritten": 0, "skipped": 0, "vanished": 0, "deleted_at_source": 0, "unlisted": 0,
-            "unsettled": 0, "conflicts": none, "unreadable": no_failure, "failed": no_failure,
+            "unsettled": 0, "removals_to_confirm": 0, "withheld": null, "remaining_at_source": 0, "probe_left": false, "conflicts": none, "unreadable": no_failure, "failed": no_failure,
             "removed_at_target": none, "left_at_target": none, "left_at_source": none,
         })
     );
@@ -150,4 +150,89 @@ fn json_of_copy_and_of_a_comparison() {
             "unreadable": no_failure, "unlisted": 0,
         })
     );
+}
+
+#[test]
+fn a_store_that_ends_with_the_command_keeps_no_keys() {
+    let room = Room::new();
+    room.run(&["generate", "alice"]).done();
+    let memory: [&[&str]; 8] = [
+        &["--store", "memory:", "put", "alice"],
+        &["--store", "memory:", "create", "alice"],
+        &["--store", "memory:", "generate", "alice"],
+        &["--store", "memory:", "delete", "alice"],
+        &["--store", "MEMORY:", "erase", "alice", "--yes"],
+        &["--store", "memory:", "copy", "--to", "memory:"],
+        &["copy", "--to", "memory:"],
+        &["copy", "--to", "memory:", "--delete-source", "--yes", "--accept-durability", "host"],
+    ];
+    for args in memory {
+        let ran = room.run_with(args, KEY);
+        assert!(ran.failed(2).contains("memory: is gone when this command ends: give a store that lasts"), "{args:?}");
+    }
+    assert!(room.run(&["--store", "memory:", "init"]).failed(2).contains("only a file store"));
+    assert_eq!(room.run(&["count"]).done(), "1\n");
+    // What only reads, and what is for trying a store, takes it.
+    assert_eq!(room.run(&["--store", "memory:", "count"]).done(), "0\n");
+    room.run(&["--store", "memory:", "doctor", "--write"]).done();
+    let text = room.run(&["copy", "--to", "memory:", "--delete-source", "--accept-durability", "process"]).failed(2);
+    assert!(text.contains("possible values: host, replicated"), "{text}");
+}
+
+#[test]
+fn a_run_that_goes_on_reads_again_what_was_copied_unless_it_is_told_not_to() {
+    let (room, other) = two_stores();
+    room.fill((0..5).map(|number| format!("user-{number}")));
+    let copy = ["copy", "--to", &other, "--journal", "journal"];
+    let resume = [&copy[..], &["--resume"]].concat();
+    room.run(&copy).done();
+    room.run(&["--store", &other, "delete", "user-3"]).done();
+    let blind = room.run(&[&resume[..], &["--no-recheck"]].concat());
+    assert!(blind.stderr.contains("--no-recheck"), "{blind:?}");
+    assert_eq!(
+        blind.done(),
+        "nothing is left to copy, but not every key was checked: 0 keys were read back at the target; 5 that earlier runs \
+         copied were not read again; the source lists 5\n  copied by earlier runs, not read again: 5\n"
+    );
+    assert_eq!(
+        room.run(&resume).done(),
+        "complete: every key of the source was read back at the target; the source lists 5\n  copied: 1\n  \
+         copied by earlier runs, read again: 4\n"
+    );
+    let told = room.run(&[&["--json"], &resume[..], &["--no-recheck"]].concat()).json();
+    assert_eq!((&told["complete"], &told["not_rechecked"]), (&json!(false), &json!(5)));
+    room.run(&["copy", "--to", &other, "--no-recheck"]).failed(2);
+}
+
+#[test]
+fn many_losses_are_removed_only_when_their_number_is_confirmed() {
+    let (room, other) = two_stores();
+    room.fill((0..30).map(|number| format!("user-{number}")));
+    room.run_with(&["--store", &other, "put", "user-29"], "ff").done();
+    let copy = ["copy", "--to", &other, "--journal", "journal"];
+    // Not complete, so that what it wrote counts as its own.
+    assert_eq!(room.run(&copy).code, 4);
+    for number in 0..12 {
+        room.run(&["delete", &format!("user-{number}")]).done();
+    }
+    let resume = [&copy[..], &["--resume", "--on-conflict", "skip"]].concat();
+    for confirmed in [&[][..], &["--confirm-removals", "11"], &["--confirm-removals", "13"]] {
+        let ran = room.run(&[&resume[..], confirmed].concat());
+        assert_eq!(ran.code, 4, "{ran:?}");
+        assert!(ran.stdout.starts_with("NOT complete: "), "{ran:?}");
+        assert!(ran.stderr.contains("--resume --confirm-removals 12"), "{ran:?}");
+        assert_eq!(count(&room, &other), "30\n");
+    }
+    let text = room.run(&[&resume[..], &["--confirm-removals", "12"]].concat()).done();
+    assert!(text.contains("removed at the target: 12"), "{text}");
+    assert_eq!(count(&room, &other), "18\n");
+}
+
+#[test]
+fn a_store_is_not_copied_to_itself() {
+    let room = Room::new();
+    room.run(&["generate", "alice"]).done();
+    for args in [&["copy", "--to", &room.url()][..], &["verify", "--against", &room.url()]] {
+        assert!(room.run(args).failed(2).contains("one store"), "{args:?}");
+    }
 }

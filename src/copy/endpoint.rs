@@ -1,4 +1,4 @@
-//! [`Side`]: one of the two stores, called no more often than the options allow.
+//! [`Endpoint`]: one of the two stores, called no more often than the options allow.
 
 use std::time::Duration;
 
@@ -6,16 +6,18 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use keystead_layers::Limit;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::options::CopyOptions;
 use crate::{
-    BoxStream, Consistency, Deletion, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result, SecretKey,
+    BoxStream, Consistency, Deletion, Durability, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode,
+    Result, SecretKey, StoreIdentity,
 };
 
-/// A store is lent to the copy, which a layer cannot be put around: so this does what `Limited` does, with its `Limit`.
+/// A store is lent to the copy, which a layer cannot be put around: so this does what `Limited`
+/// does, with its `Limit`.
 #[derive(Clone)]
-pub(super) struct Side<'a> {
+pub(super) struct Endpoint<'a> {
     store: &'a dyn KeyStore,
     pace: Option<Pace>,
     concurrency: usize,
@@ -45,7 +47,7 @@ impl Calls {
     }
 }
 
-impl<'a> Side<'a> {
+impl<'a> Endpoint<'a> {
     pub(super) fn new(store: &'a dyn KeyStore, options: &CopyOptions) -> Result<Self> {
         let pace = match options.rate {
             None => None,
@@ -67,6 +69,24 @@ impl<'a> Side<'a> {
 
     pub(super) fn scheme(&self) -> &'static str {
         self.store.info().scheme()
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        self.store.capabilities().durability
+    }
+
+    /// Returns what identifies the store, after the calls that it takes to learn that, and why they
+    /// failed if they did.
+    pub(super) async fn identify(&self) -> (StoreIdentity, Option<Error>) {
+        match self.store.identify().await {
+            Ok(identity) => (identity, None),
+            Err(e) => (self.identity(), Some(e)),
+        }
+    }
+
+    /// Returns what is known of the store's identity without a call.
+    pub(super) fn identity(&self) -> StoreIdentity {
+        self.store.info().identity().clone()
     }
 
     /// The visibility bound.
@@ -99,8 +119,8 @@ impl<'a> Side<'a> {
         self.in_order(ids.chunks(pace.calls.read).map(|ids| pace.paced(call(ids).boxed())).collect()).await
     }
 
-    /// The keys of ids that it has just listed. What it does not find is asked for again once the bound has passed: it may have
-    /// come just now.
+    /// The keys of ids that it has just listed. What it does not find is asked for again once the
+    /// bound has passed: it may have come just now.
     pub(super) async fn read_listed(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         let mut keys = self.read(ids).await;
         let bound = self.bound();
@@ -122,6 +142,63 @@ impl<'a> Side<'a> {
         let call = |ids| async move { self.one_each(ids, self.store.delete_keys(ids).await, Operation::Delete) };
         let Some(pace) = &self.pace else { return call(ids).await };
         self.in_order(ids.chunks(pace.calls.deleted).map(|ids| pace.paced(call(ids).boxed())).collect()).await
+    }
+
+    /// Deletes keys that a read has just seen; one outcome per id, in the ids' order.
+    ///
+    /// `Ok` means that the store has acknowledged the deletion, or that a read begun one bound
+    /// after the last one that saw the key does not find it. A "not found" in answer to the delete
+    /// may be stale, and then nothing was deleted, so such a key is read, and deleted again while
+    /// it is there.
+    pub(super) async fn delete_seen(&self, ids: &[KeyId]) -> Vec<Result<()>> {
+        let bound = self.bound();
+        let begun = Instant::now();
+        let mut pause = bound / 8;
+        let deletions = self.delete(ids).await;
+        let mut seen: Vec<Seen> = ids.iter().zip(deletions).map(|(id, answer)| Seen::new(id.clone(), answer)).collect();
+        while seen.iter().any(Seen::is_doubtful) {
+            self.delete_again(&mut seen, begun.elapsed() >= bound).await;
+            if seen.iter().any(Seen::is_doubtful) {
+                sleep(pause).await;
+                pause = (pause * 2).min(bound);
+            }
+        }
+        seen.into_iter().map(|seen| seen.outcome.expect("the loop ends when each has an outcome")).collect()
+    }
+
+    /// Reads what is doubtful, and deletes what is still there. `is_last`: what withstands this
+    /// time is given up.
+    async fn delete_again(&self, seen: &mut [Seen], is_last: bool) {
+        let ids: Vec<KeyId> = seen.iter().filter(|seen| seen.is_doubtful()).map(|seen| seen.id.clone()).collect();
+        let keys = self.read(&ids).await;
+        let mut standing = Vec::new();
+        for (seen, key) in seen.iter_mut().filter(|seen| seen.is_doubtful()).zip(keys) {
+            match key {
+                Ok(_) => {
+                    seen.last_seen = Instant::now();
+                    standing.push(seen);
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    seen.outcome = (seen.last_seen.elapsed() >= self.bound()).then_some(Ok(()));
+                }
+                Err(e) if e.kind() == ErrorKind::PendingDeletion => seen.outcome = Some(Ok(())),
+                Err(e) => {
+                    seen.outcome = Some(Err(e.with_operation(Operation::Delete).with_effect(Effect::Unknown)));
+                }
+            }
+        }
+        let ids: Vec<KeyId> = standing.iter().map(|seen| seen.id.clone()).collect();
+        let deletions = self.delete(&ids).await;
+        for (seen, deletion) in standing.into_iter().zip(deletions) {
+            seen.outcome = settled(deletion).or_else(|| is_last.then(|| Err(self.still_there())));
+        }
+    }
+
+    fn still_there(&self) -> Error {
+        Error::new(ErrorKind::Conflict, Operation::Delete, self.scheme())
+            .with_effect(Effect::Unknown)
+            .with_retry_after(self.bound().max(Duration::from_millis(100)))
+            .with_source("the key can still be read after several deletes: stop what writes it, and run again")
     }
 
     /// One outcome per key, in the keys' order.
@@ -150,6 +227,35 @@ impl<'a> Side<'a> {
     async fn in_order<T: Send>(&self, calls: Vec<BoxFuture<'_, Vec<T>>>) -> Vec<T> {
         let outcomes: Vec<Vec<T>> = stream::iter(calls).buffered(self.concurrency).collect().await;
         outcomes.into_iter().flatten().collect()
+    }
+}
+
+/// A key that a read has seen and that is to be deleted.
+struct Seen {
+    id: KeyId,
+    last_seen: Instant,
+    /// `None` as long as the answers contradict each other.
+    outcome: Option<Result<()>>,
+}
+
+impl Seen {
+    fn new(id: KeyId, deletion: Result<Deletion>) -> Self {
+        Self { id, last_seen: Instant::now(), outcome: settled(deletion) }
+    }
+
+    fn is_doubtful(&self) -> bool {
+        self.outcome.is_none()
+    }
+}
+
+/// Returns what the answer to a delete says of a key that was seen before; `None` if it says that
+/// there is none.
+fn settled(deletion: Result<Deletion>) -> Option<Result<()>> {
+    match deletion {
+        Ok(_) => Some(Ok(())),
+        Err(e) if e.kind() == ErrorKind::PendingDeletion => Some(Ok(())),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => Some(Err(e)),
     }
 }
 
