@@ -2,7 +2,11 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use aws_sdk_sts::Client;
+use aws_sdk_sts::config::Builder;
+use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use keystead_core::{Operation, Result, StoreIdentity, StoreInfo};
 
@@ -11,6 +15,10 @@ use crate::failure::Service;
 
 /// The number of digits of an account (AWS Account Management, account identifiers).
 const ACCOUNT_DIGITS: usize = 12;
+
+/// How long STS may take for one attempt, and half of what it may take in all. Many networks reach the store's service only,
+/// and nobody is to wait long for what is not needed.
+const STS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What identifies the data of an AWS store: partition, region, endpoint if one is set, and account
 /// once a call has told it.
@@ -90,7 +98,10 @@ impl AwsIdentity {
         };
         let service = Service { scheme: self.known.scheme(), name: "AWS STS", error_name: "AWSSecurityTokenService" };
         let call = Call::new();
-        let request = aws_sdk_sts::Client::new(config).get_caller_identity();
+        let timeouts =
+            TimeoutConfig::builder().operation_attempt_timeout(STS_TIMEOUT).operation_timeout(2 * STS_TIMEOUT).build();
+        let client = Client::from_conf(Builder::from(config.as_ref()).timeout_config(timeouts).build());
+        let request = client.get_caller_identity();
         match call.run(service, |_| None, request.customize().interceptor(call.attempts()).send()).await {
             Ok(answer) => {
                 if let Some(account) = answer.account().filter(|account| is_account(account)) {

@@ -11,7 +11,7 @@ use crate::error::{SERVICE, kind, missing_in_batch};
 use crate::store::{SecretsManagerStore, key_of};
 
 /// How many names a call has at most (`BatchGetSecretValue`, `SecretIdList`).
-const NAMES: usize = 20;
+pub(crate) const NAMES: usize = 20;
 
 pub(crate) async fn get(store: &SecretsManagerStore, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
     let batches = Batches { service: SERVICE, operation: Operation::Get, names: NAMES };

@@ -29,7 +29,8 @@ const PAGE: i32 = 100;
 /// delete it meanwhile.
 const PUT_ROUNDS: u32 = 3;
 
-const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being created, deleted or released                          after a forced delete; try again after the pause";
+const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being created, deleted or \
+                         released after a forced delete; try again after the pause";
 
 /// Keys in Secrets Manager, each the binary value of a secret under the name that the template gives its id. Clones are
 /// handles on the same store.
@@ -210,7 +211,7 @@ impl KeyStore for SecretsManagerStore {
         };
         let consistency = Consistency::Eventual { within: self.visibility_bound };
         let listing = Consistency::Eventual { within: self.config.lists_within() };
-        Capabilities::new(Durability::Replicated, consistency, deletion, Some(listing))
+        Capabilities::new(Durability::Replicated, consistency, deletion, Some(listing)).with_batch_size(batch::NAMES)
     }
 
     /// One call for a key that is there. One that is not found is looked for again with

@@ -129,6 +129,7 @@ impl KeyStore for SsmStore {
     fn capabilities(&self) -> Capabilities {
         let consistency = Consistency::Eventual { within: self.visibility_bound };
         Capabilities::new(Durability::Replicated, consistency, DeletionGrade::Immediate, Some(consistency))
+            .with_batch_size(batch::NAMES)
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {

@@ -7,6 +7,7 @@ mod record;
 mod register;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use futures_util::stream::{self, StreamExt};
@@ -87,6 +88,7 @@ pub struct Fenced<S, T> {
     /// The store beneath the cache, where the fence looks for what is left of a key; without one it looks in `keys`.
     beneath: Option<Arc<dyn KeyStore>>,
     register: Register<T>,
+    has_identified: AtomicBool,
 }
 
 /// A builder of a [`Fenced`].
@@ -142,7 +144,8 @@ impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
             "the keys can stay visible for longer than 68 years: set a shorter visibility bound or time to live"
         } else {
             let register = Register::new(self.tombstones, visible_for);
-            return Ok(Fenced { keys: self.keys, beneath: self.beneath, register });
+            let has_identified = AtomicBool::new(false);
+            return Ok(Fenced { keys: self.keys, beneath: self.beneath, register, has_identified });
         };
         Err(misconfigured(&self.tombstones, wrong))
     }
@@ -161,10 +164,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// the key or allow new ones. The user may count as erased already ([`Effect::Unknown`]): erase again to finish.
     pub async fn erase(&self, id: &KeyId) -> Result<ErasureReceipt> {
         let names = self.register.names(id, Operation::Erase).await?;
-        // A receipt is bound to the store as far as that is known. Not to know the rest is no reason not to erase.
-        if !self.keys.info().identity().is_fully_known() {
-            drop(self.keys.identify().await);
-        }
+        self.learn_identity().await;
         let part_done = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::Unknown);
         let mut existed = false;
         for _ in 0..ERASE_ROUNDS {
@@ -190,6 +190,14 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Err(part_done(
             self.contention("others allow new keys for this user again and again: stop them, and erase again"),
         ))
+    }
+
+    /// Asks once for what is not known yet of the store's identity, which a receipt names as far as it is known. Not to know
+    /// the rest is no reason not to erase.
+    async fn learn_identity(&self) {
+        if !self.keys.info().identity().is_fully_known() && !self.has_identified.swap(true, Ordering::Relaxed) {
+            drop(self.keys.identify().await);
+        }
     }
 
     /// Returns when the user was erased, for the first time since a new key was last allowed; `None` for a user who is not
