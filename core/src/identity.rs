@@ -6,12 +6,14 @@ use std::str::FromStr;
 
 /// What identifies the data behind a store, whatever handle it is reached through.
 ///
-/// It consists of the scheme, the location and the attributes that the store knows of: partition, region, endpoint and
-/// account for a store in a cloud, a random store id for a format that carries one. An attribute can be unknown at first
-/// and be learned later, so identities are compared with [`compare`](Self::compare) and not with `==`.
+/// It consists of the scheme, the location and the attributes that the store knows of: partition,
+/// region, endpoint and account for a store in a cloud, a random store id for a format that carries
+/// one. An attribute can be unknown at first and be learned later, so identities are compared with
+/// [`compare`](Self::compare) and not with `==`.
 ///
-/// `Display` writes it on one line, and `FromStr` reads that line: this is how journals and receipts keep it. With the
-/// feature `serde` it serializes as the same text. It contains no id of a user and no credential.
+/// `Display` writes it on one line, and `FromStr` reads that line: this is how journals and
+/// receipts keep it. With the feature `serde` it serializes as the same text. It contains no id of
+/// a user and no credential.
 ///
 /// ```
 /// use keystead_core::{IdentityMatch, StoreIdentity, StoreInfo};
@@ -29,7 +31,8 @@ use std::str::FromStr;
 pub struct StoreIdentity {
     scheme: String,
     location: String,
-    /// Sorted by attribute, each at most once. `None`: the store has this attribute, but does not know it yet.
+    /// Sorted by attribute, each at most once. `None`: the store has this attribute, but does not
+    /// know it yet.
     attributes: Vec<(Attribute, Option<String>)>,
 }
 
@@ -41,7 +44,8 @@ pub enum IdentityMatch {
     Same,
     /// The handles reach different data.
     Different,
-    /// Not enough is known to tell. Never take this for one of the other two: nothing may be removed on the strength of it.
+    /// Not enough is known to tell. Never take this for one of the other two: nothing may be
+    /// removed on the strength of it.
     Unknown,
 }
 
@@ -68,7 +72,8 @@ impl Attribute {
         }
     }
 
-    /// Whether two different values prove that the data differ. One service can be reached through several endpoints.
+    /// Whether two different values prove that the data differ. One service can be reached through
+    /// several endpoints.
     fn tells_apart(self) -> bool {
         self != Self::Endpoint
     }
@@ -128,10 +133,11 @@ impl StoreIdentity {
 
     /// Compares what two handles reach.
     ///
-    /// The answer is `Different` if the schemes differ, if one attribute other than the endpoint is known on both sides and
-    /// differs, or if the locations differ. It is `Unknown` if an attribute is known on one side only, if the endpoints
-    /// differ (a service can be reached through several), if neither a location nor a store id is there, or if the
-    /// locations differ but the store ids are the same: then one store is a copy of the other, or has two names.
+    /// The answer is `Different` if the schemes differ, if one attribute other than the endpoint is
+    /// known on both sides and differs, or if the locations differ. It is `Unknown` if an attribute
+    /// is known on one side only, if the endpoints differ (a service can be reached through
+    /// several), if neither a location nor a store id is there, or if the locations differ but the
+    /// store ids are the same: then one store is a copy of the other, or has two names.
     pub fn compare(&self, other: &Self) -> IdentityMatch {
         let mut is_certain = true;
         for attribute in Attribute::ALL {
@@ -157,7 +163,8 @@ impl StoreIdentity {
         self.value(attribute)?.as_deref()
     }
 
-    /// Reports whether nothing is left to learn about this attribute: it is known, or the store does not have it.
+    /// Reports whether nothing is left to learn about this attribute: it is known, or the store
+    /// does not have it.
     fn knows(&self, attribute: Attribute) -> bool {
         self.value(attribute).is_none_or(Option::is_some)
     }
@@ -177,8 +184,9 @@ impl StoreIdentity {
 }
 
 impl fmt::Display for StoreIdentity {
-    /// `scheme:location`, then `; name=value` for each attribute, with an empty value for one that is not known yet. A
-    /// semicolon, a backslash and a control character are written as `\` followed by six hexadecimal digits.
+    /// `scheme:location`, then `; name=value` for each attribute, with an empty value for one that
+    /// is not known yet. A semicolon, a backslash and a control character are written as `\`
+    /// followed by six hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.scheme, escaped(&self.location))?;
         for (attribute, value) in &self.attributes {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::identity::{Attribute, StoreIdentity};
 
-/// The description of a store for people: its scheme, its location, and what else identifies its data.
+/// The description of a store for people: its scheme, its location, and what else identifies its
+/// data.
 ///
 /// It never contains a credential or the id of a user. Two stores are told apart by their
 /// [`identity`](Self::identity), never by comparing descriptions.
@@ -46,7 +47,8 @@ impl StoreInfo {
         self.with(Attribute::Region, Some(region.into()))
     }
 
-    /// Sets the endpoint, where one other than the service's own is used. Only scheme, host and port are kept.
+    /// Sets the endpoint, where one other than the service's own is used. Only scheme, host and
+    /// port are kept.
     pub fn with_endpoint(self, url: impl AsRef<str>) -> Self {
         self.with(Attribute::Endpoint, Some(origin_of(url.as_ref())))
     }
@@ -78,7 +80,8 @@ impl StoreInfo {
         self.identity.location()
     }
 
-    /// What identifies the data, as far as it is known. [`KeyStore::identify`](crate::KeyStore::identify) learns the rest.
+    /// What identifies the data, as far as it is known.
+    /// [`KeyStore::identify`](crate::KeyStore::identify) learns the rest.
     pub fn identity(&self) -> &StoreIdentity {
         &self.identity
     }
@@ -98,7 +101,8 @@ impl fmt::Display for StoreInfo {
     }
 }
 
-/// Scheme, host and port of a URL in lower case (RFC 6454): a path or user info may contain a secret.
+/// Scheme, host and port of a URL in lower case (RFC 6454): a path or user info may contain a
+/// secret.
 fn origin_of(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

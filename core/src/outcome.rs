@@ -4,13 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use crate::DeletionGrade;
 
-/// The longest time for which a known engine keeps a key whose deletion is pending: 30 days, in AWS Secrets Manager and AWS
-/// KMS. It stands in where nothing is known, because a shorter time would promise too much.
+/// The longest time for which a known engine keeps a key whose deletion is pending: 30 days, in AWS
+/// Secrets Manager and AWS KMS. It stands in where nothing is known, because a shorter time would
+/// promise too much.
 const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
 /// What [`put_key_with`](crate::KeyStore::put_key_with) does with a key that stands already.
 ///
-/// A store that meets a mode it does not know answers [`Unsupported`](crate::ErrorKind::Unsupported) before any effect.
+/// A store that meets a mode it does not know answers
+/// [`Unsupported`](crate::ErrorKind::Unsupported) before any effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PutMode {
@@ -45,8 +47,9 @@ impl Finality {
         }
     }
 
-    /// The finality of what an earlier deletion has left of a key that is not found any more. A key that could still be
-    /// brought back would be pending deletion and not absent, which is why `Recoverable` counts as over.
+    /// The finality of what an earlier deletion has left of a key that is not found any more. A key
+    /// that could still be brought back would be pending deletion and not absent, which is why
+    /// `Recoverable` counts as over.
     pub fn of_absence(grade: DeletionGrade) -> Self {
         match grade {
             DeletionGrade::Immediate | DeletionGrade::Recoverable { .. } => Self::Immediate,
@@ -54,10 +57,11 @@ impl Finality {
         }
     }
 
-    /// The finality of a key whose deletion is pending, in a store of this grade. `remaining` is how long the store says
-    /// that the key can still be brought back. Where it says nothing, the store's own window is assumed. Where it says that
-    /// the time is over although the key is still there, its clock or its date means something else, and the longest time
-    /// that is possible is assumed: 30 days.
+    /// The finality of a key whose deletion is pending, in a store of this grade. `remaining` is
+    /// how long the store says that the key can still be brought back. Where it says nothing, the
+    /// store's own window is assumed. Where it says that the time is over although the key is still
+    /// there, its clock or its date means something else, and the longest time that is possible is
+    /// assumed: 30 days.
     pub fn of_pending_deletion(grade: DeletionGrade, remaining: Option<Duration>) -> Self {
         let window = match grade {
             DeletionGrade::Recoverable { window } => Some(window),
@@ -100,8 +104,8 @@ pub struct Erasure {
     pub existed: bool,
     /// When the stored bytes are beyond recovery.
     pub finality: Finality,
-    /// Whether a read that began after the delete, and on an eventually consistent store one visibility bound later,
-    /// answered "not found".
+    /// Whether a read that began after the delete, and on an eventually consistent store one
+    /// visibility bound later, answered "not found".
     pub verified: bool,
 }
 

@@ -11,7 +11,8 @@ use crate::{
     Result, SecretKey, StoreIdentity, StoreInfo, batch,
 };
 
-/// How often [`KeyStore::get_or_create`] starts again after losing to a creator whose key was deleted at once.
+/// How often [`KeyStore::get_or_create`] starts again after losing to a creator whose key was
+/// deleted at once.
 const CREATE_ATTEMPTS: u32 = 8;
 
 /// How often [`KeyStore::erase_key`] deletes again because a read has seen a key after the delete.
@@ -23,35 +24,41 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 /// A place that keeps one secret key per user.
 ///
 /// # Promises
-/// Every store keeps these, and the conformance suite checks them. The *bound* is the visibility bound of
-/// [`Capabilities::consistency`]: zero for [`Consistency::Strong`].
+/// Every store keeps these, and the conformance suite checks them. The *bound* is the visibility
+/// bound of [`Capabilities::consistency`]: zero for [`Consistency::Strong`].
 ///
 /// 1. A value is whole or an error: never torn, mixed, truncated, or somebody else's.
-/// 2. [`PutMode::Create`] never overwrites. Of racing creators at most one gets `Ok`, and exactly one if all others got
-///    [`AlreadyExists`](ErrorKind::AlreadyExists).
-/// 3. [`get_or_create`](Self::get_or_create) gives back the candidate only after the store's `Ok` to its creation, or
-///    after reading its bytes back; else the key that it read. As long as nobody overwrites or deletes the id, all
-///    callers hold the same key.
-/// 4. [`NotFound`](ErrorKind::NotFound) is the engine's own word for absence, and at most one bound old. Denied,
-///    throttled, damaged, pending deletion, wrong key and timeout are never "not found".
-/// 5. After `Ok` of a delete and the bound, as long as no other write overlapped it or came later, no get of any handle
-///    yields the key.
-/// 6. A first answer is the truth. Only an answer that follows, within one call, an attempt of unknown outcome is
-///    ambiguous; it is settled by reading back, or reported with [`Effect::Unknown`]. Reading our own bytes back proves
-///    that a write was applied; absence proves nothing on an eventually consistent store.
-/// 7. Dropping a future half-way leaves the old value, the new value or (create) none; no lock and no leak.
-/// 8. **No false success.** A call returns `Ok` only for what it knows at its end. [`erase_key`](Self::erase_key) never
-///    returns `Ok` after a read of its own has seen a key since its last delete: it deletes again until the bound is over,
-///    then fails with [`Conflict`](ErrorKind::Conflict). `existed: false` needs a "not found" that no earlier attempt makes
-///    ambiguous, and `verified: true` a read that began one bound after the last delete and said "not found".
-/// 9. **Every operation ends**: within its deadline, or with progress that the size of the store bounds, whatever the
-///    engine contains or does.
+/// 2. [`PutMode::Create`] never overwrites. Of racing creators at most one gets `Ok`, and exactly
+///    one if all others got [`AlreadyExists`](ErrorKind::AlreadyExists).
+/// 3. [`get_or_create`](Self::get_or_create) gives back the candidate only after the store's `Ok`
+///    to its creation, or after reading its bytes back; else the key that it read. As long as
+///    nobody overwrites or deletes the id, all callers hold the same key.
+/// 4. [`NotFound`](ErrorKind::NotFound) is the engine's own word for absence, and at most one bound
+///    old. Denied, throttled, damaged, pending deletion, wrong key and timeout are never "not
+///    found".
+/// 5. After `Ok` of a delete and the bound, as long as no other write overlapped it or came later,
+///    no get of any handle yields the key.
+/// 6. A first answer is the truth. Only an answer that follows, within one call, an attempt of
+///    unknown outcome is ambiguous; it is settled by reading back, or reported with
+///    [`Effect::Unknown`]. Reading our own bytes back proves that a write was applied; absence
+///    proves nothing on an eventually consistent store.
+/// 7. Dropping a future half-way leaves the old value, the new value or (create) none; no lock and
+///    no leak.
+/// 8. **No false success.** A call returns `Ok` only for what it knows at its end.
+///    [`erase_key`](Self::erase_key) never returns `Ok` after a read of its own has seen a key
+///    since its last delete: it deletes again until the bound is over, then fails with
+///    [`Conflict`](ErrorKind::Conflict). `existed: false` needs a "not found" that no earlier
+///    attempt makes ambiguous, and `verified: true` a read that began one bound after the last
+///    delete and said "not found".
+/// 9. **Every operation ends**: within its deadline, or with progress that the size of the store
+///    bounds, whatever the engine contains or does.
 ///
 /// # Errors
-/// Every method may fail with the kinds of the last three groups of [`ErrorKind`] (the operator's, time's and nobody's),
-/// and with [`Config`](ErrorKind::Config) if the engine is not what the store was set up for; each method names the others
-/// it gives. An [`Unsupported`](ErrorKind::Unsupported), [`InvalidId`](ErrorKind::InvalidId)
-/// or [`InvalidKey`](ErrorKind::InvalidKey) comes before any effect.
+/// Every method may fail with the kinds of the last three groups of [`ErrorKind`] (the operator's,
+/// time's and nobody's), and with [`Config`](ErrorKind::Config) if the engine is not what the store
+/// was set up for; each method names the others it gives. An
+/// [`Unsupported`](ErrorKind::Unsupported), [`InvalidId`](ErrorKind::InvalidId) or
+/// [`InvalidKey`](ErrorKind::InvalidKey) comes before any effect.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Scheme and redacted location, for people. Never a credential, never an id.
@@ -63,8 +70,9 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Reads the key of `id`.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is none; [`PendingDeletion`](ErrorKind::PendingDeletion) if it is
-    /// scheduled for deletion; [`Erased`](ErrorKind::Erased) if a fence keeps the id from coming back;
+    /// [`NotFound`](ErrorKind::NotFound) if there is none;
+    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if it is scheduled for deletion;
+    /// [`Erased`](ErrorKind::Erased) if a fence keeps the id from coming back;
     /// [`Corrupt`](ErrorKind::Corrupt) if what is stored is not a key of ours.
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey>;
 
@@ -73,44 +81,49 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) with [`PutMode::Create`] if there is a key;
     /// [`PendingDeletion`](ErrorKind::PendingDeletion) if one is scheduled for deletion (with
-    /// [`retry_after`](Error::retry_after) when it can be created again); [`Erased`](ErrorKind::Erased) if a
-    /// fence keeps the id from coming back; [`Unsupported`](ErrorKind::Unsupported) for a mode that the store does not know.
+    /// [`retry_after`](Error::retry_after) when it can be created again);
+    /// [`Erased`](ErrorKind::Erased) if a fence keeps the id from coming back;
+    /// [`Unsupported`](ErrorKind::Unsupported) for a mode that the store does not know.
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()>;
 
     /// Deletes the key of `id` and says how final that is.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is none; [`PendingDeletion`](ErrorKind::PendingDeletion) if it is
-    /// scheduled for deletion already.
+    /// [`NotFound`](ErrorKind::NotFound) if there is none;
+    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if it is scheduled for deletion already.
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion>;
 
-    /// The ids of all keys, in any order, each once, in bounded memory. Entries that are not ours are left out.
+    /// The ids of all keys, in any order, each once, in bounded memory. Entries that are not ours
+    /// are left out.
     ///
     /// # Errors
-    /// The stream yields [`Unsupported`](ErrorKind::Unsupported) once and ends if the store cannot list
-    /// ([`Capabilities::listing`] is `None`), and [`Corrupt`](ErrorKind::Corrupt) for an entry whose id cannot be read,
-    /// after which it goes on.
+    /// The stream yields [`Unsupported`](ErrorKind::Unsupported) once and ends if the store cannot
+    /// list ([`Capabilities::listing`] is `None`), and [`Corrupt`](ErrorKind::Corrupt) for an entry
+    /// whose id cannot be read, after which it goes on.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>>;
 
     /// The cheapest call that proves credentials and reachability; needs no right to list.
     ///
     /// # Errors
-    /// What keeps the store from working: those common to all methods, and [`Config`](ErrorKind::Config).
+    /// What keeps the store from working: those common to all methods, and
+    /// [`Config`](ErrorKind::Config).
     async fn check(&self) -> Result<()>;
 
-    /// Returns what identifies the stored data, after learning what is not known yet with as few calls as possible.
+    /// Returns what identifies the stored data, after learning what is not known yet with as few
+    /// calls as possible.
     ///
-    /// [`StoreInfo::identity`] returns what is known without a call. The default has nothing to learn.
+    /// [`StoreInfo::identity`] returns what is known without a call. The default has nothing to
+    /// learn.
     ///
     /// # Errors
-    /// What keeps the store from learning the rest: those common to all methods. What is known is still in
-    /// [`info`](Self::info).
+    /// What keeps the store from learning the rest: those common to all methods. What is known is
+    /// still in [`info`](Self::info).
     async fn identify(&self) -> Result<StoreIdentity> {
         Ok(self.info().identity().clone())
     }
 
-    /// Reads many keys: one outcome per id, in the ids' order. One bad id never spoils its neighbours; a repeated id is
-    /// sent once and shares one outcome.
+    /// Reads many keys: one outcome per id, in the ids' order. One bad id never spoils its
+    /// neighbours; a repeated id is sent once and shares one outcome.
     ///
     /// # Errors
     /// Each outcome is one of [`get_key`](Self::get_key).
@@ -118,8 +131,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         batch::each(ids, |id| self.get_key(id)).await
     }
 
-    /// Deletes many keys: one outcome per id, in the ids' order. One bad id never spoils its neighbours; a repeated id
-    /// is sent once and shares one outcome.
+    /// Deletes many keys: one outcome per id, in the ids' order. One bad id never spoils its
+    /// neighbours; a repeated id is sent once and shares one outcome.
     ///
     /// # Errors
     /// Each outcome is one of [`delete_key`](Self::delete_key).
@@ -131,10 +144,10 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// [`get_or_create_key`](crate::KeyStoreExt::get_or_create_key) ends in.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if another creator won and its key is
-    /// not visible yet (the default knows no clock; stores with a timer wait for the bound first), or if keys were
-    /// created and deleted under the call over and over; else one of [`get_key`](Self::get_key) or
-    /// [`put_key_with`](Self::put_key_with).
+    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if another
+    /// creator won and its key is not visible yet (the default knows no clock; stores with a timer
+    /// wait for the bound first), or if keys were created and deleted under the call over and over;
+    /// else one of [`get_key`](Self::get_key) or [`put_key_with`](Self::put_key_with).
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         for _ in 0..CREATE_ATTEMPTS {
             let refusal = match self.put_key_with(id, candidate, PutMode::Create).await {
@@ -148,7 +161,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
                 Err(_) => {}
             }
-            // The winner's key is not there: not visible yet, or, on a strong store, deleted meanwhile.
+            // The winner's key is not there: not visible yet, or, on a strong store, deleted
+            // meanwhile.
             if let Consistency::Eventual { within } = self.capabilities().consistency {
                 return Err(lost_to_an_invisible_winner(self.info().scheme(), within));
             }
@@ -156,24 +170,26 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         Err(lost_to_an_invisible_winner(self.info().scheme(), CONTENTION_PAUSE))
     }
 
-    /// Deletes the key if there is one, then proves the absence. Erasing a key that is not there is `Ok`, and so is erasing
-    /// one whose deletion is pending (`RecoverableUntil`, not verified).
+    /// Deletes the key if there is one, then proves the absence. Erasing a key that is not there is
+    /// `Ok`, and so is erasing one whose deletion is pending (`RecoverableUntil`, not verified).
     ///
     /// [`delete_key`](Self::delete_key) reads nothing back and says `NotFound` where there is no
     /// key. The default has no clock, so on a store that is not [`Consistency::Strong`] it reads
     /// only where the delete has found nothing, and never says `verified`.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if reads still see a key after the last
-    /// of several deletes: because another caller keeps writing it, or because the deletes have not been applied. Else one
-    /// of [`delete_key`](Self::delete_key), except for the two that say that the key is already gone, or of
-    /// [`get_key`](Self::get_key) with [`Effect::Unknown`] if the proof cannot be read.
+    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if reads still
+    /// see a key after the last of several deletes: because another caller keeps writing it, or
+    /// because the deletes have not been applied. Else one of [`delete_key`](Self::delete_key),
+    /// except for the two that say that the key is already gone, or of [`get_key`](Self::get_key)
+    /// with [`Effect::Unknown`] if the proof cannot be read.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let Capabilities { consistency, deletion: grade, .. } = self.capabilities();
         let mut existed = false;
         let mut finality = Finality::of_absence(grade);
         for _ in 0..ERASE_ATTEMPTS {
-            // A key that a read has seen and the delete does not find: perhaps a stale answer, and nothing was deleted.
+            // A key that a read has seen and the delete does not find: perhaps a stale answer, and
+            // nothing was deleted.
             let mut is_doubtful = false;
             match self.delete_key(id).await {
                 // Only a clock could tell a read that still sees the key from a stale one.

@@ -158,6 +158,15 @@ impl<S: KeyStore> Cached<S> {
         self.shared.table.written(id, Instant::now());
     }
 
+    /// Returns what removes expired keys without holding the store.
+    pub(crate) fn expiry(&self) -> impl Fn() + Send + use<S> {
+        let table = self.shared.table.clone();
+        let max_stale = self.shared.settings.max_stale;
+        move || {
+            table.remove_expired(Instant::now(), max_stale);
+        }
+    }
+
     /// Erases a key and returns what the store beneath says, `verified` included: for a fence, which keeps readers from what
     /// other caches still hold.
     pub(crate) async fn erase_beneath(&self, id: &KeyId) -> Result<Erasure> {

@@ -1,6 +1,8 @@
 //! [`Fenced`]: erasure that lasts.
 
 mod allow;
+mod claim;
+mod cleanup;
 mod receipt;
 mod reconcile;
 mod record;
@@ -8,7 +10,7 @@ mod register;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
@@ -16,54 +18,63 @@ use keystead_core::{
     KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 
+use self::claim::lifetime_of;
 pub use self::receipt::ErasureReceipt;
 pub use self::reconcile::{ReconcileFailure, ReconcileReport};
 use self::record::RecordNames;
-use self::register::{Claiming, Erased, Register, Status, TICK};
+use self::register::{Erased, Register, Status};
 use crate::describe::misconfigured;
+use crate::distinct::Distinct;
 
-/// How many ids of a listing are looked up among the tombstones at once.
+/// The number of ids of a listing that are looked up among the tombstones at once.
 const LISTED_AT_ONCE: usize = 100;
 
-/// How often an erasure starts again because a key was written, or a new key allowed, under it.
+/// The number of times that an erasure starts again because a key was written, or a new key
+/// allowed, under it.
 const ERASE_ROUNDS: u32 = 8;
 
-/// How often a caller deletes what is left of an erased user's key before it leaves that to the next one.
-const CLEAN_ROUNDS: u32 = 4;
+/// The pause to ask for after that many.
+const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 
-/// A fence around erased users: for when an erased key must not come back, whoever still tries to write it.
+/// A key store that refuses erased users. Use it when an erased key must not come back, even if
+/// another process still writes it.
 ///
-/// Deleting a key races with everybody who is about to create it: a request under way, a retry, a process that was paused
-/// for a minute. `Fenced` keeps a *tombstone* of each erased user in a second store. An erasure writes the tombstone first,
-/// then deletes the key and proves its absence. Services compose it with a cache, limits and retries by
-/// [`Stack`](crate::Stack).
+/// A deletion races with every caller that is about to create the key: a request under way, a
+/// retry, a process that was paused for a minute. `Fenced` keeps a *tombstone* of each erased user
+/// in a second store. An erasure writes the tombstone first, then deletes the key and proves its
+/// absence. Services compose it with a cache, limits and retries by [`Stack`](crate::Stack).
 ///
 /// # What it promises
-/// To all who reach the store through a `Fenced` with the same tombstones, **in whatever process**:
+/// For every caller that uses a `Fenced` with the same tombstones, in any process:
 ///
-/// - Once [`erase_key`](KeyStore::erase_key) or [`erase`](Self::erase) has returned, no read yields a key of this user, and
-///   every attempt to write one fails with [`Erased`](ErrorKind::Erased), until [`allow_new_key`](Self::allow_new_key).
-/// - A creator that began before the erasure and ended after it is told `Erased`, and what it wrote is deleted. If it died
-///   between the two, or a key was written past the fence, what was left behind is never read, and the next read, write or
-///   listing that meets it deletes it.
-/// - If erasing fails half-way, the user counts as erased as soon as the tombstone is written; erasing again finishes it.
-/// - A plain [`delete_key`](KeyStore::delete_key) leaves no tombstone: the user may get a new key at any time.
+/// - Once [`erase_key`](KeyStore::erase_key) or [`erase`](Self::erase) has returned, no read that
+///   begins then yields a key of this user, and every attempt to write one fails with
+///   [`Erased`](ErrorKind::Erased), until [`allow_new_key`](Self::allow_new_key).
+/// - A creator that began before the erasure and ended after it is told `Erased`, and what it wrote
+///   is deleted. If that creator died in between, or a key was written without the fence, the key
+///   that remains is never returned. A later read, write or listing of the user deletes it.
+/// - If erasing fails half-way, the user counts as erased as soon as the tombstone is written;
+///   erasing again finishes it.
+/// - A plain [`delete_key`](KeyStore::delete_key) leaves no tombstone: the user may get a new key
+///   at any time.
 ///
-/// It cannot promise anything about keys that are written or read without the fence, and a restored backup of the keys
-/// brings erased keys back until [`reconcile`](Self::reconcile) has erased them again; reads through the fence refuse them
-/// meanwhile.
+/// It cannot promise anything about keys that are written or read without the fence. A restored
+/// backup of the keys brings erased keys back until [`reconcile`](Self::reconcile) has erased them
+/// again; reads through the fence refuse them meanwhile.
 ///
 /// # The tombstones
-/// The second store must be [`Strong`](Consistency::Strong), be shared by all, contain nothing else, and be at least as
-/// durable as the keys. It must be kept for as long as the keys: if it is lost, erased users can be created again. Every
-/// process needs the right to create and read entries in it, the first one makes a *fence key* there. The names of its
-/// entries are keyed hashes of the ids (HMAC-SHA-256 under the fence key): a reader of the store learns no id from it, but
-/// can test a guess. Entries are never overwritten or deleted.
+/// The second store must be [`Strong`](Consistency::Strong), be shared by all, contain nothing
+/// else, and be at least as durable as the keys. It must be kept for as long as the keys: if it is
+/// lost, erased users can be created again. Every process needs permission to create and read
+/// entries in it. The first process creates a *fence key* there. The names of the entries are keyed
+/// hashes of the ids (HMAC-SHA-256 under the fence key): a reader of the store learns no id from
+/// it, but can test a guess. Entries are never overwritten or deleted; each erasure adds two.
 /// `src/fenced/FORMAT.md` in this crate describes them.
 ///
-/// Each read asks both stores, the tombstones first; each write asks for the tombstone before and after. A call ends when
-/// both have answered, so put a [`Resilient`](crate::Resilient) around the tombstones, too. A [`Cached`](crate::Cached)
-/// belongs *inside* the fence, around the keys, never around the tombstones.
+/// Each read asks both stores, the tombstones first; each write asks for the tombstone before and
+/// after. Each call waits for both stores, so put a [`Resilient`](crate::Resilient) around the
+/// tombstones as well. A [`Cached`](crate::Cached) belongs *inside* the fence, around the keys,
+/// never around the tombstones.
 ///
 /// ```
 /// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt};
@@ -85,7 +96,8 @@ const CLEAN_ROUNDS: u32 = 4;
 #[derive(Debug)]
 pub struct Fenced<S, T> {
     keys: S,
-    /// The store beneath the cache, where the fence looks for what is left of a key; without one it looks in `keys`.
+    /// The store beneath the cache, where the fence looks for what is left of a key; without one it
+    /// looks in `keys`.
     beneath: Option<Arc<dyn KeyStore>>,
     register: Register<T>,
     has_identified: AtomicBool,
@@ -101,11 +113,12 @@ pub struct FencedBuilder<S, T> {
 }
 
 impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
-    /// Accepts tombstones that are less durable than the keys, down to this durability. Where the tombstones are lost and
-    /// the keys are not, erased users can be created again.
+    /// Accepts tombstones that are less durable than the keys, down to this durability. If the
+    /// tombstones are lost but the keys survive, erased users can be created again.
     ///
-    /// For keys in AWS and tombstones in a file store, [`Durability::Host`] is accepted this way: the fence then serves
-    /// one host, and lasts as long as its disk. [`Durability::Process`] is never accepted for keys that outlive the process.
+    /// For keys in AWS and tombstones in a file store, accept [`Durability::Host`]: the fence then
+    /// serves one host, and lasts as long as its disk. [`Durability::Process`] is never accepted
+    /// for keys that outlive the process.
     pub fn accept_tombstone_durability(mut self, durability: Durability) -> Self {
         self.accepted = Some(durability);
         self
@@ -120,9 +133,10 @@ impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
     /// Builds the fence. Neither store is called yet.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the store of the tombstones is not [`Consistency::Strong`], since a tombstone that
-    /// is not visible at once lets a key back in; if it is the keys' own store; if it is less durable than the keys and that
-    /// was not accepted; or if the keys can stay visible for longer than 68 years.
+    /// [`Config`](ErrorKind::Config) if the store of the tombstones is not [`Consistency::Strong`],
+    /// since a tombstone that is not visible at once lets a key back in; if it is the keys' own
+    /// store; if it is less durable than the keys and that was not accepted; or if the visibility
+    /// bound of the keys exceeds 68 years.
     pub fn build(self) -> Result<Fenced<S, T>> {
         let tombstones = self.tombstones.capabilities();
         let keys = self.keys.capabilities();
@@ -160,48 +174,70 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// Erases a user as [`erase_key`](KeyStore::erase_key) does, and returns a receipt as a proof.
     ///
     /// # Errors
-    /// Those of [`KeyStore::erase_key`], from either store, and [`Conflict`](ErrorKind::Conflict) if others keep writing
-    /// the key or allow new ones. The user may count as erased already ([`Effect::Unknown`]): erase again to finish.
+    /// Those of [`KeyStore::erase_key`], from either store, and [`Conflict`](ErrorKind::Conflict)
+    /// if others keep writing the key or allow new ones. The user may count as erased already
+    /// ([`Effect::Unknown`]): erase again to finish.
     pub async fn erase(&self, id: &KeyId) -> Result<ErasureReceipt> {
         let names = self.register.names(id, Operation::Erase).await?;
         self.learn_identity().await;
         let part_done = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::Unknown);
+        let mut tombstone = self.register.raise(&names).await?;
         let mut existed = false;
         for _ in 0..ERASE_ROUNDS {
-            let tombstone = self.register.raise(&names).await?;
-            let erasure = self.erase_standing_key(id).await.map_err(part_done)?;
+            let erasure = match self.erase_standing_key(id).await {
+                Ok(erasure) => erasure,
+                Err(e) => {
+                    // No delete of this call is under way any more, so nobody need wait for one.
+                    if e.effect() == Effect::NotApplied {
+                        drop(self.register.record_end(&names, tombstone.generation).await);
+                    }
+                    return Err(part_done(e));
+                }
+            };
             existed |= erasure.existed;
-            // Otherwise a new key was allowed under this call, and may have been made.
-            let status = self.register.status(&names, Operation::Erase).await.map_err(part_done)?;
-            if status.is_generation(tombstone.generation) {
-                // Where this fails, whoever allows a new key records it later, and waits from then on.
-                drop(self.register.record_end(&names, tombstone.generation).await);
-                return Ok(ErasureReceipt {
-                    store: self.keys.info().identity().clone(),
-                    tombstone: names.as_str().to_owned(),
-                    erased_at: tombstone.since,
-                    finished_at: SystemTime::now(),
-                    existed,
-                    finality: erasure.finality,
-                    verified: erasure.verified,
-                });
+            // If the user is no longer erased by this tombstone, another caller has allowed a new
+            // key during this call.
+            let is_erased = self.stands(&names, tombstone.generation).await.map_err(part_done)?;
+            // If this fails, the next `allow_new_key` waits until the call is too old to go on.
+            drop(self.register.record_end(&names, tombstone.generation).await);
+            if is_erased {
+                let erasure = Erasure::new(existed, erasure.finality, erasure.verified);
+                return Ok(self.receipt(&names, &tombstone, &erasure));
             }
+            tombstone = self.register.raise(&names).await.map_err(part_done)?;
         }
-        Err(part_done(
-            self.contention("others allow new keys for this user again and again: stop them, and erase again"),
-        ))
+        let why = "others allow new keys for this user again and again: stop them, and erase again";
+        Err(part_done(self.contention(why)))
     }
 
-    /// Asks once for what is not known yet of the store's identity, which a receipt names as far as it is known. Not to know
-    /// the rest is no reason not to erase.
+    fn receipt(&self, names: &RecordNames, erased: &Erased, erasure: &Erasure) -> ErasureReceipt {
+        ErasureReceipt {
+            store: self.keys.info().identity().clone(),
+            tombstone: names.as_str().to_owned(),
+            erased_at: erased.since,
+            finished_at: SystemTime::now(),
+            existed: erasure.existed,
+            finality: erasure.finality,
+            verified: erasure.verified,
+        }
+    }
+
+    /// Reports whether the user is erased, and was all the time since this generation.
+    async fn stands(&self, names: &RecordNames, generation: u32) -> Result<bool> {
+        let is_erased = matches!(self.register.status(names, Operation::Erase).await?, Status::Erased(_));
+        Ok(is_erased && !self.register.is_lifted(names, generation).await?)
+    }
+
+    /// Asks once for what is not known yet of the store's identity, which a receipt names as far as
+    /// it is known. An unknown account does not prevent the erasure.
     async fn learn_identity(&self) {
         if !self.keys.info().identity().is_fully_known() && !self.has_identified.swap(true, Ordering::Relaxed) {
             drop(self.keys.identify().await);
         }
     }
 
-    /// Returns when the user was erased, for the first time since a new key was last allowed; `None` for a user who is not
-    /// erased.
+    /// Returns the moment at which the user was first erased since a new key was last allowed;
+    /// `None` for a user who is not erased.
     ///
     /// # Errors
     /// Those of [`KeyStore::get_key`] of the store of the tombstones.
@@ -213,8 +249,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         })
     }
 
-    /// Returns what stands for this user in receipts and in the store of the tombstones: 64 hexadecimal digits, a keyed hash
-    /// of the id. A receipt is about this user if it contains the same digits.
+    /// Returns the user's pseudonym in receipts and in the store of the tombstones: 64 hexadecimal
+    /// digits, a keyed hash of the id. A receipt is about this user if it contains the same digits.
     ///
     /// # Errors
     /// Those of [`KeyStore::get_key`] of the store of the tombstones, where the fence key is.
@@ -222,16 +258,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Ok(self.register.names(id, Operation::Get).await?.as_str().to_owned())
     }
 
-    /// Records that a key which was left behind has been deleted now: some cache may have read it before, so the wait for a
-    /// new key begins again. Returns the generation that counts.
-    async fn record_erasure(&self, names: &RecordNames) -> Result<u32> {
-        let erased = self.register.raise(names).await?;
-        self.register.record_end(names, erased.generation).await?;
-        Ok(erased.generation)
-    }
-
-    /// Erases the key that stands. A creator that began before the tombstone was written may write after that; it deletes its
-    /// key itself, unless it dies.
+    /// Erases the key that stands. A creator that began before the tombstone was written may write
+    /// after that; it deletes its key itself, unless it dies.
     async fn erase_standing_key(&self, id: &KeyId) -> Result<Erasure> {
         let mut existed = false;
         for _ in 0..ERASE_ROUNDS {
@@ -254,82 +282,25 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
+    /// The time for which a claim is needed: a delete and the proof of it may wait for the bound of
+    /// the store several times.
+    fn claim_lifetime(&self) -> Duration {
+        let capabilities = match &self.beneath {
+            Some(store) => store.capabilities(),
+            None => self.keys.capabilities(),
+        };
+        lifetime_of(capabilities.consistency.bound())
+    }
+
     fn contention(&self, why: &'static str) -> Error {
         Error::new(ErrorKind::Conflict, Operation::Erase, self.keys.info().scheme())
             .with_effect(Effect::NotApplied)
-            .with_retry_after(TICK)
+            .with_retry_after(CONTENTION_PAUSE)
             .with_source(why)
     }
 
-    /// Refuses what is done to an erased user, and deletes a key that was left behind.
-    async fn ensure_not_erased(&self, id: &KeyId, names: &RecordNames, operation: Operation) -> Result<()> {
-        let status = self.register.status(names, operation).await?;
-        self.refuse_if_erased(status, id, names, operation).await
-    }
-
-    async fn refuse_if_erased(
-        &self,
-        status: Status,
-        id: &KeyId,
-        names: &RecordNames,
-        operation: Operation,
-    ) -> Result<()> {
-        let Status::Erased(erased) = status else { return Ok(()) };
-        // What is left is never read, and the next caller that meets it tries again.
-        self.clean(id, names, erased, operation).await;
-        Err(self.erased(operation))
-    }
-
-    /// Returns the answer to a write, unless an erasure came meanwhile, which may have missed what was written.
-    async fn unless_erased_since<A>(
-        &self,
-        answer: Result<A>,
-        id: &KeyId,
-        names: &RecordNames,
-        operation: Operation,
-    ) -> Result<A> {
-        if answer.as_ref().is_err_and(|e| e.effect() == Effect::NotApplied) {
-            return answer;
-        }
-        match self.register.status(names, operation).await {
-            Ok(Status::Free { .. }) => answer,
-            Err(e) => answer.and(Err(e.with_effect(Effect::Unknown))),
-            Ok(Status::Erased(erased)) => match self.clean(id, names, erased, operation).await {
-                Cleaned::NothingLeft => Err(self.erased(operation)),
-                Cleaned::Perhaps => Err(self.erased(operation).with_effect(Effect::Unknown)),
-            },
-        }
-    }
-
-    /// Deletes a key that was left behind of an erased user, under a claim: whoever allows a new key must not do so while
-    /// this delete is under way.
-    async fn clean(&self, id: &KeyId, names: &RecordNames, mut erased: Erased, operation: Operation) -> Cleaned {
-        for _ in 0..CLEAN_ROUNDS {
-            match self.look_beneath(id).await {
-                Err(e) if is_gone(&e) => return Cleaned::NothingLeft,
-                Err(e) if e.kind() != ErrorKind::Corrupt => return Cleaned::Perhaps,
-                Ok(_) | Err(_) => {}
-            }
-            // Another holder looks again after its delete, and sees what we saw.
-            let Ok(Claiming::Granted(claim)) = self.register.claim(names, erased.generation, operation).await else {
-                return Cleaned::Perhaps;
-            };
-            // A new key may have been allowed before the claim was granted. Afterwards it cannot.
-            let status = self.register.status(names, operation).await;
-            if status.is_ok_and(|status| status.is_generation(erased.generation)) && claim.is_fresh() {
-                drop(self.keys.delete_key(id).await);
-                drop(self.record_erasure(names).await);
-            }
-            drop(self.register.finish(names, claim, operation).await);
-            match self.register.status(names, operation).await {
-                Ok(Status::Erased(now)) => erased = now,
-                Ok(Status::Free { .. }) | Err(_) => return Cleaned::Perhaps,
-            }
-        }
-        Cleaned::Perhaps
-    }
-
-    /// Refuses those of these ids, in their order, that are erased, and deletes what was left behind of them.
+    /// Refuses those of these ids, in their order, that are erased, and deletes what has come back
+    /// of them.
     async fn erased_among(&self, ids: &[KeyId], operation: Operation) -> Vec<Result<()>> {
         let mut names = Vec::with_capacity(ids.len());
         for id in ids {
@@ -342,28 +313,12 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let mut outcomes = Vec::with_capacity(ids.len());
         for ((id, names), status) in ids.iter().zip(&names).zip(statuses) {
             outcomes.push(match status {
-                Ok(status) => self.refuse_if_erased(status, id, names, operation).await,
+                Ok(status) => self.refuse_if_erased(status, id, names, operation).await.map(drop),
                 Err(e) => Err(e),
             });
         }
         outcomes
     }
-
-    fn erased(&self, operation: Operation) -> Error {
-        Error::new(ErrorKind::Erased, operation, self.keys.info().scheme())
-            .with_source("this user was erased: allow_new_key lets a new key be made")
-    }
-}
-
-/// What has become of a key that was left behind.
-enum Cleaned {
-    NothingLeft,
-    /// It may still be there, for the next caller to delete.
-    Perhaps,
-}
-
-fn is_gone(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion)
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -373,14 +328,15 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
         self.keys.info().with_note(format!("fenced by {}", self.register.store().info()))
     }
 
-    /// Those of the store of the keys, and that the erased stay erased.
+    /// Returns the capabilities of the key store, marked as fenced.
     fn capabilities(&self) -> Capabilities {
         self.keys.capabilities().with_fence()
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
         let names = self.register.names(id, Operation::Get).await?;
-        // In this order: what a read finds that began after an erasure returned is then a key that was allowed anew.
+        // The tombstone is read first, so a read that begins after an erasure returned can find
+        // only a newly allowed key.
         self.ensure_not_erased(id, &names, Operation::Get).await?;
         self.keys.get_key(id).await
     }
@@ -388,16 +344,16 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
         let operation = if mode == PutMode::Create { Operation::Create } else { Operation::Put };
         let names = self.register.names(id, operation).await?;
-        self.ensure_not_erased(id, &names, operation).await?;
+        let begun = self.ensure_not_erased(id, &names, operation).await?;
         let answer = self.keys.put_key_with(id, key, mode).await;
-        self.unless_erased_since(answer, id, &names, operation).await
+        self.unless_erased_since(answer, id, &names, begun, operation).await
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         self.keys.delete_key(id).await
     }
 
-    /// Leaves out what was left behind of the erased, and deletes it.
+    /// Leaves out keys of erased users that have come back, and deletes them.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         let chunks = self.keys.list_keys().chunks(LISTED_AT_ONCE);
         let fenced = chunks.then(async |listed: Vec<Result<KeyId>>| {
@@ -429,12 +385,14 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
-        let fences = self.erased_among(ids, Operation::Get).await;
-        let free: Vec<KeyId> =
-            ids.iter().zip(&fences).filter(|(_, fence)| fence.is_ok()).map(|(id, _)| id.clone()).collect();
+        let batch = Distinct::of(ids);
+        let fences = self.erased_among(&batch.ids, Operation::Get).await;
+        let free = batch.ids.iter().zip(&fences).filter(|(_, fence)| fence.is_ok());
+        let free: Vec<KeyId> = free.map(|(id, _)| id.clone()).collect();
         let mut keys = self.keys.get_keys(&free).await.into_iter();
-        let key = |fence: Result<()>| fence.and_then(|()| keys.next().expect("one outcome per id"));
-        fences.into_iter().map(key).collect()
+        let key = |fence: Result<()>| fence.and_then(|()| keys.next().expect("one outcome was given for each id"));
+        let outcomes: Vec<Result<SecretKey>> = fences.into_iter().map(key).collect();
+        batch.spread(&outcomes)
     }
 
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
@@ -443,12 +401,12 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         let names = self.register.names(id, Operation::Create).await?;
-        self.ensure_not_erased(id, &names, Operation::Create).await?;
+        let begun = self.ensure_not_erased(id, &names, Operation::Create).await?;
         let answer = self.keys.get_or_create(id, candidate).await;
-        self.unless_erased_since(answer, id, &names, Operation::Create).await
+        self.unless_erased_since(answer, id, &names, begun, Operation::Create).await
     }
 
-    /// As [`Fenced::erase`], without the receipt.
+    /// Erases as [`Fenced::erase`] does, without a receipt.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let receipt = self.erase(id).await?;
         Ok(Erasure::new(receipt.existed, receipt.finality, receipt.verified))

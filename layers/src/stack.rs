@@ -18,30 +18,35 @@ use crate::cached::{CacheStats, Cached};
 use crate::fenced::{ErasureReceipt, Fenced, ReconcileFailure, ReconcileReport};
 use crate::observed::Observed;
 
-/// A key store for a service: an engine's keys behind limits, retries, a cache, an erasure fence and an observer.
+/// A key store for a service: an engine's keys behind limits, retries, a cache, an erasure fence
+/// and an observer.
 ///
-/// Layers that are put together by hand can be in an order that breaks a promise: a cache around a fence serves erased keys,
-/// retries around a cache settle writes by what the cache remembers. A `Stack` has one order, from the inside out: the
-/// keys, [`Limited`](crate::Limited), [`Resilient`](crate::Resilient), [`Cached`], [`Fenced`], [`Observed`]. What is not
-/// set is left out.
+/// Layers that are put together by hand can be in an order that breaks a promise: a cache around a
+/// fence serves erased keys, retries around a cache would verify writes against cached values. A
+/// `Stack` has one order, from the inside out: the keys, [`Limited`](crate::Limited),
+/// [`Resilient`](crate::Resilient), [`Cached`], [`Fenced`], [`Observed`]. Layers that are not
+/// configured are omitted.
 ///
 /// # What it promises
-/// - [`erase`](Self::erase) deletes the key beneath the cache and reads the proof there, so a receipt can say `verified`.
-///   Once it has returned, no `Stack` and no [`Fenced`] with the same tombstones, in whatever process, returns the key: the
-///   fence is asked before the cache.
-/// - [`allow_new_key`](Self::allow_new_key) waits until every cache that shares the tombstones must have forgotten the
-///   erased key.
-/// - Expired keys are wiped without being asked for: a thread looks for them as often as the time to live, at most once a
-///   second and at least once a minute.
-/// - No call takes longer than the deadline, plus the visibility bounds for which the engine has to wait; batches and
-///   listings have limits of their own ([`Resilient`](crate::Resilient)).
+/// - [`erase`](Self::erase) deletes the key beneath the cache and reads the proof there, so a
+///   receipt can say `verified`. Once it has returned, no `Stack` and no [`Fenced`] with the same
+///   tombstones, in whatever process, returns the key: the fence is asked before the cache.
+/// - [`allow_new_key`](Self::allow_new_key) waits until every cache that shares the tombstones must
+///   have forgotten the erased key.
+/// - A background thread wipes expired keys. It runs once per time to live, but between once a
+///   second and once a minute.
+/// - No call to one of the two stores takes longer than the deadline, plus the visibility bounds
+///   for which the engine has to wait; batches and listings have limits of their own
+///   ([`Resilient`](crate::Resilient)). A call of the stack makes several of them, one after the
+///   other: a read up to two, a write up to four.
 ///
-/// A plain [`delete_key`](KeyStore::delete_key) leaves no tombstone: other processes may return the key from their caches
-/// for the time to live. Use [`erase`](Self::erase) where the user is to be forgotten.
+/// A plain [`delete_key`](KeyStore::delete_key) leaves no tombstone: other processes may return the
+/// key from their caches for the time to live. Use [`erase`](Self::erase) where the user is to be
+/// forgotten.
 ///
-/// The tombstones must be strongly consistent, shared by all processes and at least as durable as the keys. Beside keys in
-/// AWS a file store is the only such choice so far, and it serves one host:
-/// [`accept_tombstone_durability`](StackBuilder::accept_tombstone_durability) accepts that.
+/// The tombstones must be strongly consistent, shared by all processes and at least as durable as
+/// the keys. Beside keys in AWS a file store is the only such choice so far, and it serves one
+/// host: [`accept_tombstone_durability`](StackBuilder::accept_tombstone_durability) accepts that.
 ///
 /// Clones are handles of one stack. It needs a tokio runtime with its timer.
 ///
@@ -92,7 +97,8 @@ impl Stack {
         StackBuilder::new(Arc::new(keys))
     }
 
-    /// Erases a user and returns a receipt: see [`Fenced::erase`]. The proof is read beneath the cache.
+    /// Erases a user and returns a receipt: see [`Fenced::erase`]. The proof is read beneath the
+    /// cache.
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::erase`].
@@ -107,7 +113,8 @@ impl Stack {
     /// Lets an erased user have a new key: see [`Fenced::allow_new_key`].
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::allow_new_key`].
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of
+    /// [`Fenced::allow_new_key`].
     pub async fn allow_new_key(&self, id: &KeyId) -> Result<()> {
         let call = self.fence(Operation::Erase)?.allow_new_key(id);
         match &self.observer {
@@ -119,7 +126,8 @@ impl Stack {
     /// Erases again whom a restored backup has brought back: see [`Fenced::reconcile`].
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::reconcile`].
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of
+    /// [`Fenced::reconcile`].
     pub async fn reconcile(
         &self,
         on_outcome: impl FnMut(Result<ErasureReceipt, ReconcileFailure>) + Send,
@@ -130,7 +138,8 @@ impl Stack {
     /// Returns when the user was erased: see [`Fenced::erased_at`].
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::erased_at`].
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of
+    /// [`Fenced::erased_at`].
     pub async fn erased_at(&self, id: &KeyId) -> Result<Option<SystemTime>> {
         self.fence(Operation::Get)?.erased_at(id).await
     }
@@ -138,7 +147,8 @@ impl Stack {
     /// Returns what stands for this user in receipts: see [`Fenced::tombstone_of`].
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::tombstone_of`].
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of
+    /// [`Fenced::tombstone_of`].
     pub async fn tombstone_of(&self, id: &KeyId) -> Result<String> {
         self.fence(Operation::Get)?.tombstone_of(id).await
     }
@@ -148,7 +158,8 @@ impl Stack {
         self.cache.as_ref().map(Cached::statistics)
     }
 
-    /// Forgets what is cached of this id: for when another process says that it has deleted or overwritten the key.
+    /// Forgets what is cached of this id: for when another process says that it has deleted or
+    /// overwritten the key.
     pub fn invalidate(&self, id: &KeyId) {
         if let Some(cache) = &self.cache {
             cache.invalidate(id);
@@ -210,8 +221,8 @@ impl KeyStore for Stack {
         self.outermost.get_or_create(id, candidate).await
     }
 
-    /// Erases as [`Stack::erase`] does, without a receipt. Without tombstones it deletes the key, which other caches may
-    /// still return for their time to live.
+    /// Erases as [`Stack::erase`] does, without a receipt. Without tombstones it deletes the key,
+    /// which other caches may still return for their time to live.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         self.outermost.erase_key(id).await
     }

@@ -217,7 +217,7 @@ async fn the_second_store_tells_no_id() {
     names.sort_unstable_by_key(|name| name.len());
     assert_eq!(names[0], "fence-key");
     assert!(names[1].len() == 64 && names[1].bytes().all(|byte| byte.is_ascii_hexdigit()));
-    assert_eq!(names[2..], [format!("{}-1-erased", names[1])]);
+    assert_eq!(names[2..], [format!("{}-1-ended", names[1])]);
     let key = below.tombstones.get_key(&KeyId::new(names[1]).unwrap()).await.unwrap();
     assert_eq!(key.expose_secret().len(), 25, "FORMAT.md says what a tombstone contains");
 }

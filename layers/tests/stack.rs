@@ -186,7 +186,8 @@ async fn a_silent_store_keeps_no_caller_beyond_the_deadline() {
     }
 }
 
-/// Keys that can be read for a while after they were deleted, and a delete that a lagging replica does not find.
+/// Keys that can be read for a while after they were deleted, and a delete that a lagging replica
+/// does not find.
 #[derive(Clone, Debug)]
 struct Lagging {
     memory: MemoryStore,
@@ -260,7 +261,8 @@ async fn a_restored_key_is_not_allowed_as_a_new_one() {
     }
 }
 
-/// A process without a cache deletes what a process with one has read: the wait counts for that one, too.
+/// A process without a cache deletes what a process with one has read: the wait counts for that
+/// one, too.
 #[tokio::test]
 async fn a_key_that_was_left_behind_and_read_into_a_cache_is_waited_for() {
     let shared = Shared::default();

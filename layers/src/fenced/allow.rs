@@ -2,104 +2,136 @@
 
 use std::time::{Duration, SystemTime};
 
-use keystead_core::{Effect, Error, ErrorKind, Finality, KeyId, KeyStore, Operation, Result};
+use keystead_core::{Consistency, Effect, Error, ErrorKind, Finality, KeyId, KeyStore, Operation, Result};
 
 use super::Fenced;
+use super::claim::{Claim, Claiming};
 use super::record::RecordNames;
-use super::register::{Claim, Claiming, Status, TICK};
+use super::register::{Erased, Progress, Status};
+
+/// The most by which the clocks of two hosts that share tombstones may differ.
+const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// Lets an erased user have a key again: a new one, because a key that is left of the old one is deleted first. Does
+    /// Allows an erased user to get a new key. What is left of the old key is deleted first. Does
     /// nothing if the user is not erased.
     ///
-    /// It refuses as long as any stack that shares the tombstones, in any process, may still show the erased key. That is the
-    /// time to live of its cache and the visibility bound of its store, counted from the last erasure; each stack records
-    /// it with the tombstones before its first read, rounded up to a power of two of seconds. The clocks of hosts that
-    /// share tombstones must agree to within a second.
+    /// It refuses as long as any stack that shares the tombstones, in any process, may still show
+    /// the erased key. The wait is the time to live of the stack's cache plus the visibility bound
+    /// of its store, counted from the end of the last erasure. Each stack records that time with
+    /// the tombstones before its first read, rounded up to a power of two of seconds, and the
+    /// record stays: one process that ever ran with a time to live of a year makes every later call
+    /// wait for a year. The clocks of hosts that share tombstones must agree to within a second.
     ///
-    /// Calls at the same time do no harm: one of them does the work, the others are refused or find it done. What remains is
-    /// a *write* that began before the erasure and reaches the store after this call: it counts as the new key. So wait for
-    /// the longest deadline of all writers, too.
+    /// Concurrent calls are safe: one does the work, and the others fail with `Conflict` or find it
+    /// done. One thing remains: a *write* that began before the erasure and reaches the store after
+    /// this call counts as the new key. Therefore also wait for the longest deadline of any writer.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after): the erased key may still be visible
-    /// somewhere, a key had been written past the fence and was deleted just now, another call is at work, or the user was
-    /// erased again under this one. [`PendingDeletion`](ErrorKind::PendingDeletion) if the old key can still be brought back.
-    /// Those of [`KeyStore::erase_key`] from either store. The user still counts as erased, unless the effect is
-    /// [`Effect::Unknown`].
+    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after): the erased key
+    /// may still be visible somewhere; an erasure is under way, or was cut off within the last
+    /// minute (erase again to finish it); a key that had come back was deleted just now, and the
+    /// wait begins again; another call is at work; or the user was erased again during this call.
+    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if the old key can still be brought back.
+    /// Those of [`KeyStore::erase_key`] from either store. The user still counts as erased, unless
+    /// the effect is [`Effect::Unknown`].
     pub async fn allow_new_key(&self, id: &KeyId) -> Result<()> {
         let names = self.register.names(id, Operation::Erase).await?;
-        let Status::Erased(erased) = self.register.status(&names, Operation::Erase).await? else { return Ok(()) };
-        let untouched = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::NotApplied);
-        let visible_for = self.register.longest_visibility().await.map_err(untouched)?;
-        let ended_at = self.register.ended_at(&names, erased.generation).await.map_err(untouched)?;
-        if let Some(ended_at) = ended_at {
-            self.ensure_invisible(ended_at, visible_for)?;
+        let status = self.register.status(&names, Operation::Erase).await.map_err(still_erased)?;
+        let Status::Erased(erased) = status else { return Ok(()) };
+        match self.wait(&names, &erased).await.map_err(still_erased)? {
+            // Under a claim, a look at the keys takes the place of the missing record.
+            Wait::Over | Wait::NotRecorded => {}
+            Wait::For(remaining, why) => return Err(self.contention(why).with_retry_after(remaining)),
         }
-        let claiming = self.register.claim(&names, erased.generation, Operation::Erase).await.map_err(untouched)?;
-        let claim = match claiming {
+        let lifetime = self.claim_lifetime();
+        let claiming = self.register.claim(&names, lifetime, Operation::Erase).await.map_err(still_erased)?;
+        let mut claim = match claiming {
             Claiming::Granted(claim) => claim,
             Claiming::Held { remaining } => {
-                let why =
-                    "another caller deletes what is left of the erased key: try again after the pause at the latest";
+                let why = "another caller deletes what is left of the erased key, or was cut off: try again after the \
+                           pause at the latest";
                 return Err(self.contention(why).with_retry_after(remaining));
             }
         };
-        // The holder of the claim is the only one to lift this generation, so the state cannot change under it.
-        let outcome = match self.register.status(&names, Operation::Erase).await.map_err(untouched)? {
-            Status::Free { .. } => Ok(()),
-            Status::Erased(now) if now != erased => {
-                Err(self.contention("the user was erased again meanwhile: try again after the pause"))
-            }
-            Status::Erased(_) => self.lift(id, &names, &claim, ended_at.is_some(), visible_for).await,
-        };
+        let outcome = self.lift(id, &names, &erased, &mut claim).await;
         // If this fails, the claim ends by itself.
         drop(self.register.finish(&names, claim, Operation::Erase).await);
         outcome
     }
 
-    /// Lifts a tombstone under a claim, if the wait is over. It begins again where a key was found and deleted just now, which
-    /// may be in caches, and it begins only now where nobody has recorded the end of the erasure.
-    async fn lift(
-        &self,
-        id: &KeyId,
-        names: &RecordNames,
-        claim: &Claim,
-        has_ended: bool,
-        visible_for: Duration,
-    ) -> Result<()> {
-        let untouched = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::NotApplied);
-        let (generation, wait_is_over) = if self.delete_what_is_left(id, claim).await.map_err(untouched)? {
-            (self.record_erasure(names).await.map_err(untouched)?, visible_for.is_zero())
-        } else {
-            self.register.record_end(names, claim.generation()).await.map_err(untouched)?;
-            (claim.generation(), has_ended || visible_for.is_zero())
-        };
-        if !wait_is_over {
-            let why =
-                "the erasure has ended only now, and caches may still hold the key: allow a new one after the pause";
-            return Err(self.contention(why).with_retry_after(visible_for.saturating_add(TICK)));
+    /// Lifts a tombstone under a claim, if the wait is over.
+    async fn lift(&self, id: &KeyId, names: &RecordNames, erased: &Erased, claim: &mut Claim) -> Result<()> {
+        // Only the holder of the claim lifts tombstones, but anybody may erase.
+        match self.register.status(names, Operation::Erase).await.map_err(still_erased)? {
+            Status::Free { .. } => return Ok(()),
+            Status::Erased(now) if now != *erased => return Err(self.erased_again()),
+            Status::Erased(_) => {}
         }
-        self.register.lift(names, generation).await?;
-        match self.register.status(names, Operation::Erase).await? {
+        let was_left = self.delete_what_is_left(id, claim).await.map_err(still_erased)?;
+        let wait = self.wait(names, erased).await.map_err(still_erased)?;
+        if was_left || matches!(wait, Wait::NotRecorded) {
+            self.register.record_cleaned(names, erased.generation).await.map_err(still_erased)?;
+        }
+        // Again, because other stacks may have begun to read meanwhile.
+        match self.wait(names, erased).await.map_err(still_erased)? {
+            Wait::Over => {}
+            Wait::NotRecorded => return Err(self.erased_again()),
+            Wait::For(remaining, why) => return Err(self.contention(why).with_retry_after(remaining)),
+        }
+        self.register.lift(names, erased.generation).await?;
+        let status = self.register.status(names, Operation::Erase).await;
+        match status.map_err(|e| e.with_effect(Effect::Unknown))? {
             Status::Free { .. } => Ok(()),
-            Status::Erased(_) => Err(self.contention("the user was erased again meanwhile: try again after the pause")),
+            Status::Erased(_) => Err(self.erased_again().with_effect(Effect::Unknown)),
         }
     }
 
-    /// Deletes a key that was written past the fence, and returns whether there was one.
-    async fn delete_what_is_left(&self, id: &KeyId, claim: &Claim) -> Result<bool> {
-        // What a cache says of an absence may be old, so then the store itself is made to say it.
-        let is_certain = self.beneath.is_some() || !self.keys.capabilities().cached;
-        match self.look_beneath(id).await {
-            Err(e) if e.kind() == ErrorKind::NotFound && is_certain => return Ok(false),
-            Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => return Err(e),
-            Ok(_) | Err(_) => {}
+    /// Returns how long a new key has to wait.
+    async fn wait(&self, names: &RecordNames, erased: &Erased) -> Result<Wait> {
+        let visible_for = self.register.longest_visibility().await?;
+        let ended_at = match self.register.progress(names, erased).await? {
+            Progress::UnderWay { remaining } => {
+                let why = "an erasure of this user is under way or was cut off: erase the user again to finish it, or try \
+                           again after the pause";
+                return Ok(Wait::For(remaining, why));
+            }
+            Progress::CutOff => return Ok(Wait::NotRecorded),
+            Progress::EndedAt(ended_at) => ended_at,
+        };
+        if visible_for.is_zero() {
+            return Ok(Wait::Over);
+        }
+        let passed = SystemTime::now().duration_since(ended_at).unwrap_or_default();
+        let remaining = visible_for.saturating_add(CLOCK_SKEW).saturating_sub(passed);
+        Ok(match remaining.is_zero() {
+            true => Wait::Over,
+            false => Wait::For(
+                remaining,
+                "the erased key may still be visible through a cache: allow a new one after the pause",
+            ),
+        })
+    }
+
+    /// Deletes a key that has come back, and returns whether there was one.
+    async fn delete_what_is_left(&self, id: &KeyId, claim: &mut Claim) -> Result<bool> {
+        if self.is_absence_certain() {
+            match self.look_beneath(id).await {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+                Err(e) if e.kind() != ErrorKind::Corrupt => return Err(e),
+                Ok(_) | Err(_) => {}
+            }
         }
         if !claim.is_fresh() {
             return Err(self.contention("this call was paused for too long to go on: try again"));
         }
-        let erasure = self.erase_standing_key(id).await?;
+        let erasure = match self.erase_standing_key(id).await {
+            Ok(erasure) => erasure,
+            Err(e) => {
+                claim.doubt();
+                return Err(e);
+            }
+        };
         match erasure.finality {
             Finality::RecoverableUntil(until) => {
                 let remaining = until.duration_since(SystemTime::now()).unwrap_or_default();
@@ -111,18 +143,31 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
-    /// Refuses as long as some stack may still show a key whose erasure ended at this moment.
-    fn ensure_invisible(&self, ended_at: SystemTime, visible_for: Duration) -> Result<()> {
-        if visible_for.is_zero() {
-            return Ok(());
-        }
-        let passed = SystemTime::now().duration_since(ended_at).unwrap_or_default();
-        match visible_for.saturating_add(TICK).checked_sub(passed) {
-            Some(left) if !left.is_zero() => {
-                let why = "the erased key may still be visible through a cache: allow a new one after the pause";
-                Err(self.contention(why).with_retry_after(left))
-            }
-            _ => Ok(()),
-        }
+    /// Reports whether "not found" is the present state of the keys: neither a cache nor a replica
+    /// that lags may have said it.
+    pub(super) fn is_absence_certain(&self) -> bool {
+        let capabilities = match &self.beneath {
+            Some(store) => store.capabilities(),
+            None => self.keys.capabilities(),
+        };
+        capabilities.consistency == Consistency::Strong
     }
+
+    fn erased_again(&self) -> Error {
+        self.contention("the user was erased again during this call: try again after the pause")
+    }
+}
+
+/// What stands between an erased user and a new key.
+enum Wait {
+    Over,
+    /// Until then, and why.
+    For(Duration, &'static str),
+    /// Nobody has recorded when the last erasure ended.
+    NotRecorded,
+}
+
+/// The failure of a step that has changed nothing about the user's state.
+fn still_erased(e: Error) -> Error {
+    e.with_operation(Operation::Erase).with_effect(Effect::NotApplied)
 }

@@ -4,12 +4,14 @@ use std::time::SystemTime;
 
 use keystead_core::{Finality, StoreIdentity};
 
-/// The proof of an erasure: where, when and how final it was. It contains no id: [`Fenced::tombstone_of`] tells whether it is
-/// about a user, and comparing [`store`](Self::store) with a store's identity tells whether it is of that store.
+/// The proof of an erasure: where, when and how final it was. It contains no id:
+/// [`Fenced::tombstone_of`] tells whether it is about a user, and comparing [`store`](Self::store)
+/// with a store's identity tells whether it is of that store.
 ///
-/// With feature `serde` it serializes as a map of `store` (the identity's text), `tombstone`, `erased_at` and `finished_at` (seconds since
-/// 1970-01-01 UTC), `existed`, `verified`, `finality` (`immediate`, `eventual` or `recoverable`), and where they apply
-/// `within` (seconds, for `eventual`) and `recoverable_until` (seconds since 1970-01-01 UTC), both rounded up.
+/// With feature `serde` it serializes as a map of `store` (the identity's text), `tombstone`,
+/// `erased_at` and `finished_at` (seconds since 1970-01-01 UTC), `existed`, `verified`, `finality`
+/// (`immediate`, `eventual` or `recoverable`), and where they apply `within` (seconds, for
+/// `eventual`) and `recoverable_until` (seconds since 1970-01-01 UTC), both rounded up.
 ///
 /// [`Fenced::tombstone_of`]: crate::Fenced::tombstone_of
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +34,8 @@ pub struct ErasureReceipt {
     pub existed: bool,
     /// When the key's bytes are beyond recovery by the store.
     pub finality: Finality,
-    /// Whether a read that began one visibility bound after the last delete said that there is no key.
+    /// Whether a read that began one visibility bound after the last delete said that there is no
+    /// key.
     pub verified: bool,
 }
 

@@ -1,14 +1,20 @@
 //! [`Fenced::reconcile`]: erases again whom a restored backup has brought back.
 
 use futures_util::stream::{self, StreamExt};
-use keystead_core::{Error, ErrorKind, KeyId, KeyStore, Operation, Result};
+use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
 
+use super::claim::Claiming;
 use super::record::RecordNames;
 use super::register::Status;
 use super::{ErasureReceipt, Fenced, LISTED_AT_ONCE};
 
-/// How many erasures are under way at once. Each waits for the visibility bound of the keys' store.
-const ERASURES_IN_FLIGHT: usize = 16;
+/// The number of erasures that are under way at once. Each waits for the visibility bound of the
+/// keys' store.
+const ERASURES_IN_FLIGHT: usize = 8;
+
+/// The number of times that an erasure is tried which time can mend: a rate limit beneath can keep
+/// it waiting for too long behind the others.
+const ATTEMPTS: u32 = 4;
 
 /// What [`Fenced::reconcile`] has seen and done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,15 +24,16 @@ pub struct ReconcileReport {
     pub listed: u64,
     /// The number of users among them who had been erased, and whose keys were erased again.
     pub erased: u64,
-    /// The number of ids that could not be looked up among the tombstones, or whose keys could not be erased.
+    /// The number of ids that could not be looked up among the tombstones, or whose keys could not
+    /// be erased.
     pub failed: u64,
     /// The number of entries that the store listed as damaged, so that their ids are not known.
     pub unlisted: u64,
 }
 
 impl ReconcileReport {
-    /// Reports whether every entry that was listed was looked up, and every key of an erased user was erased. A key that a
-    /// lagging listing did not show is not covered.
+    /// Reports whether every entry that was listed was looked up, and every key of an erased user
+    /// was erased. A key that a lagging listing did not show is not covered.
     pub fn is_complete(&self) -> bool {
         self.failed == 0 && self.unlisted == 0
     }
@@ -43,16 +50,18 @@ pub struct ReconcileFailure {
 }
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// Erases again every listed user who has a tombstone: for after a restore of the keys from a backup, which brings back
-    /// who was erased since. Reads through the fence refuse such keys at all times; this deletes them.
+    /// Erases again every listed user who has a tombstone: for after a restore of the keys from a
+    /// backup, which brings back who was erased since. Reads through the fence refuse such keys at
+    /// all times; this deletes them.
     ///
-    /// Calls `on_outcome` with the receipt of each erasure, and with each failure, after which it goes on. Users who were
-    /// erased before the *tombstones* were restored from an older backup are not found: back them up apart from the keys,
-    /// and more often.
+    /// Calls `on_outcome` with the receipt of each erasure, and with each failure, after which it
+    /// goes on. Users who were erased before the *tombstones* were restored from an older backup
+    /// are not found: back them up apart from the keys, and more often.
     ///
     /// # Errors
-    /// Those of listing the keys ([`Unsupported`](ErrorKind::Unsupported) if their store cannot list), except for
-    /// [`Corrupt`](ErrorKind::Corrupt) entries, which are counted. What was erased before stays erased.
+    /// Those of listing the keys ([`Unsupported`](ErrorKind::Unsupported) if their store cannot
+    /// list), except for [`Corrupt`](ErrorKind::Corrupt) entries, which are counted. What was
+    /// erased before stays erased.
     pub async fn reconcile(
         &self,
         mut on_outcome: impl FnMut(Result<ErasureReceipt, ReconcileFailure>) + Send,
@@ -80,7 +89,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Ok(report)
     }
 
-    /// Erases those of these ids that have a tombstone; one outcome for each of them, and for each that failed.
+    /// Erases those of these ids that have a tombstone; one outcome for each of them, and for each
+    /// that failed.
     async fn erase_again(&self, ids: Vec<KeyId>) -> Vec<Result<ErasureReceipt, ReconcileFailure>> {
         let mut outcomes = Vec::new();
         let mut looked_up: Vec<(KeyId, RecordNames)> = Vec::with_capacity(ids.len());
@@ -92,19 +102,60 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
         let names: Vec<RecordNames> = looked_up.iter().map(|(_, names)| names.clone()).collect();
         let statuses = self.register.statuses(&names, Operation::List).await;
-        let mut erased = Vec::new();
-        for ((id, _), status) in looked_up.into_iter().zip(statuses) {
+        let mut erasures = Vec::new();
+        for ((id, names), status) in looked_up.into_iter().zip(statuses) {
             match status {
                 Ok(Status::Free { .. }) => {}
-                Ok(Status::Erased(_)) => erased.push(id),
+                Ok(Status::Erased(_)) => erasures.push(self.erase_one_again(id, names)),
                 Err(error) => outcomes.push(Err(ReconcileFailure { id, error })),
             }
         }
-        let erasures: Vec<_> = erased
-            .into_iter()
-            .map(|id| async move { self.erase(&id).await.map_err(|error| ReconcileFailure { id, error }) })
-            .collect();
-        outcomes.extend(stream::iter(erasures).buffer_unordered(ERASURES_IN_FLIGHT).collect::<Vec<_>>().await);
+        let erased: Vec<_> = stream::iter(erasures).buffer_unordered(ERASURES_IN_FLIGHT).collect().await;
+        outcomes.extend(erased.into_iter().filter_map(Result::transpose));
         outcomes
+    }
+
+    /// Erases what has come back of an erased user; `None` for a user who was allowed a new key
+    /// meanwhile.
+    async fn erase_one_again(&self, id: KeyId, names: RecordNames) -> Result<Option<ErasureReceipt>, ReconcileFailure> {
+        for attempt in 1.. {
+            match self.erase_under_a_claim(&id, &names).await {
+                Ok(receipt) => return Ok(receipt),
+                Err(e) if e.is_retryable() && e.kind() != ErrorKind::Conflict && attempt < ATTEMPTS => {}
+                Err(error) => return Err(ReconcileFailure { id, error }),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deletes under a claim, so that a new key which is allowed meanwhile is not deleted.
+    async fn erase_under_a_claim(&self, id: &KeyId, names: &RecordNames) -> Result<Option<ErasureReceipt>> {
+        let operation = Operation::Erase;
+        let mut claim = match self.register.claim(names, self.claim_lifetime(), operation).await? {
+            Claiming::Granted(claim) => claim,
+            Claiming::Held { remaining } => {
+                let why =
+                    "another caller deletes what has come back of this user's key: reconcile again to see that it did";
+                return Err(self.contention(why).with_retry_after(remaining));
+            }
+        };
+        let receipt = match self.register.status(names, operation).await {
+            Ok(Status::Free { .. }) => Ok(None),
+            Ok(Status::Erased(erased)) => match self.erase_standing_key(id).await {
+                Ok(erasure) => {
+                    let recorded = self.register.record_cleaned(names, erased.generation).await;
+                    recorded.map(|()| Some(self.receipt(names, &erased, &erasure)))
+                }
+                Err(e) => {
+                    if e.effect() == Effect::Unknown {
+                        claim.doubt();
+                    }
+                    Err(e)
+                }
+            },
+            Err(e) => Err(e),
+        };
+        drop(self.register.finish(names, claim, operation).await);
+        receipt
     }
 }

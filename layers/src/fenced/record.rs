@@ -1,4 +1,5 @@
-//! The records of a fence in the store of the tombstones: their names and their bytes. FORMAT.md describes both.
+//! The records of a fence in the store of the tombstones: their names and their bytes. FORMAT.md
+//! describes both.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,11 +13,12 @@ pub(crate) const FENCE_KEY_LEN: usize = 32;
 /// The longest age that can be recorded is 2 to the power of this, in seconds.
 const LONGEST_AGE_EXPONENT: u32 = 31;
 
-/// The first version of a tombstone: this byte, then the seconds since 1970-01-01 UTC as 8 bytes, the highest first.
+/// The first version of a tombstone: this byte, then the seconds since 1970-01-01 UTC as 8 bytes,
+/// the highest first.
 const VERSION_1: u8 = 1;
 
-/// A record: this byte, then as 8 bytes each the milliseconds since 1970-01-01 UTC at which it was written and at which the
-/// erasure began that it belongs to, then 8 random bytes.
+/// A record: this byte, then as 8 bytes each two moments in milliseconds since 1970-01-01 UTC, then
+/// 8 random bytes.
 const VERSION_2: u8 = 2;
 
 /// The name of the fence key. It never looks like a keyed hash.
@@ -48,9 +50,16 @@ impl RecordNames {
         }
     }
 
-    /// The record that the key was gone when the erasure of this generation ended.
-    pub(crate) fn erased(&self, generation: u32) -> KeyId {
-        valid(format!("{}-{generation}-erased", self.0))
+    /// The record that the call which wrote the tombstone of this generation has ended, so that no
+    /// delete of it is still to come.
+    pub(crate) fn ended(&self, generation: u32) -> KeyId {
+        valid(format!("{}-{generation}-ended", self.0))
+    }
+
+    /// The `index`th record that a key was deleted which had come back after this generation,
+    /// counted from 1.
+    pub(crate) fn cleaned(&self, generation: u32, index: u32) -> KeyId {
+        valid(format!("{}-{generation}-cleaned-{index}", self.0))
     }
 
     /// The record that a new key was allowed after this generation.
@@ -58,22 +67,24 @@ impl RecordNames {
         valid(format!("{}-{generation}-lifted", self.0))
     }
 
-    /// The `index`th claim to clean up after this generation and to lift it, counted from 1.
-    pub(crate) fn claim(&self, generation: u32, index: u32) -> KeyId {
-        valid(format!("{}-{generation}-claim-{index}", self.0))
+    /// The `index`th claim to delete what is left of the user's key or to lift a tombstone, counted
+    /// from 1.
+    pub(crate) fn claim(&self, index: u32) -> KeyId {
+        valid(format!("{}-claim-{index}", self.0))
     }
 
     /// The record that the holder of this claim has finished.
-    pub(crate) fn finished(&self, generation: u32, index: u32) -> KeyId {
-        valid(format!("{}-{generation}-claim-{index}-finished", self.0))
+    pub(crate) fn finished(&self, index: u32) -> KeyId {
+        valid(format!("{}-claim-{index}-finished", self.0))
     }
 }
 
 fn valid(name: String) -> KeyId {
-    KeyId::new(name).expect("it is made of at most 103 letters, digits and hyphens")
+    KeyId::new(name).expect("it is made of at most 95 letters, digits and hyphens")
 }
 
-/// The marker that some stack may show a key for up to 2 to the power of `exponent` seconds after it was deleted.
+/// The marker that some stack may show a key for up to 2 to the power of `exponent` seconds after
+/// it was deleted.
 pub(crate) fn age_marker(exponent: u32) -> KeyId {
     valid(format!("visible-for-{}s", age_of(exponent).as_secs()))
 }
@@ -98,22 +109,24 @@ pub(crate) fn age_exponent(age: Duration) -> Option<u32> {
 pub(crate) struct Stamp {
     /// The moment at which it was written, to the millisecond.
     pub(crate) at: SystemTime,
-    /// The moment at which the user was first erased, of all erasures since a new key was last allowed.
-    pub(crate) since: SystemTime,
+    /// In a tombstone, the moment at which the user was first erased since a new key was last
+    /// allowed. In a claim, the moment at which it ends.
+    pub(crate) other: SystemTime,
 }
 
 impl Stamp {
     pub(crate) fn now() -> Self {
         let now = from_unix_millis(unix_millis(SystemTime::now())).unwrap_or(SystemTime::UNIX_EPOCH);
-        Self { at: now, since: now }
+        Self { at: now, other: now }
     }
 
-    /// The record as it is kept in a store of keys. No two are equal, so that reading it back proves who wrote it.
+    /// The record as it is kept in a store of keys. No two are equal, so that reading it back
+    /// proves who wrote it.
     pub(crate) fn to_key(self) -> SecretKey {
         let random = SecretKey::generate(8).expect("8 bytes are a valid length of a key");
         let mut bytes = vec![VERSION_2];
         bytes.extend(unix_millis(self.at).to_be_bytes());
-        bytes.extend(unix_millis(self.since).to_be_bytes());
+        bytes.extend(unix_millis(self.other).to_be_bytes());
         bytes.extend(random.expose_secret());
         SecretKey::new(bytes).expect("25 bytes are a valid key")
     }
@@ -133,14 +146,14 @@ impl Stamp {
             VERSION_1 => {
                 let seconds = u64::from_be_bytes(fields.try_into().ok()?);
                 let at = from_unix_millis(seconds.checked_mul(1000)?)?;
-                Some(Self { at, since: at })
+                Some(Self { at, other: at })
             }
             VERSION_2 => {
                 let (at, fields) = fields.split_first_chunk()?;
-                let (since, random) = fields.split_first_chunk()?;
+                let (other, random) = fields.split_first_chunk()?;
                 let at = from_unix_millis(u64::from_be_bytes(*at))?;
-                let since = from_unix_millis(u64::from_be_bytes(*since))?;
-                (random.len() == 8).then_some(Self { at, since })
+                let other = from_unix_millis(u64::from_be_bytes(*other))?;
+                (random.len() == 8).then_some(Self { at, other })
             }
             _ => None,
         }
@@ -173,17 +186,17 @@ mod tests {
         let names = names();
         assert_eq!(names.tombstone(1).as_str(), hash);
         assert_eq!(names.tombstone(2).as_str(), format!("{hash}-2"));
-        assert_eq!(names.erased(2).as_str(), format!("{hash}-2-erased"));
+        assert_eq!(names.ended(2).as_str(), format!("{hash}-2-ended"));
         assert_eq!(names.lifted(1).as_str(), format!("{hash}-1-lifted"));
-        assert_eq!(names.claim(1, 2).as_str(), format!("{hash}-1-claim-2"));
-        let longest = names.finished(u32::MAX, u32::MAX);
-        assert_eq!(longest.as_str(), format!("{hash}-4294967295-claim-4294967295-finished"));
+        assert_eq!(names.claim(2).as_str(), format!("{hash}-claim-2"));
+        assert_eq!(names.finished(u32::MAX).as_str(), format!("{hash}-claim-4294967295-finished"));
+        assert_eq!(names.cleaned(u32::MAX, u32::MAX).as_str(), format!("{hash}-4294967295-cleaned-4294967295"));
     }
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
-        let stamp = Stamp { at: at(1_700_000_000_123), since: at(1_700_000_000_001) };
+        let stamp = Stamp { at: at(1_700_000_000_123), other: at(1_700_000_000_001) };
         let key = stamp.to_key();
         assert_eq!(key.expose_secret()[..9], [2, 0, 0, 1, 0x8b, 0xcf, 0xe5, 0x68, 0x7b]);
         assert_eq!(Stamp::read(&key, Operation::Get, "memory").unwrap(), stamp);
@@ -196,7 +209,7 @@ mod tests {
     fn a_tombstone_of_version_1_is_read() {
         let key = SecretKey::new([1, 0, 0, 0, 0, 0x65, 0x53, 0xf1, 0]).unwrap();
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        assert_eq!(Stamp::read(&key, Operation::Get, "memory").unwrap(), Stamp { at, since: at });
+        assert_eq!(Stamp::read(&key, Operation::Get, "memory").unwrap(), Stamp { at, other: at });
     }
 
     #[test]

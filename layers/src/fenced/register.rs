@@ -1,91 +1,63 @@
 //! [`Register`]: who is erased, as the store of the tombstones knows it.
 //!
-//! Records are only ever created, never overwritten and never deleted. So no update is lost, and a process that was
-//! paused at any point can do no harm when it goes on: what it still creates is there already, or belongs to a generation
-//! that is over.
+//! Records are only ever created, never overwritten and never deleted. So no update is lost, and a
+//! caller that was paused at any point can do no harm with them when it goes on: what it creates
+//! then is there already, or belongs to a generation that is over.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, Result, SecretKey};
 use tokio::sync::OnceCell;
 
+use super::claim::{Claim, Claiming, SETTLING};
 use super::record::{self, FENCE_KEY_LEN, RecordNames, Stamp};
 
-/// How often a record is tried that other callers create first.
+/// The number of times that a record is tried which other callers create first.
 const ROUNDS: u32 = 100;
 
-/// Erasures of one user that follow each other faster are recorded once, so what counts from the last one counts so much
-/// longer.
-pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// The pause to ask for after that many.
+const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the holder of a claim has, besides the time that the keys' store needs for its visibility bound. After that
-/// another caller may take its place.
-const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
+/// The most erasures of one user within the settling time that are looked at.
+const RECENT_ERASURES: u32 = 1000;
 
 /// The tombstones of all users.
 #[derive(Debug)]
 pub(crate) struct Register<T> {
     store: T,
-    /// How long the stack around the keys may show a key after it was deleted.
+    /// The time for which the stack around the keys may show a key after it was deleted.
     visible_for: Duration,
     fence_key: OnceCell<SecretKey>,
 }
 
-/// Whether a user is erased.
+/// The state of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// The user is not erased. `generations` says how many tombstones there are, all of them lifted.
+    /// The user is not erased. `generations` is the number of tombstones, all of which are over.
     Free {
         generations: u32,
     },
     Erased(Erased),
 }
 
-impl Status {
-    /// Reports whether the user is erased and this is the generation that counts.
-    pub(crate) fn is_generation(self, generation: u32) -> bool {
-        matches!(self, Self::Erased(erased) if erased.generation == generation)
-    }
-}
-
 /// The tombstone that counts: the user's last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Erased {
     pub(crate) generation: u32,
-    /// When the user was first erased, of all erasures since a new key was last allowed.
+    /// The moment at which the user was first erased since a new key was last allowed.
     pub(crate) since: SystemTime,
-    /// When the last erasure began.
+    /// The moment at which the last erasure began.
     pub(crate) at: SystemTime,
 }
 
-/// The right to delete what is left of an erased user's key, and to lift the tombstone.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    generation: u32,
-    index: u32,
-    taken: Instant,
-    lifetime: Duration,
-}
-
-impl Claim {
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// Reports whether the holder may still begin to delete. After half of the lifetime it must not, so that its last call
-    /// has ended when another caller takes over.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.taken.elapsed() < self.lifetime / 2
-    }
-}
-
-/// The outcome of asking for a claim.
-pub(crate) enum Claiming {
-    Granted(Claim),
-    /// Another caller holds it, for at most this long.
-    Held {
-        remaining: Duration,
-    },
+/// How far the erasures of a user have come.
+pub(crate) enum Progress {
+    /// One is under way, or was cut off: until it is too old to go on.
+    UnderWay { remaining: Duration },
+    /// All have ended, the last one at this moment.
+    EndedAt(SystemTime),
+    /// The last one was cut off long ago, and nobody knows when it ended.
+    CutOff,
 }
 
 impl<T: KeyStore> Register<T> {
@@ -97,8 +69,9 @@ impl<T: KeyStore> Register<T> {
         &self.store
     }
 
-    /// The names of the user's records. The first call makes the fence key if there is none, and records how long this stack
-    /// may show a key after it was deleted, before anything is read through it.
+    /// Returns the names of the user's records. The first call creates the fence key if there is
+    /// none, and records how long this stack may show a key after it was deleted, before anything
+    /// is read through it.
     pub(crate) async fn names(&self, id: &KeyId, operation: Operation) -> Result<RecordNames> {
         let fence_key = self.fence_key.get_or_try_init(|| self.prepare(operation)).await;
         // Whether the preparations were made or not, nothing was done to the user's key.
@@ -117,7 +90,7 @@ impl<T: KeyStore> Register<T> {
         self.store.get_or_create_key_with(&id, new_key).await.map_err(|e| e.with_operation(operation))
     }
 
-    /// Whether the user is erased. One call for a user who never was.
+    /// Returns the state of a user: one call for a user who was never erased.
     pub(crate) async fn status(&self, names: &RecordNames, operation: Operation) -> Result<Status> {
         match self.read(&names.tombstone(1), operation).await? {
             None => Ok(Status::Free { generations: 0 }),
@@ -125,7 +98,7 @@ impl<T: KeyStore> Register<T> {
         }
     }
 
-    /// The status of many users, in their order: one batch for those who were never erased.
+    /// Returns the states of many users, in their order: one batch for those who were never erased.
     pub(crate) async fn statuses(&self, names: &[RecordNames], operation: Operation) -> Vec<Result<Status>> {
         let firsts: Vec<KeyId> = names.iter().map(|names| names.tombstone(1)).collect();
         let mut statuses = Vec::with_capacity(names.len());
@@ -139,18 +112,17 @@ impl<T: KeyStore> Register<T> {
         statuses
     }
 
-    /// The status of a user with this first tombstone.
+    /// Returns the state of a user with this first tombstone.
     async fn status_after(&self, names: &RecordNames, first: Stamp, operation: Operation) -> Result<Status> {
         let (generation, last) = self.last(first, |index| names.tombstone(index), operation).await?;
-        let Stamp { at, since } = last;
         Ok(match self.read(&names.lifted(generation), operation).await? {
             Some(_) => Status::Free { generations: generation },
-            None => Status::Erased(Erased { generation, since, at }),
+            None => Status::Erased(Erased { generation, since: last.other, at: last.at }),
         })
     }
 
-    /// The last of the records that are numbered from 1, and its index. As the numbers have no gaps, it is found by doubling
-    /// and then by halving.
+    /// Returns the last of the records that are numbered from 1, and its index. As the numbers have
+    /// no gaps, it is found by doubling and then by halving.
     async fn last(&self, first: Stamp, name: impl Fn(u32) -> KeyId, operation: Operation) -> Result<(u32, Stamp)> {
         let mut last = (1, first);
         let mut missing = 2;
@@ -168,76 +140,125 @@ impl<T: KeyStore> Register<T> {
         Ok(last)
     }
 
-    /// Records an erasure that begins now.
+    /// Records an erasure that begins now, as a generation of its own.
     pub(crate) async fn raise(&self, names: &RecordNames) -> Result<Erased> {
         for _ in 0..ROUNDS {
             let now = Stamp::now();
-            let (generation, stamp) = match self.status(names, Operation::Erase).await? {
-                Status::Free { generations } => (generations + 1, now),
-                Status::Erased(erased) => {
-                    // A moment in the future is another host's clock, and the wait that counts from it is longer.
-                    let is_recent = now.at.duration_since(erased.at).map_or(true, |age| age < TICK);
-                    if is_recent {
-                        return Ok(erased);
-                    }
-                    (erased.generation + 1, Stamp { since: erased.since, ..now })
-                }
+            let (generation, since) = match self.status(names, Operation::Erase).await? {
+                Status::Free { generations } => (generations + 1, now.at),
+                Status::Erased(erased) => (erased.generation + 1, erased.since),
             };
+            let stamp = Stamp { other: since, ..now };
             if self.create(&names.tombstone(generation), stamp, Operation::Erase).await? {
-                return Ok(Erased { generation, since: stamp.since, at: stamp.at });
+                return Ok(Erased { generation, since, at: stamp.at });
             }
         }
         Err(self.contention(Operation::Erase))
     }
 
-    /// Records that the key is gone by now: until then a cache may have read it.
+    /// Records that the call which wrote the tombstone of this generation has ended.
     pub(crate) async fn record_end(&self, names: &RecordNames, generation: u32) -> Result<()> {
-        self.create(&names.erased(generation), Stamp::now(), Operation::Erase).await.map(drop)
+        self.create(&names.ended(generation), Stamp::now(), Operation::Erase).await.map(drop)
     }
 
-    /// When the erasure of this generation had ended; `None` if that was not recorded, because its caller died perhaps.
-    pub(crate) async fn ended_at(&self, names: &RecordNames, generation: u32) -> Result<Option<SystemTime>> {
-        let end = self.read(&names.erased(generation), Operation::Erase).await?;
-        Ok(end.map(|end| end.at))
+    /// Records that a key which had come back is deleted by now: until then a cache may have read
+    /// it.
+    pub(crate) async fn record_cleaned(&self, names: &RecordNames, generation: u32) -> Result<()> {
+        let name = |index| names.cleaned(generation, index);
+        for _ in 0..ROUNDS {
+            let index = match self.read(&name(1), Operation::Erase).await? {
+                None => 1,
+                Some(first) => self.last(first, name, Operation::Erase).await?.0 + 1,
+            };
+            if self.create(&name(index), Stamp::now(), Operation::Erase).await? {
+                return Ok(());
+            }
+        }
+        Err(self.contention(Operation::Erase))
     }
 
-    /// Ends this generation: the user may have a new key, unless erased again.
+    /// Returns how far the erasures of this user have come.
+    pub(crate) async fn progress(&self, names: &RecordNames, erased: &Erased) -> Result<Progress> {
+        let operation = Operation::Erase;
+        let name = |index| names.cleaned(erased.generation, index);
+        let mut ended_at = match self.read(&name(1), operation).await? {
+            None => None,
+            Some(first) => Some(self.last(first, name, operation).await?.1.at),
+        };
+        // From the last one back to those that cannot be under way any more.
+        for generation in (1..=erased.generation).rev() {
+            if erased.generation - generation >= RECENT_ERASURES {
+                return Err(self.contention(operation));
+            }
+            let began = self.read(&names.tombstone(generation), operation).await?.map_or(erased.at, |stamp| stamp.at);
+            let age = SystemTime::now().duration_since(began).unwrap_or_default();
+            let ended = self.read(&names.ended(generation), operation).await?;
+            match ended {
+                Some(ended) => ended_at = ended_at.max(Some(ended.at)),
+                None if age < SETTLING => return Ok(Progress::UnderWay { remaining: SETTLING - age }),
+                None => {}
+            }
+            if age >= SETTLING {
+                break;
+            }
+        }
+        Ok(ended_at.map_or(Progress::CutOff, Progress::EndedAt))
+    }
+
+    /// Ends this generation: the user may have a new key, unless there is a later one.
     pub(crate) async fn lift(&self, names: &RecordNames, generation: u32) -> Result<()> {
         self.create(&names.lifted(generation), Stamp::now(), Operation::Erase).await.map(drop)
     }
 
-    /// Asks for the right to clean up after this generation.
-    pub(crate) async fn claim(&self, names: &RecordNames, generation: u32, operation: Operation) -> Result<Claiming> {
-        let lifetime = self.claim_lifetime();
-        let name = |index| names.claim(generation, index);
+    /// Reports whether a new key was allowed after this generation.
+    pub(crate) async fn is_lifted(&self, names: &RecordNames, generation: u32) -> Result<bool> {
+        Ok(self.read(&names.lifted(generation), Operation::Erase).await?.is_some())
+    }
+
+    /// Asks for the right to delete what is left of the user's key and to lift tombstones.
+    /// `lifetime` is for how long the caller needs it at most.
+    pub(crate) async fn claim(
+        &self,
+        names: &RecordNames,
+        lifetime: Duration,
+        operation: Operation,
+    ) -> Result<Claiming> {
+        let name = |index| names.claim(index);
         for _ in 0..ROUNDS {
             let index = match self.read(&name(1), operation).await? {
                 None => 1,
                 Some(first) => {
                     let (last, held) = self.last(first, name, operation).await?;
-                    let age = SystemTime::now().duration_since(held.at).unwrap_or_default();
-                    if age < lifetime && self.read(&names.finished(generation, last), operation).await?.is_none() {
-                        return Ok(Claiming::Held { remaining: lifetime - age });
+                    let remaining = held.other.duration_since(SystemTime::now()).unwrap_or_default();
+                    if !remaining.is_zero() && self.read(&names.finished(last), operation).await?.is_none() {
+                        return Ok(Claiming::Held { remaining });
                     }
                     last + 1
                 }
             };
-            // Before the record is written, so that the holder's time ends first.
-            let taken = Instant::now();
-            if self.create(&name(index), Stamp::now(), operation).await? {
-                return Ok(Claiming::Granted(Claim { generation, index, taken, lifetime }));
+            // Taken before the record is written, so that the holder's time ends before another
+            // caller may take over.
+            let claim = Claim::new(index, lifetime);
+            let now = Stamp::now();
+            let stamp = Stamp { other: now.at + lifetime, ..now };
+            if self.create(&name(index), stamp, operation).await? {
+                return Ok(Claiming::Granted(claim));
             }
         }
         Err(self.contention(operation))
     }
 
-    /// Gives the claim back.
+    /// Gives the claim back, unless a delete under it may still be applied: then it ends by itself.
     pub(crate) async fn finish(&self, names: &RecordNames, claim: Claim, operation: Operation) -> Result<()> {
-        self.create(&names.finished(claim.generation, claim.index), Stamp::now(), operation).await.map(drop)
+        match claim.index_to_finish() {
+            Some(index) => self.create(&names.finished(index), Stamp::now(), operation).await.map(drop),
+            None => Ok(()),
+        }
     }
 
-    /// How long after an erasure some stack with these tombstones may still show the key. Ages are recorded as powers of two
-    /// and never removed, so this can be up to twice the longest age in use, or in use earlier.
+    /// Returns how long after an erasure some stack with these tombstones may still show the key.
+    /// Ages are recorded as powers of two and never removed, so this can be up to twice the longest
+    /// age in use, or in use earlier.
     pub(crate) async fn longest_visibility(&self) -> Result<Duration> {
         let markers: Vec<KeyId> = record::age_exponents().map(record::age_marker).collect();
         let mut longest = self.visible_for;
@@ -247,11 +268,6 @@ impl<T: KeyStore> Register<T> {
             }
         }
         Ok(longest)
-    }
-
-    /// An erasure may wait for the bound three times: see `KeyStore::erase_key`.
-    fn claim_lifetime(&self) -> Duration {
-        CLAIM_LIFETIME.saturating_add(self.visible_for.saturating_mul(3).min(CLAIM_LIFETIME * 10))
     }
 
     async fn read(&self, name: &KeyId, operation: Operation) -> Result<Option<Stamp>> {
@@ -277,7 +293,7 @@ impl<T: KeyStore> Register<T> {
 
     fn contention(&self, operation: Operation) -> Error {
         Error::new(ErrorKind::Conflict, operation, self.store.info().scheme())
-            .with_retry_after(TICK)
+            .with_retry_after(CONTENTION_PAUSE)
             .with_source("other callers erase this user or allow a new key at the same time: try again after the pause")
     }
 }

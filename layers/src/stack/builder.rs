@@ -76,14 +76,16 @@ impl StackBuilder {
         self
     }
 
-    /// Accepts tombstones that are less durable than the keys:
-    /// see [`FencedBuilder::accept_tombstone_durability`](crate::FencedBuilder::accept_tombstone_durability).
+    /// Accepts tombstones that are less durable than the keys: see
+    /// [`FencedBuilder::accept_tombstone_durability`](crate::FencedBuilder::accept_tombstone_durability).
     pub fn accept_tombstone_durability(mut self, durability: Durability) -> Self {
         self.accepted_durability = Some(durability);
         self
     }
 
-    /// Caches keys for this long, up to a year. Not set, nothing is cached.
+    /// Sets the time to live of cached keys, at most one year. Without it, nothing is cached. Every
+    /// process that shares the tombstones waits for the longest one before it allows a new key to
+    /// an erased user, even if it was used once only.
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.cache.ttl = Some(ttl);
         self
@@ -95,58 +97,67 @@ impl StackBuilder {
         self
     }
 
-    /// Serves a cached key for this long beyond its time to live while the store gives no answer. Not set, it is not.
+    /// Sets how long an expired key may still be served while the store does not answer. By default
+    /// it is not served.
     pub fn cache_stale_if_error(mut self, time: Duration) -> Self {
         self.cache.stale_if_error = Some(time);
         self
     }
 
-    /// Caches the absence of a key for this long, at most the time to live. Not set, it is not.
+    /// Sets how long the absence of a key is cached, at most the time to live. By default it is not
+    /// cached.
     pub fn cache_negative_ttl(mut self, ttl: Duration) -> Self {
         self.cache.negative_ttl = Some(ttl);
         self
     }
 
-    /// Sets how many calls a second read from the store of the keys. Not set, any number.
+    /// Sets the number of calls a second that read from the store of the keys. By default there is
+    /// no limit.
     pub fn read_rate(mut self, calls_per_second: f64) -> Self {
         self.limits.read_rate = Some(calls_per_second);
         self
     }
 
-    /// Sets how many calls a second write to the store of the keys. Not set, any number.
+    /// Sets the number of calls a second that write to the store of the keys. By default there is
+    /// no limit.
     pub fn write_rate(mut self, calls_per_second: f64) -> Self {
         self.limits.write_rate = Some(calls_per_second);
         self
     }
 
-    /// Sets how many reads, and how many writes, are under way at the store of the keys at once. Not set, any number.
+    /// Sets the number of reads, and the number of writes, that are under way at the store of the
+    /// keys at once. By default there is no limit.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.limits.concurrency = Some(calls);
         self
     }
 
-    /// Sets how many ids one call of the store reads or lists, so that a rate counts calls and not ids. By default what the
-    /// store says of itself ([`Capabilities::batch_size`](keystead_core::Capabilities::batch_size)), else 1.
+    /// Sets the number of ids that the store reads or lists per call. The rate then counts calls,
+    /// not ids. By default it is what the store says of itself
+    /// ([`Capabilities::batch_size`](keystead_core::Capabilities::batch_size)), or 1.
     pub fn read_batch_size(mut self, ids: usize) -> Self {
         self.limits.read_batch_size = Some(ids);
         self
     }
 
-    /// Sets how many ids one call of the store deletes: 10 for Parameter Store. 1 by default.
+    /// Sets the number of ids that the store deletes per call: 10 for Parameter Store. By default
+    /// 1.
     pub fn delete_batch_size(mut self, ids: usize) -> Self {
         self.limits.delete_batch_size = Some(ids);
         self
     }
 
-    /// Sets how long a call may take with all its attempts; 20 seconds by default. One attempt has a third of it, but 5
-    /// seconds where that is more and fits.
+    /// Sets how long one call to one of the two stores may take with all its attempts; 20 seconds
+    /// by default. Each attempt gets one third of it, or 5 seconds if that is longer and within the
+    /// deadline. Behind a fence a read makes up to two such calls, one after the other, a write
+    /// four, and an erasure some more.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Sets whether operations are traced and counted ([`Observed`]); they are by default. Switch it off if another
-    /// `Observed` is put around the stack.
+    /// Sets whether operations are traced and counted ([`Observed`]); they are by default. Switch
+    /// it off if another `Observed` is put around the stack.
     pub fn observed(mut self, observed: bool) -> Self {
         self.observed = observed;
         self
@@ -155,10 +166,12 @@ impl StackBuilder {
     /// Builds the stack. No store is called yet.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the keys are cached or fenced already, if a setting is out of the bounds that its
-    /// layer names, if a setting of the cache is given without a time to live, if the tombstones are not fit for these
-    /// keys ([`FencedBuilder::build`](crate::FencedBuilder::build)), or if a durability is accepted without tombstones.
-    /// [`Unavailable`](ErrorKind::Unavailable) if the thread that wipes expired keys cannot be started.
+    /// [`Config`](ErrorKind::Config) if the keys are cached or fenced already, if a setting is out
+    /// of the bounds that its layer names, if a setting of the cache is given without a time to
+    /// live, if the tombstones are not fit for these keys
+    /// ([`FencedBuilder::build`](crate::FencedBuilder::build)), or if a durability is accepted
+    /// without tombstones. [`Unavailable`](ErrorKind::Unavailable) if the thread that wipes expired
+    /// keys cannot be started.
     pub fn build(self) -> Result<Stack> {
         let keys = self.keys.capabilities();
         let CacheSettings { ttl, max_keys, stale_if_error, negative_ttl } = self.cache;
@@ -169,6 +182,8 @@ impl StackBuilder {
             "the keys are behind a cache already: give the stack the store beneath it, and set cache_ttl"
         } else if ttl.is_none() && has_cache_settings {
             "a setting of the cache is given, but no time to live: set cache_ttl, too"
+        } else if self.limits.has_unused_batch_size() {
+            "a batch size is given, but neither a rate nor a concurrency: set one, or leave the batch size out"
         } else if self.tombstones.is_none() && self.accepted_durability.is_some() {
             "a durability of tombstones is accepted, but there are none: set tombstones, too"
         } else {
@@ -238,9 +253,17 @@ impl CacheSettings {
 }
 
 impl LimitSettings {
+    fn is_unlimited(self) -> bool {
+        self.read_rate.is_none() && self.write_rate.is_none() && self.concurrency.is_none()
+    }
+
+    fn has_unused_batch_size(self) -> bool {
+        self.is_unlimited() && (self.read_batch_size.is_some() || self.delete_batch_size.is_some())
+    }
+
     /// This store behind its limits, or as it is if none is set.
     fn around(self, store: Arc<dyn KeyStore>) -> Result<Arc<dyn KeyStore>> {
-        if self.read_rate.is_none() && self.write_rate.is_none() && self.concurrency.is_none() {
+        if self.is_unlimited() {
             return Ok(store);
         }
         let batch_size = self.read_batch_size.or(store.capabilities().batch_size).unwrap_or(1);
@@ -255,7 +278,7 @@ impl LimitSettings {
         let builder = match (rate, self.concurrency) {
             (Some(rate), _) => builder.rate(rate),
             (None, Some(_)) => builder,
-            // A limit that nobody meets: only the other kind of calls has one.
+            // A limit that is never reached, because only the other kind of call is limited.
             (None, None) => builder.rate(1e6).burst(u32::MAX),
         };
         match self.concurrency {
@@ -265,14 +288,15 @@ impl LimitSettings {
     }
 }
 
-/// Starts a thread that wipes expired keys until the sender is dropped. A task would end with its runtime.
+/// Starts a thread that wipes expired keys until the sender is dropped. A task would end with its
+/// runtime. It holds the cached keys only, not the store: that is closed when the stack is dropped.
 fn wipe_expired_keys(cache: &Cached<Arc<dyn KeyStore>>) -> std::io::Result<Sender<()>> {
     let (sender, stop) = mpsc::channel();
     let pause = cache.ttl().clamp(SHORTEST_EXPIRY_PAUSE, LONGEST_EXPIRY_PAUSE);
-    let cache = cache.clone();
+    let wipe = cache.expiry();
     std::thread::Builder::new().name("keystead-expiry".to_owned()).spawn(move || {
         while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-            cache.remove_expired();
+            wipe();
         }
     })?;
     Ok(sender)

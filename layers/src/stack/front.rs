@@ -9,8 +9,9 @@ use keystead_core::{
 
 use crate::cached::Cached;
 
-/// The keys as the fence of a stack sees them. It differs from the cache in one call: an erasure says what the store beneath
-/// has verified. That is right behind a fence only, which keeps every reader from what other caches still hold.
+/// The keys as the fence of a stack sees them. It differs from the cache in one call: an erasure
+/// says what the store beneath has verified. That is right behind a fence only, which keeps every
+/// reader from what other caches still hold.
 #[derive(Clone, Debug)]
 pub(super) enum Front {
     Uncached(Arc<dyn KeyStore>),

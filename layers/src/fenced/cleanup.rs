@@ -1,0 +1,132 @@
+//! Refusing erased users, and deleting keys of theirs that have come back.
+
+use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
+
+use super::Fenced;
+use super::claim::Claiming;
+use super::record::RecordNames;
+use super::register::Status;
+
+/// The number of times that a caller deletes what has come back, before it leaves that to the next
+/// one.
+const ROUNDS: u32 = 4;
+
+/// The generations that had been lifted when a call began.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generations(u32);
+
+/// What has become of a key that had come back.
+enum Cleaned {
+    NothingLeft,
+    /// It may still be there, for a later caller to delete.
+    MayRemain,
+}
+
+impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
+    /// Refuses a call for an erased user, and deletes a key that has come back.
+    pub(super) async fn ensure_not_erased(
+        &self,
+        id: &KeyId,
+        names: &RecordNames,
+        operation: Operation,
+    ) -> Result<Generations> {
+        let status = self.register.status(names, operation).await?;
+        self.refuse_if_erased(status, id, names, operation).await
+    }
+
+    pub(super) async fn refuse_if_erased(
+        &self,
+        status: Status,
+        id: &KeyId,
+        names: &RecordNames,
+        operation: Operation,
+    ) -> Result<Generations> {
+        match status {
+            Status::Free { generations } => Ok(Generations(generations)),
+            Status::Erased(_) => {
+                // What remains is never returned, and a later caller that meets it tries again.
+                self.clean(id, names, operation, true).await;
+                Err(self.erased(operation))
+            }
+        }
+    }
+
+    /// Returns the answer to a write, unless the user was erased since it began: then the erasure
+    /// may have missed what was written, and what was written may be of before a new key was
+    /// allowed.
+    pub(super) async fn unless_erased_since<A>(
+        &self,
+        answer: Result<A>,
+        id: &KeyId,
+        names: &RecordNames,
+        begun: Generations,
+        operation: Operation,
+    ) -> Result<A> {
+        if answer.as_ref().is_err_and(|e| e.effect() == Effect::NotApplied) {
+            return answer;
+        }
+        match self.register.status(names, operation).await {
+            Ok(Status::Free { generations }) if Generations(generations) == begun => answer,
+            Ok(Status::Free { .. }) => Err(self.erased(operation).with_effect(Effect::Unknown)),
+            Err(e) => answer.and(Err(e.with_effect(Effect::Unknown))),
+            // What was written now need not be visible yet, where reads may lag.
+            Ok(Status::Erased(_)) => match self.clean(id, names, operation, self.is_absence_certain()).await {
+                Cleaned::NothingLeft => Err(self.erased(operation)),
+                Cleaned::MayRemain => Err(self.erased(operation).with_effect(Effect::Unknown)),
+            },
+        }
+    }
+
+    /// Deletes a key of an erased user that has come back, under a claim: nobody allows a new key
+    /// while the delete is under way. `looks_first` if only a key that is seen is to be deleted.
+    async fn clean(&self, id: &KeyId, names: &RecordNames, operation: Operation, mut looks_first: bool) -> Cleaned {
+        for _ in 0..ROUNDS {
+            if looks_first {
+                match self.look_beneath(id).await {
+                    Err(e) if is_gone(&e) => return Cleaned::NothingLeft,
+                    Err(e) if e.kind() != ErrorKind::Corrupt => return Cleaned::MayRemain,
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            looks_first = true;
+            if !self.delete_under_a_claim(id, names, operation).await {
+                return Cleaned::MayRemain;
+            }
+        }
+        Cleaned::MayRemain
+    }
+
+    /// Deletes the key if the user is erased and no other caller is at it; returns whether it did.
+    /// A caller that finds the claim taken need not wait: its holder looks again after its delete.
+    async fn delete_under_a_claim(&self, id: &KeyId, names: &RecordNames, operation: Operation) -> bool {
+        let claiming = self.register.claim(names, self.claim_lifetime(), operation).await;
+        let Ok(Claiming::Granted(mut claim)) = claiming else { return false };
+        // A new key may have been allowed before the claim was granted. From now on it cannot.
+        let status = self.register.status(names, operation).await;
+        let Ok(Status::Erased(erased)) = status else {
+            drop(self.register.finish(names, claim, operation).await);
+            return false;
+        };
+        let is_deleted = claim.is_fresh() && self.keys.delete_key(id).await.map_or_else(|e| is_gone(&e), |_| true);
+        if is_deleted {
+            // Some cache may have read it before, so the wait for a new key begins again.
+            if self.register.record_cleaned(names, erased.generation).await.is_err() {
+                claim.doubt();
+            }
+        } else {
+            // It may be applied later. Besides, nobody else need try what has failed just now.
+            claim.doubt();
+        }
+        drop(self.register.finish(names, claim, operation).await);
+        is_deleted
+    }
+
+    fn erased(&self, operation: Operation) -> Error {
+        Error::new(ErrorKind::Erased, operation, self.keys.info().scheme())
+            .with_source("this user was erased: allow_new_key lets a new key be made")
+    }
+}
+
+fn is_gone(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion)
+}
