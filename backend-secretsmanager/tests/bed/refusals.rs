@@ -205,6 +205,8 @@ async fn a_name_that_is_held_back_after_a_forced_delete_is_a_conflict_with_a_pau
         ] {
             assert_eq!((error.kind(), error.retry_after(), error.is_retryable()), (ErrorKind::Conflict, pause, true));
             assert_eq!(error.effect(), Effect::NotApplied);
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains("forced delete") && !cause.contains("  "), "{cause}");
         }
         assert!(space.operations().len() < 40, "{:?}", space.operations());
     }

@@ -13,15 +13,18 @@ use crate::sample;
 
 room! {
     "erase.never_ok_while_the_key_stands":
-        "an erasure whose delete or proof a lagging replica answers is never Ok with the key readable one bound later, and says existed: false only if nothing was ever seen",
+        "an erasure whose delete or proof a lagging replica answers is never Ok with the key \
+         readable one bound later, and says existed: false only if nothing was ever seen",
         needs Eventual, needs Faults
         => never_ok_while_the_key_stands;
     "erase.of_a_refused_delete_is_an_error":
-        "erasing a key whose delete the engine refuses is an error and no receipt, unless its deletion is already pending",
+        "erasing a key whose delete the engine refuses is an error and no receipt, unless its \
+         deletion is already pending",
         needs Faults
         => of_a_refused_delete_is_an_error;
     "create.after_forced_delete":
-        "while the engine holds a deleted name back, a write says Conflict with a pause, and get_or_create waits for the name",
+        "while the engine holds a deleted name back, a write says Conflict with a pause, and \
+         get_or_create waits for the name",
         needs Faults
         => after_forced_delete;
     "get.entry_without_a_value":
