@@ -18,14 +18,17 @@ pub(crate) const RECREATE_PAUSE: Duration = Duration::from_secs(30);
 /// The staging label of the version that is read.
 const CURRENT: &str = "AWSCURRENT";
 
-const NOT_SCHEDULED: &str = "the secret is managed by another service or in another state in which this is refused, and \
-                             no deletion of it is scheduled: look at its owning service and its status";
+const NOT_SCHEDULED: &str = "the secret is managed by another service or in another state in which \
+                             this is refused, and no deletion of it is scheduled: look at its \
+                             owning service and its status";
 
-const NAME_HELD: &str = "the name is taken, but no secret can be seen under it: it is being released after a forced delete, \
-                         or was created a moment ago; try again after the pause";
+const NAME_HELD: &str = "the name is taken, but no secret can be seen under it: it is being released \
+                         after a forced delete, or was created a moment ago; try again after the \
+                         pause";
 
-const NO_VALUE: &str = "the secret exists without a value, or no version of it has the label AWSCURRENT: look at its \
-                        versions; if one holds the key, move the label to it, and if none does, put a key";
+const NO_VALUE: &str = "the secret exists without a value, or no version of it has the label \
+                        AWSCURRENT: look at its versions; if one holds the key, move the label to \
+                        it, and if none does, put a key";
 
 const SCHEDULED: &str = "the secret is scheduled for deletion: restore it, or wait until it is gone";
 

@@ -29,8 +29,9 @@ const PAGE: i32 = 100;
 /// delete it meanwhile.
 const PUT_ROUNDS: u32 = 3;
 
-const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being created, deleted or \
-                         released after a forced delete; try again after the pause";
+const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being \
+                         created, deleted or released after a forced delete; try again after the \
+                         pause";
 
 /// Keys in Secrets Manager, each the binary value of a secret under the name that the template gives its id. Clones are
 /// handles on the same store.

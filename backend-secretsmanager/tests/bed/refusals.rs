@@ -205,6 +205,8 @@ async fn a_name_that_is_held_back_after_a_forced_delete_is_a_conflict_with_a_pau
         ] {
             assert_eq!((error.kind(), error.retry_after(), error.is_retryable()), (ErrorKind::Conflict, pause, true));
             assert_eq!(error.effect(), Effect::NotApplied);
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains("forced delete") && !cause.contains("  "), "{cause}");
         }
         assert!(space.operations().len() < 40, "{:?}", space.operations());
     }
@@ -214,8 +216,9 @@ async fn a_name_that_is_held_back_after_a_forced_delete_is_a_conflict_with_a_pau
 async fn get_or_create_waits_for_a_name_that_is_held_back() {
     for refusal in held_name() {
         let space = Space::new();
-        let store = space.store();
-        space.answer("CreateSecret", 2, 400, refusal);
+        let builder = SecretsManagerStore::builder(space.config()).sdk_config(&space.bed.sdk_config());
+        let store = builder.visibility_bound(Duration::from_secs(20)).build().unwrap();
+        space.answer("CreateSecret", 3, 400, refusal);
         assert_eq!(store.get_or_create_key(&id("alice")).await.unwrap(), store.get_key(&id("alice")).await.unwrap());
     }
 }

@@ -9,7 +9,8 @@ use crate::harness::Fault;
 
 room! {
     "identity.distinct_and_stable":
-        "what identifies the data is the same for every client at every time and differs between stores, needs no right to list, and shows neither id nor key"
+        "what identifies the data is the same for every client at every time and differs between \
+         stores, needs no right to list, and shows neither id nor key"
         => distinct_and_stable;
 }
 
