@@ -24,7 +24,7 @@ pub(super) struct Learned {
 /// A reason that forbids to remove or delete anything, in words.
 #[derive(Clone, Debug)]
 pub(super) enum Doubt {
-    /// It is not known whether source and target are two stores.
+    /// It is not known which stores source and target are, or whether they are two.
     OneStore(String),
     /// It is not known whether the journal is of these two stores.
     Journal(String),
@@ -52,11 +52,16 @@ impl Learned {
         }
     }
 
-    /// Returns why these may not be two stores, or not those of the journal.
+    /// Returns why these may not be two known stores, or not those of the journal.
     pub(super) fn doubt(&self, journal: Option<&Identities>) -> Option<Doubt> {
         let Identities { source, target } = &self.identities;
         if source.compare(target) != IdentityMatch::Different {
             let text = format!("it is not known whether source and target are two stores: {}", self.what_is_unknown());
+            return Some(Doubt::OneStore(text));
+        }
+        // An identity that is not even the same as itself is not known.
+        if self.identities.compare(&self.identities) != IdentityMatch::Same {
+            let text = format!("it is not known which stores source and target are: {}", self.what_is_unknown());
             return Some(Doubt::OneStore(text));
         }
         let journal = journal?;

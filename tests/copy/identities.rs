@@ -231,3 +231,21 @@ async fn what_is_written_under_an_unknown_identity_is_nobodys_to_remove_later() 
     assert_eq!((report.removed_at_target.first.as_slice(), report.withheld), (&[id(0)][..], None));
     assert!(there.find_key(&id(6)).await.unwrap().is_some());
 }
+
+/// Another scheme makes the two stores different, but nobody knows which account the source is in.
+#[tokio::test]
+async fn a_source_that_is_not_fully_known_permits_no_removal_and_no_deletion() {
+    let (here, there) = (MemoryStore::new(), MemoryStore::new());
+    fill(&here, 0..10).await;
+    let target = Rigged::new(&there);
+    let source = losing(&here, 0..3).known_as(ssm("eu-west-1", None));
+    let report = copy_keys(&source, &target, CopyOptions::default()).await.unwrap();
+    assert!(report.unsettled == 3 && report.withheld.is_some() && !report.is_complete(), "{report:?}");
+    assert_eq!(ids(&there).await.len(), 10);
+
+    let source = Rigged::new(&here).known_as(ssm("eu-west-1", None));
+    let error = copy_keys(&source, &target, CopyOptions::default().delete_source(true)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(text_of(&error).contains("nothing was deleted"), "{}", text_of(&error));
+    assert_eq!(ids(&here).await.len(), 7);
+}
