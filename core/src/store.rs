@@ -188,8 +188,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         let mut existed = false;
         let mut finality = Finality::of_absence(grade);
         for _ in 0..ERASE_ATTEMPTS {
-            // A key that a read has seen and the delete does not find: perhaps a stale answer, and
-            // nothing was deleted.
+            // A delete that does not find a key which a read has seen, or that a lagging replica may
+            // have answered: perhaps nothing was deleted.
             let mut is_doubtful = false;
             match self.delete_key(id).await {
                 // Only a clock could tell a read that still sees the key from a stale one.
@@ -197,7 +197,9 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
                     return Ok(Erasure::new(true, deletion.finality, false));
                 }
                 Ok(deletion) => (existed, finality) = (true, deletion.finality),
-                Err(e) if e.kind() == ErrorKind::NotFound => is_doubtful = existed,
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    is_doubtful = existed || consistency != Consistency::Strong;
+                }
                 Err(e) if e.kind() == ErrorKind::PendingDeletion => {
                     return Ok(Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false));
                 }

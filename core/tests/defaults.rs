@@ -256,6 +256,14 @@ fn a_key_that_was_seen_and_that_no_delete_has_found_is_not_erased_until_a_read_s
 }
 
 #[test]
+fn an_absence_that_a_lagging_replica_may_have_told_is_not_erased_until_a_read_says_so() {
+    let e = erase(&Scripted::eventual([absent(), unreadable()])).unwrap_err();
+    assert_eq!((e.kind(), e.operation(), e.effect()), (ErrorKind::PermissionDenied, Operation::Erase, Effect::Unknown));
+    let erasure = erase(&Scripted::strong([absent(), unreadable()])).unwrap();
+    assert_eq!(erasure, Erasure::new(false, Finality::Immediate, false));
+}
+
+#[test]
 fn without_a_clock_an_eventual_store_verifies_nothing() {
     // A read at once might be stale: it would prove nothing, nor that the key is still there.
     for script in [vec![deleted()], vec![absent(), found(&key()), deleted()]] {
