@@ -212,7 +212,9 @@ impl KeyStore for SecretsManagerStore {
         };
         let consistency = Consistency::Eventual { within: self.visibility_bound };
         let listing = Consistency::Eventual { within: self.config.lists_within() };
-        Capabilities::new(Durability::Replicated, consistency, deletion, Some(listing)).with_batch_size(batch::NAMES)
+        let capabilities = Capabilities::new(Durability::Replicated, consistency, deletion, Some(listing));
+        // There is no batch call for deletes.
+        capabilities.with_batch_size(batch::NAMES).with_delete_batch_size(1)
     }
 
     /// One call for a key that is there. One that is not found is looked for again with

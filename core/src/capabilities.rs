@@ -25,6 +25,9 @@ pub struct Capabilities {
     /// The number of ids that one call to the engine handles; `None` if it is not known. A batch of
     /// more ids takes several calls, which need not end together.
     pub batch_size: Option<usize>,
+    /// The number of ids that one call to the engine deletes, where it differs from
+    /// [`batch_size`](Self::batch_size).
+    pub delete_batch_size: Option<usize>,
 }
 
 impl Capabilities {
@@ -36,7 +39,16 @@ impl Capabilities {
         deletion: DeletionGrade,
         listing: Option<Consistency>,
     ) -> Self {
-        Self { durability, consistency, deletion, listing, fenced: false, cached: false, batch_size: None }
+        Self {
+            durability,
+            consistency,
+            deletion,
+            listing,
+            fenced: false,
+            cached: false,
+            batch_size: None,
+            delete_batch_size: None,
+        }
     }
 
     /// The same, and what is erased stays erased.
@@ -54,6 +66,12 @@ impl Capabilities {
     /// Sets the number of ids that one call to the engine handles.
     pub fn with_batch_size(mut self, ids: usize) -> Self {
         self.batch_size = Some(ids);
+        self
+    }
+
+    /// Sets the number of ids that one call to the engine deletes.
+    pub fn with_delete_batch_size(mut self, ids: usize) -> Self {
+        self.delete_batch_size = Some(ids);
         self
     }
 }

@@ -288,7 +288,8 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.store.capabilities().with_batch_size(self.reads.batch_size())
+        let capabilities = self.store.capabilities().with_batch_size(self.reads.batch_size());
+        capabilities.with_delete_batch_size(self.writes.batch_size())
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {

@@ -211,7 +211,11 @@ impl<S: KeyStore> Resilient<S> {
     }
 
     fn batch<T: Send>(&self, operation: Operation, ids: &[KeyId]) -> Batch<T> {
-        let batch_size = self.store.capabilities().batch_size;
+        let capabilities = self.store.capabilities();
+        let batch_size = match operation {
+            Operation::Delete => capabilities.delete_batch_size.or(capabilities.batch_size),
+            _ => capabilities.batch_size,
+        };
         Batch::new(self.settings, operation, self.store.info().scheme(), ids, batch_size)
     }
 

@@ -304,7 +304,7 @@ fn settings_that_cannot_be_kept_are_refused_with_advice() {
 fn it_says_what_it_is() {
     let store = Limited::new(MemoryStore::new(), Limit::builder().rate(2.5).build().unwrap());
     assert!(store.info().to_string().ends_with(", limited"), "{}", store.info());
-    assert_eq!(store.capabilities(), MemoryStore::new().capabilities().with_batch_size(10));
+    assert_eq!(store.capabilities(), MemoryStore::new().capabilities().with_batch_size(10).with_delete_batch_size(10));
     let limit = "Limit(LimitBuilder { concurrency: None, rate: Some(2.5), burst: 1, batch_size: 10 })";
     let said = format!("Limited {{ store: MemoryStore {{ keys: 0 }}, reads: {limit}, writes: {limit} }}");
     assert_eq!(format!("{store:?}"), said);

@@ -266,9 +266,11 @@ impl LimitSettings {
         if self.is_unlimited() {
             return Ok(store);
         }
-        let batch_size = self.read_batch_size.or(store.capabilities().batch_size).unwrap_or(1);
-        let reads = self.limit(self.read_rate, batch_size)?;
-        let writes = self.limit(self.write_rate, self.delete_batch_size.unwrap_or(1))?;
+        let capabilities = store.capabilities();
+        let own_size = capabilities.batch_size.unwrap_or(1);
+        let own_delete_size = capabilities.delete_batch_size.unwrap_or(own_size);
+        let reads = self.limit(self.read_rate, self.read_batch_size.unwrap_or(own_size))?;
+        let writes = self.limit(self.write_rate, self.delete_batch_size.unwrap_or(own_delete_size))?;
         Ok(Arc::new(Limited::with_limits(store, reads, writes)))
     }
 
