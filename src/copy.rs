@@ -36,9 +36,9 @@
 //! 3. If it read anything, it lists the source again, and copies what came meanwhile. What it wrote
 //!    and the source no longer lists is looked for twice at the source, one visibility bound apart.
 //!    If the source does not find it either time, the user was erased during the copy, and the key
-//!    that the copy wrote is removed at the target. If more than ten keys, and more than 1 % of
-//!    what was copied, are missing, nothing is removed until the caller has confirmed the exact
-//!    number ([`CopyOptions::confirm_removals`]).
+//!    that the copy wrote is removed at the target. If more than ten keys and more than 1 % of
+//!    what was copied are missing, or more than half of it, nothing is removed until the caller has
+//!    confirmed the exact number ([`CopyOptions::confirm_removals`]).
 //! 4. If [`CopyOptions::delete_source`] is set and nothing is left to copy, it proves with a key of
 //!    its own that the two are different stores, lists the source once more, reads both sides of
 //!    each key, deletes at the source what is equal, and counts what is left there.

@@ -95,7 +95,8 @@ fn is_name_held(refusal: &Error) -> bool {
     refusal.kind() == ErrorKind::Conflict && refusal.retry_after().is_some()
 }
 
-/// Reads until a key is visible, for at most the bound; the last read begins when the bound is over.
+/// Reads until a key is visible, for at most the bound; the last read begins when the bound is
+/// over.
 ///
 /// # Errors
 /// One of [`KeyStore::get_key`], but for [`NotFound`](ErrorKind::NotFound).
@@ -141,17 +142,15 @@ pub async fn erase_key(store: &dyn KeyStore, id: &KeyId) -> Result<Erasure> {
                 finality = deletion.finality;
                 true
             }
-            Err(e) if e.kind() == ErrorKind::NotFound => false,
-            Err(e) if e.kind() == ErrorKind::PendingDeletion => {
-                return Ok(Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false));
-            }
+            // A replica that lags may have said so of a key that stands.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => false,
             Err(e) if is_first => return Err(e.with_operation(Operation::Erase)),
             // An earlier delete of this call may have been applied.
             Err(e) => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
         };
         is_first = false;
         let deleted_at = Instant::now();
-        if !is_deleted && store.get_key(id).await.is_ok() {
+        if !is_deleted && shows_an_entry(&store.get_key(id).await) {
             existed = true;
             if pauses.pause().await {
                 continue;
@@ -159,15 +158,16 @@ pub async fn erase_key(store: &dyn KeyStore, id: &KeyId) -> Result<Erasure> {
         }
         sleep(bound.saturating_sub(deleted_at.elapsed())).await;
         match store.get_key(id).await {
-            Ok(_) => existed = true,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Erasure::new(existed, finality, true)),
-            // It was deleted, and no key was seen since.
-            Err(_) if is_deleted => return Ok(Erasure::new(existed, finality, false)),
             Err(e) if e.kind() == ErrorKind::PendingDeletion => {
                 return Ok(Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false));
             }
+            read if shows_an_entry(&read) => existed = true,
+            // It was deleted, and nothing was seen since.
+            Err(_) if is_deleted => return Ok(Erasure::new(existed, finality, false)),
             // That no delete has found it may be a stale answer.
             Err(e) => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
+            Ok(_) => existed = true,
         }
         rounds += 1;
     }
@@ -175,4 +175,9 @@ pub async fn erase_key(store: &dyn KeyStore, id: &KeyId) -> Result<Erasure> {
         .with_effect(Effect::Unknown)
         .with_retry_after(bound.max(FIRST_PAUSE))
         .with_source("the key can still be read after several deletes: stop what writes it, and erase again"))
+}
+
+/// Reports whether a read shows that something is there: a key, or what is not one of ours.
+fn shows_an_entry(read: &Result<SecretKey>) -> bool {
+    read.as_ref().map_or_else(|e| e.kind() == ErrorKind::Corrupt, |_| true)
 }

@@ -1,6 +1,7 @@
 //! [`AwsIdentity`]: what identifies the data of an AWS store.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::failure::Service;
 /// The number of digits of an account (AWS Account Management, account identifiers).
 const ACCOUNT_DIGITS: usize = 12;
 
-/// How long STS may take for one attempt, and half of what it may take in all. Many networks reach the store's service only,
-/// and nobody is to wait long for what is not needed.
+/// How long STS may take for one attempt, and half of what it may take in all. Many networks reach
+/// the store's service only, and nobody is to wait long for what is not needed.
 const STS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What identifies the data of an AWS store: partition, region, endpoint if one is set, and account
@@ -29,6 +30,9 @@ pub struct AwsIdentity {
     /// Without the account.
     known: StoreInfo,
     account: Arc<OnceLock<String>>,
+    /// Whether an answer named another account than an earlier one: then none of them identifies
+    /// the store.
+    is_contradicted: Arc<AtomicBool>,
     sts: Sts,
 }
 
@@ -54,23 +58,22 @@ impl AwsIdentity {
         if let Some(url) = endpoint {
             known = known.with_endpoint(url);
         }
-        Self { known, account: Arc::default(), sts }
+        Self { known, account: Arc::default(), is_contradicted: Arc::default(), sts }
     }
 
-    /// Returns the store's description, with the account if it is known.
+    /// Returns the store's description, with the account if it is known. It is not if the handle
+    /// has reached two accounts.
     pub fn info(&self) -> StoreInfo {
-        match self.account.get() {
+        match self.account.get().filter(|_| !self.is_contradicted.load(Ordering::Relaxed)) {
             Some(account) => self.known.clone().with_account(Some(account)),
             None => self.known.clone(),
         }
     }
 
-    /// Learns the account from the ARN of an entry of the store, as answers quote it. The first one
-    /// that is learned stays.
+    /// Learns the account from the ARN of an entry of the store, as answers quote it. If it is
+    /// another one than before, because the credentials have changed, the account is unknown from
+    /// then on.
     pub fn learn_from_arn(&self, arn: Option<&str>) {
-        if self.account.get().is_some() {
-            return;
-        }
         let identity = self.known.identity();
         if let Some(account) = arn.and_then(|arn| account_in(arn, identity.scheme(), identity.region())) {
             self.learn(account);
@@ -78,8 +81,9 @@ impl AwsIdentity {
     }
 
     fn learn(&self, account: &str) {
-        // If another call has learned one meanwhile, that one stays.
-        drop(self.account.set(account.to_owned()));
+        if self.account.get_or_init(|| account.to_owned()) != account {
+            self.is_contradicted.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Implements [`KeyStore::identify`](keystead_core::KeyStore::identify): asks AWS STS for the
@@ -205,15 +209,19 @@ mod tests {
     }
 
     #[test]
-    fn clones_share_the_account_and_the_first_one_stays() {
+    fn clones_share_the_account_and_a_second_one_makes_it_unknown() {
         let identity = identity();
         let clone = identity.clone();
         assert!(!clone.info().identity().is_fully_known());
         identity.learn_from_arn(None);
         identity.learn_from_arn(Some("no ARN"));
         identity.learn_from_arn(Some("arn:aws:ssm:eu-west-1:111111111111:parameter/app/a"));
-        identity.learn_from_arn(Some("arn:aws:ssm:eu-west-1:222222222222:parameter/app/a"));
+        identity.learn_from_arn(Some("arn:aws:ssm:eu-west-1:111111111111:parameter/app/b"));
         assert_eq!(clone.info().identity().account(), Some("111111111111"));
+        identity.learn_from_arn(Some("arn:aws:ssm:eu-west-1:222222222222:parameter/app/a"));
+        assert_eq!(clone.info().identity().account(), None);
+        identity.learn_from_arn(Some("arn:aws:ssm:eu-west-1:111111111111:parameter/app/a"));
+        assert!(!clone.info().identity().is_fully_known());
     }
 
     #[test]

@@ -20,6 +20,8 @@ const BOUND: Duration = Duration::from_secs(5);
 enum Before {
     Absent,
     Present,
+    /// The deletion of a key that was restored since.
+    Pending,
 }
 
 /// A store with a stale replica, until this moment: deletes are answered NotFound and not applied.
@@ -117,6 +119,7 @@ impl KeyStore for Engine {
         match self.stale_now() {
             Some(Before::Absent) => refused(ErrorKind::NotFound, Operation::Get),
             Some(Before::Present) => Ok(key(1)),
+            Some(Before::Pending) => refused(ErrorKind::PendingDeletion, Operation::Get),
             None => self.memory.get_key(id).await,
         }
     }
@@ -132,8 +135,10 @@ impl KeyStore for Engine {
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         self.log("delete");
-        if self.stale_now().is_some() {
-            return refused(ErrorKind::NotFound, Operation::Delete);
+        match self.stale_now() {
+            Some(Before::Pending) => return refused(ErrorKind::PendingDeletion, Operation::Delete),
+            Some(_) => return refused(ErrorKind::NotFound, Operation::Delete),
+            None => {}
         }
         let answer = self.memory.delete_key(id).await;
         if self.rewritten {
@@ -247,4 +252,14 @@ async fn get_or_create_waits_for_a_name_that_is_held_back() {
     let error = eventual::get_or_create(&engine, &id(), &key(1), BOUND, pause).await.unwrap_err();
     assert_eq!((error.kind(), error.retry_after(), begin.elapsed()), (ErrorKind::Conflict, Some(pause), BOUND));
     assert_eq!(engine.calls().len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_deletion_that_a_stale_replica_tells_is_no_erasure() {
+    let engine = Engine::with_key().await.stale(BOUND / 2, Before::Pending);
+    assert_eq!(engine.erase().await.unwrap(), Erasure::new(true, Finality::Immediate, true));
+    assert!(!engine.holds_a_key().await);
+
+    let pending = Engine::empty().stale(10 * BOUND, Before::Pending).erase().await.unwrap();
+    assert!(pending.existed && !pending.verified && matches!(pending.finality, Finality::RecoverableUntil(_)));
 }

@@ -15,6 +15,10 @@ use crate::store::SecretsManagerStore;
 /// seconds to minutes.
 pub(crate) const RECREATE_PAUSE: Duration = Duration::from_secs(30);
 
+/// The most by which this host's clock is taken to differ from AWS's: AWS refuses requests that are
+/// signed with a clock off by more than five minutes.
+const CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
+
 /// The staging label of the version that is read.
 const CURRENT: &str = "AWSCURRENT";
 
@@ -66,11 +70,11 @@ impl SecretDescription {
 }
 
 /// How long a secret with this deletion date can be restored. AWS's documents disagree on whether
-/// the date is that of the deletion or of the request for it, so a date that is over says nothing,
-/// and the longest window is assumed.
+/// the date is that of the deletion or of the request for it. So a date that is over, or so near that
+/// only the clocks differ, says nothing, and the longest window is assumed.
 fn remaining(date: &DateTime) -> Duration {
     let until = moment(date).and_then(|until| until.duration_since(SystemTime::now()).ok());
-    until.filter(|remaining| !remaining.is_zero()).unwrap_or(LONGEST_WINDOW)
+    until.filter(|remaining| *remaining > CLOCK_SKEW).unwrap_or(LONGEST_WINDOW)
 }
 
 pub(crate) fn moment(date: &DateTime) -> Option<SystemTime> {

@@ -61,8 +61,8 @@ pub(crate) fn when_interrupted(command: &Command) -> &'static str {
         }
         Command::Reconcile(_) => "each erasure was made whole or not at all: run reconcile again to finish",
         Command::Copy(_) => {
-            "what is copied is whole, and nothing was deleted that is not at the target: go on with --resume and the same \
-             journal, or copy again"
+            "no key was deleted at the source unless the target has it. Keys that the source lost may have been removed at the \
+             target, and conflicting keys replaced, as was asked for: go on with --resume and the same journal, or copy again"
         }
         Command::Backup { .. } => "the copy was removed, the store is as it was",
         Command::Conformance(_) => {

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use keystead::{BoxError, Effect, Error, ErrorKind};
+use keystead::{BoxError, Effect, Error, ErrorKind, Operation};
 use serde_json::{Value, json};
 
 /// The exit codes, as README.md has them.
@@ -165,13 +165,19 @@ impl Failure {
         let Some(error) = &self.store else { return Vec::new() };
         let by_kind = match error.kind() {
             ErrorKind::NotFound => Some("there is no key of this id: look at its spelling, every byte and case count"),
-            ErrorKind::AlreadyExists => Some("a key of this id stands already and was left alone: put overwrites it"),
-            ErrorKind::PendingDeletion => {
-                Some("the key is scheduled for deletion: wait until that is over, or restore it with AWS's own tools")
-            }
+            ErrorKind::AlreadyExists => Some(
+                "a key of this id exists and was left unchanged: read it with get. put replaces it, and what is encrypted with it is lost",
+            ),
+            ErrorKind::PendingDeletion => Some(
+                "the key is scheduled for deletion: wait until that is over. Restoring it with AWS's own tools undoes the \
+                     deletion: do that only if the user was not to be erased",
+            ),
             _ => None,
         };
-        let unknown = "the write may have been made all the same: look with exists, then repeat it";
+        let unknown = match error.operation() {
+            Operation::Erase | Operation::Delete => "the key may have been deleted all the same: run erase again",
+            _ => "the write may have been made all the same: look with exists, then repeat it",
+        };
         by_kind.into_iter().chain((error.effect() == Effect::Unknown).then_some(unknown)).collect()
     }
 }
@@ -196,7 +202,7 @@ fn printable(text: &str) -> String {
 mod tests {
     use std::error::Error as StdError;
 
-    use keystead::{ErrorDetails, Operation};
+    use keystead::ErrorDetails;
 
     use super::*;
 

@@ -187,9 +187,10 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         let Capabilities { consistency, deletion: grade, .. } = self.capabilities();
         let mut existed = false;
         let mut finality = Finality::of_absence(grade);
-        for _ in 0..ERASE_ATTEMPTS {
-            // A delete that does not find a key which a read has seen, or that a lagging replica may
-            // have answered: perhaps nothing was deleted.
+        let pending = |e: &Error| Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false);
+        for attempt in 0..ERASE_ATTEMPTS {
+            // A delete that does not find a key which a read has seen, or that a lagging replica
+            // may have answered: perhaps nothing was deleted.
             let mut is_doubtful = false;
             match self.delete_key(id).await {
                 // Only a clock could tell a read that still sees the key from a stale one.
@@ -200,16 +201,19 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     is_doubtful = existed || consistency != Consistency::Strong;
                 }
-                Err(e) if e.kind() == ErrorKind::PendingDeletion => {
-                    return Ok(Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false));
-                }
-                Err(e) => return Err(e.with_operation(Operation::Erase)),
+                Err(e) if e.kind() == ErrorKind::PendingDeletion => return Ok(pending(&e)),
+                Err(e) if attempt == 0 => return Err(e.with_operation(Operation::Erase)),
+                // An earlier delete of this call may have been applied.
+                Err(e) => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
             }
             match self.get_key(id).await {
                 Ok(_) => existed = true,
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     return Ok(Erasure::new(existed, finality, consistency == Consistency::Strong));
                 }
+                Err(e) if e.kind() == ErrorKind::PendingDeletion => return Ok(pending(&e)),
+                // Something is there that is not a key of ours: it is deleted as well.
+                Err(e) if e.kind() == ErrorKind::Corrupt => existed = true,
                 Err(e) if is_doubtful => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
                 // It was deleted or not there, and no key was seen since.
                 Err(_) => return Ok(Erasure::new(existed, finality, false)),

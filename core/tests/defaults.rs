@@ -256,6 +256,23 @@ fn a_key_that_was_seen_and_that_no_delete_has_found_is_not_erased_until_a_read_s
 }
 
 #[test]
+fn what_a_read_shows_after_the_delete_is_believed() {
+    let refusal = |kind| Answer::Get(Err(error(kind, Operation::Get).with_retry_after(Duration::from_secs(86_400))));
+    for first in [absent(), deleted()] {
+        let erasure = erase(&Scripted::strong([first, refusal(ErrorKind::PendingDeletion)])).unwrap();
+        assert!(erasure.existed && !erasure.verified && matches!(erasure.finality, Finality::RecoverableUntil(_)));
+    }
+    let corrupt = [absent(), refusal(ErrorKind::Corrupt), deleted(), missing()];
+    assert_eq!(erase(&Scripted::strong(corrupt)).unwrap(), Erasure::new(true, Finality::Immediate, true));
+}
+
+#[test]
+fn a_delete_that_fails_after_another_one_may_have_had_an_effect() {
+    let e = erase(&Scripted::strong([deleted(), found(&key()), refused(ErrorKind::Throttled)])).unwrap_err();
+    assert_eq!((e.kind(), e.effect()), (ErrorKind::Throttled, Effect::Unknown));
+}
+
+#[test]
 fn an_absence_that_a_lagging_replica_may_have_told_is_not_erased_until_a_read_says_so() {
     let e = erase(&Scripted::eventual([absent(), unreadable()])).unwrap_err();
     assert_eq!((e.kind(), e.operation(), e.effect()), (ErrorKind::PermissionDenied, Operation::Erase, Effect::Unknown));

@@ -18,7 +18,8 @@ use keystead_core::{
     KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 
-use self::claim::lifetime_of;
+pub(crate) use self::claim::SETTLING;
+use self::claim::{Lease, lifetime_of};
 pub use self::receipt::ErasureReceipt;
 pub use self::reconcile::{ReconcileFailure, ReconcileReport};
 use self::record::RecordNames;
@@ -71,6 +72,11 @@ const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 /// it, but can test a guess. Entries are never overwritten or deleted; each erasure adds two.
 /// `src/fenced/FORMAT.md` in this crate describes them.
 ///
+/// A call to the store of the keys must end within half a minute, plus twice its visibility bound:
+/// after that, other callers take it for dead, and a delete of it may meet a new key. Put a
+/// [`Resilient`](crate::Resilient) with a shorter deadline around a store that does not promise
+/// that.
+///
 /// Each read asks both stores, the tombstones first; each write asks for the tombstone before and
 /// after. Each call waits for both stores, so put a [`Resilient`](crate::Resilient) around the
 /// tombstones as well. A [`Cached`](crate::Cached) belongs *inside* the fence, around the keys,
@@ -101,6 +107,13 @@ pub struct Fenced<S, T> {
     beneath: Option<Arc<dyn KeyStore>>,
     register: Register<T>,
     has_identified: AtomicBool,
+}
+
+/// Reports whether this is the id under which a fence keeps its key among the tombstones. Two
+/// stores of tombstones with different fence keys cannot be merged: the tombstones of one could not
+/// be found any more.
+pub fn is_fence_key(id: &KeyId) -> bool {
+    *id == record::fence_key_id()
 }
 
 /// A builder of a [`Fenced`].
@@ -181,30 +194,35 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let names = self.register.names(id, Operation::Erase).await?;
         self.learn_identity().await;
         let part_done = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::Unknown);
-        let mut tombstone = self.register.raise(&names).await?;
+        let mut raised = self.register.raise(&names, self.claim_lifetime()).await?;
         let mut existed = false;
         for _ in 0..ERASE_ROUNDS {
-            let erasure = match self.erase_standing_key(id).await {
-                Ok(erasure) => erasure,
-                Err(e) => {
-                    // No delete of this call is under way any more, so nobody need wait for one.
-                    if e.effect() == Effect::NotApplied {
-                        drop(self.register.record_end(&names, tombstone.generation).await);
+            let (tombstone, lease) = raised;
+            if lease.is_fresh() {
+                let erasure = match self.erase_standing_key(id, &lease).await {
+                    Ok(erasure) => erasure,
+                    Err(e) => {
+                        // No delete of this call is under way any more, so nobody need wait for
+                        // one.
+                        if e.effect() == Effect::NotApplied {
+                            drop(self.register.record_end(&names, tombstone.generation).await);
+                        }
+                        return Err(part_done(e));
                     }
-                    return Err(part_done(e));
+                };
+                existed |= erasure.existed;
+                // If the user is no longer erased by this tombstone, another caller has allowed a
+                // new key during this call.
+                let is_erased = self.stands(&names, tombstone.generation).await.map_err(part_done)?;
+                // If this fails, the next `allow_new_key` waits until this call is taken for dead.
+                drop(self.register.record_end(&names, tombstone.generation).await);
+                if is_erased {
+                    let erasure = Erasure::new(existed, erasure.finality, erasure.verified);
+                    return Ok(self.receipt(&names, &tombstone, &erasure));
                 }
-            };
-            existed |= erasure.existed;
-            // If the user is no longer erased by this tombstone, another caller has allowed a new
-            // key during this call.
-            let is_erased = self.stands(&names, tombstone.generation).await.map_err(part_done)?;
-            // If this fails, the next `allow_new_key` waits until the call is too old to go on.
-            drop(self.register.record_end(&names, tombstone.generation).await);
-            if is_erased {
-                let erasure = Erasure::new(existed, erasure.finality, erasure.verified);
-                return Ok(self.receipt(&names, &tombstone, &erasure));
             }
-            tombstone = self.register.raise(&names).await.map_err(part_done)?;
+            // A call that was paused for long is taken for dead: it begins again.
+            raised = self.register.raise(&names, self.claim_lifetime()).await.map_err(part_done)?;
         }
         let why = "others allow new keys for this user again and again: stop them, and erase again";
         Err(part_done(self.contention(why)))
@@ -258,11 +276,14 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Ok(self.register.names(id, Operation::Get).await?.as_str().to_owned())
     }
 
-    /// Erases the key that stands. A creator that began before the tombstone was written may write
-    /// after that; it deletes its key itself, unless it dies.
-    async fn erase_standing_key(&self, id: &KeyId) -> Result<Erasure> {
+    /// Erases the key that stands, as long as the lease is fresh. A creator that began before the
+    /// tombstone was written may write after that; it deletes its key itself, unless it dies.
+    async fn erase_standing_key(&self, id: &KeyId, lease: &Lease) -> Result<Erasure> {
         let mut existed = false;
         for _ in 0..ERASE_ROUNDS {
+            if !lease.is_fresh() {
+                return Err(self.contention("this call was paused for too long to go on: try again"));
+            }
             let erasure = self.keys.erase_key(id).await?;
             existed |= erasure.existed;
             let proven = Erasure::new(existed, erasure.finality, erasure.verified);

@@ -14,7 +14,7 @@ mod sync;
 
 pub use crate::cached::{CacheStats, Cached, CachedBuilder};
 pub use crate::faulty::{Fault, Faulty, FaultyBuilder};
-pub use crate::fenced::{ErasureReceipt, Fenced, FencedBuilder, ReconcileFailure, ReconcileReport};
+pub use crate::fenced::{ErasureReceipt, Fenced, FencedBuilder, ReconcileFailure, ReconcileReport, is_fence_key};
 pub use crate::limited::{Limit, LimitBuilder, LimitPermit, Limited};
 pub use crate::observed::Observed;
 pub use crate::read_only::ReadOnly;

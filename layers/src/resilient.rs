@@ -23,10 +23,10 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// The most visibility bounds for which a store waits within one erasure: a read that sees the key
 /// makes it delete and wait again.
-const BOUNDS_OF_AN_ERASURE: u32 = 3;
+const BOUNDS_OF_AN_ERASURE: u32 = 4;
 
 /// The same for a creation that loses to a key not visible yet, which the store tries twice.
-const BOUNDS_OF_A_CREATION: u32 = 2;
+const BOUNDS_OF_A_CREATION: u32 = 3;
 
 /// Time limits and retries, for a store that is reached over a network.
 ///
@@ -39,8 +39,8 @@ const BOUNDS_OF_A_CREATION: u32 = 2;
 /// # What it promises
 /// - No call takes longer than the deadline, whatever the store does; a batch and a listing have
 ///   limits of their own, below. Where the store itself has to wait for its visibility bound (an
-///   erasure that it verifies, up to three times; a creation that lost to a key not visible yet,
-///   twice) so much is added to both limits.
+///   erasure that it verifies, up to four times; a creation that lost to a key not visible yet,
+///   three times) so much is added to both limits.
 /// - A write whose attempt ended without an answer is settled by reading back: if the key is ours,
 ///   the write is `Ok`; a deletion that finds no key is `Ok` on a [`Strong`](Consistency::Strong)
 ///   store. An erasure after such an attempt says that the key existed, because that can no longer

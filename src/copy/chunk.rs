@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use keystead_layers::is_fence_key;
 use tokio::time::{Instant, sleep};
 
 use super::digest::Digest;
@@ -162,7 +163,11 @@ impl Run<'_> {
                     Verdict::Same => self.settle(item, mode),
                     Verdict::Unread(e) if !e.is_retryable() => self.fail(item, e),
                     _ if remaining > Duration::ZERO => unsettled.push(item),
-                    Verdict::Different if self.on_conflict == ConflictPolicy::Overwrite && mode == PutMode::Create => {
+                    Verdict::Different
+                        if self.on_conflict == ConflictPolicy::Overwrite
+                            && mode == PutMode::Create
+                            && !is_fence_key(&item.id) =>
+                    {
                         different.push(item);
                     }
                     Verdict::Different => self.keep_both(item),
@@ -205,6 +210,11 @@ impl Run<'_> {
     /// The target has another key, and keeps it.
     fn keep_both(&mut self, item: Item) {
         self.ledger.conflicting(&item.digest);
+        // Two stores of tombstones with fence keys of their own cannot be merged.
+        if is_fence_key(&item.id) {
+            self.report.conflicts.push(item.id);
+            return;
+        }
         match self.on_conflict {
             ConflictPolicy::Skip => self.report.skipped += 1,
             ConflictPolicy::Report | ConflictPolicy::Overwrite => self.report.conflicts.push(item.id),

@@ -12,7 +12,7 @@ use super::report::KeyFailure;
 use super::{CHUNK, Run};
 use crate::{ErrorKind, KeyId, Result};
 
-/// Up to so many losses are believed however little was copied.
+/// Up to so many losses are believed, if they are at most half of what was copied.
 const FEW: u64 = 10;
 
 /// Of what was copied, up to one in so many may be lost without a confirmation.
@@ -37,8 +37,7 @@ impl Run<'_> {
             self.report.withheld = Some(text);
             return Ok(());
         }
-        let believed = FEW.max(self.ledger.written_by_us() / ONE_IN);
-        if missing > believed && self.confirmed_removals != Some(missing) {
+        if self.is_hard_to_believe(missing) && self.confirmed_removals != Some(missing) {
             self.report.unsettled += missing;
             self.report.removals_to_confirm = missing;
             return Ok(());
@@ -57,6 +56,13 @@ impl Run<'_> {
         }
         // The target does not have the others either.
         self.ledger.forget_missing()
+    }
+
+    /// Reports whether so many are missing that the source is more likely to be an older copy of
+    /// itself, or empty by mistake. Of a few keys, more than half is as suspicious as 1 % of many.
+    fn is_hard_to_believe(&self, missing: u64) -> bool {
+        let written = self.ledger.written_by_us();
+        missing > FEW.max(written / ONE_IN) || missing > written / 2
     }
 
     async fn settle_listed_losses(&mut self) -> Result<()> {

@@ -104,9 +104,10 @@ impl CopyOptions {
     /// Confirms that exactly so many keys may be removed at the target because the source has lost
     /// them.
     ///
-    /// Up to ten, or one in a hundred of what was copied, need no confirmation. If more are missing
-    /// at the source, nothing is removed: either the source is the wrong one, or something happened
-    /// to it. Find out, then repeat the copy with the same journal and the number in
+    /// Up to ten, or one in a hundred of what was copied, need no confirmation, unless they are
+    /// more than half of it. If more are missing at the source, nothing is removed: either the
+    /// source is the wrong one, or something happened to it. Find out, then repeat the copy with
+    /// the same journal and the number in
     /// [`CopyReport::removals_to_confirm`](super::CopyReport::removals_to_confirm). Another number
     /// confirms nothing.
     pub fn confirm_removals(mut self, number: u64) -> Self {

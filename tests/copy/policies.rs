@@ -1,8 +1,8 @@
 //! What stands at the target already.
 
-use keystead::copy::{ConflictPolicy, CopyOptions};
+use keystead::copy::{ConflictPolicy, CopyOptions, copy_keys};
 use keystead::memory::MemoryStore;
-use keystead::{KeyStore, KeyStoreExt, Operation};
+use keystead::{KeyId, KeyStore, KeyStoreExt, Operation};
 
 use crate::rigged::Rigged;
 use crate::{assert_equal, copy, fill, id, key};
@@ -98,4 +98,18 @@ async fn a_dry_run_leaves_a_journal_as_it_is_and_knows_what_is_done() {
     let report = copy(&source, &target, crate::with_journal(&path).dry_run(true)).await;
     assert_eq!((report.was_complete, report.done_before, report.copied), (true, 10, 3));
     assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+/// Under another fence key nobody would find the tombstones again.
+#[tokio::test]
+async fn two_stores_of_tombstones_are_never_merged() {
+    for policy in [ConflictPolicy::Skip, ConflictPolicy::Overwrite] {
+        let (here, there) = (MemoryStore::new(), MemoryStore::new());
+        let fence_key = KeyId::new("fence-key").unwrap();
+        let kept = there.get_or_create_key(&fence_key).await.unwrap();
+        here.get_or_create_key(&fence_key).await.unwrap();
+        let report = copy_keys(&here, &there, CopyOptions::default().on_conflict(policy)).await.unwrap();
+        assert!(report.conflicts.total == 1 && !report.is_complete(), "{report:?}");
+        assert_eq!(there.get_key(&fence_key).await.unwrap(), kept);
+    }
 }

@@ -48,7 +48,7 @@ pub(crate) struct CopyArgs {
     #[arg(long, requires = "resume")]
     no_recheck: bool,
     /// Confirms that exactly this many keys may be removed at the target because the source has
-    /// lost them: needed if they are more than ten, and more than 1 % of what was copied
+    /// lost them: needed if they are more than ten and more than 1 % of what was copied, or more than half of it
     #[arg(long, value_name = "NUMBER")]
     confirm_removals: Option<u64>,
     /// Deletes the keys at the source once the copy is complete, each after both sides are read

@@ -80,14 +80,15 @@ fn write_receipt(output: Output, receipt: &ErasureReceipt) -> Outcome<()> {
 
 fn note_failure(failure: &ReconcileFailure, show_ids: bool) {
     let id = if show_ids { failure.id.as_str() } else { "a user (say --show-ids to see who)" };
-    output::note(format!("not reconciled: {id}: {}", failure.error));
+    let reasons = Failure::from(failure.error.clone()).lines().join("; ");
+    output::note(format!("not reconciled: {id}: {reasons}"));
 }
 
 fn text(report: &ReconcileReport) -> String {
     let ReconcileReport { listed, erased, failed, unlisted, .. } = report;
     let verdict = if report.is_complete() { "reconciled" } else { "NOT completely reconciled" };
     let mut text =
-        format!("{verdict}: of {listed} listed keys, {erased} belonged to erased users and were erased again");
+        format!("{verdict}: {listed} keys are listed; keys of erased users that were erased again: {erased}");
     if *failed > 0 {
         text.push_str(&format!("\n  failed: {failed}; run reconcile again"));
     }

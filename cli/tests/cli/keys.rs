@@ -30,7 +30,7 @@ fn put_overwrites_and_create_does_not() {
     let room = Room::new();
     assert_eq!(room.run_with(&["create", "alice"], "aa\n").done(), "created\n");
     let refusal = room.run_with(&["create", "alice"], "bb\n").failed(4);
-    assert!(refusal.contains("already exists") && refusal.contains("put overwrites it"), "{refusal}");
+    assert!(refusal.contains("already exists") && refusal.contains("put replaces it"), "{refusal}");
     assert_eq!(room.run(&["get", "alice"]).done(), "aa\n");
     room.run_with(&["put", "alice"], "cc").done();
     assert_eq!(room.run(&["get", "alice"]).done(), "cc\n");
@@ -182,7 +182,7 @@ fn a_restore_is_reconciled_with_the_tombstones() {
     let told = room.run(&reconcile).done();
     let lines: Vec<&str> = told.lines().collect();
     assert!(lines[0].starts_with("erased again: tombstone ") && lines[0].contains("; verified; "), "{told}");
-    assert_eq!(lines[1], "reconciled: of 3 listed keys, 1 belonged to erased users and were erased again");
+    assert_eq!(lines[1], "reconciled: 3 keys are listed; keys of erased users that were erased again: 1");
     assert_eq!(room.run(&["--store", &restored, "exists", "alice"]).code, 3);
     let again = room.run(&[&["--json"], &reconcile[..]].concat()).json();
     assert_eq!((&again["complete"], &again["listed"], &again["erased"]), (&true.into(), &2.into(), &0.into()));

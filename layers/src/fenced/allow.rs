@@ -68,9 +68,10 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             Status::Erased(now) if now != *erased => return Err(self.erased_again()),
             Status::Erased(_) => {}
         }
-        let was_left = self.delete_what_is_left(id, claim).await.map_err(still_erased)?;
-        let wait = self.wait(names, erased).await.map_err(still_erased)?;
-        if was_left || matches!(wait, Wait::NotRecorded) {
+        let was_left = self.delete_what_is_left(id, names, claim).await.map_err(still_erased)?;
+        if was_left == Left::Nothing
+            && matches!(self.wait(names, erased).await.map_err(still_erased)?, Wait::NotRecorded)
+        {
             self.register.record_cleaned(names, erased.generation).await.map_err(still_erased)?;
         }
         // Again, because other stacks may have begun to read meanwhile.
@@ -90,7 +91,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// Returns how long a new key has to wait.
     async fn wait(&self, names: &RecordNames, erased: &Erased) -> Result<Wait> {
         let visible_for = self.register.longest_visibility().await?;
-        let ended_at = match self.register.progress(names, erased).await? {
+        let ended_at = match self.register.progress(names, erased, self.claim_lifetime()).await? {
             Progress::UnderWay { remaining } => {
                 let why = "an erasure of this user is under way or was cut off: erase the user again to finish it, or try \
                            again after the pause";
@@ -113,33 +114,44 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         })
     }
 
-    /// Deletes a key that has come back, and returns whether there was one.
-    async fn delete_what_is_left(&self, id: &KeyId, claim: &mut Claim) -> Result<bool> {
+    /// Deletes a key that has come back, and records that, so that the wait begins again.
+    async fn delete_what_is_left(&self, id: &KeyId, names: &RecordNames, claim: &mut Claim) -> Result<Left> {
+        let mut was_seen = false;
         if self.is_absence_certain() {
             match self.look_beneath(id).await {
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::NotFound && !claim.took_over() => return Ok(Left::Nothing),
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    // The last holder may have deleted a key without recording it.
+                    self.record_cleanup(names, claim, Operation::Erase).await?;
+                    return Ok(Left::Deleted);
+                }
                 Err(e) if e.kind() != ErrorKind::Corrupt => return Err(e),
-                Ok(_) | Err(_) => {}
+                Ok(_) | Err(_) => was_seen = true,
             }
         }
-        if !claim.is_fresh() {
-            return Err(self.contention("this call was paused for too long to go on: try again"));
-        }
-        let erasure = match self.erase_standing_key(id).await {
+        let erasure = match self.erase_standing_key(id, &claim.lease()).await {
             Ok(erasure) => erasure,
             Err(e) => {
                 claim.doubt();
                 return Err(e);
             }
         };
-        match erasure.finality {
-            Finality::RecoverableUntil(until) => {
+        let until = match erasure.finality {
+            Finality::RecoverableUntil(until) => Some(until),
+            _ => None,
+        };
+        if was_seen || claim.took_over() || erasure.existed && until.is_none() {
+            self.record_cleanup(names, claim, Operation::Erase).await?;
+        }
+        match until {
+            Some(until) => {
                 let remaining = until.duration_since(SystemTime::now()).unwrap_or_default();
                 let why = "the old key can still be brought back: allow a new one when it no longer can";
                 let e = Error::new(ErrorKind::PendingDeletion, Operation::Erase, self.keys.info().scheme());
                 Err(e.with_retry_after(remaining).with_source(why))
             }
-            _ => Ok(erasure.existed),
+            None if erasure.existed || claim.took_over() => Ok(Left::Deleted),
+            None => Ok(Left::Nothing),
         }
     }
 
@@ -156,6 +168,14 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     fn erased_again(&self) -> Error {
         self.contention("the user was erased again during this call: try again after the pause")
     }
+}
+
+/// What was left of an erased user's key.
+#[derive(PartialEq)]
+enum Left {
+    Nothing,
+    /// A key, perhaps deleted by an earlier caller; that is recorded.
+    Deleted,
 }
 
 /// What stands between an erased user and a new key.

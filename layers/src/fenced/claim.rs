@@ -1,22 +1,46 @@
-//! [`Claim`]: the right of one caller at a time to delete what is left of an erased user's key.
+//! [`Claim`]: the right of one caller at a time to delete what is left of an erased user's key; and
+//! how long such a caller may go on.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// The time after which a call that began, and said nothing since, is taken for dead.
+/// The time after which a call that began, and said nothing since, is taken for dead; besides what
+/// the visibility bound of the keys adds to it.
 pub(crate) const SETTLING: Duration = Duration::from_secs(60);
 
-/// The longest time that a visibility bound adds to the lifetime of a claim.
+/// The longest time that a visibility bound adds.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// The time that a call has to delete. After half of it the call begins no other delete, so that
+/// its last one has ended when others take it for dead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lease {
+    begun: Instant,
+    /// By the system's clock, which goes on while the system sleeps.
+    begun_at: SystemTime,
+    lifetime: Duration,
+}
+
+impl Lease {
+    /// A lease that begins now, over keys with this lifetime ([`lifetime_of`]).
+    pub(crate) fn new(lifetime: Duration) -> Self {
+        Self { begun: Instant::now(), begun_at: SystemTime::now(), lifetime }
+    }
+
+    /// Reports whether another delete may begin.
+    pub(crate) fn is_fresh(&self) -> bool {
+        let slept = SystemTime::now().duration_since(self.begun_at).unwrap_or_default();
+        self.begun.elapsed().max(slept) < self.lifetime / 2
+    }
+}
 
 /// The right to delete what is left of a user's key, and to lift the tombstone. One caller has it
 /// at a time, so a delete that is still to come can never meet a new key.
 #[derive(Debug)]
 pub(crate) struct Claim {
     index: u32,
-    taken: Instant,
-    /// By the system's clock, which goes on while the system sleeps.
-    taken_at: SystemTime,
-    lifetime: Duration,
+    lease: Lease,
+    /// Whether the last holder did not finish: it may have deleted a key, and not recorded that.
+    took_over: bool,
     is_in_doubt: bool,
 }
 
@@ -30,19 +54,19 @@ pub(crate) enum Claiming {
 }
 
 impl Claim {
-    pub(crate) fn new(index: u32, lifetime: Duration) -> Self {
-        Self { index, taken: Instant::now(), taken_at: SystemTime::now(), lifetime, is_in_doubt: false }
+    pub(crate) fn new(index: u32, lease: Lease, took_over: bool) -> Self {
+        Self { index, lease, took_over, is_in_doubt: false }
     }
 
-    /// Reports whether the holder may still begin to delete. After half of the lifetime it must
-    /// not, so that its last call has ended when another caller takes over.
-    pub(crate) fn is_fresh(&self) -> bool {
-        let slept = SystemTime::now().duration_since(self.taken_at).unwrap_or_default();
-        self.taken.elapsed().max(slept) < self.lifetime / 2
+    pub(crate) fn lease(&self) -> Lease {
+        self.lease
     }
 
-    /// A delete has ended without an answer and may be applied later: nobody may take over before
-    /// the claim ends by itself.
+    pub(crate) fn took_over(&self) -> bool {
+        self.took_over
+    }
+
+    /// Leaves the claim to end by itself: a delete may be applied later, or was not recorded.
     pub(crate) fn doubt(&mut self) {
         self.is_in_doubt = true;
     }
@@ -53,8 +77,8 @@ impl Claim {
     }
 }
 
-/// The lifetime of a claim over keys with this visibility bound: an erasure may wait for the bound
-/// three times (`KeyStore::erase_key`).
+/// The lifetime of a claim, and of an erasure, over keys with this visibility bound: an erasure may
+/// wait for the bound several times (`KeyStore::erase_key`).
 pub(crate) fn lifetime_of(bound: Duration) -> Duration {
-    SETTLING + bound.saturating_mul(3).min(LONGEST_WAIT)
+    SETTLING + bound.saturating_mul(4).min(LONGEST_WAIT)
 }

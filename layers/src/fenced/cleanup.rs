@@ -3,7 +3,7 @@
 use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
 
 use super::Fenced;
-use super::claim::Claiming;
+use super::claim::{Claim, Claiming};
 use super::record::RecordNames;
 use super::register::Status;
 
@@ -71,8 +71,9 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             Err(e) => answer.and(Err(e.with_effect(Effect::Unknown))),
             // What was written now need not be visible yet, where reads may lag.
             Ok(Status::Erased(_)) => match self.clean(id, names, operation, self.is_absence_certain()).await {
-                Cleaned::NothingLeft => Err(self.erased(operation)),
-                Cleaned::MayRemain => Err(self.erased(operation).with_effect(Effect::Unknown)),
+                // A write without an answer may still be applied.
+                Cleaned::NothingLeft if answer.is_ok() => Err(self.erased(operation)),
+                _ => Err(self.erased(operation).with_effect(Effect::Unknown)),
             },
         }
     }
@@ -89,42 +90,87 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
                 }
             }
             looks_first = true;
-            if !self.delete_under_a_claim(id, names, operation).await {
-                return Cleaned::MayRemain;
+            match self.delete_under_a_claim(id, names, operation).await {
+                // Where reads may lag, looking again would show what was just deleted.
+                Deleting::Deleted if self.is_absence_certain() => {}
+                Deleting::NotFound if self.is_absence_certain() => return Cleaned::NothingLeft,
+                _ => return Cleaned::MayRemain,
             }
         }
         Cleaned::MayRemain
     }
 
-    /// Deletes the key if the user is erased and no other caller is at it; returns whether it did.
-    /// A caller that finds the claim taken need not wait: its holder looks again after its delete.
-    async fn delete_under_a_claim(&self, id: &KeyId, names: &RecordNames, operation: Operation) -> bool {
+    /// Deletes the key if the user is erased and no other caller is at it. A caller that finds the
+    /// claim taken need not wait: its holder looks again after its delete.
+    async fn delete_under_a_claim(&self, id: &KeyId, names: &RecordNames, operation: Operation) -> Deleting {
         let claiming = self.register.claim(names, self.claim_lifetime(), operation).await;
-        let Ok(Claiming::Granted(mut claim)) = claiming else { return false };
+        let Ok(Claiming::Granted(mut claim)) = claiming else { return Deleting::NotDone };
         // A new key may have been allowed before the claim was granted. From now on it cannot.
-        let status = self.register.status(names, operation).await;
-        let Ok(Status::Erased(erased)) = status else {
-            drop(self.register.finish(names, claim, operation).await);
-            return false;
-        };
-        let is_deleted = claim.is_fresh() && self.keys.delete_key(id).await.map_or_else(|e| is_gone(&e), |_| true);
-        if is_deleted {
-            // Some cache may have read it before, so the wait for a new key begins again.
-            if self.register.record_cleaned(names, erased.generation).await.is_err() {
-                claim.doubt();
-            }
-        } else {
-            // It may be applied later. Besides, nobody else need try what has failed just now.
+        let is_erased = matches!(self.register.status(names, operation).await, Ok(Status::Erased(_)));
+        let outcome = if !is_erased {
+            Deleting::NotDone
+        } else if !claim.lease().is_fresh() {
             claim.doubt();
+            Deleting::NotDone
+        } else {
+            match self.keys.delete_key(id).await {
+                Ok(_) => Deleting::Deleted,
+                Err(e) if is_gone(&e) => {
+                    // A lagging read has shown a key that is gone. Until that is over nobody need
+                    // try.
+                    if !self.is_absence_certain() {
+                        claim.doubt();
+                    }
+                    Deleting::NotFound
+                }
+                Err(_) => {
+                    // It may be applied later. Besides, nobody else need try what has failed just
+                    // now.
+                    claim.doubt();
+                    Deleting::NotDone
+                }
+            }
+        };
+        if is_erased && (outcome == Deleting::Deleted || claim.took_over()) {
+            // If this fails, the claim ends by itself, and the next holder records it.
+            drop(self.record_cleanup(names, &mut claim, operation).await);
         }
         drop(self.register.finish(names, claim, operation).await);
-        is_deleted
+        outcome
+    }
+
+    /// Records that a key was deleted which some cache may have read before: the wait for a new key
+    /// begins again. It counts for the generation that is the last one by now.
+    pub(super) async fn record_cleanup(
+        &self,
+        names: &RecordNames,
+        claim: &mut Claim,
+        operation: Operation,
+    ) -> Result<()> {
+        let recorded = match self.register.status(names, operation).await {
+            Ok(Status::Erased(erased)) => self.register.record_cleaned(names, erased.generation).await,
+            Ok(Status::Free { .. }) => Ok(()),
+            Err(e) => Err(e),
+        };
+        if recorded.is_err() {
+            claim.doubt();
+        }
+        recorded
     }
 
     fn erased(&self, operation: Operation) -> Error {
         Error::new(ErrorKind::Erased, operation, self.keys.info().scheme())
             .with_source("this user was erased: allow_new_key lets a new key be made")
     }
+}
+
+/// The outcome of a delete under a claim.
+#[derive(PartialEq)]
+enum Deleting {
+    Deleted,
+    NotFound,
+    /// The user is free, another caller is at it, or the delete had no clear answer.
+    NotDone,
 }
 
 fn is_gone(e: &Error) -> bool {

@@ -59,13 +59,15 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// are not found: back them up apart from the keys, and more often.
     ///
     /// # Errors
-    /// Those of listing the keys ([`Unsupported`](ErrorKind::Unsupported) if their store cannot
-    /// list), except for [`Corrupt`](ErrorKind::Corrupt) entries, which are counted. What was
-    /// erased before stays erased.
+    /// [`Config`](ErrorKind::Config) if the store of the tombstones has no fence key: no erasure
+    /// was ever recorded there. Those of listing the keys ([`Unsupported`](ErrorKind::Unsupported)
+    /// if their store cannot list), except for [`Corrupt`](ErrorKind::Corrupt) entries, which are
+    /// counted. What was erased before stays erased.
     pub async fn reconcile(
         &self,
         mut on_outcome: impl FnMut(Result<ErasureReceipt, ReconcileFailure>) + Send,
     ) -> Result<ReconcileReport> {
+        self.register.ensure_in_use().await?;
         let mut report = ReconcileReport::default();
         let mut chunks = self.keys.list_keys().chunks(LISTED_AT_ONCE);
         while let Some(chunk) = chunks.next().await {
@@ -121,7 +123,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         for attempt in 1.. {
             match self.erase_under_a_claim(&id, &names).await {
                 Ok(receipt) => return Ok(receipt),
-                Err(e) if e.is_retryable() && e.kind() != ErrorKind::Conflict && attempt < ATTEMPTS => {}
+                Err(e) if is_worth_another_attempt(&e) && attempt < ATTEMPTS => {}
                 Err(error) => return Err(ReconcileFailure { id, error }),
             }
         }
@@ -141,9 +143,9 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         };
         let receipt = match self.register.status(names, operation).await {
             Ok(Status::Free { .. }) => Ok(None),
-            Ok(Status::Erased(erased)) => match self.erase_standing_key(id).await {
+            Ok(Status::Erased(erased)) => match self.erase_standing_key(id, &claim.lease()).await {
                 Ok(erasure) => {
-                    let recorded = self.register.record_cleaned(names, erased.generation).await;
+                    let recorded = self.record_cleanup(names, &mut claim, operation).await;
                     recorded.map(|()| Some(self.receipt(names, &erased, &erasure)))
                 }
                 Err(e) => {
@@ -158,4 +160,10 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         drop(self.register.finish(names, claim, operation).await);
         receipt
     }
+}
+
+/// Reports whether time may mend this. After an unknown effect the caller's own claim is in the
+/// way.
+fn is_worth_another_attempt(e: &Error) -> bool {
+    e.is_retryable() && e.kind() != ErrorKind::Conflict && e.effect() == Effect::NotApplied
 }

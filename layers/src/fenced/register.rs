@@ -6,10 +6,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::StreamExt;
 use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, Result, SecretKey};
 use tokio::sync::OnceCell;
 
-use super::claim::{Claim, Claiming, SETTLING};
+use super::claim::{Claim, Claiming, Lease};
 use super::record::{self, FENCE_KEY_LEN, RecordNames, Stamp};
 
 /// The number of times that a record is tried which other callers create first.
@@ -79,15 +80,60 @@ impl<T: KeyStore> Register<T> {
     }
 
     async fn prepare(&self, operation: Operation) -> Result<SecretKey> {
+        let fence_key = self.fence_key(operation).await?;
         if let Some(exponent) = record::age_exponent(self.visible_for).filter(|_| !self.visible_for.is_zero()) {
             let marker = record::age_marker(exponent);
             if self.read(&marker, operation).await?.is_none() {
                 self.create(&marker, Stamp::now(), operation).await?;
             }
         }
-        let new_key = || SecretKey::generate(FENCE_KEY_LEN).expect("it is a valid length of a key");
+        Ok(fence_key)
+    }
+
+    /// Returns the fence key, and creates it in a store that is empty.
+    async fn fence_key(&self, operation: Operation) -> Result<SecretKey> {
+        let of_this_call = |e: Error| e.with_operation(operation);
         let id = record::fence_key_id();
-        self.store.get_or_create_key_with(&id, new_key).await.map_err(|e| e.with_operation(operation))
+        if let Some(key) = self.store.find_key(&id).await.map_err(of_this_call)? {
+            return Ok(key);
+        }
+        // Without a fence key, other entries are somebody else's, or records that nobody could find
+        // again under a new one.
+        let is_empty = match self.store.capabilities().listing {
+            Some(_) => self.store.list_keys().next().await.transpose().map_err(of_this_call)?.is_none(),
+            None => true,
+        };
+        if is_empty {
+            let new = SecretKey::generate(FENCE_KEY_LEN).expect("it is a valid length of a key");
+            return self.store.get_or_create(&id, &new).await.map_err(of_this_call);
+        }
+        // Unless another process has created it meanwhile.
+        match self.store.find_key(&id).await.map_err(of_this_call)? {
+            Some(key) => Ok(key),
+            None => Err(self.no_fence_key(
+                operation,
+                "the store of the tombstones contains entries but no fence key: it holds something else, perhaps the keys \
+                 themselves, or has lost its fence key; name the right store, or restore the fence key from a backup",
+            )),
+        }
+    }
+
+    /// Refuses a store in which no erasure was ever recorded.
+    pub(crate) async fn ensure_in_use(&self) -> Result<()> {
+        let operation = Operation::Erase;
+        match self.store.find_key(&record::fence_key_id()).await.map_err(|e| e.with_operation(operation))? {
+            Some(_) => Ok(()),
+            None => Err(self.no_fence_key(
+                operation,
+                "this store holds no tombstones: name the store in which the erasures were recorded",
+            )),
+        }
+    }
+
+    fn no_fence_key(&self, operation: Operation, why: &'static str) -> Error {
+        Error::new(ErrorKind::Config, operation, self.store.info().scheme())
+            .with_effect(Effect::NotApplied)
+            .with_source(why)
     }
 
     /// Returns the state of a user: one call for a user who was never erased.
@@ -140,17 +186,21 @@ impl<T: KeyStore> Register<T> {
         Ok(last)
     }
 
-    /// Records an erasure that begins now, as a generation of its own.
-    pub(crate) async fn raise(&self, names: &RecordNames) -> Result<Erased> {
+    /// Records an erasure that begins now, as a generation of its own, and returns the time that
+    /// its call has to delete.
+    pub(crate) async fn raise(&self, names: &RecordNames, lifetime: Duration) -> Result<(Erased, Lease)> {
+        let first = Stamp::now();
         for _ in 0..ROUNDS {
-            let now = Stamp::now();
             let (generation, since) = match self.status(names, Operation::Erase).await? {
-                Status::Free { generations } => (generations + 1, now.at),
+                Status::Free { generations } => (generations + 1, first.at),
                 Status::Erased(erased) => (erased.generation + 1, erased.since),
             };
-            let stamp = Stamp { other: since, ..now };
+            // Not before the look-up, which may take long: others judge by it whether this call is
+            // dead.
+            let lease = Lease::new(lifetime);
+            let stamp = Stamp { other: since, ..Stamp::now() };
             if self.create(&names.tombstone(generation), stamp, Operation::Erase).await? {
-                return Ok(Erased { generation, since, at: stamp.at });
+                return Ok((Erased { generation, since, at: stamp.at }, lease));
             }
         }
         Err(self.contention(Operation::Erase))
@@ -177,8 +227,9 @@ impl<T: KeyStore> Register<T> {
         Err(self.contention(Operation::Erase))
     }
 
-    /// Returns how far the erasures of this user have come.
-    pub(crate) async fn progress(&self, names: &RecordNames, erased: &Erased) -> Result<Progress> {
+    /// Returns how far the erasures of this user have come. One that began longer ago than
+    /// `lifetime` deletes nothing any more.
+    pub(crate) async fn progress(&self, names: &RecordNames, erased: &Erased, lifetime: Duration) -> Result<Progress> {
         let operation = Operation::Erase;
         let name = |index| names.cleaned(erased.generation, index);
         let mut ended_at = match self.read(&name(1), operation).await? {
@@ -188,17 +239,17 @@ impl<T: KeyStore> Register<T> {
         // From the last one back to those that cannot be under way any more.
         for generation in (1..=erased.generation).rev() {
             if erased.generation - generation >= RECENT_ERASURES {
-                return Err(self.contention(operation));
+                return Ok(Progress::UnderWay { remaining: lifetime });
             }
             let began = self.read(&names.tombstone(generation), operation).await?.map_or(erased.at, |stamp| stamp.at);
-            let age = SystemTime::now().duration_since(began).unwrap_or_default();
-            let ended = self.read(&names.ended(generation), operation).await?;
-            match ended {
+            // By another host's clock it may begin in the future.
+            let remaining = (began + lifetime).duration_since(SystemTime::now()).unwrap_or_default();
+            match self.read(&names.ended(generation), operation).await? {
                 Some(ended) => ended_at = ended_at.max(Some(ended.at)),
-                None if age < SETTLING => return Ok(Progress::UnderWay { remaining: SETTLING - age }),
+                None if !remaining.is_zero() => return Ok(Progress::UnderWay { remaining }),
                 None => {}
             }
-            if age >= SETTLING {
+            if remaining.is_zero() {
                 break;
             }
         }
@@ -225,24 +276,28 @@ impl<T: KeyStore> Register<T> {
     ) -> Result<Claiming> {
         let name = |index| names.claim(index);
         for _ in 0..ROUNDS {
+            let mut took_over = false;
             let index = match self.read(&name(1), operation).await? {
                 None => 1,
                 Some(first) => {
                     let (last, held) = self.last(first, name, operation).await?;
-                    let remaining = held.other.duration_since(SystemTime::now()).unwrap_or_default();
-                    if !remaining.is_zero() && self.read(&names.finished(last), operation).await?.is_none() {
-                        return Ok(Claiming::Held { remaining });
+                    if self.read(&names.finished(last), operation).await?.is_none() {
+                        let remaining = held.other.duration_since(SystemTime::now()).unwrap_or_default();
+                        if !remaining.is_zero() {
+                            return Ok(Claiming::Held { remaining });
+                        }
+                        took_over = true;
                     }
                     last + 1
                 }
             };
-            // Taken before the record is written, so that the holder's time ends before another
-            // caller may take over.
-            let claim = Claim::new(index, lifetime);
+            // Begins before the record is written, so that it ends before another caller may take
+            // over.
+            let lease = Lease::new(lifetime);
             let now = Stamp::now();
             let stamp = Stamp { other: now.at + lifetime, ..now };
             if self.create(&name(index), stamp, operation).await? {
-                return Ok(Claiming::Granted(claim));
+                return Ok(Claiming::Granted(Claim::new(index, lease, took_over)));
             }
         }
         Err(self.contention(operation))

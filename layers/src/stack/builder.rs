@@ -9,7 +9,7 @@ use keystead_core::{Durability, Error, ErrorKind, KeyStore, Operation, Result};
 use super::{Front, Stack};
 use crate::cached::Cached;
 use crate::describe::misconfigured;
-use crate::fenced::Fenced;
+use crate::fenced::{Fenced, SETTLING};
 use crate::limited::{Limit, Limited};
 use crate::observed::Observed;
 use crate::resilient::Resilient;
@@ -25,6 +25,9 @@ const ATTEMPTS_IN_DEADLINE: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// After twice this time, a fence takes a call for dead that has said nothing.
+const LONGEST_FENCED_DEADLINE: Duration = SETTLING.checked_div(2).expect("two is not zero");
 
 /// A builder of a [`Stack`]. The setters cannot fail; [`build`](Self::build) checks everything.
 #[derive(Clone, Debug)]
@@ -149,8 +152,8 @@ impl StackBuilder {
 
     /// Sets how long one call to one of the two stores may take with all its attempts; 20 seconds
     /// by default. Each attempt gets one third of it, or 5 seconds if that is longer and within the
-    /// deadline. Behind a fence a read makes up to two such calls, one after the other, a write
-    /// four, and an erasure some more.
+    /// deadline. With tombstones it is at most 30 seconds. Behind a fence a read makes up to two
+    /// such calls, one after the other, a write four, and an erasure some more.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -184,6 +187,8 @@ impl StackBuilder {
             "a setting of the cache is given, but no time to live: set cache_ttl, too"
         } else if self.limits.has_unused_batch_size() {
             "a batch size is given, but neither a rate nor a concurrency: set one, or leave the batch size out"
+        } else if self.tombstones.is_some() && self.deadline > LONGEST_FENCED_DEADLINE {
+            "the deadline is longer than 30 seconds: behind a fence, a call that takes longer is taken for dead"
         } else if self.tombstones.is_none() && self.accepted_durability.is_some() {
             "a durability of tombstones is accepted, but there are none: set tombstones, too"
         } else {

@@ -1,0 +1,365 @@
+//! The fence where records are lost or late: what was deleted and not recorded is waited for all the same.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use futures_util::TryStreamExt;
+use keystead_core::{
+    BoxStream, Capabilities, Consistency, Deletion, Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation,
+    PutMode, Result, SecretKey, StoreInfo, async_trait,
+};
+use keystead_layers::{Fault, Faulty, Fenced, Stack};
+use keystead_memory::MemoryStore;
+
+fn alice() -> KeyId {
+    KeyId::new("alice@example.com").unwrap()
+}
+fn bob() -> KeyId {
+    KeyId::new("bob@example.com").unwrap()
+}
+fn key(byte: u8) -> SecretKey {
+    SecretKey::new([byte; 32]).unwrap()
+}
+async fn sleep_ms(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// A memory store whose calls of an operation can be held up before they are carried out.
+#[derive(Clone, Debug)]
+struct Gate {
+    memory: MemoryStore,
+    /// By operation and substring of the id: calls to let pass first.
+    closed: Arc<Mutex<HashMap<Operation, (String, usize)>>>,
+    waiting: Arc<AtomicUsize>,
+    consistency: Consistency,
+    /// Reads give this key although it is deleted: a lagging replica.
+    stale: Arc<Mutex<Option<SecretKey>>>,
+    /// Deletes: the first takes effect so much later, whether or not its caller waits.
+    late_delete: Arc<Mutex<Option<Duration>>>,
+    /// A write is answered with an unknown effect and carried out later.
+    late_write: Arc<Mutex<Option<Duration>>>,
+    calls: Arc<AtomicUsize>,
+    /// Reads are held after the store has answered, on the way back.
+    holds_answers: bool,
+}
+
+impl Gate {
+    fn over(memory: &MemoryStore) -> Self {
+        Self {
+            memory: memory.clone(),
+            closed: Arc::default(),
+            waiting: Arc::default(),
+            consistency: Consistency::Strong,
+            stale: Arc::default(),
+            late_delete: Arc::default(),
+            late_write: Arc::default(),
+            calls: Arc::default(),
+            holds_answers: false,
+        }
+    }
+    fn close(&self, operation: Operation) {
+        self.close_on(operation, "", 0);
+    }
+    fn close_on(&self, operation: Operation, part: &str, calls: usize) {
+        self.closed.lock().unwrap().insert(operation, (part.to_owned(), calls));
+    }
+    fn open(&self) {
+        self.closed.lock().unwrap().clear();
+    }
+    async fn pass(&self, operation: Operation, id: &KeyId) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let is_held = match self.closed.lock().unwrap().get_mut(&operation) {
+            Some((part, left)) if id.as_str().contains(part.as_str()) => match left {
+                0 => true,
+                left => {
+                    *left -= 1;
+                    false
+                }
+            },
+            _ => false,
+        };
+        if !is_held {
+            return;
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        while self.closed.lock().unwrap().contains_key(&operation) {
+            sleep_ms(2).await;
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+    async fn until_held(&self) {
+        for _ in 0..20_000 {
+            if self.waiting.load(Ordering::SeqCst) > 0 {
+                return;
+            }
+            sleep_ms(1).await;
+        }
+        panic!("nothing came to the gate");
+    }
+}
+
+#[async_trait]
+impl KeyStore for Gate {
+    fn info(&self) -> StoreInfo {
+        self.memory.info()
+    }
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = self.memory.capabilities();
+        capabilities.consistency = self.consistency;
+        capabilities
+    }
+    async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        if self.holds_answers {
+            let answer = self.memory.get_key(id).await;
+            self.pass(Operation::Get, id).await;
+            return answer;
+        }
+        self.pass(Operation::Get, id).await;
+        if let Some(stale) = self.stale.lock().unwrap().clone() {
+            return Ok(stale);
+        }
+        self.memory.get_key(id).await
+    }
+    async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
+        let operation = if mode == PutMode::Create { Operation::Create } else { Operation::Put };
+        self.pass(operation, id).await;
+        let late = self.late_write.lock().unwrap().take();
+        if let Some(late) = late {
+            let (memory, id, key) = (self.memory.clone(), id.clone(), key.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                drop(memory.put_key_with(&id, &key, mode).await);
+            });
+            return Err(Error::new(ErrorKind::Timeout, operation, "memory"));
+        }
+        self.memory.put_key_with(id, key, mode).await
+    }
+    async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        self.pass(Operation::Delete, id).await;
+        let late = self.late_delete.lock().unwrap().take();
+        if let Some(late) = late {
+            let (memory, id) = (self.memory.clone(), id.clone());
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                memory.delete_key(&id).await
+            });
+            return task.await.unwrap();
+        }
+        self.memory.delete_key(id).await
+    }
+    fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
+        self.memory.list_keys()
+    }
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Below {
+    keys: MemoryStore,
+    tombstones: MemoryStore,
+}
+
+impl Below {
+    fn fence(&self) -> Fenced<MemoryStore, MemoryStore> {
+        Fenced::builder(self.keys.clone(), self.tombstones.clone()).build().unwrap()
+    }
+    fn gated(&self, keys: &Gate) -> Fenced<Gate, MemoryStore> {
+        Fenced::builder(keys.clone(), self.tombstones.clone()).build().unwrap()
+    }
+    /// A stack with a cache, and the gate that holds the answers of its tombstones.
+    async fn slow_stack(&self, ttl: u64) -> (Stack, Gate) {
+        let mut gate = Gate::over(&self.tombstones);
+        gate.holds_answers = true;
+        let builder = Stack::builder(self.keys.clone()).tombstones(gate.clone());
+        let stack = builder.cache_ttl(Duration::from_secs(ttl)).build().unwrap();
+        drop(stack.get_key(&bob()).await);
+        gate.close(Operation::Get);
+        (stack, gate)
+    }
+    async fn records(&self) -> usize {
+        self.tombstones.list_keys().try_collect::<Vec<_>>().await.unwrap().len()
+    }
+}
+
+#[tokio::test]
+async fn a_cleanup_that_an_erasure_overtakes_counts_for_the_wait() {
+    let below = Below::default();
+    let fence = below.fence();
+    fence.put_key(&alice(), &key(1)).await.unwrap();
+    // A reader of a process with a cache, held between the fence and the key.
+    let (stack, late) = below.slow_stack(2).await;
+    let reader = tokio::spawn({
+        let stack = stack.clone();
+        async move { stack.get_key(&alice()).await }
+    });
+    late.until_held().await;
+    fence.erase(&alice()).await.unwrap();
+    // The key comes back, and a cleaner sees generation 1.
+    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    let gate = Gate::over(&below.keys);
+    gate.close(Operation::Delete);
+    let cleaning = below.gated(&gate);
+    let cleaner = tokio::spawn(async move { cleaning.get_key(&alice()).await.map(drop) });
+    gate.until_held().await;
+    // Generation 2; then the key comes back once more.
+    fence.erase(&alice()).await.unwrap();
+    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    sleep_ms(2800).await;
+    late.open();
+    assert_eq!(reader.await.unwrap().unwrap(), key(1), "it began before the erasure");
+    gate.open();
+    drop(cleaner.await);
+    assert!(below.keys.find_key(&alice()).await.unwrap().is_none());
+    sleep_ms(300).await;
+    let allowed = fence.allow_new_key(&alice()).await;
+    drop(fence.create_key(&alice(), &key(2)).await);
+    let read = stack.get_key(&alice()).await;
+    assert!(read.map_or(true, |read| read != key(1)), "allowed: {allowed:?}, and the erased key is returned");
+}
+
+#[tokio::test]
+async fn a_reconciliation_that_cannot_record_leaves_its_claim() {
+    let below = Below::default();
+    let fence = below.fence();
+    fence.put_key(&alice(), &key(1)).await.unwrap();
+    let (stack, late) = below.slow_stack(2).await;
+    let reader = tokio::spawn({
+        let stack = stack.clone();
+        async move { stack.get_key(&alice()).await }
+    });
+    late.until_held().await;
+    fence.erase(&alice()).await.unwrap();
+    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    sleep_ms(2800).await;
+    late.open();
+    assert_eq!(reader.await.unwrap().unwrap(), key(1), "it began before the erasure");
+    // The reconciler creates its claim, then the record of the deletion fails.
+    let faulty = Faulty::builder(below.tombstones.clone())
+        .fault(Fault::latency(Duration::ZERO).on(Operation::Create).times(1))
+        .fault(Fault::error(ErrorKind::PermissionDenied).on(Operation::Create))
+        .build()
+        .unwrap();
+    let reconciler = Fenced::builder(below.keys.clone(), faulty).build().unwrap();
+    let report = reconciler.reconcile(|_| {}).await.unwrap();
+    assert!(below.keys.find_key(&alice()).await.unwrap().is_none());
+    sleep_ms(300).await;
+    let allowed = fence.allow_new_key(&alice()).await;
+    drop(fence.create_key(&alice(), &key(2)).await);
+    let read = stack.get_key(&alice()).await;
+    assert!(read.map_or(true, |read| read != key(1)), "{report:?}, allowed: {allowed:?}, the erased key is returned");
+}
+
+#[tokio::test]
+async fn an_allowing_call_that_cannot_record_leaves_its_claim() {
+    let below = Below::default();
+    let fence = below.fence();
+    fence.put_key(&alice(), &key(1)).await.unwrap();
+    let (stack, late) = below.slow_stack(2).await;
+    let reader = tokio::spawn({
+        let stack = stack.clone();
+        async move { stack.get_key(&alice()).await }
+    });
+    late.until_held().await;
+    fence.erase(&alice()).await.unwrap();
+    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    sleep_ms(3050).await;
+    late.open();
+    assert_eq!(reader.await.unwrap().unwrap(), key(1), "it began before the erasure");
+    // The call creates its claim, then the record of the deletion fails.
+    let faulty = Faulty::builder(below.tombstones.clone())
+        .fault(Fault::latency(Duration::ZERO).on(Operation::Create).times(1))
+        .fault(Fault::error(ErrorKind::PermissionDenied).on(Operation::Create))
+        .build()
+        .unwrap();
+    let allowing = Fenced::builder(below.keys.clone(), faulty).build().unwrap();
+    let report = allowing.allow_new_key(&alice()).await.unwrap_err();
+    assert!(below.keys.find_key(&alice()).await.unwrap().is_none());
+    sleep_ms(10).await;
+    let allowed = fence.allow_new_key(&alice()).await;
+    drop(fence.create_key(&alice(), &key(2)).await);
+    let read = stack.get_key(&alice()).await;
+    assert!(read.map_or(true, |read| read != key(1)), "{report:?}, allowed: {allowed:?}, the erased key is returned");
+}
+
+#[tokio::test]
+async fn a_write_of_unknown_effect_stays_so() {
+    let below = Below::default();
+    let fence = below.fence();
+    let gate = Gate::over(&below.keys);
+    gate.close(Operation::Create);
+    let writer = below.gated(&gate);
+    let writing = tokio::spawn(async move { writer.create_key(&alice(), &key(1)).await });
+    gate.until_held().await;
+    fence.erase(&alice()).await.unwrap();
+    *gate.late_write.lock().unwrap() = Some(Duration::from_millis(100));
+    gate.open();
+    let e = writing.await.unwrap().unwrap_err();
+    sleep_ms(300).await;
+    let stands = below.keys.find_key(&alice()).await.unwrap().is_some();
+    assert!(!(stands && e.effect() == Effect::NotApplied), "{:?} NotApplied, but it was applied", e.kind());
+}
+
+#[tokio::test]
+async fn a_tombstone_from_a_clock_ahead_has_an_honest_pause() {
+    let below = Below::default();
+    let fence = below.fence();
+    let name = fence.tombstone_of(&alice()).await.unwrap();
+    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 3600;
+    let mut bytes = vec![1];
+    bytes.extend(at.to_be_bytes());
+    below.tombstones.put_key(&KeyId::new(name).unwrap(), &SecretKey::new(bytes).unwrap()).await.unwrap();
+    let refused = fence.allow_new_key(&alice()).await.unwrap_err();
+    let pause = refused.retry_after().unwrap();
+    assert!(pause > Duration::from_secs(3000), "{pause:?}, and that again and again for an hour");
+}
+
+#[tokio::test]
+async fn reads_of_what_a_replica_still_shows_add_few_records() {
+    let below = Below::default();
+    let mut gate = Gate::over(&below.keys);
+    gate.consistency = Consistency::Eventual { within: Duration::from_secs(5) };
+    let fence = below.gated(&gate);
+    fence.put_key(&alice(), &key(1)).await.unwrap();
+    fence.erase(&alice()).await.unwrap();
+    *gate.stale.lock().unwrap() = Some(key(1)); // within the bound
+    let before = below.records().await;
+    for _ in 0..20 {
+        assert_eq!(fence.get_key(&alice()).await.unwrap_err().kind(), ErrorKind::Erased);
+    }
+    let added = below.records().await - before;
+    assert!(added <= 20, "20 reads added {added} records that stay for ever");
+}
+
+#[tokio::test]
+async fn a_store_that_is_none_of_tombstones_is_refused() {
+    let below = Below::default();
+    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    // The two are swapped.
+    let swapped = Fenced::builder(below.tombstones.clone(), below.keys.clone()).build().unwrap();
+    for refused in [swapped.erase(&bob()).await.map(drop), swapped.get_key(&bob()).await.map(drop)] {
+        let e = refused.unwrap_err();
+        assert_eq!((e.kind(), e.effect()), (ErrorKind::Config, Effect::NotApplied));
+    }
+    let listed: Vec<KeyId> = below.keys.list_keys().try_collect().await.unwrap();
+    assert_eq!(listed, [alice()], "nothing was written among the keys");
+    // Nobody was ever erased with these tombstones.
+    let e = below.fence().reconcile(|_| {}).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Config);
+    assert_eq!(below.records().await, 0);
+    // The fence key is gone: nobody could find the tombstones again under a new one.
+    below.fence().erase(&alice()).await.unwrap();
+    below.tombstones.delete_key(&KeyId::new("fence-key").unwrap()).await.unwrap();
+    assert_eq!(below.fence().create_key(&alice(), &key(2)).await.unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[test]
+fn a_deadline_beyond_which_a_call_is_taken_for_dead_is_refused() {
+    let builder = || Stack::builder(MemoryStore::new()).deadline(Duration::from_secs(31));
+    assert!(builder().build().is_ok());
+    assert_eq!(builder().tombstones(MemoryStore::new()).build().unwrap_err().kind(), ErrorKind::Config);
+}
