@@ -131,6 +131,7 @@ pub async fn erase_key(store: &dyn KeyStore, id: &KeyId) -> Result<Erasure> {
     let grade = capabilities.deletion;
     let mut existed = false;
     let mut finality = Finality::of_absence(grade);
+    let mut unsettled = false;
     let mut is_first = true;
     // A stale answer ends within the bound: until then a repeated delete costs little.
     let mut pauses = Pauses::within(bound);
@@ -140,6 +141,7 @@ pub async fn erase_key(store: &dyn KeyStore, id: &KeyId) -> Result<Erasure> {
             Ok(deletion) => {
                 existed = true;
                 finality = deletion.finality;
+                unsettled |= deletion.unsettled;
                 true
             }
             // A replica that lags may have said so of a key that stands.
@@ -158,13 +160,15 @@ pub async fn erase_key(store: &dyn KeyStore, id: &KeyId) -> Result<Erasure> {
         }
         sleep(bound.saturating_sub(deleted_at.elapsed())).await;
         match store.get_key(id).await {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Erasure::new(existed, finality, true)),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Ok(Erasure::new(existed, finality, true).with_unsettled(unsettled));
+            }
             Err(e) if e.kind() == ErrorKind::PendingDeletion => {
                 return Ok(Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false));
             }
             read if shows_an_entry(&read) => existed = true,
             // It was deleted, and nothing was seen since.
-            Err(_) if is_deleted => return Ok(Erasure::new(existed, finality, false)),
+            Err(_) if is_deleted => return Ok(Erasure::new(existed, finality, false).with_unsettled(unsettled)),
             // That no delete has found it may be a stale answer.
             Err(e) => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
             Ok(_) => existed = true,

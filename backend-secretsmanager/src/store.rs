@@ -264,12 +264,18 @@ impl KeyStore for SecretsManagerStore {
             .set_recovery_window_in_days(days.map(i64::from))
             .set_force_delete_without_recovery(days.is_none().then_some(true));
         let refusal = match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
-            Ok(answer) => return Ok(Deletion::new(self.finality(answer.deletion_date().and_then(moment)))),
+            Ok(answer) => {
+                let finality = self.finality(answer.deletion_date().and_then(moment));
+                let unsettled = call.attempts().earlier_attempt_may_have_applied();
+                return Ok(Deletion::new(finality).with_unsettled(unsettled));
+            }
             Err(e) => refine_error(self, &name, e, Operation::Delete).await,
         };
         match refusal.kind() {
             // An earlier attempt has deleted it: it was there when we looked.
-            ErrorKind::NotFound if refusal.is_ambiguous() => Ok(Deletion::new(self.finality(None))),
+            ErrorKind::NotFound if refusal.is_ambiguous() => {
+                Ok(Deletion::new(self.finality(None)).with_unsettled(true))
+            }
             // An earlier attempt has scheduled it: the date was seen.
             ErrorKind::PendingDeletion if refusal.is_ambiguous() && days.is_some() => {
                 let until = refusal.retry_after().and_then(|remaining| SystemTime::now().checked_add(remaining));

@@ -42,8 +42,9 @@ async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<De
     let request = store.client.delete_parameters().set_names(Some(names));
     let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
     let request_id = answer.request_id().map(str::to_owned);
-    let gone = || Ok(Deletion::new(Finality::Immediate));
-    let missing = |name| match call.attempts().earlier_attempt_may_have_applied() {
+    let unsettled = call.attempts().earlier_attempt_may_have_applied();
+    let gone = || Ok(Deletion::new(Finality::Immediate).with_unsettled(unsettled));
+    let missing = |name| match unsettled {
         // It may have deleted this one; whether it had existed can't be known any more.
         true => (name, gone()),
         false => (name, Err(missing_in_batch(Operation::Delete, request_id.as_deref()))),

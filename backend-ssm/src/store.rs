@@ -173,9 +173,14 @@ impl KeyStore for SsmStore {
         let (call, name) = (Call::new(), self.name(id));
         let answer = self.client.delete_parameter().name(&name).customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
-            Ok(_) => Ok(Deletion::new(Finality::Immediate)),
+            Ok(_) => {
+                let unsettled = call.attempts().earlier_attempt_may_have_applied();
+                Ok(Deletion::new(Finality::Immediate).with_unsettled(unsettled))
+            }
             // An earlier attempt may have deleted it; whether it had existed can't be known any more.
-            Err(e) if e.kind() == ErrorKind::NotFound && e.is_ambiguous() => Ok(Deletion::new(Finality::Immediate)),
+            Err(e) if e.kind() == ErrorKind::NotFound && e.is_ambiguous() => {
+                Ok(Deletion::new(Finality::Immediate).with_unsettled(true))
+            }
             Err(e) => Err(e.during(Operation::Delete, &[id.as_str(), &name])),
         }
     }

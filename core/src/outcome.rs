@@ -87,12 +87,21 @@ impl Finality {
 pub struct Deletion {
     /// When the stored bytes are beyond recovery.
     pub finality: Finality,
+    /// Whether an earlier attempt of the same call ended without an answer, so that it may be applied
+    /// later: it then deletes a key that was created in the meantime.
+    pub unsettled: bool,
 }
 
 impl Deletion {
-    /// A deletion of this finality.
+    /// A deletion of this finality, of which no attempt is still to come.
     pub fn new(finality: Finality) -> Self {
-        Self { finality }
+        Self { finality, unsettled: false }
+    }
+
+    /// Says whether an earlier attempt may still be applied.
+    pub fn with_unsettled(mut self, unsettled: bool) -> Self {
+        self.unsettled = unsettled;
+        self
     }
 }
 
@@ -107,11 +116,20 @@ pub struct Erasure {
     /// Whether a read that began after the delete, and on an eventually consistent store one
     /// visibility bound later, answered "not found".
     pub verified: bool,
+    /// Whether an earlier attempt of the same call ended without an answer, so that it may be applied
+    /// later: it then deletes a key that was created in the meantime.
+    pub unsettled: bool,
 }
 
 impl Erasure {
-    /// An erasure with these findings.
+    /// An erasure with these findings, of which no attempt is still to come.
     pub fn new(existed: bool, finality: Finality, verified: bool) -> Self {
-        Self { existed, finality, verified }
+        Self { existed, finality, verified, unsettled: false }
+    }
+
+    /// Says whether an earlier attempt may still be applied.
+    pub fn with_unsettled(mut self, unsettled: bool) -> Self {
+        self.unsettled = unsettled;
+        self
     }
 }

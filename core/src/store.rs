@@ -187,6 +187,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         let Capabilities { consistency, deletion: grade, .. } = self.capabilities();
         let mut existed = false;
         let mut finality = Finality::of_absence(grade);
+        let mut unsettled = false;
         let pending = |e: &Error| Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false);
         for attempt in 0..ERASE_ATTEMPTS {
             // A delete that does not find a key which a read has seen, or that a lagging replica
@@ -195,9 +196,13 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
             match self.delete_key(id).await {
                 // Only a clock could tell a read that still sees the key from a stale one.
                 Ok(deletion) if consistency != Consistency::Strong => {
-                    return Ok(Erasure::new(true, deletion.finality, false));
+                    return Ok(Erasure::new(true, deletion.finality, false).with_unsettled(deletion.unsettled));
                 }
-                Ok(deletion) => (existed, finality) = (true, deletion.finality),
+                Ok(deletion) => {
+                    existed = true;
+                    finality = deletion.finality;
+                    unsettled |= deletion.unsettled;
+                }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     is_doubtful = existed || consistency != Consistency::Strong;
                 }
@@ -209,14 +214,15 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
             match self.get_key(id).await {
                 Ok(_) => existed = true,
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    return Ok(Erasure::new(existed, finality, consistency == Consistency::Strong));
+                    let is_verified = consistency == Consistency::Strong;
+                    return Ok(Erasure::new(existed, finality, is_verified).with_unsettled(unsettled));
                 }
                 Err(e) if e.kind() == ErrorKind::PendingDeletion => return Ok(pending(&e)),
                 // Something is there that is not a key of ours: it is deleted as well.
                 Err(e) if e.kind() == ErrorKind::Corrupt => existed = true,
                 Err(e) if is_doubtful => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
                 // It was deleted or not there, and no key was seen since.
-                Err(_) => return Ok(Erasure::new(existed, finality, false)),
+                Err(_) => return Ok(Erasure::new(existed, finality, false).with_unsettled(unsettled)),
             }
         }
         Err(Error::new(ErrorKind::Conflict, Operation::Erase, self.info().scheme())

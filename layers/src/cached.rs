@@ -351,7 +351,7 @@ impl<S: KeyStore> KeyStore for Cached<S> {
     /// Never says `verified`, because another cache may still hold the key.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let erasure = self.erase_beneath(id).await?;
-        Ok(Erasure::new(erasure.existed, erasure.finality, false))
+        Ok(Erasure::new(erasure.existed, erasure.finality, false).with_unsettled(erasure.unsettled))
     }
 }
 

@@ -196,6 +196,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let part_done = |e: Error| e.with_operation(Operation::Erase).with_effect(Effect::Unknown);
         let mut raised = self.register.raise(&names, self.claim_lifetime()).await?;
         let mut existed = false;
+        let mut has_unsettled = false;
         for _ in 0..ERASE_ROUNDS {
             let (tombstone, lease) = raised;
             if lease.is_fresh() {
@@ -204,18 +205,22 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
                     Err(e) => {
                         // No delete of this call is under way any more, so nobody need wait for
                         // one.
-                        if e.effect() == Effect::NotApplied {
+                        if e.effect() == Effect::NotApplied && !has_unsettled {
                             drop(self.register.record_end(&names, tombstone.generation).await);
                         }
                         return Err(part_done(e));
                     }
                 };
                 existed |= erasure.existed;
+                has_unsettled |= erasure.unsettled;
                 // If the user is no longer erased by this tombstone, another caller has allowed a
                 // new key during this call.
                 let is_erased = self.stands(&names, tombstone.generation).await.map_err(part_done)?;
-                // If this fails, the next `allow_new_key` waits until this call is taken for dead.
-                drop(self.register.record_end(&names, tombstone.generation).await);
+                // Without this record, the next `allow_new_key` waits until this call is taken for dead:
+                // as it must where a delete may still be applied.
+                if !has_unsettled {
+                    drop(self.register.record_end(&names, tombstone.generation).await);
+                }
                 if is_erased {
                     let erasure = Erasure::new(existed, erasure.finality, erasure.verified);
                     return Ok(self.receipt(&names, &tombstone, &erasure));
@@ -280,19 +285,23 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// tombstone was written may write after that; it deletes its key itself, unless it dies.
     async fn erase_standing_key(&self, id: &KeyId, lease: &Lease) -> Result<Erasure> {
         let mut existed = false;
+        let mut unsettled = false;
         for _ in 0..ERASE_ROUNDS {
             if !lease.is_fresh() {
-                return Err(self.contention("this call was paused for too long to go on: try again"));
+                let paused = self.contention("this call was paused for too long to go on: try again");
+                return Err(with_doubt(paused, unsettled));
             }
-            let erasure = self.keys.erase_key(id).await?;
+            let erasure = self.keys.erase_key(id).await.map_err(|e| with_doubt(e, unsettled))?;
             existed |= erasure.existed;
-            let proven = Erasure::new(existed, erasure.finality, erasure.verified);
+            unsettled |= erasure.unsettled;
+            let proven = Erasure::new(existed, erasure.finality, erasure.verified).with_unsettled(unsettled);
             if erasure.verified || self.look_beneath(id).await.is_err() {
                 return Ok(proven);
             }
             existed = true;
         }
-        Err(self.contention("the key can still be read after several deletes: stop what writes it, and erase again"))
+        let why = "the key can still be read after several deletes: stop what writes it, and erase again";
+        Err(with_doubt(self.contention(why), unsettled))
     }
 
     /// Reads what stands for an erased user, past the cache if that is known.
@@ -427,9 +436,15 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
         self.unless_erased_since(answer, id, &names, begun, Operation::Create).await
     }
 
-    /// Erases as [`Fenced::erase`] does, without a receipt.
+    /// Erases as [`Fenced::erase`] does, without a receipt. Never says `unsettled`: no new key is
+    /// allowed before what is still to come has had its time.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let receipt = self.erase(id).await?;
         Ok(Erasure::new(receipt.existed, receipt.finality, receipt.verified))
     }
+}
+
+/// An error after which, if `unsettled`, a delete of the same call may still be applied.
+fn with_doubt(e: Error, unsettled: bool) -> Error {
+    if unsettled { e.with_effect(Effect::Unknown) } else { e }
 }

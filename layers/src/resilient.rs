@@ -264,7 +264,8 @@ impl<S: KeyStore> Resilient<S> {
             kind => kind == ErrorKind::PendingDeletion,
         };
         match answer {
-            Err(e) if unsure && is_done(&e) => Ok(Deletion::new(self.usual_finality(&e))),
+            Err(e) if unsure && is_done(&e) => Ok(Deletion::new(self.usual_finality(&e)).with_unsettled(true)),
+            Ok(deletion) if unsure => Ok(deletion.with_unsettled(true)),
             answer => answer,
         }
     }
@@ -365,7 +366,9 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let mut call = self.call(Operation::Erase, BOUNDS_OF_AN_ERASURE);
         let erasure = self.until_answered(&mut call, || self.store.erase_key(id)).await?;
-        Ok(Erasure::new(erasure.existed || call.is_unsure(), erasure.finality, erasure.verified))
+        let existed = erasure.existed || call.is_unsure();
+        let unsettled = erasure.unsettled || call.is_unsure();
+        Ok(Erasure::new(existed, erasure.finality, erasure.verified).with_unsettled(unsettled))
     }
 }
 

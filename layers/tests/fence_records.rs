@@ -11,7 +11,7 @@ use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation,
     PutMode, Result, SecretKey, StoreInfo, async_trait,
 };
-use keystead_layers::{Fault, Faulty, Fenced, Stack};
+use keystead_layers::{Fault, Faulty, Fenced, Resilient, Stack};
 use keystead_memory::MemoryStore;
 
 fn alice() -> KeyId {
@@ -362,4 +362,23 @@ fn a_deadline_beyond_which_a_call_is_taken_for_dead_is_refused() {
     let builder = || Stack::builder(MemoryStore::new()).deadline(Duration::from_secs(31));
     assert!(builder().build().is_ok());
     assert_eq!(builder().tombstones(MemoryStore::new()).build().unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn a_delete_that_may_still_be_applied_is_waited_for() {
+    let below = Below::default();
+    let gate = Gate::over(&below.keys);
+    let retrying = Resilient::builder(gate.clone()).attempt_timeout(Duration::from_millis(200)).build().unwrap();
+    let fence = Fenced::builder(retrying, below.tombstones.clone()).build().unwrap();
+    fence.put_key(&alice(), &key(1)).await.unwrap();
+    // The first delete has no answer in time, the second one has; then the first is carried out.
+    *gate.late_delete.lock().unwrap() = Some(Duration::from_secs(2));
+    let erasure = fence.erase_key(&alice()).await.unwrap();
+    assert!(erasure.existed && erasure.verified);
+    let refused = fence.allow_new_key(&alice()).await;
+    let created = fence.create_key(&alice(), &key(2)).await;
+    sleep_ms(2500).await;
+    let stands = below.keys.find_key(&alice()).await.unwrap().is_some();
+    assert!(created.is_err() || stands, "allowed: {refused:?}, and the late delete has taken the new key");
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
 }

@@ -210,11 +210,23 @@ async fn a_delete_that_was_applied_without_an_answer_is_ok() {
     let store = unsteady([Fault::error(ErrorKind::Timeout).applied().on(Operation::Delete).times(2)]);
     let resilient = around(&store).build().unwrap();
     store.put_key(&alice(), &key(1)).await.unwrap();
-    assert_eq!(resilient.delete_key(&alice()).await.unwrap().finality, Finality::Immediate);
+    let expected = Deletion::new(Finality::Immediate).with_unsettled(true);
+    assert_eq!(resilient.delete_key(&alice()).await.unwrap(), expected);
     store.put_key(&id("bob"), &key(1)).await.unwrap();
+    store.inject(Fault::error(ErrorKind::Timeout).applied().on(Operation::Delete));
     let outcomes = resilient.delete_keys(&[id("bob"), id("nobody")]).await;
-    assert_eq!(outcomes[0].as_ref().unwrap().finality, Finality::Immediate);
+    assert_eq!(*outcomes[0].as_ref().unwrap(), expected);
     assert_eq!(outcomes[1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_after_an_attempt_without_an_answer_may_be_followed_by_that_attempt() {
+    let store = unsteady([Fault::latency(2 * SECOND).on(Operation::Delete)]);
+    let resilient = around(&store).build().unwrap();
+    store.put_key(&alice(), &key(1)).await.unwrap();
+    assert!(resilient.delete_key(&alice()).await.unwrap().unsettled);
+    store.put_key(&alice(), &key(1)).await.unwrap();
+    assert!(!resilient.delete_key(&alice()).await.unwrap().unsettled);
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,8 +234,9 @@ async fn an_erasure_after_an_attempt_without_an_answer_says_that_the_key_existed
     let store = unsteady([Fault::error(ErrorKind::Timeout).applied().on(Operation::Erase)]);
     store.put_key(&alice(), &key(1)).await.unwrap();
     let erasure = around(&store).build().unwrap().erase_key(&alice()).await.unwrap();
-    assert!(erasure.existed && erasure.verified);
-    assert!(!around(&store).build().unwrap().erase_key(&alice()).await.unwrap().existed);
+    assert!(erasure.existed && erasure.verified && erasure.unsettled);
+    let erasure = around(&store).build().unwrap().erase_key(&alice()).await.unwrap();
+    assert!(!erasure.existed && !erasure.unsettled);
 }
 
 #[tokio::test(start_paused = true)]

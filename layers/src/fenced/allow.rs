@@ -136,6 +136,13 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
                 return Err(e);
             }
         };
+        if erasure.unsettled {
+            claim.doubt();
+            self.record_cleanup(names, claim, Operation::Erase).await?;
+            let why =
+                "a delete of this call had no answer at first and may still be applied: try again after the pause";
+            return Err(self.contention(why).with_retry_after(self.claim_lifetime()));
+        }
         let until = match erasure.finality {
             Finality::RecoverableUntil(until) => Some(until),
             _ => None,

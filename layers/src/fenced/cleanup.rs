@@ -114,7 +114,12 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             Deleting::NotDone
         } else {
             match self.keys.delete_key(id).await {
-                Ok(_) => Deleting::Deleted,
+                Ok(deletion) => {
+                    if deletion.unsettled {
+                        claim.doubt();
+                    }
+                    Deleting::Deleted
+                }
                 Err(e) if is_gone(&e) => {
                     // A lagging read has shown a key that is gone. Until that is over nobody need
                     // try.

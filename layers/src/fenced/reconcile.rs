@@ -145,6 +145,9 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             Ok(Status::Free { .. }) => Ok(None),
             Ok(Status::Erased(erased)) => match self.erase_standing_key(id, &claim.lease()).await {
                 Ok(erasure) => {
+                    if erasure.unsettled {
+                        claim.doubt();
+                    }
                     let recorded = self.record_cleanup(names, &mut claim, operation).await;
                     recorded.map(|()| Some(self.receipt(names, &erased, &erasure)))
                 }
