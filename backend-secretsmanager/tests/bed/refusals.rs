@@ -149,7 +149,8 @@ async fn a_deletion_date_that_is_over_means_the_longest_window() {
     let store = space.store();
     for past in [-1, -86_400, 0] {
         let dated = description(&space, json!({"DeletedDate": seconds_from_now(past)}));
-        space.answer("DescribeSecret", 2, 200, dated);
+        // One for the deletion, three for the erasure: of its delete and two reads.
+        space.answer("DescribeSecret", 4, 200, dated);
         let error = store.delete_key(&id("alice")).await.unwrap_err();
         assert_eq!((error.kind(), error.retry_after()), (ErrorKind::PendingDeletion, Some(LONGEST_WINDOW)));
         let erasure = store.erase_key(&id("alice")).await.unwrap();
