@@ -171,7 +171,7 @@ pub async fn copy_keys(source: &dyn KeyStore, target: &dyn KeyStore, options: Co
 struct Run<'a> {
     source: Endpoint<'a>,
     target: Endpoint<'a>,
-    /// What was known of the two when the copy began.
+    /// The identities of the two as known when the copy began.
     identities: Identities,
     on_conflict: ConflictPolicy,
     on_progress: OnProgress,

@@ -78,7 +78,7 @@ impl Script {
     }
 }
 
-/// What Secrets Manager says of a secret that does not exist.
+/// The message of Secrets Manager for a secret that does not exist.
 pub(crate) const NO_SECRET: &str = "Secrets Manager can't find the specified secret.";
 
 /// A refusal in AWS's words, as far as they are known, with the resource's ARN where AWS quotes it.

@@ -10,8 +10,8 @@ use crate::answer::Answer;
 use crate::fault::NO_SECRET;
 use crate::proxy::Call;
 
-/// How long after a write the replica has not seen it: less than the visibility bound that the
-/// harnesses declare.
+/// The time after a write during which the replica has not seen it: less than the visibility bound
+/// that the harnesses declare.
 const LAG: Duration = Duration::from_millis(150);
 
 /// The last write of each name, by service and name.
@@ -122,7 +122,7 @@ impl Replica {
         }
     }
 
-    /// What stood before the last write, if the lag is not over.
+    /// Returns the entry from before the last write, if the lag is not over.
     fn before(&self, call: &Call, name: &str) -> Option<Option<Entry>> {
         let writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = writes.get(&(call.service.clone(), name.to_owned()))?;

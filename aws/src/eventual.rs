@@ -14,11 +14,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many times an erasure deletes and waits for the whole bound. Two suffice for a delete that a
-/// stale replica has refused; the third is for a rival that writes meanwhile.
+/// The number of times an erasure deletes and waits for the whole bound. Two suffice for a delete
+/// that a stale replica has refused; the third is for a rival that writes meanwhile.
 const ERASE_ROUNDS: u32 = 3;
 
-/// How often `get_or_create` starts again. The second time is for a winner that was deleted
+/// The number of times `get_or_create` tries. The second time is for a winner that was deleted
 /// meanwhile.
 const CREATE_ROUNDS: u32 = 2;
 

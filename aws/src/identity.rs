@@ -17,11 +17,11 @@ use crate::failure::Service;
 /// The number of digits of an account (AWS Account Management, account identifiers).
 const ACCOUNT_DIGITS: usize = 12;
 
-/// How long STS may take for one attempt, and half of what it may take in all. Many networks reach
-/// the store's service only, and nobody is to wait long for what is not needed.
+/// The time that STS may take for one attempt, and half of what it may take in all. Many networks
+/// reach the store's service only, and nobody is to wait long for what is not needed.
 const STS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What identifies the data of an AWS store: partition, region, endpoint if one is set, and account
+/// The identity of the data of an AWS store: partition, region, endpoint if one is set, and account
 /// once a call has told it.
 ///
 /// Clones share what is learned. Reading and learning take no lock.
@@ -30,13 +30,13 @@ pub struct AwsIdentity {
     /// Without the account.
     known: StoreInfo,
     account: Arc<OnceLock<String>>,
-    /// Whether an answer named another account than an earlier one: then none of them identifies
+    /// True if an answer named another account than an earlier one: then none of them identifies
     /// the store.
     is_contradicted: Arc<AtomicBool>,
     sts: Sts,
 }
 
-/// How the account can be asked for.
+/// The means of asking for the account.
 #[derive(Clone)]
 pub(crate) enum Sts {
     /// It cannot: a ready client does not give its credentials away, and an endpoint may serve one

@@ -1,4 +1,5 @@
-//! What the stores do whose reads lag, over an engine with a stale replica, under paused time.
+//! The operations of stores whose reads lag, over an engine with a stale replica, under paused
+//! time.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::sync::Mutex;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 const BOUND: Duration = Duration::from_secs(5);
 
-/// What a stale replica answers to reads.
+/// The answer of a stale replica to reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Before {
     Absent,
@@ -34,7 +35,7 @@ struct Engine {
     reads_fail: Option<(usize, ErrorKind)>,
     /// Until when a create is answered that the name is held back.
     held: Option<Instant>,
-    /// Whether a rival writes the key again after each delete.
+    /// True if a rival writes the key again after each delete.
     rewritten: bool,
     calls: Mutex<Vec<(&'static str, Instant)>>,
 }

@@ -38,7 +38,7 @@ const SCHEDULED: &str = "the secret is scheduled for deletion: restore it, or wa
 
 /// The answer of `DescribeSecret`.
 pub(crate) struct SecretDescription {
-    /// How long the secret can still be restored, if it is scheduled for deletion.
+    /// The time for which the secret can still be restored, if it is scheduled for deletion.
     pub(crate) remaining: Option<Duration>,
     pub(crate) has_replicas: bool,
     /// The staging labels by version.
@@ -69,9 +69,9 @@ impl SecretDescription {
     }
 }
 
-/// How long a secret with this deletion date can be restored. AWS's documents disagree on whether
-/// the date is that of the deletion or of the request for it. So a date that is over, or so near that
-/// only the clocks differ, says nothing, and the longest window is assumed.
+/// Returns the time for which a secret with this deletion date can be restored. AWS's documents
+/// disagree on whether the date is that of the deletion or of the request for it. So a date that is
+/// over, or so near that only the clocks differ, says nothing, and the longest window is assumed.
 fn remaining(date: &DateTime) -> Duration {
     let until = moment(date).and_then(|until| until.duration_since(SystemTime::now()).ok());
     until.filter(|remaining| *remaining > CLOCK_SKEW).unwrap_or(LONGEST_WINDOW)

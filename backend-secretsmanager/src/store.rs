@@ -25,16 +25,16 @@ use crate::error::{SCHEME, SERVICE, corrupt, kind, retry_rules};
 /// How many secrets a page of a listing has at most (`ListSecrets`, `MaxResults`).
 const PAGE: i32 = 100;
 
-/// How often a put looks for a secret to overwrite and else creates one, where others create and
-/// delete it meanwhile.
+/// The number of times a put looks for a secret to overwrite and else creates one, where others
+/// create and delete it meanwhile.
 const PUT_ROUNDS: u32 = 3;
 
 const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being \
                          created, deleted or released after a forced delete; try again after the \
                          pause";
 
-/// Keys in Secrets Manager, each the binary value of a secret under the name that the template gives its id. Clones are
-/// handles on the same store.
+/// Keys in Secrets Manager, each the binary value of a secret under the name that the template
+/// gives its id. Clones are handles on the same store.
 #[derive(Clone)]
 pub struct SecretsManagerStore {
     pub(crate) client: Client,
@@ -285,12 +285,14 @@ impl KeyStore for SecretsManagerStore {
         }
     }
 
-    /// Needs `secretsmanager:ListSecrets`, which is granted for all secrets or none. May lag by five minutes.
+    /// Needs `secretsmanager:ListSecrets`, which is granted for all secrets or none. May lag by
+    /// five minutes.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         listing(SERVICE, |token| Box::pin(self.page(token)))
     }
 
-    /// Asks for a secret that no id has: reaching Secrets Manager and being allowed to read there is enough.
+    /// Asks for a secret that no id has: reaching Secrets Manager and being allowed to read there
+    /// is enough.
     async fn check(&self) -> Result<()> {
         let names = self.config.names();
         let probe_name = format!("{}--{}", names.prefix(), names.suffix());
@@ -317,7 +319,8 @@ impl KeyStore for SecretsManagerStore {
         batch::get(self, ids).await
     }
 
-    /// Waits up to the visibility bound for a winner that is not visible yet; then `Conflict`, to be tried again after 30 s.
+    /// Waits up to the visibility bound for a winner that is not visible yet; then `Conflict`, to
+    /// be tried again after 30 s.
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         eventual::get_or_create(self, id, candidate, self.visibility_bound, RECREATE_PAUSE).await
     }

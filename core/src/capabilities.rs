@@ -15,10 +15,10 @@ pub struct Capabilities {
     pub deletion: DeletionGrade,
     /// When a write is visible in the listing; `None`: the store cannot list.
     pub listing: Option<Consistency>,
-    /// Whether an erased id stays erased: reads and writes of it fail with
+    /// True if an erased id stays erased: reads and writes of it fail with
     /// [`Erased`](crate::ErrorKind::Erased).
     pub fenced: bool,
-    /// Whether reads may be answered from a process's memory, up to the bound of
+    /// True if reads may be answered from a process's memory, up to the bound of
     /// [`consistency`](Self::consistency). Layers that rely on reading the store itself refuse to
     /// be put around such a store.
     pub cached: bool,
@@ -76,7 +76,7 @@ impl Capabilities {
     }
 }
 
-/// What an acknowledged write survives. Ordered from the weakest to the strongest.
+/// The failures that an acknowledged write survives, ordered from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Durability {

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::str::FromStr;
 
-/// What identifies the data behind a store, whatever handle it is reached through.
+/// The identity of the data behind a store, whatever handle it is reached through.
 ///
 /// It consists of the scheme, the location and the attributes that the store knows of: partition,
 /// region, endpoint and account for a store in a cloud, a random store id for a format that carries
@@ -49,7 +49,7 @@ pub enum IdentityMatch {
     Unknown,
 }
 
-/// What can identify data besides scheme and location.
+/// An attribute that identifies data besides scheme and location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Attribute {
     Partition,
@@ -72,8 +72,8 @@ impl Attribute {
         }
     }
 
-    /// Whether two different values prove that the data differ. One service can be reached through
-    /// several endpoints.
+    /// Reports whether two different values prove that the data differ. One service can be reached
+    /// through several endpoints.
     fn tells_apart(self) -> bool {
         self != Self::Endpoint
     }
@@ -173,7 +173,7 @@ impl StoreIdentity {
         self.attributes.iter().find(|(candidate, _)| *candidate == attribute).map(|(_, value)| value)
     }
 
-    /// What is known besides the location, for people.
+    /// Returns what is known besides the location, for people.
     pub(crate) fn words(&self) -> String {
         let known = self.attributes.iter().filter_map(|(attribute, value)| Some((attribute, value.as_ref()?)));
         // The region says as much about the usual partition.

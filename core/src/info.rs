@@ -80,7 +80,7 @@ impl StoreInfo {
         self.identity.location()
     }
 
-    /// What identifies the data, as far as it is known.
+    /// Returns the identity of the data, as far as it is known.
     /// [`KeyStore::identify`](crate::KeyStore::identify) learns the rest.
     pub fn identity(&self) -> &StoreIdentity {
         &self.identity

@@ -87,8 +87,8 @@ impl Finality {
 pub struct Deletion {
     /// When the stored bytes are beyond recovery.
     pub finality: Finality,
-    /// Whether an earlier attempt of the same call ended without an answer, so that it may be applied
-    /// later: it then deletes a key that was created in the meantime.
+    /// True if an earlier attempt of the same call ended without an answer, so that it may be
+    /// applied later: it then deletes a key that was created in the meantime.
     pub unsettled: bool,
 }
 
@@ -113,11 +113,11 @@ pub struct Erasure {
     pub existed: bool,
     /// When the stored bytes are beyond recovery.
     pub finality: Finality,
-    /// Whether a read that began after the delete, and on an eventually consistent store one
+    /// True if a read that began after the delete, and on an eventually consistent store one
     /// visibility bound later, answered "not found".
     pub verified: bool,
-    /// Whether an earlier attempt of the same call ended without an answer, so that it may be applied
-    /// later: it then deletes a key that was created in the meantime.
+    /// True if an earlier attempt of the same call ended without an answer, so that it may be
+    /// applied later: it then deletes a key that was created in the meantime.
     pub unsettled: bool,
 }
 

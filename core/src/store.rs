@@ -11,11 +11,11 @@ use crate::{
     Result, SecretKey, StoreIdentity, StoreInfo, batch,
 };
 
-/// How often [`KeyStore::get_or_create`] starts again after losing to a creator whose key was
+/// The number of times [`KeyStore::get_or_create`] tries after losing to a creator whose key was
 /// deleted at once.
 const CREATE_ATTEMPTS: u32 = 8;
 
-/// How often [`KeyStore::erase_key`] deletes again because a read has seen a key after the delete.
+/// The number of times [`KeyStore::erase_key`] deletes while reads see a key after the delete.
 const ERASE_ATTEMPTS: u32 = 8;
 
 /// The pause to ask for after losing that often.
@@ -105,8 +105,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// The cheapest call that proves credentials and reachability; needs no right to list.
     ///
     /// # Errors
-    /// What keeps the store from working: those common to all methods, and
-    /// [`Config`](ErrorKind::Config).
+    /// Those common to all methods, and [`Config`](ErrorKind::Config) if what the store was built
+    /// with keeps it from working.
     async fn check(&self) -> Result<()>;
 
     /// Returns what identifies the stored data, after learning what is not known yet with as few

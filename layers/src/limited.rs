@@ -136,17 +136,18 @@ impl<S: KeyStore> Limited<S> {
         Self { store, reads: limit.clone(), writes: limit }
     }
 
-    /// Keeps reads and writes within limits of their own: Parameter Store allows 40 reads a second and 3 writes.
+    /// Keeps reads and writes within limits of their own: Parameter Store allows 40 reads a second
+    /// and 3 writes.
     ///
-    /// `get_key`, `get_keys`, `list_keys`, `check` and `identify` are reads, all other calls are writes. The read with which
-    /// `erase_key` proves the absence takes a slot of the reads.
+    /// `get_key`, `get_keys`, `list_keys`, `check` and `identify` are reads, all other calls are
+    /// writes. The read with which `erase_key` proves the absence takes a slot of the reads.
     pub fn with_limits(store: S, reads: Limit, writes: Limit) -> Self {
         Self { store, reads, writes }
     }
 }
 
-/// What one account, or one engine, bears. Clones are one limit: give them to all stores that share
-/// it.
+/// The load that one account, or one engine, bears. Clones are one limit: give them to all stores
+/// that share it.
 #[derive(Clone)]
 pub struct Limit(Arc<Shared>);
 

@@ -80,7 +80,7 @@ use crate::observed::Observed;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Stack {
-    /// What the calls of [`KeyStore`] go to.
+    /// The layer that the calls of [`KeyStore`] go to.
     outermost: Arc<dyn KeyStore>,
     observer: Option<Observed<Arc<dyn KeyStore>>>,
     fence: Option<Arc<Fence>>,

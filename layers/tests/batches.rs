@@ -24,7 +24,7 @@ struct Remote {
     latency: Duration,
     bound: Duration,
     hanging: Mutex<HashSet<KeyId>>,
-    /// Whether a delete that hangs has its effect all the same.
+    /// True if a delete that hangs has its effect all the same.
     deletes_apply: bool,
     throttles: AtomicU64,
     calls: AtomicU64,

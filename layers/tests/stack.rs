@@ -14,7 +14,7 @@ use keystead_memory::MemoryStore;
 /// Long enough to be seen, and a power of two, so that it is not rounded up.
 const TTL: Duration = Duration::from_secs(2);
 
-/// What all processes share.
+/// The stores that all processes share.
 #[derive(Default)]
 struct Shared {
     keys: MemoryStore,
@@ -240,7 +240,7 @@ async fn no_receipt_is_given_while_the_key_stands() {
     assert_eq!(kind(stack.get_key(&alice()).await), ErrorKind::Erased);
 }
 
-/// What a cache remembers of an absence does not hide a key that a restore has brought back.
+/// An absence that a cache remembers does not hide a key that a restore has brought back.
 #[tokio::test]
 async fn a_restored_key_is_not_allowed_as_a_new_one() {
     let ttl = Duration::from_secs(1);

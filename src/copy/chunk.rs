@@ -24,7 +24,7 @@ struct Item {
     answer: Answer,
 }
 
-/// What earlier runs have copied and is not as it should be at first sight.
+/// The items that earlier runs have copied and that are not as they should be at first sight.
 struct Rechecked {
     /// They are to be written again.
     missing: Vec<Item>,
@@ -146,8 +146,8 @@ impl Run<'_> {
 
     /// Reads back and settles; gives back those that the policy wants overwritten.
     ///
-    /// What an eventually consistent target does not show yet, or shows in an earlier state, is
-    /// read again until the bound has passed.
+    /// Reads again, until the bound has passed, the keys that an eventually consistent target does
+    /// not show yet, or shows in an earlier state.
     async fn read_back(&mut self, mut items: Vec<Item>, mode: PutMode) -> Vec<Item> {
         let bound = self.target.bound();
         let written = Instant::now();

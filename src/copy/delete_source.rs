@@ -10,7 +10,7 @@ use super::report::KeyFailure;
 use super::{Run, is_the_stores_fault, refusal, stop_if_all_failed};
 use crate::{Effect, Error, ErrorKind, KeyId, Operation, PutMode, Result, SecretKey};
 
-/// How many probes a journal has.
+/// The number of probes that a journal has.
 const PROBES: u8 = 8;
 
 impl Run<'_> {

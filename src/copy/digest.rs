@@ -33,8 +33,8 @@ impl Digester {
         self.mac(2, &[id, key.expose_secret()])
     }
 
-    /// What only this journal's runs can make, for a key that is created and removed again. See
-    /// `delete_source`.
+    /// Returns an id that only this journal's runs can make, for a key that is created and removed
+    /// again. See `delete_source`.
     pub(super) fn probe_id(&self, attempt: u8) -> Digest {
         self.mac(3, &[&[attempt]])
     }

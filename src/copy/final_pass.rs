@@ -15,7 +15,7 @@ use crate::{ErrorKind, KeyId, Result};
 /// Up to so many losses are believed, if they are at most half of what was copied.
 const FEW: u64 = 10;
 
-/// Of what was copied, up to one in so many may be lost without a confirmation.
+/// The share of the copied keys that may be lost without a confirmation: one in so many.
 const ONE_IN: u64 = 100;
 
 impl Run<'_> {

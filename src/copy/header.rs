@@ -10,24 +10,24 @@ const VERSION: u32 = 2;
 
 /// The magic, the version, the digest key and two lengths.
 const PREAMBLE_LEN: usize = MAGIC.len() + size_of::<u32>() + DIGEST_KEY_LEN + 2 * size_of::<u16>();
-/// What has the same length in every header: the preamble and its checksum.
+/// The length of what every header has: the preamble and its checksum.
 const FIXED_LEN: usize = PREAMBLE_LEN + CHECKSUM_LEN;
 
 /// The length of the longest header.
 pub(super) const LONGEST: usize = FIXED_LEN + 2 * u16::MAX as usize + CHECKSUM_LEN + 1;
 
-/// What a journal's header says for its runs.
+/// The facts in a journal's header.
 pub(super) struct Header {
     pub(super) digester: Digester,
     pub(super) identities: Identities,
-    /// Whether a run has begun to delete the source's keys. It is the header's last byte, which no
+    /// True if a run has begun to delete the source's keys. It is the header's last byte, which no
     /// loss of records can undo.
     pub(super) deletes_source: bool,
     /// Its length in bytes, which is where the records begin.
     pub(super) len: u64,
 }
 
-/// What the first bytes of a file turn out to be.
+/// The result of reading the first bytes of a file.
 pub(super) enum Reading {
     Whole(Box<Header>),
     /// The file ends within a header: the process that created it was cut off.

@@ -15,7 +15,7 @@ pub(super) struct Ledger {
     journal: Option<Journal>,
     /// The stores in the journal's header, if another run has begun it.
     journal_stores: Option<Identities>,
-    /// Whether what this run writes may count as written by the copy for later runs too. It may not
+    /// True if what this run writes may count as written by the copy for later runs too. It may not
     /// if the journal could be of another target.
     is_certain: bool,
     /// Whether the journal's last record says that the copy was complete.
@@ -65,7 +65,7 @@ pub(super) enum ListedState {
     Done,
 }
 
-/// What became of an id in the pass that deletes at the source.
+/// The outcome for an id in the pass that deletes at the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeletionState {
     /// It was deleted.
@@ -137,8 +137,8 @@ impl Ledger {
         self.known.insert(record.id, Entry { state, seen: false, ours });
     }
 
-    /// What the source loses after a copy was complete was not lost during the copy, and stays at
-    /// the target; all the more what the copy itself deletes then.
+    /// Keeps at the target what the source loses after a copy was complete: it was not lost during
+    /// the copy. The same is true of what the copy itself deletes then.
     fn disown(&mut self) {
         self.known.values_mut().for_each(|entry| entry.ours = None);
     }
@@ -274,8 +274,8 @@ impl Ledger {
         self.known.insert(id, Entry { state: State::AtTarget, seen: true, ours: None });
     }
 
-    /// How many ids have a key at the target by our hand and are missing in the listing of the
-    /// present pass.
+    /// Returns the number of ids that have a key at the target by our hand and are missing in the
+    /// listing of the present pass.
     pub(super) fn missing(&self) -> u64 {
         self.known.values().filter(|entry| entry.is_missing()).count() as u64
     }
@@ -296,7 +296,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the key with this digest is what we wrote.
+    /// Reports whether the key with this digest is what we wrote.
     pub(super) fn is_ours(&self, id: &Digest, key: &Digest) -> bool {
         self.known.get(id).is_some_and(|entry| entry.ours == Some(beginning(key)))
     }

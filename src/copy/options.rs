@@ -9,7 +9,7 @@ use crate::{Durability, ErrorKind, Result};
 /// How many writes are under way at once if nothing else is said.
 const CONCURRENCY: usize = 8;
 
-/// How [`copy_keys`](super::copy_keys) goes about it. The defaults copy as fast as the stores
+/// The options of [`copy_keys`](super::copy_keys). The defaults copy as fast as the stores
 /// allow, keep no journal, report ids that have a different key at the target, and leave the source
 /// as it is.
 ///
@@ -39,15 +39,15 @@ pub struct CopyOptions {
 pub(super) type OnProgress = Box<dyn FnMut(CopyProgress) + Send>;
 
 impl CopyOptions {
-    /// How many writes are under way at the target at once, at least 1. Default: 8. Reads are as
-    /// many at once as the stores themselves make of a batch, or with a [`rate`](Self::rate) at
+    /// Sets the number of writes under way at the target at once, at least 1. Default: 8. Reads are
+    /// as many at once as the stores themselves make of a batch, or with a [`rate`](Self::rate) at
     /// most this many.
     pub fn concurrency(mut self, writes: usize) -> Self {
         self.concurrency = writes;
         self
     }
 
-    /// How many calls a second are made to each of the two stores, from one a day to a million.
+    /// Sets the number of calls a second to each of the two stores, from one a day to a million.
     /// Default: any number. Calls of other programs, and what a store tries again by itself, are
     /// not counted.
     pub fn rate(mut self, calls_per_second: f64) -> Self {
@@ -55,24 +55,24 @@ impl CopyOptions {
         self
     }
 
-    /// How many ids a store handles in one call, at least 1, so that a [`rate`](Self::rate) counts
-    /// calls and not ids. Default: what Secrets Manager takes for a `secretsmanager` store (reads
-    /// 20, a page of the listing 100, deletions 1), and 10, as Parameter Store takes, for every
-    /// other.
+    /// Sets the number of ids that a store handles in one call, at least 1, so that a
+    /// [`rate`](Self::rate) counts calls and not ids. Default: what Secrets Manager takes for a
+    /// `secretsmanager` store (reads 20, a page of the listing 100, deletions 1), and 10, as
+    /// Parameter Store takes, for every other.
     pub fn batch_size(mut self, ids: usize) -> Self {
         self.batch_size = Some(ids);
         self
     }
 
-    /// Where the run writes what it has done, so that the next run with the same file goes on from
-    /// there. Created with mode 0600 if there is none. Default: no journal; a run that is cut off
-    /// then compares what it had copied again.
+    /// Sets the file in which the run writes what it has done, so that the next run with the same
+    /// file goes on from there. Created with mode 0600 if there is none. Default: no journal; a run
+    /// that is cut off then compares what it had copied again.
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
         self.journal = Some(path.into());
         self
     }
 
-    /// What becomes of an id that has a different key at the target. Default:
+    /// Sets what becomes of an id that has a different key at the target. Default:
     /// [`ConflictPolicy::Report`].
     pub fn on_conflict(mut self, policy: ConflictPolicy) -> Self {
         self.on_conflict = policy;
@@ -130,8 +130,8 @@ impl CopyOptions {
         self
     }
 
-    /// What is called after each chunk of up to 100 keys. If it panics, so does the copy; with a
-    /// journal nothing is lost.
+    /// Sets the function that is called after each chunk of up to 100 keys. If it panics, so does
+    /// the copy; with a journal nothing is lost.
     pub fn on_progress(mut self, progress: impl FnMut(CopyProgress) + Send + 'static) -> Self {
         self.on_progress = Box::new(progress);
         self

@@ -16,26 +16,26 @@ use crate::{Error, ErrorKind, KeyId};
 pub struct CopyReport {
     /// Whether this is of a dry run, which has changed nothing.
     pub dry_run: bool,
-    /// Whether the journal said at the beginning that its copy was complete.
+    /// True if the journal said at the beginning that its copy was complete.
     pub was_complete: bool,
     /// How many ids the source listed.
     pub listed: u64,
-    /// How many of them earlier runs of the journal had copied, or found to be equal. This run has
-    /// read all of them again on both sides and found them equal, except for those in
+    /// The number of those that earlier runs of the journal had copied, or found to be equal. This
+    /// run has read all of them again on both sides and found them equal, except for those in
     /// `not_rechecked`.
     pub done_before: u64,
-    /// How many of those in `done_before` this run has not read again
+    /// The number of those in `done_before` that this run has not read again
     /// ([`CopyOptions::recheck`](super::CopyOptions::recheck)).
     pub not_rechecked: u64,
-    /// How many were created at the target and read back. One that an earlier run of the journal
-    /// began to create counts too.
+    /// The number of keys created at the target and read back. One that an earlier run of the
+    /// journal began to create counts too.
     pub copied: u64,
     /// How many had the same key at the target already.
     pub already_there: u64,
-    /// How many had a different key at the target, which was replaced
+    /// The number of ids with a different key at the target, which was replaced
     /// ([`ConflictPolicy::Overwrite`](super::ConflictPolicy::Overwrite)).
     pub overwritten: u64,
-    /// How many have a different key at the target, which was left
+    /// The number of ids with a different key at the target, which was left
     /// ([`ConflictPolicy::Skip`](super::ConflictPolicy::Skip)).
     pub skipped: u64,
     /// How many were listed but not found when they were read: deleted meanwhile.
@@ -107,7 +107,7 @@ impl CopyReport {
         self.done_before + self.copied + self.already_there + self.overwritten
     }
 
-    /// What the sentence must say besides the keys that were read back.
+    /// Returns what the sentence must say besides the keys that were read back.
     fn exceptions(&self) -> Vec<String> {
         let exceptions = [
             (

@@ -1,4 +1,5 @@
-//! Which stores a copy is between, and what it may do when that is not known for sure.
+//! The identities of a copy's two stores, and the limits of what it does if they are not known for
+//! sure.
 
 use std::fs;
 
@@ -178,7 +179,7 @@ async fn a_store_that_turns_into_another_one_under_the_copy_ends_it() {
     assert_eq!(ids(&there).await.len(), 10);
 }
 
-/// What was not known when the journal was begun is never known for it.
+/// A fact that was not known when the journal was begun is never known for it.
 #[tokio::test]
 async fn with_a_journal_of_an_unknown_account_nothing_is_removed_or_deleted() {
     let (memory, there) = (MemoryStore::new(), MemoryStore::new());

@@ -1,4 +1,4 @@
-//! What earlier runs have copied is read again, and only what was read is called complete.
+//! A resumed copy reads again what earlier runs have copied, and calls complete only what it read.
 
 use keystead::copy::{ConflictPolicy, CopyOptions};
 use keystead::memory::MemoryStore;

@@ -13,8 +13,8 @@ use keystead::{
 };
 use tokio::time::Instant;
 
-/// What is about to happen: the operation, the id if there is one, and how many calls of this
-/// operation came before.
+/// A call that is about to happen: the operation, the id if there is one, and how many calls of
+/// this operation came before.
 pub(crate) struct Event<'a> {
     pub(crate) operation: Operation,
     pub(crate) id: Option<&'a KeyId>,
@@ -48,13 +48,13 @@ pub(crate) struct Rigged {
 
 struct Rig {
     scheme: &'static str,
-    /// What it says of itself; where nothing is set, that its data are those of the memory store.
+    /// Its description of itself; if nothing is set, its data are those of the memory store.
     info: Mutex<Option<StoreInfo>>,
-    /// What `identify` learns, or fails with.
+    /// The result of `identify`.
     identifies: Mutex<Option<std::result::Result<StoreInfo, ErrorKind>>>,
     durability: Durability,
     bound: Duration,
-    /// Whether a delete that comes within the bound of a write answers "not found" and is not
+    /// True if a delete that comes within the bound of a write answers "not found" and is not
     /// applied.
     deletes_late: bool,
     lists: bool,

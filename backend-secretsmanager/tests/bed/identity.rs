@@ -1,4 +1,4 @@
-//! What identifies the data of a store, and which calls that costs.
+//! The identity of a store's data, and the calls that learning it costs.
 
 use futures_util::StreamExt;
 use keystead_core::{IdentityMatch, KeyStore, KeyStoreExt};

@@ -1,4 +1,4 @@
-//! What identifies the data of a store, and which calls that costs.
+//! The identity of a store's data, and the calls that learning it costs.
 
 use aws_sdk_ssm::config::Region;
 use keystead_aws_testbed::{KMS_KEY, sdk_config};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{Space, id, key};
 
-/// Where nobody listens.
+/// An endpoint at which nobody listens.
 const DEAD: &str = "http://127.0.0.1:1";
 
 /// The account of the emulator.

@@ -124,7 +124,7 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
     Ok(code(&report))
 }
 
-/// What to do about the report.
+/// Returns advice on what to do about the report.
 fn notes(report: &CopyReport, has_journal: bool) -> Vec<String> {
     let mut notes = Vec::new();
     match report.removals_to_confirm {

@@ -36,10 +36,10 @@ room! {
 /// More than any client tries by itself.
 const ALWAYS: u32 = 1_000;
 
-/// How long a call may take besides the bound that it may wait for.
+/// The time that a call may take besides the bound that it may wait for.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
-/// What stood under the id before the write after which the replica lags.
+/// The entry of the id before the write after which the replica lags.
 #[derive(Clone, Copy, Debug)]
 enum Before {
     /// Nothing: the replica has not seen the create.

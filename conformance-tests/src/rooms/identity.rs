@@ -1,4 +1,4 @@
-//! What identifies the data behind a store.
+//! The identity of the data behind a store.
 
 use keystead_core::{IdentityMatch, KeyId, KeyStoreExt, Operation, StoreIdentity};
 
@@ -51,8 +51,8 @@ async fn without_listing(cx: &Context, id: &KeyId) -> Outcome<StoreIdentity> {
     identity
 }
 
-/// What the store knows when it has learned everything, which may take one read of a key. It keeps
-/// that, and its text is read as it was written.
+/// Returns the identity after the store has learned everything, which may take one read of a key.
+/// It keeps that, and its text is read as it was written.
 async fn identified(store: &Store, id: &KeyId) -> Outcome<StoreIdentity> {
     let mut identity = ok("identify", store.identify().await)?;
     if !identity.is_fully_known() {

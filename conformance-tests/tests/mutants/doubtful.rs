@@ -18,7 +18,7 @@ use keystead_memory::MemoryStore;
 
 const SCHEME: &str = "memory";
 
-/// How long the replica lags after a write.
+/// The time for which the replica lags after a write.
 const LAG: Duration = Duration::from_millis(40);
 
 const BOUND: Duration = Duration::from_millis(80);
@@ -26,10 +26,10 @@ const BOUND: Duration = Duration::from_millis(80);
 /// The pause between two tries.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How often an erasure waits for the whole bound.
+/// The number of times an erasure waits for the whole bound.
 const ERASE_ROUNDS: usize = 3;
 
-/// What a store gets wrong.
+/// The mistake of a store.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mistake {
     None,
@@ -77,7 +77,7 @@ makes!(
     IdentityChangesByHandle
 );
 
-/// When each id was written last, and what it held before.
+/// The moment of each id's last write, and the key before it.
 type LastWrites = HashMap<KeyId, (Instant, Option<SecretKey>)>;
 
 #[derive(Debug, Default)]
@@ -99,8 +99,8 @@ impl Engine {
         met.map(|(_, _, left)| *left -= 1).is_some()
     }
 
-    /// What the replica holds of an id whose last write it has not seen, if it is the one that
-    /// answers.
+    /// Returns the replica's entry for an id whose last write it has not seen, if it is the one
+    /// that answers.
     fn stale(&self, id: &KeyId, operation: Operation) -> Option<Option<SecretKey>> {
         let (at, before) = self.last_writes.lock().expect("no call panics").get(id).cloned()?;
         (at.elapsed() < LAG && self.meets(operation, &Fault::Stale)).then_some(before)

@@ -215,7 +215,7 @@ const FOREIGN: &str = "list.foreign_entries_ignored";
 const FENCE: &str = "fence.";
 const UNSUPPORTED: &str = "list.unsupported_is_said";
 
-/// What is about engines whose answers invite a false success.
+/// The cases about engines whose answers invite a false success.
 const DOUBT: &[&str] = &[
     "erase.never_ok_while_the_key_stands",
     "erase.of_a_refused_delete_is_an_error",

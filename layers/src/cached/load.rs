@@ -18,7 +18,7 @@ use super::{CacheSettings, Cached, CachedStore};
 /// A call to the store that several readers wait for.
 type Load = Shared<BoxFuture<'static, Arc<Loaded>>>;
 
-/// What a load has brought.
+/// The result of a load.
 enum Loaded {
     /// One answer for each id.
     Answers(Vec<Result<SecretKey>>),
@@ -138,7 +138,7 @@ impl Loaded {
     }
 }
 
-/// Whether the store has said nothing about the key.
+/// Reports whether the store has said nothing about the key.
 fn is_no_answer(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Timeout)
 }

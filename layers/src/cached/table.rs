@@ -53,7 +53,7 @@ struct Shard<L>(Mutex<Ids<L>>);
 struct Ids<L> {
     /// The calls under way.
     pending: HashMap<KeyId, Pending<L>, RandomState>,
-    /// When the latest write of an id ended, for those after which the store may still show what
+    /// The end of an id's latest write, for writes after which the store may still show what
     /// was before.
     written: HashMap<KeyId, Instant, RandomState>,
     /// Stands for a write of every id, where there were too many to remember one by one.
@@ -83,7 +83,7 @@ pub(crate) struct Ticket<L> {
     hash: u64,
     number: u64,
     begun: Instant,
-    /// Whether the call may write: then nothing that was learned during it may stay.
+    /// True if the call may write: then nothing that was learned during it may stay.
     writes: bool,
     settled: bool,
 }
@@ -292,7 +292,7 @@ impl<L> Shard<L> {
 }
 
 impl<L> Ids<L> {
-    /// Whether what a call that began at `begun` has read may be from before a write.
+    /// Reports whether the answer to a call that began at `begun` may be from before a write.
     fn may_lag(&self, id: &KeyId, begun: Instant, bound: Duration) -> bool {
         [self.written.get(id), self.all_written.as_ref()]
             .into_iter()

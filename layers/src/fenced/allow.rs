@@ -177,7 +177,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     }
 }
 
-/// What was left of an erased user's key.
+/// The state of an erased user's key.
 #[derive(PartialEq)]
 enum Left {
     Nothing,
@@ -185,7 +185,7 @@ enum Left {
     Deleted,
 }
 
-/// What stands between an erased user and a new key.
+/// The reason why an erased user cannot have a new key yet.
 enum Wait {
     Over,
     /// Until then, and why.

@@ -39,7 +39,7 @@ impl Lease {
 pub(crate) struct Claim {
     index: u32,
     lease: Lease,
-    /// Whether the last holder did not finish: it may have deleted a key, and not recorded that.
+    /// True if the last holder did not finish: it may have deleted a key, and not recorded that.
     took_over: bool,
     is_in_doubt: bool,
 }

@@ -15,7 +15,7 @@ const ROUNDS: u32 = 4;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generations(u32);
 
-/// What has become of a key that had come back.
+/// The outcome for a key that had come back.
 enum Cleaned {
     NothingLeft,
     /// It may still be there, for a later caller to delete.

@@ -34,7 +34,7 @@ pub struct ErasureReceipt {
     pub existed: bool,
     /// When the key's bytes are beyond recovery by the store.
     pub finality: Finality,
-    /// Whether a read that began one visibility bound after the last delete said that there is no
+    /// True if a read that began one visibility bound after the last delete said that there is no
     /// key.
     pub verified: bool,
 }

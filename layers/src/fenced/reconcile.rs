@@ -16,7 +16,7 @@ const ERASURES_IN_FLIGHT: usize = 8;
 /// it waiting for too long behind the others.
 const ATTEMPTS: u32 = 4;
 
-/// What [`Fenced::reconcile`] has seen and done.
+/// The counts of one [`Fenced::reconcile`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReconcileReport {

@@ -104,7 +104,7 @@ pub(crate) fn age_exponent(age: Duration) -> Option<u32> {
     age_exponents().find(|exponent| age_of(*exponent) >= age)
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// The moment at which it was written, to the millisecond.

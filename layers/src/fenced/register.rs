@@ -51,7 +51,7 @@ pub(crate) struct Erased {
     pub(crate) at: SystemTime,
 }
 
-/// How far the erasures of a user have come.
+/// The progress of a user's erasures.
 pub(crate) enum Progress {
     /// One is under way, or was cut off: until it is too old to go on.
     UnderWay { remaining: Duration },

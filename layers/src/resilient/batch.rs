@@ -33,12 +33,13 @@ pub(super) struct Batch<T> {
     next_fresh: usize,
     retries: BTreeMap<Place, Vec<usize>>,
     next_number: u64,
-    /// When the store may be asked for ids that were never sent, after it has throttled.
+    /// The earliest moment at which the store may be asked for ids that were never sent, after it
+    /// has throttled.
     not_before: Option<Instant>,
     flow: Flow,
-    /// When the batch ends if no other id gets its outcome before.
+    /// The moment at which the batch ends if no other id gets its outcome before.
     give_up: Instant,
-    /// When an attempt was last answered quickly.
+    /// The moment of the last quick answer.
     last_quick: Option<Instant>,
 }
 
@@ -48,7 +49,7 @@ struct Member<T> {
     attempts: u32,
     /// The number of attempts that ended without an answer in time.
     timeouts: u32,
-    /// Whether an attempt may have had an effect that its caller was not told of.
+    /// True if an attempt may have had an effect that its caller was not told of.
     unsure: bool,
     outcome: Outcome<T>,
 }
@@ -70,13 +71,13 @@ struct Place {
     number: u64,
 }
 
-/// How much of the batch is sent at once. It grows while answers come quickly, because a store that
-/// answers slowly has a queue in which attempts would wait for each other until they time out.
+/// The part of the batch that is sent at once. It grows while answers come quickly, because a store
+/// that answers slowly has a queue in which attempts would wait for each other until they time out.
 struct Flow {
     /// The number of ids in one attempt.
     chunk: usize,
     longest_chunk: usize,
-    /// Whether a chunk is what the store handles with one call, so that a smaller one would not be
+    /// True if a chunk is what the store handles with one call, so that a smaller one would not be
     /// answered sooner.
     is_one_call: bool,
     attempts: usize,

@@ -21,7 +21,7 @@ const LONGEST_EXPIRY_PAUSE: Duration = Duration::from_secs(60);
 /// The part of the deadline that one attempt has.
 const ATTEMPTS_IN_DEADLINE: u32 = 3;
 
-/// What one attempt has at least, if the deadline allows it.
+/// The least time for one attempt, if the deadline allows it.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -26,7 +26,7 @@ struct Panicking {
     gate: Semaphore,
     panics: AtomicU64,
     begun: AtomicU64,
-    /// Whether to panic before there is a future at all.
+    /// True to panic before there is a future at all.
     at_once: bool,
 }
 

@@ -20,12 +20,12 @@ const BOUND: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 struct Replica {
     memory: MemoryStore,
-    /// When the one key was what; the youngest is last.
+    /// The writes of the one key; the youngest is last.
     history: Arc<Mutex<Vec<Written>>>,
     pause: Duration,
 }
 
-/// When a key was written, or deleted.
+/// The moment of a write or delete, and the key that it left.
 type Written = (Instant, Option<SecretKey>);
 
 impl Replica {
@@ -90,7 +90,7 @@ fn cached(store: &Replica) -> Cached<Replica> {
     Cached::builder(store.clone()).ttl(TTL).build().unwrap()
 }
 
-/// What the store shows once its bound is over must be what the cache gives, now and for the time
+/// Asserts that the cache gives what the store shows once its bound is over, now and for the time
 /// to live.
 async fn expect_what_the_store_holds(cached: &Cached<Replica>, store: &Replica) {
     for _ in 0..4 {
