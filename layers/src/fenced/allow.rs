@@ -29,9 +29,10 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after): the erased key
-    /// may still be visible somewhere; an erasure is under way, or was cut off within the last
-    /// minute (erase again to finish it); a key that had come back was deleted just now, and the
-    /// wait begins again; another call is at work; or the user was erased again during this call.
+    /// may still be visible somewhere; an erasure is under way, or within the last minute one was
+    /// cut off (erase again to finish it) or had no answer to a delete, which may still be applied;
+    /// a key that had come back was deleted just now, and the wait begins again; another call is at
+    /// work; or the user was erased again during this call.
     /// [`PendingDeletion`](ErrorKind::PendingDeletion) if the old key can still be brought back.
     /// Those of [`KeyStore::erase_key`] from either store. The user still counts as erased, unless
     /// the effect is [`Effect::Unknown`].
