@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn two_stores_are_never_the_same() {
-        let (one, two) = (MemoryStore::new(), MemoryStore::new());
+        let one = MemoryStore::new();
+        let two = MemoryStore::new();
         let compare = |other: &MemoryStore| one.info().identity().compare(other.info().identity());
         assert_eq!(compare(&one.clone()), IdentityMatch::Same);
         assert_eq!(compare(&two), IdentityMatch::Different);

@@ -289,7 +289,8 @@ mod tests {
 
     #[test]
     fn stores_in_a_cloud_are_told_apart_by_what_is_known() {
-        let (alice, bob) = (ssm().with_account(Some("1")), ssm().with_account(Some("2")));
+        let alice = ssm().with_account(Some("1"));
+        let bob = ssm().with_account(Some("2"));
         let unknown = ssm().with_account(None::<String>);
         assert_eq!(compare(&alice, &alice), Same);
         assert_eq!(compare(&alice, &bob), Different);
@@ -314,7 +315,8 @@ mod tests {
 
     #[test]
     fn a_location_identifies_a_store_that_knows_nothing_else_and_no_location_does_not() {
-        let (one, two) = (StoreInfo::new("x", "/a"), StoreInfo::new("x", "/b"));
+        let one = StoreInfo::new("x", "/a");
+        let two = StoreInfo::new("x", "/b");
         assert_eq!((compare(&one, &one), compare(&one, &two)), (Same, Different));
         let nowhere = StoreInfo::new("x", "");
         assert_eq!(compare(&nowhere, &nowhere), Unknown);

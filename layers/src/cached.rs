@@ -167,8 +167,8 @@ impl<S: KeyStore> Cached<S> {
         }
     }
 
-    /// Erases a key and returns what the store beneath says, `verified` included: for a fence, which keeps readers from what
-    /// other caches still hold.
+    /// Erases a key and returns what the store beneath says, `verified` included: for a fence,
+    /// which keeps readers from what other caches still hold.
     pub(crate) async fn erase_beneath(&self, id: &KeyId) -> Result<Erasure> {
         let _writing = self.writing(slice::from_ref(id));
         self.shared.store.erase_key(id).await

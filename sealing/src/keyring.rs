@@ -127,7 +127,8 @@ impl Keyring {
         row
     }
 
-    /// The random id of the store, which every record is bound to. It never changes, and every copy of the store carries it.
+    /// Returns the random id of the store, which every record is bound to. It never changes, and
+    /// every copy of the store carries it.
     pub fn store_id(&self) -> &[u8] {
         &self.store_id
     }
