@@ -1,6 +1,15 @@
-//! Small helpers for bytes: secret ones on the heap, random ones, and reading fields in turn.
+//! Small helpers for bytes: secret ones on the heap and on the stack, random ones, and reading
+//! fields in turn.
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroizing, zeroize_stack};
+
+/// The number of bytes of the stack to overwrite with [`wiping_stack`] after work that is done once
+/// for a key. A debug build needs 6 KiB after Argon2.
+pub(crate) const SETUP_STACK_LEN: usize = 16 * 1024;
+
+/// The number of bytes of the stack to overwrite with [`wiping_stack`] after work that is done for
+/// each message.
+pub(crate) const MESSAGE_STACK_LEN: usize = 2 * 1024;
 
 /// 32 secret bytes that never leave the heap and are wiped when dropped.
 pub(crate) struct Key32(Box<Zeroizing<[u8; 32]>>);
@@ -35,6 +44,22 @@ impl Clone for Key32 {
     fn clone(&self) -> Self {
         Self::copy_of(self.expose())
     }
+}
+
+/// Runs `work` and then overwrites `LEN` bytes of the stack below the caller, where moves and
+/// libraries leave secrets behind. `LEN` must be at least what `work` uses.
+///
+/// The result of `work` is moved, so it must hold its secrets on the heap.
+pub(crate) fn wiping_stack<const LEN: usize, T>(work: impl FnOnce() -> T) -> T {
+    let result = in_own_frame(work);
+    zeroize_stack::<LEN>();
+    result
+}
+
+/// Runs `work` in a frame that ends when it returns, whatever the caller is inlined into.
+#[inline(never)]
+fn in_own_frame<T>(work: impl FnOnce() -> T) -> T {
+    work()
 }
 
 /// From the operating system's generator, which does not stall.

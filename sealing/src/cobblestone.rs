@@ -16,10 +16,11 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::hmac;
+use aws_lc_rs::digest::SHA512;
 use zeroize::Zeroizing;
 
-use crate::bytes::fill_random;
+use crate::bytes::{MESSAGE_STACK_LEN, fill_random, wiping_stack};
+use crate::mac::MacKey;
 
 /// What a sealed message of fewer than 16,384 bytes has on top, in bytes: salt, commitment and one tag.
 pub const OVERHEAD: usize = SALT_LEN + COMMITMENT_LEN + TAG_LEN;
@@ -55,21 +56,21 @@ pub fn open(key: &[u8; KEY_LEN], context: &[u8], sealed: &[u8]) -> Result<Zeroiz
 }
 
 /// A key whose first steps are done, for many messages.
-#[derive(Clone)]
-pub(crate) struct ReadyKey(hmac::Key);
+pub(crate) struct ReadyKey(MacKey);
 
 impl ReadyKey {
     pub(crate) fn new(key: &[u8; KEY_LEN]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA512, key))
+        Self(MacKey::new(&SHA512, key))
     }
 
     pub(crate) fn seal(&self, context: &[u8], message: &[u8]) -> Vec<u8> {
         let mut salt = [0; SALT_LEN];
         fill_random(&mut salt);
-        self.seal_with_salt(context, &salt, message)
+        wiping_stack::<MESSAGE_STACK_LEN, _>(|| self.seal_with_salt(context, &salt, message))
     }
 
-    /// A salt must never be used twice under one key.
+    /// Seals a message, and leaves copies of the message key on the stack. A salt must never be
+    /// used twice under one key.
     fn seal_with_salt(&self, context: &[u8], salt: &[u8; SALT_LEN], message: &[u8]) -> Vec<u8> {
         let derived = Derived::new(self, context, salt);
         let chunks = message.len() / CHUNK_LEN + 1;
@@ -92,6 +93,11 @@ impl ReadyKey {
     }
 
     pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+        wiping_stack::<MESSAGE_STACK_LEN, _>(|| self.open_unwiped(context, sealed))
+    }
+
+    /// Opens a message, and leaves copies of the message key on the stack.
+    fn open_unwiped(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
         let (salt, rest) = sealed.split_first_chunk::<SALT_LEN>().ok_or(Unopened::Damaged)?;
         let (commitment, mut chunks) = rest.split_first_chunk::<COMMITMENT_LEN>().ok_or(Unopened::Damaged)?;
         let derived = Derived::new(self, context, salt);
@@ -132,10 +138,10 @@ impl Derived {
         let mut blocks = Zeroizing::new([[0; BLOCK_LEN]; 2]);
         let [first, second] = &mut *blocks;
         input[BLOCK_LEN + info_len] = 1;
-        sign(&key.0, &input[BLOCK_LEN..], first);
+        key.0.sign(&input[BLOCK_LEN..], first);
         input[..BLOCK_LEN].copy_from_slice(first);
         input[BLOCK_LEN + info_len] = 2;
-        sign(&key.0, &input, second);
+        key.0.sign(&input, second);
         let mut derived = Self(Zeroizing::new([0; DERIVED_LEN]));
         derived.0.copy_from_slice(&blocks.as_flattened()[..DERIVED_LEN]);
         derived
@@ -157,10 +163,6 @@ impl Derived {
     fn commitment(&self) -> &[u8] {
         &self.0[KEY_LEN + NONCE_LEN..]
     }
-}
-
-fn sign(key: &hmac::Key, data: &[u8], into: &mut [u8; BLOCK_LEN]) {
-    hmac::sign_to_buffer(key, data, into).expect("the buffer has the length of a block");
 }
 
 /// Why a sealed message did not open.

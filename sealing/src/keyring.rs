@@ -1,14 +1,16 @@
 //! [`Keyring`]: a store's own keys. FORMAT.md, "Keyring", is the specification.
 
 use std::fmt;
+use std::sync::Arc;
 
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::digest;
 use keystead_core::KeyId;
 use zeroize::Zeroizing;
 
-use crate::bytes::{Fields, Key32, fill_random};
+use crate::bytes::{Fields, Key32, MESSAGE_STACK_LEN, fill_random, wiping_stack};
 use crate::cobblestone::{self, ReadyKey, Unopened};
 use crate::error::KeyringError;
+use crate::mac::MacKey;
 use crate::record::RowKey;
 use crate::root::{Argon2Cost, REFERENCE_LEN, RootHint, RootKey, RootSecret, SALT_LEN};
 
@@ -29,23 +31,36 @@ const STORE_ID_LEN: usize = 16;
 const SLOTS: usize = 16;
 const PLAINTEXT_LEN: usize = STORE_ID_LEN + 32 + 4 + SLOTS * (4 + 32);
 
-/// The keys of one store: the name key, which hides ids, and a record key for each epoch. Wiped when dropped.
+/// The keys of one store: the name key, which hides ids, and a record key for each epoch.
 ///
 /// An epoch is a span of time between two rotations, counted from 1. Records name the epoch they were sealed in; new ones
 /// are sealed in the latest. The generation counts how often the keyring was changed, so that a process sees when
 /// another one has changed it.
+///
+/// Clones and later generations share their keys. A key stays in one place in memory, and is wiped
+/// when the last keyring that holds it is dropped.
 #[derive(Clone)]
 pub struct Keyring {
     generation: u64,
     store_id: [u8; STORE_ID_LEN],
-    name_key: Key32,
-    // The same key, ready for use.
-    namer: hmac::Key,
+    name_key: Arc<NameKey>,
     // In ascending order; never empty.
-    epochs: Vec<Epoch>,
+    epochs: Vec<Arc<Epoch>>,
 }
 
-#[derive(Clone)]
+struct NameKey {
+    key: Key32,
+    // The same key, ready for use.
+    mac: MacKey,
+}
+
+impl NameKey {
+    fn new(key: Key32) -> Arc<Self> {
+        let mac = MacKey::new(&digest::SHA256, key.expose());
+        Arc::new(Self { key, mac })
+    }
+}
+
 struct Epoch {
     number: u32,
     record_key: Key32,
@@ -54,9 +69,9 @@ struct Epoch {
 }
 
 impl Epoch {
-    fn new(number: u32, record_key: Key32) -> Self {
+    fn new(number: u32, record_key: Key32) -> Arc<Self> {
         let sealer = ReadyKey::new(record_key.expose());
-        Self { number, record_key, sealer }
+        Arc::new(Self { number, record_key, sealer })
     }
 }
 
@@ -68,12 +83,8 @@ impl Keyring {
     pub fn generate() -> Self {
         let mut store_id = [0; STORE_ID_LEN];
         fill_random(&mut store_id);
-        Self::new(1, store_id, Key32::random(), vec![Epoch::new(1, Key32::random())])
-    }
-
-    fn new(generation: u64, store_id: [u8; STORE_ID_LEN], name_key: Key32, epochs: Vec<Epoch>) -> Self {
-        let namer = hmac::Key::new(hmac::HMAC_SHA256, name_key.expose());
-        Self { generation, store_id, name_key, namer, epochs }
+        let name_key = NameKey::new(Key32::random());
+        Self { generation: 1, store_id, name_key, epochs: vec![Epoch::new(1, Key32::random())] }
     }
 
     /// The same keyring with one more epoch, a fresh key in it, and the next generation; `None` if all 16 slots are taken.
@@ -121,9 +132,8 @@ impl Keyring {
 
     /// HMAC-SHA-256 of the id under the name key.
     pub fn row_key(&self, id: &KeyId) -> RowKey {
-        let tag = hmac::sign(&self.namer, id.as_str().as_bytes());
         let mut row = [0; 32];
-        row.copy_from_slice(tag.as_ref());
+        wiping_stack::<MESSAGE_STACK_LEN, _>(|| self.name_key.mac.sign(id.as_str().as_bytes(), &mut row));
         row
     }
 
@@ -200,7 +210,7 @@ impl Keyring {
     fn plaintext(&self) -> Zeroizing<Vec<u8>> {
         let mut plaintext = Zeroizing::new(Vec::with_capacity(PLAINTEXT_LEN));
         plaintext.extend_from_slice(&self.store_id);
-        plaintext.extend_from_slice(self.name_key.expose());
+        plaintext.extend_from_slice(self.name_key.key.expose());
         let count = u32::try_from(self.epochs.len()).expect("there are at most 16 epochs");
         plaintext.extend_from_slice(&count.to_be_bytes());
         for epoch in &self.epochs {
@@ -290,7 +300,10 @@ fn parse_plaintext(generation: u64, plaintext: &[u8]) -> Option<Keyring> {
     }
     let ascending = epochs.is_sorted_by(|earlier, later| earlier.number < later.number);
     let from_1 = epochs.first().is_some_and(|first| first.number > 0);
-    (from_1 && ascending && fields.is_padding()).then(|| Keyring::new(generation, store_id, name_key, epochs))
+    if !from_1 || !ascending || !fields.is_padding() {
+        return None;
+    }
+    Some(Keyring { generation, store_id, name_key: NameKey::new(name_key), epochs })
 }
 
 /// What a sealed keyring is bound to: its format and its whole header, each after its length.
@@ -306,8 +319,6 @@ fn context(header: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use keystead_core::{BoxError, SecretKey};
 
     use super::*;
@@ -335,6 +346,16 @@ mod tests {
         let id = KeyId::new("alice").unwrap();
         assert_eq!(opened.row_key(&id), keyring.row_key(&id));
         assert_eq!(opened.current_epoch().0, 2);
+    }
+
+    #[test]
+    fn clones_and_later_generations_share_their_keys() {
+        let first = Keyring::generate();
+        let second = first.next_epoch().unwrap();
+        let third = second.clone().without_old_epochs();
+        assert!(Arc::ptr_eq(&first.name_key, &third.name_key));
+        assert!(Arc::ptr_eq(&first.epochs[0], &second.epochs[0]));
+        assert!(Arc::ptr_eq(&second.epochs[1], &third.epochs[0]));
     }
 
     #[test]
@@ -459,7 +480,7 @@ mod tests {
         let sealed = keyring.seal_with(&root()).unwrap();
         assert!(matches!(Keyring::open_with(&root(), &sealed), Err(KeyringError::Damaged)));
         let mut keyring = Keyring::generate();
-        keyring.epochs[0].number = 0;
+        keyring.epochs[0] = Epoch::new(0, Key32::random());
         let sealed = keyring.seal_with(&root()).unwrap();
         assert!(matches!(Keyring::open_with(&root(), &sealed), Err(KeyringError::Damaged)));
     }

@@ -4,6 +4,7 @@ mod bytes;
 pub mod cobblestone;
 mod error;
 mod keyring;
+mod mac;
 mod record;
 mod root;
 
