@@ -9,7 +9,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use keystead_core::{BoxError, SecretKey};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::bytes::{Key32, fill_random};
+use crate::bytes::{Key32, SETUP_STACK_LEN, fill_random, wiping_stack};
 use crate::error::KeyringError;
 
 /// The length in bytes of the longest reference that a [`RootProvider`] may ask to be kept.
@@ -215,12 +215,15 @@ fn stretch(passphrase: &str, cost: Argon2Cost, salt: &[u8; SALT_LEN]) -> Result<
     blocks.try_reserve_exact(params.block_count()).map_err(|_| KeyringError::OutOfMemory)?;
     blocks.resize(params.block_count(), Block::new());
     let mut key = Key32::zero();
-    let stretched = Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
-        passphrase.as_bytes(),
-        salt,
-        key.expose_mut(),
-        &mut blocks,
-    );
+    // Argon2 leaves the passphrase and the key on the stack.
+    let stretched = wiping_stack::<SETUP_STACK_LEN, _>(|| {
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
+            passphrase.as_bytes(),
+            salt,
+            key.expose_mut(),
+            &mut blocks,
+        )
+    });
     blocks.zeroize();
     stretched.map_err(|_| KeyringError::PassphraseTooLong)?;
     Ok(key)
