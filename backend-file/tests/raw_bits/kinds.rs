@@ -46,7 +46,7 @@ pub(crate) const PAGES: &[Kind] = kinds! {
 /// Wrong counts and pointers in the pages of a closed store that SQLite follows.
 pub(crate) const STRUCTURE: &[Kind] = kinds! {
     leaf_cell_count_lowered inner_cell_count_lowered children_swapped child_is_itself child_is_root child_is_any_page
-    cell_pointer_repeated cell_pointers_swapped free_list_names_page_in_use
+    cell_pointer_repeated cell_pointers_swapped free_list_names_pages_in_use
 };
 
 /// The log of a store that was not closed.
@@ -298,14 +298,15 @@ fn cell_pointers_swapped(bytes: Bytes<'_>, random: &mut Random) -> String {
     format!("the cell pointers at offsets {one} and {other} swapped")
 }
 
-/// Puts a leaf into the free list, from which SQLite takes pages to write to.
-fn free_list_names_page_in_use(bytes: Bytes<'_>, random: &mut Random) -> String {
+/// Fills the free list with leaves that are in use. SQLite allocates pages from it and writes to them.
+fn free_list_names_pages_in_use(bytes: Bytes<'_>, random: &mut Random) -> String {
     let trunk = pages::header(bytes.pages.free_trunks[0]);
     let len = pages::number_at(bytes.main, trunk + 4);
-    let entry = trunk + 8 + 4 * random.below(len);
-    let number = random.pick(&bytes.pages.leaves) + 1;
-    bytes.main[entry..entry + 4].copy_from_slice(&u32::try_from(number).unwrap().to_be_bytes());
-    format!("the free list names page {number} (offset {entry})")
+    for entry in bytes.main[trunk + 8..trunk + 8 + 4 * len].chunks_exact_mut(4) {
+        let number = random.pick(&bytes.pages.leaves) + 1;
+        entry.copy_from_slice(&u32::try_from(number).unwrap().to_be_bytes());
+    }
+    format!("the free list at offset {trunk} names {len} leaves")
 }
 
 fn log_header_bit(bytes: Bytes<'_>, random: &mut Random) -> String {

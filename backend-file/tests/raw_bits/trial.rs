@@ -253,7 +253,7 @@ impl Trial {
     }
 
     fn new_key(&mut self) -> SecretKey {
-        SecretKey::generate(1 + self.random.below(600)).unwrap()
+        SecretKey::generate(1 + self.random.below(2000)).unwrap()
     }
 
     /// Creates stored keys again.
