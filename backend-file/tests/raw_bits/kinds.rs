@@ -58,6 +58,9 @@ pub(crate) const BESIDE_LOG: &[Kind] = kinds! { any_bit leaf_over_leaf leaf_cell
 /// The log of another store, beside a closed one.
 pub(crate) const FOREIGN_LOG: &[Kind] = kinds! { foreign_log };
 
+/// All kinds, for the check of a name.
+pub(crate) const ALL: &[&[Kind]] = &[BITS, PAGES, STRUCTURE, LOG, BESIDE_LOG, FOREIGN_LOG];
+
 fn flip(bytes: &mut [u8], range: Range<usize>, random: &mut Random) -> String {
     let at = range.start + random.below(range.len());
     let bit = random.below(8);

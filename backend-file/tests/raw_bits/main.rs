@@ -104,6 +104,7 @@ struct Selection {
 fn selection() -> Option<Selection> {
     let seed = std::env::var("KEYSTEAD_DAMAGE_SEED").ok()?;
     let (kind, number) = seed.split_once(':').map_or((seed.as_str(), None), |(kind, number)| (kind, Some(number)));
+    assert!(kinds::ALL.iter().flat_map(|kinds| *kinds).any(|known| known.name == kind), "there is no kind {kind}");
     Some(Selection { kind: kind.to_owned(), number: number.map(|number| number.parse().unwrap()) })
 }
 
