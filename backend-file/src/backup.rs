@@ -1,11 +1,12 @@
 //! [`FileStore::backup`]: a copy of one moment.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use keystead_core::{ErrorKind, Operation, Result};
 
 use crate::config::Location;
+use crate::database::Database;
 use crate::error::Failure;
 use crate::reader::Shared;
 use crate::store::{FileStore, off_thread};
@@ -35,22 +36,21 @@ impl FileStore {
 
 fn copy(shared: &Shared, path: &Path) -> Result<(), Failure> {
     // Asked first: a store that is closed or replaced is to leave no directory behind.
-    shared.check()?;
-    let target = Location::find_or_create_directory(path)?;
+    shared.with_reader(Database::keyring)?;
+    let target = Location::find_or_create_directory(path, shared.location.group_access())?;
     if !target.create_file()? {
         let text = format!("something stands at {} already: give another path", path.display());
         return Err(Failure::new(ErrorKind::AlreadyExists, text));
     }
     let copied = shared.with_reader(|database| database.copy_to(&target)).and_then(|()| target.sync_directory());
     copied.map_err(|failure| {
-        remove(&target.path);
-        remove(&target.journal);
+        [&target.path, &target.journal, &target.wal, &target.beside("-shm")].into_iter().for_each(|path| remove(path));
         failure.about(path)
     })
 }
 
 /// What is left of a copy that failed.
-fn remove(path: &PathBuf) {
+fn remove(path: &Path) {
     // If even this fails, the file opens as no store, and the failure is reported already.
     let _ = fs::remove_file(path);
 }

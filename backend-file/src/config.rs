@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use keystead_core::ErrorKind;
 
@@ -18,13 +19,16 @@ pub(crate) struct Location {
     pub(crate) wal: PathBuf,
     pub(crate) journal: PathBuf,
     pub(crate) lock: PathBuf,
+    pub(crate) mark: PathBuf,
+    pub(crate) restoring: PathBuf,
+    group_access: bool,
 }
 
-/// What stands at the path.
+/// What is at the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Nothing,
-    /// Left behind by a creation that was cut off, or made by hand: there is nothing in it to lose.
+pub(crate) enum PathState {
+    Missing,
+    /// Left behind by a creation that was cut off, or made by hand.
     EmptyFile,
     File,
 }
@@ -33,9 +37,17 @@ pub(crate) enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileIdentity(u64, u64);
 
+/// What the system tells about a write-ahead log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogState {
+    pub(crate) identity: FileIdentity,
+    pub(crate) len: u64,
+    modified: Option<SystemTime>,
+}
+
 impl Location {
     /// Checks the path's directory, without creating anything: `None` if the directory is missing.
-    pub(crate) fn find(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn find(path: &Path, group_access: bool) -> Result<Option<Self>> {
         let (directory, name) = split(path)?;
         let metadata = match fs::metadata(&directory) {
             Ok(metadata) => metadata,
@@ -49,13 +61,14 @@ impl Location {
         let path = directory.join(name);
         check_len(&path)?;
         let beside = |suffix| PathBuf::from([path.as_os_str(), suffix].iter().copied().collect::<std::ffi::OsString>());
-        let (wal, journal, lock) = (beside("-wal".as_ref()), beside("-journal".as_ref()), beside(".lock".as_ref()));
-        Ok(Some(Self { path, wal, journal, lock }))
+        let [wal, journal, lock] = ["-wal", "-journal", ".lock"].map(|suffix| beside(suffix.as_ref()));
+        let [mark, restoring] = [".id", ".restoring"].map(|suffix| beside(suffix.as_ref()));
+        Ok(Some(Self { path, wal, journal, lock, mark, restoring, group_access }))
     }
 
     /// Like [`find`](Self::find), and creates a missing directory, for its owner only.
-    pub(crate) fn find_or_create_directory(path: &Path) -> Result<Self> {
-        if let Some(location) = Self::find(path)? {
+    pub(crate) fn find_or_create_directory(path: &Path, group_access: bool) -> Result<Self> {
+        if let Some(location) = Self::find(path, group_access)? {
             return Ok(location);
         }
         let (directory, _) = split(path)?;
@@ -66,24 +79,57 @@ impl Location {
         let missing: Vec<&Path> = directory.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
         builder.create(&directory).map_err(|e| Failure::io("creating the directory", &directory, e))?;
         missing.into_iter().try_for_each(sync_name)?;
-        Self::find(path)?.ok_or_else(|| Failure::new(ErrorKind::Unavailable, "the directory vanished: try again"))
+        Self::find(path, group_access)?
+            .ok_or_else(|| Failure::new(ErrorKind::Unavailable, "the directory vanished: try again"))
     }
 
-    /// What stands at the path; refuses what is no plain file or is open to others.
-    pub(crate) fn standing(&self) -> Result<Standing> {
-        match metadata(&self.path)? {
-            None => Ok(Standing::Nothing),
-            Some(metadata) => {
-                check_file(&self.path, &metadata)?;
-                Ok(if metadata.len() == 0 { Standing::EmptyFile } else { Standing::File })
+    pub(crate) fn group_access(&self) -> bool {
+        self.group_access
+    }
+
+    /// The location of a store beside this one.
+    pub(crate) fn with_suffix(&self, suffix: &str) -> Result<Self> {
+        let location = Self::find(&self.beside(suffix), self.group_access)?;
+        location.ok_or_else(|| Failure::new(ErrorKind::Unavailable, "the directory vanished: try again"))
+    }
+
+    /// The path of a file beside this store.
+    pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+
+    /// Looks at what is at the path, and refuses what is not a plain file of one name or is open to others.
+    pub(crate) fn state(&self) -> Result<PathState> {
+        let Some(metadata) = metadata(&self.path)? else { return Ok(PathState::Missing) };
+        check_file(&self.path, &metadata, self.group_access)?;
+        check_names(&self.path, &metadata)?;
+        Ok(if metadata.len() == 0 { PathState::EmptyFile } else { PathState::File })
+    }
+
+    /// A path beside the store that nothing has yet.
+    pub(crate) fn free_name(&self, suffix: &str) -> Result<PathBuf> {
+        let numbered = (0..).map(|number| if number == 0 { suffix.to_owned() } else { format!("{suffix}-{number}") });
+        for suffix in numbered.take(1000) {
+            let path = self.beside(&suffix);
+            if metadata(&path)?.is_none() {
+                return Ok(path);
             }
         }
+        Err(Failure::new(
+            ErrorKind::Config,
+            "the directory is full of replaced stores: remove those you need no longer",
+        ))
     }
 
-    /// Creates the store's file, empty and for its owner only; whether there was none.
+    /// Creates the store's file, empty and for its owner only, and returns whether there was none.
     pub(crate) fn create_file(&self) -> Result<bool> {
         let created = match private(OpenOptions::new().write(true).create_new(true)).open(&self.path) {
-            Ok(_) => true,
+            Ok(file) => {
+                self.share_with_group(&file, &self.path)?;
+                true
+            }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(Failure::io("creating", &self.path, e)),
         };
@@ -96,19 +142,73 @@ impl Location {
         sync_name(&self.path)
     }
 
-    /// Opens, or creates for its owner only, the file that writers lock.
-    pub(crate) fn open_lock_file(&self) -> Result<File> {
-        if let Some(metadata) = metadata(&self.lock)? {
-            check_file(&self.lock, &metadata)?;
+    /// Opens a file of ours beside the store, such as the lock; creates it for the store's owner only.
+    pub(crate) fn open_beside(&self, path: &Path) -> Result<File> {
+        if let Some(metadata) = metadata(path)? {
+            check_file(path, &metadata, self.group_access)?;
         }
-        private(OpenOptions::new().write(true).create(true).truncate(false))
-            .open(&self.lock)
-            .map_err(|e| Failure::io("opening", &self.lock, e))
+        let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
+            .open(path)
+            .map_err(|e| Failure::io("opening", path, e))?;
+        self.give_to_owner(&file).map_err(|e| Failure::io("giving to the store's owner", path, e))?;
+        self.share_with_group(&file, path)?;
+        Ok(file)
+    }
+
+    /// Gives a file that root has made to the owner of the store, who could not lock it else.
+    #[cfg(unix)]
+    fn give_to_owner(&self, file: &File) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(store) = fs::symlink_metadata(&self.path) else { return Ok(()) };
+        if rustix::process::geteuid().is_root() && file.metadata()?.uid() != store.uid() {
+            std::os::unix::fs::fchown(file, Some(store.uid()), Some(store.gid()))?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    fn give_to_owner(&self, _: &File) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Lets the group read and write a file of ours, if that was asked for. The mode of creation is cut by the umask.
+    fn share_with_group(&self, file: &File, path: &Path) -> Result<()> {
+        #[cfg(unix)]
+        if self.group_access {
+            use std::os::unix::fs::PermissionsExt;
+            let is_shared = file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o060 == 0o060);
+            // One that another member of the group has made is shared already.
+            if !is_shared {
+                let shared = file.set_permissions(fs::Permissions::from_mode(0o660));
+                shared.map_err(|e| Failure::io("sharing with the group", path, e))?;
+            }
+        }
+        let _ = (file, path);
+        Ok(())
     }
 
     /// The length of the write-ahead log in bytes; 0 if there is none.
     pub(crate) fn wal_len(&self) -> Result<u64> {
         Ok(metadata(&self.wal)?.map_or(0, |metadata| metadata.len()))
+    }
+
+    /// The identity, the length in bytes and the time of the last change of the write-ahead log.
+    pub(crate) fn log_state(&self) -> Result<Option<LogState>> {
+        let state = |metadata: Metadata| LogState {
+            identity: identity(&metadata),
+            len: metadata.len(),
+            modified: metadata.modified().ok(),
+        };
+        Ok(metadata(&self.wal)?.map(state))
+    }
+
+    pub(crate) fn has_mark(&self) -> Result<bool> {
+        Ok(metadata(&self.mark)?.is_some())
+    }
+
+    /// Reports whether a restore was begun and has not ended.
+    pub(crate) fn is_being_restored(&self) -> Result<bool> {
+        Ok(metadata(&self.restoring)?.is_some())
     }
 
     pub(crate) fn has_journal(&self) -> Result<bool> {
@@ -171,8 +271,9 @@ fn check_directory(path: &Path, metadata: &Metadata) -> Result<()> {
     check_writable(path, metadata)
 }
 
-fn check_file(path: &Path, metadata: &Metadata) -> Result<()> {
+fn check_file(path: &Path, metadata: &Metadata, group_access: bool) -> Result<()> {
     let shown = path.display();
+    let (others, remedy) = if group_access { (0o007, "chmod o-rwx") } else { (0o077, "chmod 600") };
     if metadata.is_symlink() {
         let text = format!("{shown} is a symbolic link: give the path that it leads to");
         return Err(Failure::new(ErrorKind::Config, text));
@@ -180,11 +281,66 @@ fn check_file(path: &Path, metadata: &Metadata) -> Result<()> {
     if !metadata.is_file() {
         return Err(Failure::new(ErrorKind::Config, format!("{shown} is no regular file: give another path")));
     }
-    if mode(metadata) & 0o077 != 0 {
-        let text = format!("others may read or write {shown}: run chmod 600 '{shown}'");
+    if mode(metadata) & others != 0 {
+        let text = format!("others may read or write {shown}: run {remedy} '{shown}'");
         return Err(Failure::new(ErrorKind::Config, text));
     }
     check_writable(path, metadata)
+}
+
+/// Refuses a file with several names: each name has a log of its own, and writes under one are lost under the other.
+#[cfg(unix)]
+fn check_names(path: &Path, metadata: &Metadata) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let shown = path.display();
+    if metadata.nlink() > 1 {
+        let names = metadata.nlink();
+        let text = format!(
+            "{shown} has {names} names (hard links), and each would have a log of its own: find the others with \
+             find -samefile '{shown}' and remove them, or move the store to a copy made with keystead backup"
+        );
+        return Err(Failure::new(ErrorKind::Config, text));
+    }
+    if is_mount_point(path) {
+        let text = format!("{shown} is mounted as a single file, and its log would not be: mount its directory");
+        return Err(Failure::new(ErrorKind::Config, text));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_names(_: &Path, _: &Metadata) -> Result<()> {
+    Ok(())
+}
+
+/// Reports whether something is mounted at the path of a file.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_mount_point(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let told = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    match told {
+        Ok(told) if told.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+            told.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        }
+        // A kernel before 5.8.
+        _ => fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| {
+            let mount_point = |line: &str| line.split(' ').nth(4).map(without_escapes);
+            mounts.lines().filter_map(mount_point).any(|mounted| Path::new(&mounted) == path)
+        }),
+    }
+}
+
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+fn is_mount_point(_: &Path) -> bool {
+    false
+}
+
+/// Undoes the octal escapes of /proc/self/mountinfo (proc(5)).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn without_escapes(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
 }
 
 fn check_writable(path: &Path, metadata: &Metadata) -> Result<()> {

@@ -14,6 +14,8 @@ pub(crate) const SCHEME: &str = "file";
 
 const DISK_FULL: &str = "the disk is full: free some space and try again";
 
+const LOCKED: &str = "another program keeps the store's file locked: end it and try again";
+
 /// The index beside the log could not grow (<https://sqlite.org/rescode.html#ioerr_shmsize>).
 const SQLITE_IOERR_SHMSIZE: i32 = 4874;
 
@@ -110,6 +112,25 @@ impl Failure {
         )
     }
 
+    pub(crate) fn locked_by_foreign_program() -> Self {
+        Self::new(ErrorKind::Timeout, LOCKED)
+    }
+
+    /// The chain of cells does not lead where it says, so keys may be missing.
+    pub(crate) fn lost_cells() -> Self {
+        Self::new(
+            ErrorKind::Corrupt,
+            "the store's database is damaged here and keys are missing from it: restore the store from a backup; nothing was changed",
+        )
+    }
+
+    pub(crate) fn forked() -> Self {
+        Self::new(
+            ErrorKind::Other,
+            "this process was forked after the store was opened: open the store again in the child process",
+        )
+    }
+
     pub(crate) fn damaged_record() -> Self {
         Self::new(
             ErrorKind::Corrupt,
@@ -124,12 +145,21 @@ impl Failure {
         )
     }
 
-    pub(crate) fn damage_keeps_old_epochs(records: u64) -> Self {
+    /// What is damaged may need the keys of earlier epochs.
+    pub(crate) fn damage_keeps_old_epochs(records: u64, stretches: u64) -> Self {
         let text = format!(
-            "{records} records are damaged, so the keys that they were sealed under were kept: see verify, and restore \
-             these records or delete them (delete_damaged)"
+            "{records} records are damaged and {stretches} stretches of the file cannot be read, so the keys that they were \
+             sealed under were kept; all other records are sealed anew: see verify, and restore the store from a backup or \
+             delete the damaged records (delete_damaged)"
         );
         Self::new(ErrorKind::Corrupt, text)
+    }
+
+    pub(crate) fn rotated_by_another() -> Self {
+        Self::new(
+            ErrorKind::Conflict,
+            "another rotation has given the store another root secret meanwhile: open it with that",
+        )
     }
 
     pub(crate) fn old_epochs_return() -> Self {
@@ -175,9 +205,7 @@ impl From<rusqlite::Error> for Failure {
             return Self::from_source(ErrorKind::QuotaExceeded, DISK_FULL, e);
         }
         let (kind, text) = match code {
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-                (ErrorKind::Timeout, "another program keeps the store's file locked: end it and try again")
-            }
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => (ErrorKind::Timeout, LOCKED),
             ErrorCode::DiskFull => (ErrorKind::QuotaExceeded, DISK_FULL),
             ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => (
                 ErrorKind::PermissionDenied,
@@ -190,10 +218,14 @@ impl From<rusqlite::Error> for Failure {
             ErrorCode::SystemIoFailure => {
                 (ErrorKind::Unavailable, "reading or writing the store's files failed: look at the disk")
             }
-            ErrorCode::OutOfMemory => (ErrorKind::Unavailable, "there is not enough memory"),
-            ErrorCode::NotADatabase => {
-                (ErrorKind::Config, "the file is no keystead store, or its beginning is destroyed: give another path")
+            ErrorCode::FileLockingProtocolFailed => {
+                (ErrorKind::Unavailable, "too many processes opened the store at once: try again")
             }
+            ErrorCode::OutOfMemory => (ErrorKind::Unavailable, "there is not enough memory"),
+            ErrorCode::NotADatabase => (
+                ErrorKind::Config,
+                "this file is not a keystead store, or its beginning is destroyed: give another path",
+            ),
             ErrorCode::DatabaseCorrupt => {
                 (ErrorKind::Corrupt, "the store's database is damaged: restore it from a backup")
             }

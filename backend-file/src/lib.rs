@@ -1,11 +1,21 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
 mod backup;
+mod cells;
 mod config;
 mod database;
 mod error;
+mod format;
+mod instance;
+mod load;
 mod lock;
+mod mark;
+mod open;
+mod options;
+mod queue;
 mod reader;
+mod restore;
 mod rotate;
 mod store;
 mod verify;
@@ -13,5 +23,7 @@ mod writer;
 
 pub use keystead_sealing::{InvalidRootSecret, RootProvider, RootSecret, RowKey};
 
+pub use crate::load::LoadReport;
+pub use crate::options::FileOptions;
 pub use crate::store::{FileStore, Progress};
 pub use crate::verify::VerifyReport;

@@ -1,138 +1,160 @@
 //! [`Shared`]: what all handles of an open store and its writer thread share, and reading, inline.
 
 use std::fmt;
+use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use keystead_core::{KeyId, SecretKey, StoreInfo};
-use keystead_sealing::{Keyring, KeyringError, RecordError, RootKey, RootSecret, RowKey};
+use keystead_sealing::{Keyring, RecordError, RowKey};
 
+use crate::access::{AccessState, Held};
+use crate::cells::{Cursor, Found, Page};
 use crate::config::{FileIdentity, Location};
-use crate::database::{Database, Found, Page};
+use crate::database::Database;
 use crate::error::{Failure, Result, SCHEME};
+use crate::mark::Mark;
 
 /// How many connections are kept for the next readers; each holds descriptors and a page cache.
 const MAX_IDLE: usize = 16;
 
-/// How often a keyring is read again because this process has taken up a newer one meanwhile.
+/// How long a connection is kept that no reader needs.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a read is repeated because the keyring was changed meanwhile.
 const MAX_REREADS: usize = 8;
+
+/// How long a reader trusts that the files are still in place. A writer looks before each transaction.
+const PLACE_LIMIT: Duration = Duration::from_millis(10);
 
 pub(crate) struct Shared {
     pub(crate) location: Location,
     pub(crate) info: StoreInfo,
-    identity: FileIdentity,
-    access: RwLock<Arc<Access>>,
-    // The generation of a keyring that our root secret does not open; 0 if none was met.
-    superseded: AtomicU64,
+    pub(crate) access: AccessState,
+    file: FileIdentity,
+    log: FileIdentity,
+    // Held for as long as the store is open.
+    _mark: Mark,
     // `None` once the store is closed.
-    idle: Mutex<Option<Vec<Database>>>,
+    idle: Mutex<Option<Vec<IdleReader>>>,
+    opened: Instant,
+    // When the files were last seen in place, in milliseconds after `opened`.
+    last_in_place: AtomicU64,
+    process: u32,
 }
 
-/// What opens the store's records, as this process knows it.
-pub(crate) struct Access {
-    pub(crate) root: RootSecret,
-    pub(crate) root_key: RootKey,
-    pub(crate) keyring: Keyring,
+struct IdleReader {
+    database: Database,
+    since: Instant,
 }
 
-impl Access {
-    pub(crate) fn open(root: RootSecret, sealed: &[u8]) -> Result<Self, KeyringError> {
-        let (keyring, root_key) = Keyring::open_keeping_key(&root, None, sealed)?;
-        Ok(Self { root, root_key, keyring })
-    }
+/// The outcome of a read with the keyring that this process holds.
+pub(crate) enum Read<T> {
+    Done(T),
+    /// Another process has changed the keyring to this one, which takes its time to open.
+    Behind(Vec<u8>),
 }
 
 impl Shared {
-    pub(crate) fn new(location: Location, identity: FileIdentity, access: Access) -> Self {
-        let store_id: String = access.keyring.store_id().iter().map(|byte| format!("{byte:02x}")).collect();
-        let info = StoreInfo::new(SCHEME, location.path.to_string_lossy()).with_store_id(store_id);
-        let access = RwLock::new(Arc::new(access));
-        let idle = Mutex::new(Some(Vec::new()));
-        Self { location, info, identity, access, superseded: AtomicU64::new(0), idle }
-    }
-
-    pub(crate) fn access(&self) -> Arc<Access> {
-        self.access.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Takes up a keyring that is in the store now, unless a newer one was taken up meanwhile.
-    pub(crate) fn take_up(&self, access: Access) -> Arc<Access> {
-        let mut held = self.access.write().unwrap_or_else(PoisonError::into_inner);
-        if access.keyring.generation() > held.keyring.generation() {
-            *held = Arc::new(access);
+    pub(crate) fn new(location: Location, file: FileIdentity, log: FileIdentity, mark: Mark, held: Held) -> Self {
+        let info = StoreInfo::new(SCHEME, location.path.to_string_lossy()).with_store_id(held.store_id());
+        Self {
+            location,
+            info,
+            access: AccessState::new(held),
+            file,
+            log,
+            _mark: mark,
+            idle: Mutex::new(Some(Vec::new())),
+            opened: Instant::now(),
+            last_in_place: AtomicU64::new(0),
+            process: process::id(),
         }
-        held.clone()
-    }
-
-    /// Opens the store's sealed keyring if it is not the one we hold: another process has changed it.
-    pub(crate) fn refresh(&self, sealed: &[u8]) -> Result<Arc<Access>> {
-        let (held, generation) = (self.access(), Keyring::generation_of(sealed));
-        if generation == Some(held.keyring.generation()) {
-            return Ok(held);
-        }
-        if generation.is_some_and(|generation| generation < held.keyring.generation()) {
-            return Err(Failure::put_back());
-        }
-        // Once is enough to know: a passphrase takes its time, and writers wait for each other.
-        if generation == Some(self.superseded.load(Ordering::Relaxed)) {
-            return Err(Failure::superseded());
-        }
-        match Keyring::open_keeping_key(&held.root, Some(&held.root_key), sealed) {
-            Ok((keyring, root_key)) => Ok(self.take_up(Access { root: held.root.clone(), root_key, keyring })),
-            Err(KeyringError::WrongRoot | KeyringError::OtherKindOfRoot { .. }) => {
-                self.superseded.store(generation.unwrap_or_default(), Ordering::Relaxed);
-                Err(Failure::superseded())
-            }
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// The keyring that is in the store now, and what is read at the same moment.
-    pub(crate) fn follow<T>(&self, read: impl Fn() -> Result<(Vec<u8>, T)>) -> Result<(Arc<Access>, T)> {
-        for _ in 0..MAX_REREADS {
-            let (sealed, with) = read()?;
-            let outcome = self.refresh(&sealed);
-            // Another thread of this process may have rotated since the keyring was read.
-            if Keyring::generation_of(&sealed).is_none_or(|read| read >= self.access().keyring.generation()) {
-                return Ok((outcome?, with));
-            }
-        }
-        Err(Failure::put_back())
     }
 
     /// The key of `id`, or `None`.
-    pub(crate) fn read(&self, id: &KeyId) -> Result<Option<SecretKey>> {
-        let row = self.access().keyring.row_key(id);
+    pub(crate) async fn read(self: &Arc<Self>, id: &KeyId) -> Result<Option<SecretKey>> {
+        self.is_this_process()?;
+        let row = self.access.held().keyring.row_key(id);
+        let open = |keyring: &Keyring, sealed: &[u8]| keyring.open_as(id, &row, sealed);
+        self.catching_up(|| {
+            self.with_reader(|database| {
+                let found = database.record(&row)?;
+                self.open_record(database, &row, found, open)
+            })
+        })
+        .await
+    }
+
+    /// The keys of these ids, in their order, of one moment.
+    pub(crate) fn read_together(&self, ids: &[KeyId]) -> Result<Vec<Result<Read<Option<SecretKey>>>>> {
+        self.is_this_process()?;
+        let held = self.access.held();
         self.with_reader(|database| {
-            let found = database.record(&row)?;
-            self.open_record(database, &row, found, |keyring, sealed| keyring.open_as(id, &row, sealed))
+            database.reading(|| {
+                let read = |id: &KeyId| {
+                    let row = held.keyring.row_key(id);
+                    let open = |keyring: &Keyring, sealed: &[u8]| keyring.open_as(id, &row, sealed);
+                    self.open_in_transaction(database, database.record(&row)?, open)
+                };
+                Ok(ids.iter().map(read).collect())
+            })
         })
     }
 
     /// A page of records, still sealed: none is opened before it is asked for.
-    pub(crate) fn page(&self, after: &[u8]) -> Result<Page> {
-        self.with_reader(|database| database.page(after))
+    pub(crate) fn page(&self, cursor: &Cursor) -> Result<Page> {
+        self.is_this_process()?;
+        self.with_reader(|database| database.page(cursor))
     }
 
-    /// How many records there are.
+    /// Counts the records.
     pub(crate) fn count(&self) -> Result<u64> {
         self.with_reader(Database::count_records)
     }
 
     /// The id of a listed record; `None` if it has been deleted meanwhile.
-    pub(crate) fn id_of(&self, row: &RowKey, found: Found) -> Result<Option<KeyId>> {
+    pub(crate) async fn id_of(self: &Arc<Self>, row: &RowKey, found: Found) -> Result<Option<KeyId>> {
         let open = |keyring: &Keyring, sealed: &[u8]| keyring.open(row, sealed).map(|(id, _)| id);
         if let Found::Record(sealed) = &found
-            && let Ok(id) = open(&self.access().keyring, sealed)
+            && let Ok(id) = open(&self.access.held().keyring, sealed)
         {
             return Ok(Some(id));
         }
-        self.with_reader(|database| self.open_record(database, row, found, open))
+        self.catching_up(|| {
+            self.with_reader(|database| {
+                let found = database.record(row)?;
+                self.open_record(database, row, found, open)
+            })
+        })
+        .await
     }
 
     /// Proves that the store can be read and that its keyring is the one we hold.
-    pub(crate) fn check(&self) -> Result<()> {
-        self.with_reader(|database| self.follow(|| Ok((database.keyring()?, ())))).map(drop)
+    pub(crate) async fn check(self: &Arc<Self>) -> Result<()> {
+        self.is_this_process()?;
+        let read = || {
+            let sealed = self.with_reader(Database::keyring)?;
+            Ok(match self.access.current(&sealed)? {
+                Some(_) => Read::Done(()),
+                None => Read::Behind(sealed),
+            })
+        };
+        self.catching_up(read).await
+    }
+
+    /// The sealed keyring that the store has now, and what it holds. May block for as long as a passphrase or a provider
+    /// takes.
+    pub(crate) fn catch_up(&self) -> Result<(Vec<u8>, Arc<Held>)> {
+        for _ in 0..MAX_REREADS {
+            let sealed = self.with_reader(Database::keyring)?;
+            if let Some(held) = self.access.current(&sealed)? {
+                return Ok((sealed, held));
+            }
+            self.access.catch_up(&sealed)?;
+        }
+        Err(Failure::put_back())
     }
 
     pub(crate) fn close(&self) {
@@ -143,6 +165,17 @@ impl Shared {
         self.idle().is_none()
     }
 
+    /// Repeats a read until this process holds the keyring that the store has.
+    async fn catching_up<T>(self: &Arc<Self>, read: impl Fn() -> Result<Read<T>> + Send) -> Result<T> {
+        for _ in 0..MAX_REREADS {
+            match read()? {
+                Read::Done(done) => return Ok(done),
+                Read::Behind(sealed) => AccessState::catch_up_off_thread(self, sealed).await?,
+            }
+        }
+        Err(Failure::put_back())
+    }
+
     /// Opens what was found under a row key; `None` if that is nothing.
     fn open_record<T>(
         &self,
@@ -150,45 +183,102 @@ impl Shared {
         row: &RowKey,
         found: Found,
         open: impl Fn(&Keyring, &[u8]) -> Result<T, RecordError>,
-    ) -> Result<Option<T>> {
-        let open = |keyring: &Keyring, found| match found {
-            Found::Nothing => Ok(None),
-            Found::Record(sealed) => open(keyring, &sealed).map(Some),
-            Found::Damaged => Err(RecordError::Damaged),
-        };
-        let opened = match open(&self.access().keyring, found) {
+    ) -> Result<Read<Option<T>>> {
+        match open_found(&self.access.held().keyring, found, &open) {
             // A rotation has changed the keyring, and may have sealed the record again since it was read.
             Err(RecordError::UnknownEpoch) => {
-                let (access, found) = self.follow(|| database.keyring_and_record(row))?;
-                open(&access.keyring, found)
+                database.reading(|| self.open_in_transaction(database, database.record(row)?, open))
             }
-            opened => opened,
-        };
-        opened.map_err(|_| Failure::damaged_record())
+            opened => opened.map(Read::Done).map_err(|_| Failure::damaged_record()),
+        }
+    }
+
+    /// The same for a record that was read inside a transaction.
+    fn open_in_transaction<T>(
+        &self,
+        database: &Database,
+        found: Found,
+        open: impl Fn(&Keyring, &[u8]) -> Result<T, RecordError>,
+    ) -> Result<Read<Option<T>>> {
+        let sealed = database.keyring()?;
+        let Some(held) = self.access.current(&sealed)? else { return Ok(Read::Behind(sealed)) };
+        open_found(&held.keyring, found, &open).map(Read::Done).map_err(|_| Failure::damaged_record())
     }
 
     /// Lends an idle connection, or a new one.
     pub(crate) fn with_reader<T>(&self, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        self.is_this_process()?;
         let idle = self.idle().as_mut().ok_or_else(Failure::closed)?.pop();
-        self.is_in_place()?;
+        self.was_in_place()?;
         let database = match idle {
-            Some(database) => database,
+            Some(idle) => idle.database,
             None => Database::open_reader(&self.location)?,
         };
         let answer = read(&database)?;
         if let Some(idle) = self.idle().as_mut().filter(|idle| idle.len() < MAX_IDLE) {
-            idle.push(database);
+            idle.push(IdleReader { database, since: Instant::now() });
         }
         Ok(answer)
     }
 
-    /// The file that we have open is the one at the path: else what we read and write is not the store any more.
-    pub(crate) fn is_in_place(&self) -> Result<()> {
-        if self.location.identity()? == Some(self.identity) { Ok(()) } else { Err(Failure::replaced()) }
+    /// Closes the connections that no reader has needed for a while.
+    pub(crate) fn close_idle_readers(&self) {
+        let mut expired = Vec::new();
+        if let Some(idle) = self.idle().as_mut() {
+            // The last one to come back is the first to be lent again, so the others grow old.
+            let fresh = idle.iter().position(|reader| reader.since.elapsed() < IDLE_LIMIT).unwrap_or(idle.len());
+            expired = idle.drain(..fresh).collect();
+        }
+        drop(expired);
     }
 
-    fn idle(&self) -> MutexGuard<'_, Option<Vec<Database>>> {
+    /// Refuses a process that was forked off: it has no writer thread, and SQLite's connections must not be used in it.
+    pub(crate) fn is_this_process(&self) -> Result<()> {
+        if self.process == process::id() { Ok(()) } else { Err(Failure::forked()) }
+    }
+
+    /// Like [`is_in_place`](Self::is_in_place), as of a moment ago.
+    fn was_in_place(&self) -> Result<()> {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.last_in_place.load(Ordering::Relaxed);
+        if last != 0 && u128::from(now - last.min(now)) < PLACE_LIMIT.as_millis() {
+            return Ok(());
+        }
+        self.is_in_place()?;
+        self.last_in_place.store(now.max(1), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes sure that the files that we have open are those at their paths: else what we read and write is no longer the
+    /// store. Returns the length of the log in bytes.
+    pub(crate) fn is_in_place(&self) -> Result<u64> {
+        let log = self.location.log_state()?.filter(|log| log.identity == self.log).ok_or_else(Failure::replaced)?;
+        if self.location.identity()? == Some(self.file) { Ok(log.len) } else { Err(Failure::replaced()) }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<Vec<IdleReader>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.process != process::id() {
+            // Closing them in a forked process would disturb the one that opened them.
+            std::mem::forget(self.idle().take());
+        }
+    }
+}
+
+fn open_found<T>(
+    keyring: &Keyring,
+    found: Found,
+    open: impl Fn(&Keyring, &[u8]) -> Result<T, RecordError>,
+) -> Result<Option<T>, RecordError> {
+    match found {
+        Found::Nothing => Ok(None),
+        Found::Record(sealed) => open(keyring, &sealed).map(Some),
+        Found::Damaged => Err(RecordError::Damaged),
     }
 }
 

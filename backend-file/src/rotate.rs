@@ -6,12 +6,14 @@
 
 use std::sync::Arc;
 
-use keystead_core::{Operation, Result};
-use keystead_sealing::{Keyring, KeyringError, RootSecret, RowKey};
+use keystead_core::{ErrorKind, Operation, Result};
+use keystead_sealing::{Keyring, KeyringError, RECORD_PREFIX_LEN, RootSecret, RowKey};
 
-use crate::database::{Database, Found};
+use crate::access::Held;
+use crate::cells::{Cursor, Found, Place};
+use crate::database::Database;
 use crate::error::Failure;
-use crate::reader::{Access, Shared};
+use crate::reader::Shared;
 use crate::store::{FileStore, Progress, off_thread};
 use crate::writer::{Reply, Request};
 
@@ -46,60 +48,81 @@ impl FileStore {
     /// [`Timeout`](keystead_core::ErrorKind::Timeout) if a foreign program keeps the file locked.
     pub async fn rotate(&self, new_root: RootSecret, progress: impl FnMut(Progress) + Send) -> Result<()> {
         let rotated = async {
-            self.begin_epoch(new_root).await?;
-            self.end_epochs(progress).await.map_err(Failure::in_rotation)
+            let epoch = self.begin_epoch(new_root).await?;
+            self.end_epochs(epoch, progress).await
         };
         rotated.await.map_err(|failure: Failure| failure.during(Operation::Rotate))
     }
 
-    async fn begin_epoch(&self, new_root: RootSecret) -> Result<(), Failure> {
+    async fn begin_epoch(&self, new_root: RootSecret) -> Result<Epoch, Failure> {
         loop {
-            let (shared, root) = (self.shared.clone(), new_root.clone());
+            let shared = self.shared.clone();
+            let root = new_root.clone();
             // A passphrase or a provider takes its time, which no other writer is to wait for.
-            let Some(epoch) = off_thread(move || NewEpoch::prepare(&shared, root)).await? else { return Ok(()) };
-            if self.ask(|reply| Request::Rotate(Step::Begin(Box::new(epoch), reply))).await? {
-                return Ok(());
+            let new = match off_thread(move || NewEpoch::prepare(&shared, root)).await? {
+                Prepared::Begun(epoch) => return Ok(epoch),
+                Prepared::New(new) => new,
+            };
+            let epoch = new.held.keyring.current_prefix();
+            if self.ask(|reply| Request::Rotate(Step::Begin(new, reply))).await? {
+                return Ok(epoch);
             }
         }
     }
 
-    async fn end_epochs(&self, mut progress: impl FnMut(Progress) + Send) -> Result<(), Failure> {
-        let total = self.shared.count()?;
+    async fn end_epochs(&self, epoch: Epoch, mut progress: impl FnMut(Progress) + Send) -> Result<(), Failure> {
+        let counter = self.shared.clone();
+        // Where the count meets damage, the progress has no end to tell.
+        let total = off_thread(move || counter.count()).await.unwrap_or(0);
         for _ in 0..MAX_PASSES {
-            let (mut done, mut damaged, mut next) = (0, 0, Some(Vec::new()));
-            while let Some(after) = next {
-                let page = self.ask(|reply| Request::Rotate(Step::Reseal(after, reply))).await?;
-                (done, damaged, next) = (done + page.records, damaged + page.damaged, page.next);
+            let mut done = 0;
+            let mut damaged = 0;
+            let mut unreadable = 0;
+            let mut next = Some(Cursor::Start);
+            while let Some(cursor) = next {
+                let resealed = self.ask(|reply| Request::Rotate(Step::Reseal(epoch, cursor, reply))).await;
+                let page = resealed.map_err(Failure::in_rotation)?.ok_or_else(Failure::rotated_by_another)?;
+                done += page.records;
+                damaged += page.damaged;
+                unreadable += page.unreadable;
+                next = page.next;
                 progress(Progress::new(done, total));
             }
-            if self.ask(|reply| Request::Rotate(Step::End(reply))).await? {
-                return self.ask(Request::Scrub).await.map(drop);
+            let ended = self.ask(|reply| Request::Rotate(Step::End(epoch, reply))).await;
+            if ended.map_err(Failure::in_rotation)?.ok_or_else(Failure::rotated_by_another)? {
+                return self.ask(Request::Scrub).await.map(drop).map_err(Failure::in_rotation);
             }
-            if damaged > 0 {
-                return Err(Failure::damage_keeps_old_epochs(damaged));
+            if damaged + unreadable > 0 {
+                return Err(Failure::damage_keeps_old_epochs(damaged, unreadable).in_rotation());
             }
         }
-        Err(Failure::old_epochs_return())
+        Err(Failure::old_epochs_return().in_rotation())
     }
+}
+
+/// What the records of an epoch begin with.
+type Epoch = [u8; RECORD_PREFIX_LEN];
+
+/// The beginning of a rotation.
+enum Prepared {
+    /// A rotation to this root secret was begun and has only to be ended.
+    Begun(Epoch),
+    New(Box<NewEpoch>),
 }
 
 /// A keyring with one epoch more, sealed under the new root secret and ready to be written.
 pub(crate) struct NewEpoch {
     follows: u64,
     sealed: Vec<u8>,
-    access: Access,
+    held: Held,
 }
 
 impl NewEpoch {
-    /// `None` if a rotation to this root secret was begun and has only to be ended.
-    fn prepare(shared: &Shared, root: RootSecret) -> Result<Option<Self>, Failure> {
-        let (held, sealed) = shared.with_reader(|database| {
-            let read = || database.keyring().map(|sealed| (sealed.clone(), sealed));
-            shared.follow(read)
-        })?;
+    fn prepare(shared: &Shared, root: RootSecret) -> Result<Prepared, Failure> {
+        let (sealed, held) = shared.catch_up()?;
         if held.keyring.has_old_epochs() {
             match Keyring::open_with(&root, &sealed) {
-                Ok(_) => return Ok(None),
+                Ok(_) => return Ok(Prepared::Begun(held.keyring.current_prefix())),
                 Err(KeyringError::WrongRoot | KeyringError::OtherKindOfRoot { .. }) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -107,110 +130,127 @@ impl NewEpoch {
         let keyring = held.keyring.next_epoch().ok_or_else(Failure::no_epoch_left)?;
         let root_key = root.new_key()?;
         let sealed = keyring.seal_under(&root_key);
-        Ok(Some(Self { follows: held.keyring.generation(), sealed, access: Access { root, root_key, keyring } }))
+        let follows = held.keyring.generation();
+        Ok(Prepared::New(Box::new(Self { follows, sealed, held: Held { root, root_key, keyring } })))
     }
 }
 
-/// What a page of records came to.
+/// The outcome of sealing a page of records again.
 pub(crate) struct Resealed {
     records: u64,
     damaged: u64,
-    next: Option<Vec<u8>>,
+    unreadable: u64,
+    next: Option<Cursor>,
 }
 
-/// A part of a rotation that is one transaction of the writer's.
+/// A part of a rotation that is one transaction of the writer's. The answer is `None` if another rotation has begun a
+/// later epoch.
 pub(crate) enum Step {
     /// Puts the new keyring in place; false if another process has changed it since it was prepared.
     Begin(Box<NewEpoch>, Reply<bool>),
-    /// Seals the records after this part again, as far as a page goes.
-    Reseal(Vec<u8>, Reply<Resealed>),
-    /// Drops the keys of earlier epochs; false if a record still needs one.
-    End(Reply<bool>),
+    /// Seals the records from here on again, as far as a page goes.
+    Reseal(Epoch, Cursor, Reply<Option<Resealed>>),
+    /// Drops the keys of earlier epochs; false if a record still needs one, or may.
+    End(Epoch, Reply<Option<bool>>),
 }
 
 impl Step {
     pub(crate) fn run(self, shared: &Shared, database: &Database) {
-        // Whoever has stopped waiting wants no further step, and needs no answer.
+        // A caller that has stopped waiting wants no further step, and needs no answer.
         match self {
-            Self::Begin(epoch, reply) if !reply.is_canceled() => drop(reply.send(begin(shared, database, *epoch))),
-            Self::Reseal(after, reply) if !reply.is_canceled() => drop(reply.send(reseal(shared, database, &after))),
-            Self::End(reply) if !reply.is_canceled() => drop(reply.send(end(shared, database))),
+            Self::Begin(new, reply) if !reply.is_canceled() => drop(reply.send(begin(shared, database, *new))),
+            Self::Reseal(epoch, cursor, reply) if !reply.is_canceled() => {
+                drop(reply.send(reseal(shared, database, epoch, &cursor)));
+            }
+            Self::End(epoch, reply) if !reply.is_canceled() => drop(reply.send(end(shared, database, epoch))),
             _ => {}
         }
     }
 
     pub(crate) fn refuse(self, failure: Failure) {
         match self {
-            Self::Begin(_, reply) | Self::End(reply) => drop(reply.send(Err(failure))),
-            Self::Reseal(_, reply) => drop(reply.send(Err(failure))),
+            Self::Begin(_, reply) => drop(reply.send(Err(failure))),
+            Self::Reseal(_, _, reply) => drop(reply.send(Err(failure))),
+            Self::End(_, reply) => drop(reply.send(Err(failure))),
         }
     }
 }
 
-fn begin(shared: &Shared, database: &Database, epoch: NewEpoch) -> Result<bool, Failure> {
-    let begun = in_transaction(shared, database, |held| {
-        let follows = held.keyring.generation() == epoch.follows;
-        if follows {
-            database.write_keyring(&epoch.sealed)?;
+fn begin(shared: &Shared, database: &Database, new: NewEpoch) -> Result<bool, Failure> {
+    let NewEpoch { follows, sealed, held } = new;
+    shared.access.announce(sealed.clone(), held);
+    let begun = database.transaction(|| {
+        let is_next = Keyring::generation_of(&database.keyring()?) == Some(follows);
+        if is_next {
+            database.write_keyring(&sealed)?;
         }
-        Ok(follows)
-    })?;
-    if begun {
-        shared.take_up(epoch.access);
-    }
-    Ok(begun)
+        Ok(is_next)
+    });
+    shared.access.end_announcement(matches!(begun, Ok(true)));
+    begun
 }
 
-fn reseal(shared: &Shared, database: &Database, after: &[u8]) -> Result<Resealed, Failure> {
-    in_transaction(shared, database, |held| {
-        let page = database.page(after)?;
-        if let Some(failure) = page.damage {
-            return Err(failure);
-        }
-        let mut resealed = Resealed { records: 0, damaged: 0, next: page.next };
+fn reseal(shared: &Shared, database: &Database, epoch: Epoch, cursor: &Cursor) -> Result<Option<Resealed>, Failure> {
+    database.transaction(|| {
+        let Some(held) = held_in(shared, database, epoch)? else { return Ok(None) };
+        let page = database.read_page(cursor)?;
+        let unreadable = u64::from(page.damage.is_some());
+        let mut resealed = Resealed { records: 0, damaged: 0, unreadable, next: page.next };
         for (row, found) in page.records {
             resealed.records += 1;
             resealed.damaged += u64::from(!reseal_record(database, &held.keyring, &row, found)?);
         }
-        Ok(resealed)
+        Ok(Some(resealed))
     })
 }
 
-/// False if the record is damaged, which is left as it is.
+/// Returns false if the record is damaged, which is left as it is.
 fn reseal_record(database: &Database, keyring: &Keyring, row: &RowKey, found: Found) -> Result<bool, Failure> {
     let Found::Record(sealed) = found else { return Ok(false) };
     if sealed.starts_with(&keyring.current_prefix()) {
         return Ok(true);
     }
     let Ok((id, key)) = keyring.open(row, &sealed) else { return Ok(false) };
-    database.replace_record(row, &keyring.seal(&id, &key).bytes)?;
-    Ok(true)
+    let replaced = match database.place(row) {
+        Ok(Place::Occupied { next: Some(next), parts }) => {
+            database.replace_record(row, &keyring.seal(&id, &key).bytes, parts, next)
+        }
+        Ok(_) => return Ok(false),
+        Err(failure) => Err(failure),
+    };
+    match replaced {
+        // It can be read in order and not be found by its row, for example.
+        Err(failure) if failure.kind() == ErrorKind::Corrupt => Ok(false),
+        replaced => replaced.map(|()| true),
+    }
 }
 
-fn end(shared: &Shared, database: &Database) -> Result<bool, Failure> {
-    let ended = in_transaction(shared, database, |held| {
+fn end(shared: &Shared, database: &Database, epoch: Epoch) -> Result<Option<bool>, Failure> {
+    let mut is_announced = false;
+    let ended = database.transaction(|| {
+        let Some(held) = held_in(shared, database, epoch)? else { return Ok(None) };
         if !held.keyring.has_old_epochs() {
-            return Ok(Some(None));
+            return Ok(Some(true));
         }
-        if database.has_record_without(&held.keyring.current_prefix())? {
-            return Ok(None);
+        if !database.proves_all_begin_with(&epoch)? {
+            return Ok(Some(false));
         }
         let keyring = held.keyring.without_old_epochs();
-        database.write_keyring(&keyring.seal_under(&held.root_key))?;
-        Ok(Some(Some(Access { root: held.root.clone(), root_key: held.root_key.clone(), keyring })))
-    })?;
-    if let Some(Some(access)) = ended {
-        shared.take_up(access);
-        return Ok(true);
+        let sealed = keyring.seal_under(&held.root_key);
+        let new = Held { root: held.root.clone(), root_key: held.root_key.clone(), keyring };
+        shared.access.announce(sealed.clone(), new);
+        is_announced = true;
+        database.write_keyring(&sealed)?;
+        Ok(Some(true))
+    });
+    if is_announced {
+        shared.access.end_announcement(matches!(ended, Ok(Some(true))));
     }
-    Ok(ended.is_some())
+    ended
 }
 
-fn in_transaction<T>(
-    shared: &Shared,
-    database: &Database,
-    work: impl FnOnce(&Arc<Access>) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    shared.is_in_place()?;
-    database.transaction(|| work(&shared.refresh(&database.keyring()?)?))
+/// The keyring of the store, if this epoch is still its latest.
+fn held_in(shared: &Shared, database: &Database, epoch: Epoch) -> Result<Option<Arc<Held>>, Failure> {
+    let held = shared.access.current(&database.keyring()?)?;
+    Ok(held.filter(|held| held.keyring.current_prefix() == epoch))
 }

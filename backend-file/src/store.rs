@@ -1,12 +1,14 @@
 //! [`FileStore`]: the contract over one encrypted file.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::future::poll_fn;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::task::Poll;
 
 use futures_channel::oneshot;
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
@@ -14,11 +16,15 @@ use keystead_core::{
 };
 use keystead_sealing::{RootSecret, RowKey};
 
-use crate::config::Location;
-use crate::database::Found;
+use crate::cells::{Cursor, Found};
 use crate::error::{Failure, SCHEME};
-use crate::reader::Shared;
-use crate::writer::{self, Offer, Opening, Put, Reply, Request, Write, Written};
+use crate::options::FileOptions;
+use crate::queue::Handles;
+use crate::reader::{Read, Shared};
+use crate::writer::{self, Put, Reply, Request, Write, Written};
+
+/// How many keys of a batch are read at one moment. Other tasks of the thread run in between.
+const READ_TOGETHER: usize = 256;
 
 /// Keys in one encrypted file on a local disk.
 ///
@@ -29,7 +35,8 @@ use crate::writer::{self, Offer, Opening, Put, Reply, Request, Write, Written};
 #[derive(Clone)]
 pub struct FileStore {
     pub(crate) shared: Arc<Shared>,
-    writer: Sender<Request>,
+    pub(crate) handles: Arc<Handles>,
+    pub(crate) replaced: Option<Arc<Path>>,
 }
 
 /// How far [`rotate`](FileStore::rotate) or [`verify`](FileStore::verify) has come.
@@ -62,7 +69,7 @@ impl FileStore {
     /// [`Effect::Unknown`](keystead_core::Effect::Unknown) the store stands already and could not be opened:
     /// [`open_or_create`](Self::open_or_create) does both.
     pub async fn create(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
-        Self::start(path.as_ref().to_owned(), root, Opening::Create).await
+        FileOptions::new().create(path, root).await
     }
 
     /// Opens a store that exists.
@@ -77,7 +84,7 @@ impl FileStore {
     /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it fails, or
     /// memory, threads or descriptors run out; [`Timeout`](ErrorKind::Timeout) if a foreign program keeps the file locked.
     pub async fn open(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
-        Self::start(path.as_ref().to_owned(), root, Opening::Open).await
+        FileOptions::new().open(path, root).await
     }
 
     /// Opens a store, or creates it if there is none. Of many processes that do so at once, one creates it.
@@ -85,20 +92,7 @@ impl FileStore {
     /// # Errors
     /// As [`create`](Self::create) and [`open`](Self::open), but for there being a store or none.
     pub async fn open_or_create(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
-        Self::start(path.as_ref().to_owned(), root, Opening::OpenOrCreate).await
-    }
-
-    async fn start(path: PathBuf, root: RootSecret, opening: Opening) -> Result<Self> {
-        let location = move || match opening {
-            Opening::Open => Location::find(&path)?.ok_or_else(|| {
-                let text = format!("there is no store at {}: create it, or give the path of one", path.display());
-                Failure::new(ErrorKind::Config, text)
-            }),
-            Opening::Create | Opening::OpenOrCreate => Location::find_or_create_directory(&path),
-        };
-        let opened = async { writer::start(location, root, opening)?.await.map_err(|_| Failure::writer_is_gone())? };
-        let (shared, writer) = opened.await.map_err(|failure| failure.during(Operation::Open))?;
-        Ok(Self { shared, writer })
+        FileOptions::new().open_or_create(path, root).await
     }
 
     /// Takes what is left of deleted and overwritten keys out of the store's files now, and says whether they are clean.
@@ -127,19 +121,19 @@ impl FileStore {
 
     /// The row that the record of this id has in the file: HMAC-SHA-256 of the id under the store's own name key (FORMAT.md).
     pub fn row_key(&self, id: &KeyId) -> RowKey {
-        self.shared.access().keyring.row_key(id)
+        self.shared.access.held().keyring.row_key(id)
     }
 
     pub(crate) async fn write(&self, write: Write) -> Result<Written, Failure> {
-        let (offer, _withdrawal) = Offer::new(write);
-        self.ask(|reply| Request::Write(offer, reply)).await
+        self.ask(|reply| Request::Write(write, reply)).await
     }
 
     pub(crate) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
+        self.shared.is_this_process()?;
         let (reply, answer) = oneshot::channel();
         // A writer that has gone on purpose has left what it did not answer undone.
         let gone = || if self.shared.is_closed() { Failure::closed() } else { Failure::writer_is_gone() };
-        self.writer.send(request(reply)).map_err(|_| gone())?;
+        let _ticket = self.handles.0.push(request(reply)).ok_or_else(gone)?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -156,11 +150,44 @@ impl KeyStore for FileStore {
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
-        match self.shared.read(id) {
-            Ok(Some(key)) => Ok(key),
-            Ok(None) => Err(Error::new(ErrorKind::NotFound, Operation::Get, SCHEME)),
-            Err(failure) => Err(failure.during(Operation::Get)),
+        key_or_error(self.shared.read(id).await)
+    }
+
+    /// Reads up to 256 keys at one moment, and lets other tasks run in between.
+    async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+        let mut keys = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(READ_TOGETHER) {
+            match self.shared.read_together(ids) {
+                Ok(outcomes) => {
+                    for (id, outcome) in ids.iter().zip(outcomes) {
+                        keys.push(match outcome {
+                            Ok(Read::Done(key)) => key_or_error(Ok(key)),
+                            // By itself: another process has changed the keyring.
+                            Ok(Read::Behind(_)) => self.get_key(id).await,
+                            Err(failure) => key_or_error(Err(failure)),
+                        });
+                    }
+                }
+                Err(failure) => keys.extend(ids.iter().map(|_| key_or_error(Err(failure.clone())))),
+            }
+            yield_now().await;
         }
+        keys
+    }
+
+    /// Sends all deletes at once, so that they share transactions and scrubs.
+    async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+        let mut first: HashMap<&KeyId, usize> = HashMap::with_capacity(ids.len());
+        let mut distinct = Vec::with_capacity(ids.len());
+        let outcome_of = ids.iter().map(|id| {
+            *first.entry(id).or_insert_with(|| {
+                distinct.push(id);
+                distinct.len() - 1
+            })
+        });
+        let outcome_of: Vec<usize> = outcome_of.collect();
+        let outcomes = join_all(distinct.into_iter().map(|id| self.delete_key(id))).await;
+        outcome_of.into_iter().map(|index| outcomes[index].clone()).collect()
     }
 
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
@@ -169,8 +196,10 @@ impl KeyStore for FileStore {
             PutMode::Create => Operation::Create,
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
-        let access = self.shared.access();
-        let (record, generation) = (access.keyring.seal(id, key), access.keyring.generation());
+        self.shared.is_this_process().map_err(|failure| failure.during(operation))?;
+        let held = self.shared.access.held();
+        let record = held.keyring.seal(id, key);
+        let generation = held.keyring.generation();
         let put = Put { id: id.clone(), key: key.clone(), mode, record, generation };
         match self.write(Write::Put(Box::new(put))).await {
             Ok(Written { existed: true, .. }) if mode == PutMode::Create => {
@@ -190,26 +219,27 @@ impl KeyStore for FileStore {
     }
 
     /// Reads a page of records at a time and opens each one when it is asked for. Nothing is held between two items, so
-    /// a listing that is left open is in nobody's way. An id that stands throughout is listed once. A damaged record, or a
-    /// stretch of the file that cannot be read, is an error among the items, and the rest is listed.
+    /// a listing that is left open is in nobody's way, and other tasks of the thread run between two pages. An id that
+    /// exists throughout is listed once. A damaged record, or a stretch of the file that cannot be read or from which
+    /// records are missing, is an error among the items, and the rest is listed.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
-        let start = Listing { page: VecDeque::new(), damage: None, after: Some(Vec::new()) };
+        let start = Listing { page: VecDeque::new(), damage: None, next: Some(Cursor::Start) };
         stream::unfold(start, move |mut listing| async move {
-            let item = listing.next(&self.shared)?;
+            let item = listing.next(&self.shared).await?;
             Some((item.map_err(|failure| failure.during(Operation::List)), listing))
         })
         .boxed()
     }
 
     async fn check(&self) -> Result<()> {
-        self.shared.check().map_err(|failure| failure.during(Operation::Check))
+        self.shared.check().await.map_err(|failure| failure.during(Operation::Check))
     }
 
     /// Unlike the default it knows whether an earlier delete of a key that is gone has left bytes in the file.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let erased = self.write(Write::Delete(self.row_key(id))).await;
         let written = erased.map_err(|failure| failure.during(Operation::Erase))?;
-        let verified = matches!(self.shared.read(id), Ok(None));
+        let verified = matches!(self.shared.read(id).await, Ok(None));
         Ok(Erasure::new(written.existed, finality(written), verified))
     }
 }
@@ -233,27 +263,50 @@ fn finality(written: Written) -> Finality {
     if written.clean { Finality::Immediate } else { Finality::Eventual { within: None } }
 }
 
-/// Where a listing is: the rest of its page, the damage behind that, and the part to go on after.
+fn key_or_error(outcome: Result<Option<SecretKey>, Failure>) -> Result<SecretKey> {
+    match outcome {
+        Ok(Some(key)) => Ok(key),
+        Ok(None) => Err(Error::new(ErrorKind::NotFound, Operation::Get, SCHEME)),
+        Err(failure) => Err(failure.during(Operation::Get)),
+    }
+}
+
+/// Lets other tasks of this thread run.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A listing in progress: the rest of its page, the damage behind that, and the page after it.
 struct Listing {
     page: VecDeque<(RowKey, Found)>,
     damage: Option<Failure>,
-    after: Option<Vec<u8>>,
+    next: Option<Cursor>,
 }
 
 impl Listing {
-    fn next(&mut self, shared: &Shared) -> Option<Result<KeyId, Failure>> {
+    async fn next(&mut self, shared: &Arc<Shared>) -> Option<Result<KeyId, Failure>> {
         loop {
-            if let Some((row, found)) = self.page.pop_front() {
-                match shared.id_of(&row, found).transpose() {
-                    None => continue,
-                    item => return item,
+            while let Some((row, found)) = self.page.pop_front() {
+                if let Some(item) = shared.id_of(&row, found).await.transpose() {
+                    return Some(item);
                 }
             }
             if let Some(damage) = self.damage.take() {
                 return Some(Err(damage));
             }
-            match shared.page(&self.after.take()?) {
-                Ok(page) => (self.page, self.damage, self.after) = (page.records.into(), page.damage, page.next),
+            let cursor = self.next.take()?;
+            yield_now().await;
+            match shared.page(&cursor) {
+                Ok(page) => (self.page, self.damage, self.next) = (page.records.into(), page.damage, page.next),
                 Err(failure) => return Some(Err(failure)),
             }
         }

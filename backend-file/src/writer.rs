@@ -1,77 +1,75 @@
 //! The writer thread: it opens the store, commits what waits as one transaction, and scrubs.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use keystead_core::{ErrorKind, KeyId, PutMode, SecretKey};
 use keystead_sealing::{Keyring, RootSecret, RowKey, SealedRecord};
 
-use crate::config::{Location, Standing};
-use crate::database::{self, Database, Found};
+use crate::cells::{Found, Place};
+use crate::config::{Location, LogState};
+use crate::database::Database;
 use crate::error::{Failure, Result};
+use crate::load::Chunk;
 use crate::lock::{Locked, WriterLock};
-use crate::reader::{Access, Shared};
+use crate::open::{self, Opening};
+use crate::queue::{Handles, Queue, Wakeup};
+use crate::reader::Shared;
 use crate::rotate::Step;
 
 /// How many requests share one transaction at most.
 const MAX_BATCH: usize = 256;
 
-/// How long a delete or an overwrite waits for readers before it leaves the scrub for later.
-const SCRUB_WAIT: Duration = Duration::from_millis(500);
+/// How long a checkpoint waits for readers, while other writers wait for it. Longer for a log that has become too long.
+const CHECKPOINT_WAIT: Duration = Duration::from_millis(25);
+const MAX_CHECKPOINT_WAIT: Duration = Duration::from_millis(200);
 
-/// How long a write waits that has nothing to scrub itself while an earlier scrub is pending, and an idle writer.
-const PENDING_SCRUB_WAIT: Duration = Duration::from_millis(20);
+/// The pause after a checkpoint that readers have refused.
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long an idle writer rests before it tries a pending scrub again.
-const PENDING_SCRUB_PAUSE: Duration = Duration::from_millis(200);
+/// How long a delete waits for a checkpoint before it says that bytes are left.
+const SCRUB_LIMIT: Duration = Duration::from_millis(500);
 
-/// The log is begun again above this number of pages (4 MiB), and how long that waits for readers.
+/// How long an idle writer rests before it looks for a log that was left behind.
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The log is begun again above this number of pages (4 MiB).
 const LOG_LIMIT: i32 = 1024;
-const LOG_WAIT: Duration = Duration::from_millis(100);
 
-/// How a store is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Opening {
-    Create,
-    Open,
-    OpenOrCreate,
-}
+/// The same while keys are loaded (64 MiB), because each checkpoint writes each page again.
+const LOAD_LOG_LIMIT: i32 = 16 * 1024;
+
+/// How often a batch is repeated because the keyring was changed.
+const MAX_CATCH_UPS: usize = 8;
+
+/// How long the end of a store waits for other processes.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a handle asks of the writer, with the channel for the answer.
 pub(crate) enum Request {
-    Write(Offer, Reply<Written>),
-    /// Whether the log is empty afterwards.
+    Write(Write, Reply<Written>),
+    /// Reports whether the log is empty afterwards.
     Scrub(Reply<bool>),
+    Load(Chunk, Reply<u64>),
     Rotate(Step),
     Close(Reply<()>),
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
-/// A write that its caller may withdraw until the writer has taken it. What waits in the queue holds no secret then.
-#[derive(Clone)]
-pub(crate) struct Offer(Arc<Mutex<Option<Write>>>);
-
-/// Withdraws an offer when it is dropped.
-pub(crate) struct Withdrawal(Offer);
-
-impl Offer {
-    pub(crate) fn new(write: Write) -> (Self, Withdrawal) {
-        let offer = Self(Arc::new(Mutex::new(Some(write))));
-        (offer.clone(), Withdrawal(offer))
-    }
-
-    fn take(&self) -> Option<Write> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl Drop for Withdrawal {
-    fn drop(&mut self) {
-        drop(self.0.take());
+impl Request {
+    /// Answers with a failure.
+    pub(crate) fn refuse(self, failure: &Failure) {
+        // A caller that has stopped waiting needs no answer.
+        match self {
+            Self::Write(_, reply) => drop(reply.send(Err(failure.clone()))),
+            Self::Scrub(reply) => drop(reply.send(Err(failure.clone()))),
+            Self::Load(_, reply) => drop(reply.send(Err(failure.clone()))),
+            Self::Rotate(step) => step.refuse(failure.clone()),
+            Self::Close(reply) => drop(reply.send(Err(failure.clone()))),
+        }
     }
 }
 
@@ -101,9 +99,9 @@ pub(crate) struct Written {
 }
 
 /// What a handle of an open store needs.
-pub(crate) type Opened = (Arc<Shared>, Sender<Request>);
+pub(crate) type Opened = (Arc<Shared>, Arc<Handles>);
 
-/// Opens or creates the store on a new thread, which then serves its writes until the last sender is gone.
+/// Opens or creates the store on a new thread, which then serves its writes until the last handle is gone.
 pub(crate) fn start(
     location: impl FnOnce() -> Result<Location> + Send + 'static,
     root: RootSecret,
@@ -113,13 +111,15 @@ pub(crate) fn start(
     let open = move || {
         let location = location()?;
         let path = location.path.clone();
-        Writer::open(location, root, opening).map_err(|failure| failure.about(&path))
+        open::open(location, root, opening).map_err(|failure| failure.about(&path))
     };
     let run = move || match open() {
-        Ok(mut writer) => {
-            let (sender, requests) = channel();
-            if opened.send(Ok((writer.shared.clone(), sender))).is_ok() {
-                writer.serve(&requests);
+        Ok((shared, database, lock)) => {
+            let mut writer = Writer::new(shared, database, lock);
+            writer.clean_up_after_the_dead();
+            let handles = Arc::new(Handles(writer.queue.clone()));
+            if opened.send(Ok((writer.shared.clone(), handles))).is_ok() {
+                writer.serve();
             }
             writer.finish();
         }
@@ -139,212 +139,312 @@ struct Writer {
     shared: Arc<Shared>,
     database: Database,
     lock: Arc<WriterLock>,
+    queue: Arc<Queue>,
+    /// True if bytes of dead records may be in the log or in the pages that it replaces.
     scrub_pending: bool,
-    // Who waits for the store to be closed; nobody as long as it is not to be.
-    closers: Vec<oneshot::Sender<Result<()>>>,
+    /// When the next checkpoint may be tried.
+    next_checkpoint: Instant,
+    /// The number of checkpoints when this process last marked the log.
+    marked_at: Option<u64>,
+    /// The log when the idle writer last looked at it.
+    idle_log: Option<LogState>,
+    /// Committed writes whose callers want to know whether the files are clean.
+    unscrubbed: Vec<Unscrubbed>,
+    /// The callers that wait for the store to be closed.
+    closers: Vec<Reply<()>>,
+}
+
+struct Unscrubbed {
+    until: Instant,
+    answer: Answer,
+}
+
+enum Answer {
+    Write { existed: bool, reply: Reply<Written> },
+    Scrub(Reply<bool>),
+}
+
+impl Unscrubbed {
+    fn send(self, clean: bool) {
+        match self.answer {
+            Answer::Write { existed, reply } => drop(reply.send(Ok(Written { existed, clean }))),
+            Answer::Scrub(reply) => drop(reply.send(Ok(clean))),
+        }
+    }
+}
+
+/// The requests of one batch by what they need.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<Write>,
+    replies: Vec<Reply<Written>>,
+    scrubs: Vec<Reply<bool>>,
+    loads: Vec<(Chunk, Reply<u64>)>,
+    steps: Vec<Step>,
 }
 
 impl Writer {
-    fn open(location: Location, root: RootSecret, opening: Opening) -> Result<Self> {
-        let standing = location.standing()?;
-        // A creation that was cut off leaves its journal; what it journals is undone when the database is opened.
-        let cut_off = standing == Standing::File && location.has_journal()?;
-        if standing == Standing::File && !cut_off {
-            database::probe(&location)?;
+    fn new(shared: Arc<Shared>, database: Database, lock: Arc<WriterLock>) -> Self {
+        Self {
+            shared,
+            database,
+            lock,
+            queue: Queue::new(),
+            scrub_pending: false,
+            next_checkpoint: Instant::now(),
+            marked_at: None,
+            idle_log: None,
+            unscrubbed: Vec::new(),
+            closers: Vec::new(),
         }
-        let new_keyring = match (standing, opening) {
-            (Standing::File, Opening::Create) if !cut_off => return Err(exists(&location)),
-            (Standing::Nothing | Standing::EmptyFile, Opening::Open) => return Err(missing(&location)),
-            (Standing::File, Opening::Open) => None,
-            (Standing::File, _) if !cut_off => None,
-            // A root secret that cannot be used is found out before anything is created.
-            _ => Some(Keyring::generate().seal_with(&root)?),
-        };
-        let lock = &Arc::new(WriterLock::open(&location)?);
-        let locked = lock.lock()?;
-        // Another process may have been quicker.
-        let mut standing = location.standing()?;
-        if standing == Standing::File && location.has_journal()? && Database::is_blank(&location)? {
-            standing = Standing::EmptyFile;
-        }
-        let creates = match (standing, new_keyring) {
-            (Standing::File, _) if opening == Opening::Create => return Err(exists(&location)),
-            (Standing::File, _) => false,
-            (_, Some(keyring)) => {
-                location.create_file()?;
-                Database::create(&location, &keyring)?;
-                true
-            }
-            (_, None) => return Err(missing(&location)),
-        };
-        let synced = if creates { location.sync_directory() } else { Ok(()) };
-        let opened = synced.and_then(|()| Self::open_existing(location, root, lock, locked));
-        // What fails now leaves a store behind.
-        if creates { opened.map_err(Failure::of_unknown_effect) } else { opened }
     }
 
-    fn open_existing(location: Location, root: RootSecret, lock: &Arc<WriterLock>, locked: Locked<'_>) -> Result<Self> {
-        let database = Database::open(&location)?;
-        let (sealed, identity) = (database.keyring()?, location.identity()?.ok_or_else(|| missing(&location))?);
-        drop(locked);
-        // Without the lock: a passphrase takes its time.
-        let access = Access::open(root, &sealed);
-        let locked = lock.lock()?;
-        let access = match access {
-            Ok(access) => access,
-            Err(e) => {
-                drop(database);
-                return Err(e.into());
-            }
-        };
-        let shared = Arc::new(Shared::new(location, identity, access));
-        let mut writer = Self { shared, database, lock: lock.clone(), scrub_pending: false, closers: Vec::new() };
-        // The process before us may have died between a commit and its scrub.
-        writer.scrub(SCRUB_WAIT);
-        drop(locked);
-        Ok(writer)
+    /// Empties the log of a process that died between a commit and its scrub. One that lives does so itself.
+    fn clean_up_after_the_dead(&mut self) {
+        self.scrub_pending = !self.shared.location.wal_len().is_ok_and(|len| len == 0);
+        let lock = self.lock.clone();
+        if self.scrub_pending
+            && let Ok(Some(_locked)) = lock.try_lock()
+        {
+            self.checkpoint();
+        }
     }
 
-    fn serve(&mut self, requests: &Receiver<Request>) {
+    fn serve(&mut self) {
         while self.closers.is_empty() {
-            match self.next_batch(requests) {
-                Some(batch) if batch.is_empty() => self.retry_scrub(),
-                Some(batch) => self.run(batch),
-                None => break,
+            match self.queue.wait(self.rest()) {
+                Wakeup::Requests => self.run(),
+                Wakeup::Idle => self.idle(),
+                Wakeup::Closed => break,
             }
         }
     }
 
-    /// What waits, up to a limit; none if it is time to try a pending scrub again; `None` when all handles are gone.
-    fn next_batch(&self, requests: &Receiver<Request>) -> Option<Vec<Request>> {
-        let first = if self.scrub_pending {
-            match requests.recv_timeout(PENDING_SCRUB_PAUSE) {
-                Ok(request) => request,
-                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
-        } else {
-            requests.recv().ok()?
-        };
-        let mut batch = vec![first];
-        // Callers who were answered together ask again together: as long as more come, let them.
-        loop {
-            let before = batch.len();
-            batch.extend(requests.try_iter().take(MAX_BATCH - before));
-            if batch.len() == before || batch.len() == MAX_BATCH {
-                return Some(batch);
-            }
-            thread::yield_now();
+    /// How long the writer may rest.
+    fn rest(&self) -> Duration {
+        if !self.scrub_pending {
+            return IDLE_PAUSE;
         }
+        let until_checkpoint = self.next_checkpoint.saturating_duration_since(Instant::now());
+        let deadlines = self.unscrubbed.iter().map(|unscrubbed| unscrubbed.until);
+        let until_deadline = deadlines.min().map(|until| until.saturating_duration_since(Instant::now()));
+        until_checkpoint.min(until_deadline.unwrap_or(IDLE_PAUSE)).max(Duration::from_millis(1))
     }
 
     /// Commits a batch, scrubs, and answers.
-    fn run(&mut self, batch: Vec<Request>) {
-        let lock = self.lock.clone();
-        let locked = lock.lock();
-        // Taken not before the lock is held: waiting for it may take longer than a caller would.
-        let (mut writes, mut replies, mut scrubs, mut steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for request in batch {
-            match request {
-                Request::Write(offer, reply) => {
-                    if let Some(write) = offer.take() {
-                        writes.push(write);
-                        replies.push(reply);
-                    }
-                }
-                Request::Scrub(reply) => scrubs.push(reply),
-                Request::Rotate(step) => steps.push(step),
-                Request::Close(reply) => self.closers.push(reply),
-            }
+    fn run(&mut self) {
+        // Callers who were answered together ask again together: as long as more come, let them.
+        let mut waiting = 0;
+        while waiting < self.queue.len() && waiting < MAX_BATCH {
+            waiting = self.queue.len();
+            thread::yield_now();
         }
-        let outcome = match &locked {
-            Ok(_) => self.write_and_scrub(&writes, !scrubs.is_empty()),
-            Err(failure) => Err(failure.clone()),
+        let lock = self.lock.clone();
+        let locked = match lock.try_lock() {
+            Ok(Some(locked)) => Ok(locked),
+            Ok(None) => self.queue.while_blocked(&lock, || lock.lock()),
+            Err(failure) => Err(failure),
         };
-        for step in steps {
-            match &locked {
-                Ok(_) => {
-                    step.run(&self.shared, &self.database);
-                    // A rotation asks for the scrub that it needs when it ends; this one keeps the log short.
-                    self.scrub(PENDING_SCRUB_WAIT);
-                }
-                Err(failure) => step.refuse(failure.clone()),
-            }
+        // Taken not before the lock is held: waiting for it may take longer than a caller would.
+        let requests = self.queue.take(MAX_BATCH);
+        let locked = match locked.and_then(|locked| self.begin_batch().map(|()| locked)) {
+            Ok(locked) => locked,
+            Err(failure) => return requests.into_iter().for_each(|request| self.refuse(request, &failure)),
+        };
+        let batch = self.sort(requests);
+        let (locked, outcome) = self.write_and_scrub(locked, &lock, &batch);
+        for (chunk, reply) in batch.loads {
+            drop(reply.send(chunk.insert(&self.shared, &self.database)));
+            self.limit_log(LOAD_LOG_LIMIT);
+        }
+        for step in batch.steps {
+            step.run(&self.shared, &self.database);
+            // A rotation asks for the scrub that it needs when it ends; this one keeps the log short.
+            self.checkpoint();
         }
         // Other processes go on while the answers are given.
         drop(locked);
-        // Whoever has stopped waiting needs no answer.
         match outcome {
-            Ok((outcomes, clean)) => {
-                for (reply, existed) in replies.into_iter().zip(outcomes) {
-                    drop(reply.send(existed.map(|existed| Written { existed, clean })));
-                }
-                scrubs.into_iter().for_each(|reply| drop(reply.send(Ok(clean))));
-            }
+            Ok(outcomes) => self.answer(&batch.writes, batch.replies, batch.scrubs, outcomes),
             Err(failure) => {
-                replies.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
-                scrubs.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
+                // A caller that has stopped waiting needs no answer.
+                batch.replies.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
+                batch.scrubs.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
             }
         }
+        self.answer_scrubbed();
     }
 
-    /// One transaction and what comes after it, under the lock of all processes' writers: for each write whether there was
-    /// a record before, and for all whether the files are clean.
-    fn write_and_scrub(&mut self, writes: &[Write], scrub_asked: bool) -> Result<(Vec<Result<bool>>, bool)> {
-        self.shared.is_in_place()?;
-        let outcomes = self.transact(writes)?;
-        // A delete that finds nothing scrubs as well: the process that deleted the record may have died before its scrub.
-        let died = writes.iter().zip(&outcomes).any(|(write, outcome)| match write {
-            Write::Put(put) => matches!(outcome, Ok(true)) && put.mode == PutMode::Overwrite,
-            Write::Delete(_) | Write::DeleteDamaged(_) => outcome.is_ok(),
-        });
-        if died || scrub_asked {
-            self.scrub(SCRUB_WAIT);
-        } else if self.scrub_pending {
-            self.scrub(PENDING_SCRUB_WAIT);
-        } else if self.database.log_pages() > LOG_LIMIT {
-            // What cannot be done now is tried again after the next write.
-            let _ = self.database.restart_log(LOG_WAIT);
+    /// A store that was lost must be closed, too.
+    fn refuse(&mut self, request: Request, failure: &Failure) {
+        match request {
+            Request::Close(reply) => self.closers.push(reply),
+            request => request.refuse(failure),
         }
-        Ok((outcomes, !self.scrub_pending))
     }
 
-    /// Commits all writes at once; if one of them cannot be, each by itself, so that it spoils no neighbour.
-    fn transact(&self, writes: &[Write]) -> Result<Vec<Result<bool>>> {
+    fn sort(&mut self, requests: Vec<Request>) -> Batch {
+        let mut batch = Batch::default();
+        for request in requests {
+            match request {
+                Request::Write(write, reply) => {
+                    batch.writes.push(write);
+                    batch.replies.push(reply);
+                }
+                Request::Scrub(reply) => batch.scrubs.push(reply),
+                Request::Load(chunk, reply) => batch.loads.push((chunk, reply)),
+                Request::Rotate(step) => batch.steps.push(step),
+                Request::Close(reply) => self.closers.push(reply),
+            }
+        }
+        batch
+    }
+
+    /// Looks, under the lock, for what other processes have done since the last batch.
+    fn begin_batch(&mut self) -> Result<()> {
+        let log_len = self.shared.is_in_place()?;
+        let checkpoints = self.lock.checkpoints()?;
+        if log_len == 0 || self.marked_at != Some(checkpoints) {
+            self.database.mark_next_transaction();
+            self.marked_at = Some(checkpoints);
+        }
+        Ok(())
+    }
+
+    /// One transaction and the checkpoint that it needs, under the lock of all processes' writers. Gives for each write
+    /// whether there was a record before.
+    fn write_and_scrub<'a>(
+        &mut self,
+        mut locked: Locked<'a>,
+        lock: &'a WriterLock,
+        batch: &Batch,
+    ) -> (Option<Locked<'a>>, Result<Vec<Result<bool>>>) {
+        for _ in 0..MAX_CATCH_UPS {
+            let outcomes = match self.transact(&batch.writes) {
+                Ok(Transacted::Done(outcomes)) => outcomes,
+                Ok(Transacted::Behind(sealed)) => {
+                    // A passphrase or a provider takes its time, which no other process is to wait for.
+                    drop(locked);
+                    let locked_again = self.shared.access.catch_up(&sealed).and_then(|_| lock.lock());
+                    locked = match locked_again.and_then(|locked| self.begin_batch().map(|()| locked)) {
+                        Ok(locked) => locked,
+                        Err(failure) => return (None, Err(failure)),
+                    };
+                    continue;
+                }
+                Err(failure) => return (Some(locked), Err(failure)),
+            };
+            // A delete that finds nothing scrubs as well: the process that deleted the record may have died before its
+            // scrub.
+            let died = batch.writes.iter().zip(&outcomes).any(|(write, outcome)| match write {
+                Write::Put(put) => matches!(outcome, Ok(true)) && put.mode == PutMode::Overwrite,
+                Write::Delete(_) | Write::DeleteDamaged(_) => outcome.is_ok(),
+            });
+            if died || !batch.scrubs.is_empty() {
+                self.scrub_pending = true;
+            }
+            if self.scrub_pending {
+                self.checkpoint();
+            } else {
+                self.limit_log(LOG_LIMIT);
+            }
+            return (Some(locked), Ok(outcomes));
+        }
+        (Some(locked), Err(Failure::put_back()))
+    }
+
+    /// Answers those who need not wait for a clean file, and keeps the others.
+    fn answer(
+        &mut self,
+        writes: &[Write],
+        replies: Vec<Reply<Written>>,
+        scrubs: Vec<Reply<bool>>,
+        outcomes: Vec<Result<bool>>,
+    ) {
+        let until = Instant::now() + SCRUB_LIMIT;
+        for ((write, reply), outcome) in writes.iter().zip(replies).zip(outcomes) {
+            match outcome {
+                Ok(existed) if self.scrub_pending && !matches!(write, Write::Put(_)) => {
+                    self.unscrubbed.push(Unscrubbed { until, answer: Answer::Write { existed, reply } });
+                }
+                outcome => {
+                    let clean = !self.scrub_pending;
+                    drop(reply.send(outcome.map(|existed| Written { existed, clean })));
+                }
+            }
+        }
+        for reply in scrubs {
+            self.unscrubbed.push(Unscrubbed { until, answer: Answer::Scrub(reply) });
+        }
+    }
+
+    /// Answers those who wait for a clean file, if it is clean or they have waited long enough.
+    fn answer_scrubbed(&mut self) {
+        let clean = !self.scrub_pending;
+        let now = Instant::now();
+        for unscrubbed in self.unscrubbed.extract_if(.., |unscrubbed| clean || unscrubbed.until <= now) {
+            unscrubbed.send(clean);
+        }
+    }
+
+    /// Commits all writes at once; if one of them cannot be, each by itself, so that it spoils no neighbor.
+    fn transact(&self, writes: &[Write]) -> Result<Transacted<Vec<Result<bool>>>> {
         match self.commit(writes) {
-            Ok(existed) => Ok(existed.into_iter().map(Ok).collect()),
+            Ok(Transacted::Done(existed)) => Ok(Transacted::Done(existed.into_iter().map(Ok).collect())),
+            Ok(Transacted::Behind(sealed)) => Ok(Transacted::Behind(sealed)),
             Err(failure) if failure.may_be_one_writes_own() => {
-                let alone = |write| self.commit(std::slice::from_ref(write)).map(|existed| existed.contains(&true));
-                Ok(writes.iter().map(alone).collect())
+                let alone = |write| match self.commit(std::slice::from_ref(write))? {
+                    Transacted::Done(existed) => Ok(existed.contains(&true)),
+                    // The lock is held since the first attempt, so nobody has rotated.
+                    Transacted::Behind(_) => Err(Failure::put_back()),
+                };
+                Ok(Transacted::Done(writes.iter().map(alone).collect()))
             }
             Err(failure) => Err(failure),
         }
     }
 
-    fn commit(&self, writes: &[Write]) -> Result<Vec<bool>> {
+    fn commit(&self, writes: &[Write]) -> Result<Transacted<Vec<bool>>> {
         if writes.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Transacted::Done(Vec::new()));
         }
-        self.database.transaction(|| {
-            let access = self.shared.refresh(&self.database.keyring()?)?;
-            writes.iter().map(|write| self.apply(&access.keyring, write)).collect()
-        })
+        let mut behind = None;
+        let committed = self.database.transaction(|| {
+            let sealed = self.database.keyring()?;
+            match self.shared.access.current(&sealed)? {
+                Some(held) => writes.iter().map(|write| self.apply(&held.keyring, write)).collect(),
+                None => {
+                    behind = Some(sealed);
+                    // Undoes the transaction, which has written nothing.
+                    Err(Failure::superseded())
+                }
+            }
+        });
+        match behind {
+            Some(sealed) => Ok(Transacted::Behind(sealed)),
+            None => committed.map(Transacted::Done),
+        }
     }
 
-    /// Applies one write inside the transaction; whether there was a record before.
+    /// Applies one write inside the transaction and returns whether there was a record before.
     fn apply(&self, keyring: &Keyring, write: &Write) -> Result<bool> {
         let put = match write {
             Write::Delete(row) => return self.database.delete_record(row),
             Write::DeleteDamaged(row) => {
-                let whole = match self.database.record(row)? {
-                    Found::Record(sealed) => keyring.open(row, &sealed).is_ok(),
-                    Found::Nothing | Found::Damaged => false,
+                let is_damaged = match self.database.record(row) {
+                    Ok(Found::Record(sealed)) => keyring.open(row, &sealed).is_err(),
+                    Ok(Found::Nothing) => false,
+                    Ok(Found::Damaged) => true,
+                    // Missing, and named by the chain.
+                    Err(failure) if failure.kind() == ErrorKind::Corrupt => true,
+                    Err(failure) => return Err(failure),
                 };
-                return if whole { Ok(false) } else { self.database.delete_record(row) };
+                return if is_damaged { self.database.delete_damaged_record(row) } else { Ok(false) };
             }
             Write::Put(put) => put,
         };
-        let existed = self.database.has_record(&put.record.row)?;
+        let place = self.database.place(&put.record.row)?;
+        let existed = matches!(place, Place::Occupied { .. });
         if existed && put.mode == PutMode::Create {
             return Ok(true);
         }
@@ -356,53 +456,112 @@ impl Writer {
             sealed_again = keyring.seal(&put.id, &put.key);
             &sealed_again
         };
-        if existed {
-            self.database.replace_record(&record.row, &record.bytes)?;
-        } else {
-            self.database.insert_record(&record.row, &record.bytes)?;
+        match place {
+            Place::Vacant { previous, next } => {
+                self.database.insert_record(&record.row, &record.bytes, &previous, next)?;
+            }
+            Place::Occupied { next, parts } => {
+                let next = next.ok_or_else(Failure::lost_cells)?;
+                self.database.replace_record(&record.row, &record.bytes, parts, next)?;
+            }
         }
         Ok(existed)
     }
 
-    fn retry_scrub(&mut self) {
-        let lock = self.lock.clone();
-        if let Ok(_locked) = lock.lock() {
-            self.scrub(PENDING_SCRUB_WAIT);
+    fn idle(&mut self) {
+        self.shared.close_idle_readers();
+        if self.scrub_pending {
+            if Instant::now() >= self.next_checkpoint {
+                let lock = self.lock.clone();
+                match lock.try_lock() {
+                    Ok(Some(_locked)) => self.checkpoint(),
+                    // Another process writes, and scrubs for all.
+                    _ => self.next_checkpoint = Instant::now() + CHECKPOINT_WAIT,
+                }
+            }
+            self.answer_scrubbed();
+        } else {
+            self.clean_up_after_others();
         }
     }
 
-    /// Empties the log, unless it is empty, and remembers if that could not be done. A failure of the disk counts as "not
+    /// Empties a log that nobody has written to for a while, whoever it was: an acknowledged write is safer in the
+    /// database, and a process may have ended between a commit and its scrub.
+    fn clean_up_after_others(&mut self) {
+        let Ok(log) = self.shared.location.log_state() else { return };
+        let is_quiet = self.idle_log == log;
+        self.idle_log = log;
+        if !is_quiet || log.is_none_or(|log| log.len == 0) || Instant::now() < self.next_checkpoint {
+            return;
+        }
+        let lock = self.lock.clone();
+        if let Ok(Some(_locked)) = lock.try_lock() {
+            self.checkpoint();
+            // If a reader holds it, the next look tries again.
+            self.scrub_pending = false;
+        }
+    }
+
+    /// Empties the log, unless it is empty or readers have refused that a moment ago. A failure of the disk counts as "not
     /// yet": what was committed stays committed.
-    fn scrub(&mut self, wait: Duration) {
-        let clean = self.shared.is_in_place().and_then(|()| match self.shared.location.wal_len()? {
+    fn checkpoint(&mut self) {
+        let clean = self.shared.is_in_place().and_then(|log_len| match log_len {
             0 => Ok(true),
-            _ => self.database.truncate_log(wait),
+            _ if Instant::now() < self.next_checkpoint => Ok(false),
+            _ => {
+                self.marked_at = None;
+                self.lock.count_checkpoint()?;
+                self.database.mark_next_transaction();
+                let emptied = self.database.truncate_log(CHECKPOINT_WAIT);
+                if !emptied.as_ref().is_ok_and(|emptied| *emptied) {
+                    self.next_checkpoint = Instant::now() + CHECKPOINT_PAUSE;
+                }
+                emptied
+            }
         });
         self.scrub_pending = !clean.unwrap_or(false);
+    }
+
+    /// Begins the log again if it is longer than this number of pages.
+    fn limit_log(&mut self, limit: i32) {
+        if self.database.log_pages() <= limit || Instant::now() < self.next_checkpoint {
+            return;
+        }
+        self.marked_at = None;
+        let restarted = self.lock.count_checkpoint().and_then(|_| {
+            self.database.mark_next_transaction();
+            let times_too_long = u32::try_from(self.database.log_pages() / limit).unwrap_or(0);
+            self.database.restart_log((CHECKPOINT_WAIT * times_too_long).min(MAX_CHECKPOINT_WAIT))
+        });
+        // What cannot be done now is tried again later.
+        if !restarted.unwrap_or(false) {
+            self.next_checkpoint = Instant::now() + CHECKPOINT_PAUSE;
+        }
     }
 
     /// Closes the database, under the lock and where that can be as the last of this store's connections, so that
     /// SQLite removes its log. Requests that come too late are dropped, and their callers see that the store is closed.
     fn finish(mut self) {
         self.shared.close();
+        self.queue.refuse_all();
         let lock = self.lock.clone();
-        let locked = lock.lock();
+        // Without the lock SQLite still closes safely; the log may stay, and the next to open the store empties it.
+        let locked = lock.lock_within(CLOSE_LIMIT);
         if self.scrub_pending {
-            // Tried once more; if a reader still holds the log, the next open scrubs.
-            self.scrub(SCRUB_WAIT);
+            self.next_checkpoint = Instant::now();
+            self.checkpoint();
         }
+        let clean = !self.scrub_pending;
+        self.unscrubbed.drain(..).for_each(|unscrubbed| unscrubbed.send(clean));
         drop(self.database);
         drop(locked);
         self.closers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
     }
 }
 
-fn missing(location: &Location) -> Failure {
-    let text = format!("there is no store at {}: create it, or give the path of one", location.path.display());
-    Failure::new(ErrorKind::Config, text)
-}
-
-fn exists(location: &Location) -> Failure {
-    let text = format!("there is a store at {} already: open it, or give another path", location.path.display());
-    Failure::new(ErrorKind::AlreadyExists, text)
+/// The outcome of a transaction.
+enum Transacted<T> {
+    Done(T),
+    /// The store has this keyring now, which takes its time to open. Nothing was written.
+    Behind(Vec<u8>),
 }

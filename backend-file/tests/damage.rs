@@ -50,7 +50,8 @@ impl Place {
 
     /// All cells: part and bytes.
     fn cells(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut statement = self.tool.prepare("SELECT part, bytes FROM cells ORDER BY part").unwrap();
+        let mut statement =
+            self.tool.prepare("SELECT part, bytes FROM cells WHERE part > zeroblob(33) ORDER BY part").unwrap();
         let cells = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         cells.map(Result::unwrap).collect()
     }
@@ -140,7 +141,7 @@ fn a_part_too_many_is_seen() {
     let place = Place::new();
     let (part, bytes) = place.cells_of(true).remove(0);
     let second = [&part[..32], &[1]].concat();
-    place.tool.execute("INSERT INTO cells VALUES (?1, ?2)", params![second, bytes]).unwrap();
+    place.tool.execute("INSERT INTO cells VALUES (?1, ?2, zeroblob(9))", params![second, bytes]).unwrap();
     place.is_seen_in("short");
 }
 
@@ -194,7 +195,7 @@ fn a_part_or_a_record_of_another_store_is_seen() {
     }
     // Under the row key that it had there it is nobody's here.
     for (part, bytes) in other.cells_of(true) {
-        place.tool.execute("INSERT INTO cells VALUES (?1, ?2)", params![part, bytes]).unwrap();
+        place.tool.execute("INSERT INTO cells VALUES (?1, ?2, zeroblob(9))", params![part, bytes]).unwrap();
     }
     let listed: Vec<_> = block_on(place.store.list_keys().collect());
     assert_eq!(listed.iter().filter(|item| item.is_err()).count(), 1);
@@ -222,10 +223,9 @@ fn every_flipped_bit_of_a_row_key_or_a_parts_number_is_seen_by_the_listing() {
         let mut moved = part.clone();
         moved[bit / 8] ^= 1 << (bit % 8);
         rename(&part, &moved);
-        let expected = if bit / 8 < 32 { ErrorKind::NotFound } else { ErrorKind::Corrupt };
-        assert_eq!(place.kind_of("short"), Some(expected), "bit {bit}");
+        assert_eq!(place.kind_of("short"), Some(ErrorKind::Corrupt), "bit {bit}");
         let listed: Vec<_> = block_on(place.store.list_keys().collect());
-        assert_eq!(listed.iter().filter(|item| item.is_err()).count(), 1, "bit {bit}");
+        assert!(listed.iter().any(Result::is_err), "bit {bit}");
         assert_eq!(listed.iter().flatten().collect::<Vec<_>>(), [&id("long")], "bit {bit}");
         rename(&moved, &part);
     }
@@ -238,9 +238,10 @@ fn cells_of_no_record_end_no_listing() {
     place
         .tool
         .execute_batch(
-            "INSERT INTO cells VALUES (x'', x''), (x'00', NULL), ('text', 'text'), (7, 7), (x'ff', zeroblob(256));
+            "INSERT INTO cells VALUES (x'', x'', x''), (x'00', NULL, NULL), ('text', 'text', 7), (7, 7, 7);
+             INSERT INTO cells VALUES (x'ff', zeroblob(256), zeroblob(9));
              WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
-             INSERT INTO cells SELECT zeroblob(40) || CAST(i AS BLOB), zeroblob(256) FROM n;",
+             INSERT INTO cells SELECT zeroblob(40) || CAST(i AS BLOB), zeroblob(256), zeroblob(9) FROM n;",
         )
         .unwrap();
     let listed: Vec<_> = block_on(place.store.list_keys().collect());

@@ -34,15 +34,18 @@ impl Place {
     /// What another process does when it begins a new epoch under this root secret.
     fn begin_epoch(&self, new_root: &RootSecret) {
         let tool = Connection::open(&self.path).unwrap();
-        let sealed: Vec<u8> = tool.query_row("SELECT bytes FROM keyring", [], |row| row.get(0)).unwrap();
+        let sealed: Vec<u8> =
+            tool.query_row("SELECT bytes FROM keyring WHERE number = 1", [], |row| row.get(0)).unwrap();
         let next = Keyring::open_with(&root(), &sealed).unwrap().next_epoch().unwrap();
-        tool.execute("UPDATE keyring SET bytes = ?1", [next.seal_with(new_root).unwrap()]).unwrap();
+        tool.execute("UPDATE keyring SET bytes = ?1 WHERE number = 1", [next.seal_with(new_root).unwrap()]).unwrap();
     }
 
     /// The epochs of all records, as they stand in clear.
     fn epochs(&self) -> Vec<u8> {
         let tool = Connection::open(&self.path).unwrap();
-        let mut statement = tool.prepare("SELECT DISTINCT substr(bytes, 5, 1) FROM cells ORDER BY 1").unwrap();
+        let mut statement = tool
+            .prepare("SELECT DISTINCT substr(bytes, 5, 1) FROM cells WHERE part > zeroblob(33) ORDER BY 1")
+            .unwrap();
         let epochs = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap();
         epochs.flat_map(Result::unwrap).collect()
     }

@@ -102,6 +102,7 @@ fn write_missing_files_of_format_1() {
         fs::write(golden(name).with_extension("keys"), lines(&store)).unwrap();
         block_on(store.close()).unwrap();
         fs::remove_file(golden(name).with_extension("db.lock")).unwrap();
+        fs::remove_file(golden(name).with_extension("db.id")).unwrap();
     }
 }
 

@@ -86,7 +86,8 @@ fn snapshot(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn a_closed_store_leaves_no_log_behind() {
     let place = Place::new();
     let names: Vec<_> = snapshot(place.directory.path()).into_iter().map(|(path, _)| path).collect();
-    assert_eq!(names, [place.path(), place.directory.path().join("keys.db.lock")]);
+    let expected = ["keys.db", "keys.db.id", "keys.db.lock"].map(|name| place.directory.path().join(name));
+    assert_eq!(names, expected);
 }
 
 #[test]
@@ -164,7 +165,7 @@ fn files_of_others_are_refused_and_left_alone() {
     for path in [&text_file, &short, &database] {
         let (kind, text) = refusal(path, root());
         assert_eq!(kind, ErrorKind::Config, "{text}");
-        assert!(text.contains("no keystead store") && text.contains(path.to_str().unwrap()), "{text}");
+        assert!(text.contains("not a keystead store") && text.contains(path.to_str().unwrap()), "{text}");
         let error = block_on(FileStore::create(path, root())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
     }
@@ -174,13 +175,13 @@ fn files_of_others_are_refused_and_left_alone() {
 #[test]
 fn a_newer_format_is_refused_with_advice_and_left_alone() {
     let place = Place::new();
-    place.sql("PRAGMA user_version = 2");
+    place.sql("PRAGMA user_version = 3");
     let before = snapshot(place.directory.path());
     let (kind, text) = refusal(&place.path(), root());
     assert_eq!(kind, ErrorKind::Unsupported);
-    assert!(text.contains("format 2") && text.contains("update"), "{text}");
+    assert!(text.contains("format 3") && text.contains("update"), "{text}");
     assert_eq!(snapshot(place.directory.path()), before);
-    place.sql("PRAGMA user_version = 1");
+    place.sql("PRAGMA user_version = 2");
     place.is_whole();
 }
 
@@ -197,12 +198,17 @@ fn a_damaged_keyring_is_told_from_a_wrong_secret() {
     for damage in damages {
         let place = Place::new();
         let tool = rusqlite::Connection::open(place.path()).unwrap();
-        let sealed: Vec<u8> = tool.query_row("SELECT bytes FROM keyring", [], |row| row.get(0)).unwrap();
-        tool.execute("UPDATE keyring SET bytes = ?1", [damage(&sealed)]).unwrap();
+        let sealed: Vec<u8> =
+            tool.query_row("SELECT bytes FROM keyring WHERE number = 1", [], |row| row.get(0)).unwrap();
+        tool.execute("UPDATE keyring SET bytes = ?1 WHERE number = 1", [damage(&sealed)]).unwrap();
         drop(tool);
         is_a_damaged_keyring(&place);
     }
-    for damage in ["UPDATE keyring SET bytes = 7", "UPDATE keyring SET number = 2", "DELETE FROM keyring"] {
+    for damage in [
+        "UPDATE keyring SET bytes = 7 WHERE number = 1",
+        "UPDATE keyring SET number = 3 WHERE number = 1",
+        "DELETE FROM keyring",
+    ] {
         let place = Place::new();
         place.sql(damage);
         is_a_damaged_keyring(&place);
@@ -335,6 +341,8 @@ fn a_store_whose_file_is_removed_or_replaced_says_so_and_works_again_when_it_is_
     let moved = place.directory.path().join("moved.db");
     fs::rename(place.path(), &moved).unwrap();
     let says_so = || {
+        // A reader trusts for 10 ms that the file is in place.
+        std::thread::sleep(std::time::Duration::from_millis(15));
         for error in [
             block_on(store.get_key(&alice())).unwrap_err(),
             block_on(store.put_key(&alice(), &SecretKey::generate(32).unwrap())).unwrap_err(),

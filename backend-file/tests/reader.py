@@ -10,9 +10,11 @@ from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-SCHEMA = [("CREATE TABLE cells (part BLOB PRIMARY KEY, bytes BLOB) WITHOUT ROWID",),
-          ("CREATE TABLE keyring (number INTEGER PRIMARY KEY, bytes BLOB)",)]
-PRAGMAS = {"application_id": 0x4B535444, "user_version": 1, "page_size": 4096}
+CELLS = {1: "CREATE TABLE cells (part BLOB PRIMARY KEY, bytes BLOB) WITHOUT ROWID",
+         2: "CREATE TABLE cells (part BLOB PRIMARY KEY, bytes BLOB, next BLOB) WITHOUT ROWID"}
+KEYRING = "CREATE TABLE keyring (number INTEGER PRIMARY KEY, bytes BLOB)"
+PRAGMAS = {"application_id": 0x4B535444, "page_size": 4096}
+HEAD, END = bytes(33), b"\xff" * 9
 ALGORITHM = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM"
 HEADER, MESSAGE = 554, 628  # the keyring's bytes before the sealed message, and that message's length
 
@@ -79,12 +81,21 @@ def read_store(path, kind, secret):
     db.execute("BEGIN")  # one snapshot for all that follows
     for name, value in PRAGMAS.items():
         need(db.execute(f"PRAGMA {name}").fetchone()[0] == value, f"{name} is not {value}")
-    need(db.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall() == SCHEMA, "unknown schema")
-    rings = db.execute("SELECT number, bytes FROM keyring").fetchall()
-    need(len(rings) == 1 and rings[0][0] == 1, "keyring: not one row with number 1")
-    keyring = open_keyring(rings[0][1], kind, secret)
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    need(version in CELLS, f"user_version {version} is not known")
+    schema = [sql for sql, in db.execute("SELECT sql FROM sqlite_schema ORDER BY name")]
+    need(schema == [CELLS[version], KEYRING], "unknown schema")
+    rings = dict(db.execute("SELECT number, bytes FROM keyring"))
+    need(sorted(rings) == list(range(1, version + 1)), "keyring: not the rows of this format")
+    need(version == 1 or len(rings[2]) == 40 and rings[2].startswith(b"keystead/log/v1\0"), "keyring: no instance")
+    keyring = open_keyring(rings[1], kind, secret)
     rows = db.execute("SELECT part, bytes FROM cells ORDER BY part").fetchall()
     need(all(isinstance(part, bytes) and len(part) == 33 for part, _ in rows), "cells: a part's key is not 33 bytes")
+    if version > 1:
+        links = [link for link, in db.execute("SELECT next FROM cells ORDER BY part")]
+        need(rows[0] == (HEAD, bytes(256)), "cells: no head")
+        need(links == [part[:8] + part[32:] for part, _ in rows[1:]] + [END], "cells: the chain is broken")
+        del rows[0]
     runs = itertools.groupby(rows, lambda row: row[0][:32])
     return sorted(open_record(*keyring, row_key, list(run)) for row_key, run in runs)
 

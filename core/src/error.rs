@@ -245,13 +245,18 @@ pub enum Operation {
     Verify,
     /// Copying the whole store.
     Backup,
+    /// Putting a backup in the place of a store.
+    Restore,
     /// Copying the keys of one store to another.
     Copy,
 }
 
 impl Operation {
     fn is_write(self) -> bool {
-        matches!(self, Self::Put | Self::Create | Self::Delete | Self::Erase | Self::Rotate | Self::Copy)
+        matches!(
+            self,
+            Self::Put | Self::Create | Self::Delete | Self::Erase | Self::Rotate | Self::Copy | Self::Restore
+        )
     }
 }
 
@@ -269,6 +274,7 @@ impl fmt::Display for Operation {
             Self::Rotate => "rotate",
             Self::Verify => "verify",
             Self::Backup => "backup",
+            Self::Restore => "restore",
             Self::Copy => "copy",
         })
     }

@@ -178,6 +178,12 @@ impl Keyring {
         Self::open_keeping_key(root, None, sealed).map(|(keyring, _)| keyring)
     }
 
+    /// Reports whether a keyring was sealed with the salt or reference of this key, so that it opens with it at once.
+    pub fn is_sealed_under(sealed: &[u8], root_key: &RootKey) -> bool {
+        let header = sealed.get(..HEADER_LEN).and_then(|header| parse_header(header).ok());
+        header.is_some_and(|(_, hint)| hint == root_key.hint)
+    }
+
     /// Opens a sealed keyring and gives the root secret's key for it as well. `known` is such a key from an earlier time:
     /// if it was made from the same salt or reference, it saves the time that a passphrase or a provider takes.
     ///

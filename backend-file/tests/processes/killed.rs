@@ -157,7 +157,7 @@ fn user(process: usize, number: usize) -> String {
 
 /// What is sealed of the keyring, and its checksum: the header before it is nearly all zeros, which are everywhere.
 fn keyring(tool: &Connection) -> Vec<u8> {
-    tool.query_row("SELECT substr(bytes, 555) FROM keyring", [], |row| row.get(0)).unwrap()
+    tool.query_row("SELECT substr(bytes, 555) FROM keyring WHERE number = 1", [], |row| row.get(0)).unwrap()
 }
 
 /// `PATH PROCESS SEED ROOT`: creates, puts, deletes and rotates until it is killed, saying before each write what it is

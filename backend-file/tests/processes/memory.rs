@@ -37,12 +37,13 @@ pub(crate) fn refused_before_it_is_taken() {
 /// Bytes 12 to 23 of the sealed keyring, and the checksum that anybody can make.
 fn forge(path: &Path, cost: [u32; 3]) {
     let tool = Connection::open(path).unwrap();
-    let mut sealed: Vec<u8> = tool.query_row("SELECT bytes FROM keyring", [], |row| row.get(0)).unwrap();
+    let mut sealed: Vec<u8> =
+        tool.query_row("SELECT bytes FROM keyring WHERE number = 1", [], |row| row.get(0)).unwrap();
     sealed[12..24].copy_from_slice(&cost.map(u32::to_be_bytes).concat());
     let end = sealed.len() - 32;
     let checksum = digest(&SHA256, &sealed[..end]);
     sealed[end..].copy_from_slice(checksum.as_ref());
-    tool.execute("UPDATE keyring SET bytes = ?1", [sealed]).unwrap();
+    tool.execute("UPDATE keyring SET bytes = ?1 WHERE number = 1", [sealed]).unwrap();
 }
 
 /// `PATH`: fails to open a store with a passphrase, and tells the kind and the text of the error, and the most memory in KiB that

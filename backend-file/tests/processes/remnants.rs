@@ -21,7 +21,7 @@ const STEPS: &str = "80";
 pub(crate) type Cells = HashMap<Vec<u8>, Vec<u8>>;
 
 pub(crate) fn cells(tool: &Connection) -> Cells {
-    let mut statement = tool.prepare_cached("SELECT part, bytes FROM cells").unwrap();
+    let mut statement = tool.prepare_cached("SELECT part, bytes FROM cells WHERE part > zeroblob(33)").unwrap();
     let cells = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     cells.map(Result::unwrap).collect()
 }

@@ -1,0 +1,183 @@
+//! [`FileStore::load`]: many new keys at the speed of the disk.
+//!
+//! Row keys are spread evenly, so keys that come in any other order than that of their row keys write a page each. A load
+//! sorts what it seals first, and then writes each page a few times at most.
+
+use std::pin::pin;
+
+use futures_util::future;
+use futures_util::stream::{Stream, StreamExt};
+use keystead_core::{KeyId, Operation, Result, SecretKey};
+use keystead_sealing::{Keyring, SealedRecord};
+
+use crate::cells::{Link, Part, Place};
+use crate::database::Database;
+use crate::error::Failure;
+use crate::reader::Shared;
+use crate::store::{FileStore, off_thread};
+use crate::writer::Request;
+
+/// How many keys are sealed and sorted together: some 60 MB of memory for keys of 32 bytes.
+const MAX_SORTED: usize = 128 * 1024;
+
+/// The same limit for long keys, in bytes of their secrets.
+const MAX_SORTED_LEN: usize = 32 * 1024 * 1024;
+
+/// How many keys are written in one transaction.
+const CHUNK: usize = 4096;
+
+/// The result of [`FileStore::load`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadReport {
+    /// The number of keys that were created.
+    pub created: u64,
+    /// The number of keys that were left out, because their ids had a key already or came twice.
+    pub existing: u64,
+}
+
+impl FileStore {
+    /// Creates many keys, several times as fast as [`put_key_with`](keystead_core::KeyStore::put_key_with) would.
+    ///
+    /// Use it to fill a store, for example from another one. An id that has a key keeps it, and of several keys for one id
+    /// the first is taken. The keys are written in transactions of 4,096, sorted in groups of up to 131,072; the memory
+    /// used is that of two groups. Sealing runs on threads of its own.
+    ///
+    /// When it returns, all keys are on the disk. If it fails or is dropped, some of them are; run it again with all of
+    /// them.
+    ///
+    /// # Errors
+    /// As a put: [`QuotaExceeded`](keystead_core::ErrorKind::QuotaExceeded) if the disk is full,
+    /// [`Corrupt`](keystead_core::ErrorKind::Corrupt) if the database is damaged,
+    /// [`Unavailable`](keystead_core::ErrorKind::Unavailable) if the disk fails or the file was replaced,
+    /// [`Timeout`](keystead_core::ErrorKind::Timeout) if another process keeps the store locked, and
+    /// [`Conflict`](keystead_core::ErrorKind::Conflict) if another process gave the store a new root secret meanwhile.
+    pub async fn load(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport> {
+        self.load_all(keys).await.map_err(|failure| failure.during(Operation::Create))
+    }
+
+    async fn load_all(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport, Failure> {
+        let mut keys = pin!(keys);
+        let mut report = LoadReport::default();
+        let mut sealed = Vec::new();
+        loop {
+            let group = next_group(keys.as_mut()).await;
+            let is_last = group.is_empty();
+            let sealing = async {
+                if is_last {
+                    return Ok(Vec::new());
+                }
+                let shared = self.shared.clone();
+                off_thread(move || Ok(seal(&shared, group))).await
+            };
+            // The last group is written while the next one is sealed.
+            let (inserted, next) = future::try_join(self.insert(sealed), sealing).await?;
+            report.created += inserted.created;
+            report.existing += inserted.existing;
+            if is_last {
+                return Ok(report);
+            }
+            sealed = next;
+        }
+    }
+
+    async fn insert(&self, mut sealed: Vec<Loaded>) -> Result<LoadReport, Failure> {
+        let mut report = LoadReport::default();
+        while !sealed.is_empty() {
+            let rest = sealed.split_off(sealed.len().min(CHUNK));
+            let chunk = Chunk(std::mem::replace(&mut sealed, rest));
+            let len = chunk.0.len() as u64;
+            let created = self.ask(|reply| Request::Load(chunk, reply)).await?;
+            report.created += created;
+            report.existing += len - created;
+        }
+        Ok(report)
+    }
+}
+
+/// A key that is sealed under the keyring of this generation.
+struct Loaded {
+    id: KeyId,
+    key: SecretKey,
+    record: SealedRecord,
+    generation: u64,
+}
+
+async fn next_group(mut keys: std::pin::Pin<&mut impl Stream<Item = (KeyId, SecretKey)>>) -> Vec<(KeyId, SecretKey)> {
+    let mut group = Vec::new();
+    let mut len = 0;
+    while group.len() < MAX_SORTED && len < MAX_SORTED_LEN {
+        let Some((id, key)) = keys.next().await else { break };
+        len += key.expose_secret().len();
+        group.push((id, key));
+    }
+    group
+}
+
+/// Seals the keys and sorts them by their rows. Of several keys for one id the first stays the first.
+fn seal(shared: &Shared, group: Vec<(KeyId, SecretKey)>) -> Vec<Loaded> {
+    let held = shared.access.held();
+    let generation = held.keyring.generation();
+    let seal = |(id, key)| Loaded { record: held.keyring.seal(&id, &key), id, key, generation };
+    let mut sealed: Vec<Loaded> = group.into_iter().map(seal).collect();
+    sealed.sort_by_key(|loaded| loaded.record.row);
+    sealed
+}
+
+/// Sealed keys in the order of their rows, for one transaction.
+pub(crate) struct Chunk(Vec<Loaded>);
+
+impl Chunk {
+    /// Creates the keys, and returns how many there were none of before.
+    pub(crate) fn insert(mut self, shared: &Shared, database: &Database) -> Result<u64, Failure> {
+        database.transaction(|| {
+            let held = shared.access.current(&database.keyring()?)?.ok_or_else(Failure::rotated_by_another)?;
+            self.seal_again(&held.keyring);
+            self.insert_runs(database)
+        })
+    }
+
+    /// Seals what was sealed before the keyring was changed: a retired epoch's record could not be opened.
+    fn seal_again(&mut self, keyring: &Keyring) {
+        for loaded in self.0.iter_mut().filter(|loaded| loaded.generation != keyring.generation()) {
+            loaded.record = keyring.seal(&loaded.id, &loaded.key);
+            loaded.generation = keyring.generation();
+        }
+    }
+
+    /// Inserts all keys that fit between the same two records of the store at once.
+    fn insert_runs(&self, database: &Database) -> Result<u64, Failure> {
+        let mut created = 0;
+        let mut rest = self.0.as_slice();
+        let mut gap: Option<(Part, Link)> = None;
+        while let Some(first) = rest.first() {
+            let row = &first.record.row;
+            let (previous, next) = match gap.filter(|(previous, next)| previous[..32] < row[..] && next.is_after(row)) {
+                Some(gap) => gap,
+                None => match database.place(row)? {
+                    Place::Vacant { previous, next } => (previous, next),
+                    Place::Occupied { .. } => {
+                        rest = &rest[1..];
+                        continue;
+                    }
+                },
+            };
+            let run = run_of(rest, next);
+            let last = database.insert_run(run.iter().map(|loaded| &loaded.record), &previous, next)?;
+            created += run.len() as u64;
+            rest = &rest[run.len()..];
+            gap = Some((last, next));
+        }
+        Ok(created)
+    }
+}
+
+/// The first keys, as many as come before this successor and differ in the beginnings of their rows. There is one at least.
+fn run_of(keys: &[Loaded], next: Link) -> &[Loaded] {
+    let follows = |pair: &[Loaded]| {
+        let [one, other] = pair else { return false };
+        one.record.row[..8] < other.record.row[..8] && next.is_after(&other.record.row)
+    };
+    let more = keys.windows(2).take_while(|pair| follows(pair)).count();
+    keys.split_at(more + 1).0
+}

@@ -1,0 +1,111 @@
+//! [`Mark`]: says beside the file that a store was created there, and that processes have it open.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use keystead_core::ErrorKind;
+
+use crate::config::Location;
+use crate::error::{Failure, Result};
+
+/// What a mark begins with; the id of the store follows.
+const BEGINNING: &str = "keystead store ";
+
+const MAX_LEN: u64 = 128;
+
+/// The file `PATH.id`. It outlives a store whose file is lost, so that no new one takes its place in silence. Each process
+/// that has the store open holds a shared lock on it, so that no restore replaces the file beneath it.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    file: File,
+    store_id: Option<String>,
+}
+
+impl Mark {
+    /// Opens or creates the mark, and holds it for a process that opens the store.
+    pub(crate) fn open(location: &Location) -> Result<Self> {
+        let mark = Self::read(location)?;
+        match mark.file.try_lock_shared() {
+            Ok(()) => Ok(mark),
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("a restore replaces {} at this moment: try again", location.path.display());
+                Err(Failure::new(ErrorKind::Unavailable, text))
+            }
+            Err(TryLockError::Error(e)) => Err(Failure::io("locking", &location.mark, e)),
+        }
+    }
+
+    /// The same for a process that replaces the store. No other may have it open.
+    pub(crate) fn open_alone(location: &Location) -> Result<Self> {
+        let mark = Self::read(location)?;
+        match mark.file.try_lock() {
+            Ok(()) => Ok(mark),
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("a process has {} open: end it, then restore", location.path.display());
+                Err(Failure::new(ErrorKind::Conflict, text))
+            }
+            Err(TryLockError::Error(e)) => Err(Failure::io("locking", &location.mark, e)),
+        }
+    }
+
+    fn read(location: &Location) -> Result<Self> {
+        let file = location.open_beside(&location.mark)?;
+        let mut text = String::new();
+        let unreadable = |e| Failure::io("reading", &location.mark, e);
+        (&file).take(MAX_LEN).read_to_string(&mut text).map_err(unreadable)?;
+        // One that was cut off says nothing yet.
+        let store_id = text.strip_prefix(BEGINNING).and_then(|rest| rest.strip_suffix('\n')).map(str::to_owned);
+        Ok(Self { file, store_id })
+    }
+
+    /// Reports whether the creation of a store here was finished.
+    pub(crate) fn is_set(&self) -> bool {
+        self.store_id.is_some()
+    }
+
+    /// Sets the mark to this store, durably, or compares the two.
+    pub(crate) fn settle(&mut self, location: &Location, store_id: &str) -> Result<()> {
+        self.is_of(location, store_id)?;
+        if self.is_set() { Ok(()) } else { self.replace(location, store_id) }
+    }
+
+    /// Refuses another store than the one that was created here.
+    pub(crate) fn is_of(&self, location: &Location, store_id: &str) -> Result<()> {
+        match &self.store_id {
+            Some(marked) if marked != store_id => {
+                let mark = location.mark.display();
+                let text = format!(
+                    "this is another store than the one that was created at this path: put that one's file back; if you \
+                     want this one in its place, remove {mark}"
+                );
+                Err(Failure::new(ErrorKind::Config, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets the mark to another store.
+    pub(crate) fn replace(&mut self, location: &Location, store_id: &str) -> Result<()> {
+        let write = || {
+            let mut file = &self.file;
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(format!("{BEGINNING}{store_id}\n").as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|e| Failure::io("writing", &location.mark, e))?;
+        location.sync_directory()?;
+        self.store_id = Some(store_id.to_owned());
+        Ok(())
+    }
+}
+
+/// The failure of opening or creating a store whose file is lost.
+pub(crate) fn lost_store(location: &Location) -> Failure {
+    let path = location.path.display();
+    let mark = location.mark.display();
+    let text = format!(
+        "the store that was created at {path} is gone: its file is missing or empty; put it back or restore a backup; if \
+         you have removed the store on purpose, remove {mark}, too"
+    );
+    Failure::new(ErrorKind::Corrupt, text)
+}

@@ -1,0 +1,181 @@
+//! Opening and creating a store: what stands in the way is told before anything is changed.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use keystead_core::ErrorKind;
+use keystead_sealing::{Keyring, RootSecret};
+
+use crate::access::Held;
+use crate::config::{Location, PathState};
+use crate::database::Database;
+use crate::error::{Failure, Result};
+use crate::format::{self, Probed};
+use crate::instance::{self, LogOwner};
+use crate::lock::{LOCK_LIMIT, WriterLock};
+use crate::mark::{self, Mark};
+use crate::reader::Shared;
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    Create,
+    Open,
+    OpenOrCreate,
+}
+
+/// A store that is open, and what its writer needs.
+pub(crate) type OpenStore = (Arc<Shared>, Database, Arc<WriterLock>);
+
+pub(crate) fn open(location: Location, root: RootSecret, opening: Opening) -> Result<OpenStore> {
+    let state = location.state()?;
+    check_not_lost(&location, state)?;
+    // A creation that was cut off leaves its journal; what it journals is undone when the database is opened.
+    let cut_off = state == PathState::File && location.has_journal()?;
+    if state == PathState::File && !cut_off {
+        format::probe(&location)?;
+    }
+    match (state, opening) {
+        (PathState::File, Opening::Create) if !cut_off => Err(exists(&location)),
+        (PathState::Missing | PathState::EmptyFile, Opening::Open) => Err(missing(&location)),
+        (PathState::File, _) if !cut_off => open_existing(location, root),
+        (_, opening) => create(location, root, opening),
+    }
+}
+
+/// Creates the store under the lock, unless another process was quicker, and opens it.
+fn create(location: Location, root: RootSecret, opening: Opening) -> Result<OpenStore> {
+    // A root secret that cannot be used is found out before anything is created.
+    let keyring = match opening {
+        Opening::Open => None,
+        Opening::Create | Opening::OpenOrCreate => Some(Keyring::generate().seal_with(&root)?),
+    };
+    let lock = WriterLock::open(&location)?;
+    let locked = lock.lock_within(LOCK_LIMIT)?;
+    let mut state = location.state()?;
+    if state == PathState::File && location.has_journal()? && Database::is_blank(&location)? {
+        state = PathState::EmptyFile;
+    }
+    check_not_lost(&location, state)?;
+    match (state, keyring) {
+        (PathState::File, _) if opening == Opening::Create => Err(exists(&location)),
+        (PathState::File, _) => {
+            drop(locked);
+            open_existing(location, root)
+        }
+        (_, None) => Err(missing(&location)),
+        (_, Some(keyring)) => {
+            location.create_file()?;
+            Database::create(&location, &keyring)?;
+            let synced = location.sync_directory();
+            drop(locked);
+            // What fails now leaves a store behind.
+            synced.and_then(|()| open_existing(location, root)).map_err(Failure::of_unknown_effect)
+        }
+    }
+}
+
+fn open_existing(location: Location, root: RootSecret) -> Result<OpenStore> {
+    // From here on no restore replaces the files.
+    let mut mark = Mark::open(&location)?;
+    if location.is_being_restored()? {
+        return Err(interrupted_restore(&location));
+    }
+    let lock = WriterLock::open(&location)?;
+    let is_current = check_log(&location, &lock)?;
+    // Only a change of format needs the lock, so that a store opens for readers while a stopped process holds it.
+    let locked = if is_current { None } else { Some(lock.lock_within(LOCK_LIMIT)?) };
+    let database = Database::open(&location)?;
+    let sealed = database.keyring()?;
+    let file = location.identity()?.ok_or_else(|| missing(&location))?;
+    let log = location.log_state()?.ok_or_else(Failure::replaced)?.identity;
+    drop(locked);
+    // Without the lock: a passphrase takes its time.
+    let held = Held::open(root, &sealed)?;
+    mark.settle(&location, &held.store_id())?;
+    let shared = Arc::new(Shared::new(location, file, log, mark, held));
+    Ok((shared, database, Arc::new(lock)))
+}
+
+/// Refuses a log that is another file's, which SQLite would replay over this one. Returns whether the file is of the
+/// current format.
+fn check_log(location: &Location, lock: &WriterLock) -> Result<bool> {
+    let look = || -> Result<(bool, bool)> {
+        let owner = match location.wal_len()? {
+            0 => LogOwner::Nobody,
+            _ => owner_of_log(location)?,
+        };
+        Ok(match format::probe(location)? {
+            None => (false, true),
+            Some(Probed { is_current, instance: Some(instance) }) => (is_current, instance.owns(owner)),
+            Some(Probed { is_current, instance: None }) => (is_current, is_current || owner.may_follow_format_1()),
+        })
+    };
+    let (is_current, is_owned) = look()?;
+    if is_owned {
+        return Ok(is_current);
+    }
+    // A process may have emptied the log between the two looks. Under the lock nobody does.
+    let _locked = lock.lock_within(LOCK_LIMIT)?;
+    let (is_current, is_owned) = look()?;
+    if is_owned { Ok(is_current) } else { Err(foreign_log(location)) }
+}
+
+fn owner_of_log(location: &Location) -> Result<LogOwner> {
+    match File::open(&location.wal).and_then(instance::log_owner) {
+        // The last process that had the store open has closed it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(LogOwner::Nobody),
+        owner => owner.map_err(|e| Failure::io("reading", &location.wal, e)),
+    }
+}
+
+/// Refuses to take a store that has lost its file for none at all.
+fn check_not_lost(location: &Location, state: PathState) -> Result<()> {
+    if state == PathState::File {
+        return Ok(());
+    }
+    if location.is_being_restored()? {
+        return Err(interrupted_restore(location));
+    }
+    if location.wal_len()? > 0 {
+        let path = location.path.display();
+        let wal = location.wal.display();
+        let text = format!(
+            "{path} is missing or empty, and the log {wal} beside it is not: keys may be in that; put the file back, or \
+             restore a backup with keystead restore, which keeps the log"
+        );
+        return Err(Failure::new(ErrorKind::Corrupt, text));
+    }
+    if location.has_mark()? && Mark::open(location)?.is_set() {
+        return Err(mark::lost_store(location));
+    }
+    Ok(())
+}
+
+fn missing(location: &Location) -> Failure {
+    let text = format!("there is no store at {}: create it, or give the path of one", location.path.display());
+    Failure::new(ErrorKind::Config, text)
+}
+
+fn exists(location: &Location) -> Failure {
+    let text = format!("there is a store at {} already: open it, or give another path", location.path.display());
+    Failure::new(ErrorKind::AlreadyExists, text)
+}
+
+fn interrupted_restore(location: &Location) -> Failure {
+    let path = location.path.display();
+    let text = format!("a restore of {path} was interrupted: run keystead restore again with the same backup");
+    Failure::new(ErrorKind::Unavailable, text)
+}
+
+fn foreign_log(location: &Location) -> Failure {
+    let path = location.path.display();
+    let wal = location.wal.display();
+    let text = format!(
+        "the log {wal} is not the log of {path}: a copy was put in the place of a store that had not been closed, and its \
+         log would undo that; nothing was changed; put the store's own file back, or copy this one elsewhere and restore \
+         it from there with keystead restore, which keeps the log"
+    );
+    Failure::new(ErrorKind::Corrupt, text)
+}

@@ -1,0 +1,180 @@
+//! [`Queue`]: the requests that wait for the writer thread.
+//!
+//! A request stays here until the writer holds the lock of all processes. If that takes too long, because another process
+//! is stopped, a watcher refuses the requests that have waited for their limit; the writer goes on waiting for the lock.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::Failure;
+use crate::lock::{LOCK_LIMIT, WriterLock};
+use crate::writer::{Request, spawn};
+
+/// The pause between two looks of the watcher.
+const WATCH_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long the watcher goes on after the writer last waited for the lock.
+const WATCH_LIMIT: Duration = Duration::from_secs(5);
+
+/// The requests of one store's handles, in the order of their arrival.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: BTreeMap<u64, Waiting>,
+    next_ticket: u64,
+    /// True if no more requests are taken: the handles are gone, or the store is closed.
+    is_closed: bool,
+    /// When the writer began to wait for the lock.
+    blocked_since: Option<Instant>,
+    last_blocked: Option<Instant>,
+    is_watched: bool,
+}
+
+struct Waiting {
+    request: Request,
+    since: Instant,
+}
+
+/// What there is to do for the writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wakeup {
+    Requests,
+    Idle,
+    Closed,
+}
+
+/// A request in the queue. If this is dropped first, the request leaves the queue.
+pub(crate) struct Ticket<'a> {
+    queue: &'a Queue,
+    number: u64,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), arrived: Condvar::new() })
+    }
+
+    /// Appends a request; `None` if no more are taken.
+    pub(crate) fn push(&self, request: Request) -> Option<Ticket<'_>> {
+        let mut state = self.state();
+        if state.is_closed {
+            return None;
+        }
+        let number = state.next_ticket;
+        state.next_ticket += 1;
+        state.waiting.insert(number, Waiting { request, since: Instant::now() });
+        drop(state);
+        self.arrived.notify_one();
+        Some(Ticket { queue: self, number })
+    }
+
+    pub(crate) fn close(&self) {
+        self.state().is_closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Waits for requests, for as long as the writer may rest.
+    pub(crate) fn wait(&self, rest: Duration) -> Wakeup {
+        let is_quiet = |state: &mut State| state.waiting.is_empty() && !state.is_closed;
+        let waited = self.arrived.wait_timeout_while(self.state(), rest, is_quiet);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match state.waiting.is_empty() {
+            false => Wakeup::Requests,
+            true if state.is_closed => Wakeup::Closed,
+            true => Wakeup::Idle,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// Takes the earliest requests.
+    pub(crate) fn take(&self, max: usize) -> Vec<Request> {
+        let mut state = self.state();
+        let batch = std::iter::from_fn(|| state.waiting.pop_first()).take(max);
+        batch.map(|(_, waiting)| waiting.request).collect()
+    }
+
+    /// Refuses all requests, and takes no more.
+    pub(crate) fn refuse_all(&self) {
+        self.close();
+        drop(std::mem::take(&mut self.state().waiting));
+    }
+
+    /// Runs the waiting for the lock, and refuses requests meanwhile that have waited for too long.
+    pub(crate) fn while_blocked<T>(self: &Arc<Self>, lock: &Arc<WriterLock>, wait: impl FnOnce() -> T) -> T {
+        let mut state = self.state();
+        state.blocked_since = Some(Instant::now());
+        state.last_blocked = state.blocked_since;
+        let starts_watcher = !std::mem::replace(&mut state.is_watched, true);
+        drop(state);
+        if starts_watcher {
+            let queue = self.clone();
+            let lock = lock.clone();
+            if spawn(move || queue.watch(&lock)).is_err() {
+                // Without a thread for it the waiting is not limited; the next one tries again.
+                self.state().is_watched = false;
+            }
+        }
+        let waited = wait();
+        self.state().blocked_since = None;
+        waited
+    }
+
+    fn watch(&self, lock: &WriterLock) {
+        loop {
+            thread::sleep(WATCH_PAUSE);
+            let mut state = self.state();
+            if state.blocked_since.is_none() && state.last_blocked.is_none_or(|last| last.elapsed() > WATCH_LIMIT) {
+                state.is_watched = false;
+                return;
+            }
+            if state.blocked_since.is_none_or(|since| since.elapsed() < LOCK_LIMIT) {
+                continue;
+            }
+            let (late, waiting) = std::mem::take(&mut state.waiting)
+                .into_iter()
+                .partition(|(_, waiting)| waiting.since.elapsed() >= LOCK_LIMIT);
+            state.waiting = waiting;
+            let late: BTreeMap<u64, Waiting> = late;
+            if late.values().any(|waiting| matches!(waiting.request, Request::Close(_))) {
+                // The store closes when the lock comes; nobody waits for it.
+                state.is_closed = true;
+            }
+            drop(state);
+            if late.is_empty() {
+                continue;
+            }
+            let failure: Failure = lock.held_by_another();
+            late.into_values().for_each(|waiting| waiting.request.refuse(&failure));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let withdrawn = self.queue.state().waiting.remove(&self.number);
+        // Outside the lock: a request wakes who waits for its answer when it is dropped.
+        drop(withdrawn);
+    }
+}
+
+/// The handles of a store. When the last one is dropped, the writer ends what waits and closes the store.
+pub(crate) struct Handles(pub(crate) Arc<Queue>);
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
