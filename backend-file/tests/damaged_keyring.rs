@@ -106,7 +106,7 @@ fn with_the_keyring_of_another_store_no_record_opens() {
     let sealed = place.keyring();
     place.set_keyring(&other.keyring());
     // Else the mark beside the file tells the two stores apart.
-    std::fs::remove_file(place.path.with_extension("db.id")).unwrap();
+    fs::remove_file(place.path.with_extension("db.id")).unwrap();
     block_on(async {
         let store = FileStore::open(&place.path, root()).await.unwrap();
         assert_eq!(store.get_key(&alice()).await.unwrap_err().kind(), ErrorKind::NotFound);
@@ -115,6 +115,6 @@ fn with_the_keyring_of_another_store_no_record_opens() {
         store.close().await.unwrap();
     });
     place.set_keyring(&sealed);
-    std::fs::remove_file(place.path.with_extension("db.id")).unwrap();
+    fs::remove_file(place.path.with_extension("db.id")).unwrap();
     place.is_whole();
 }
