@@ -276,3 +276,35 @@ fn the_file_that_was_opened_is_the_file_that_is_read() {
     assert_eq!(root.to_hex().unwrap().as_str(), digits().trim_end());
     assert!(File::open(&secret).is_ok() && SecretFile::open(&secret).is_err());
 }
+
+/// Tells the test below, run by itself, which secret on a read-only mount to open.
+const ON_READ_ONLY_MOUNT: &str = "KEYSTEAD_TEST_ON_READ_ONLY_MOUNT";
+
+/// The case of a container that runs as root: the secret is ours, but its mount is read-only.
+#[test]
+fn a_secret_of_ours_on_a_read_only_mount_is_accepted() {
+    if let Some(secret) = std::env::var_os(ON_READ_ONLY_MOUNT) {
+        assert_eq!(is_readable_by_others(Path::new(&secret)), Some(true));
+        SecretFile::open(&secret).unwrap().read_root_secret().unwrap();
+        return;
+    }
+    let fixture = Fixture::new();
+    fs::create_dir(fixture.path("secrets")).unwrap();
+    let secret = fixture.write("secrets/root", digits(), 0o444);
+    assert!(SecretFile::open(&secret).is_err());
+    // In a namespace of its own, the mount is seen by nobody else and ends with the process.
+    let mount = r#"mount --bind "$1" "$1" && mount -o remount,ro,bind "$1""#;
+    let run = |then: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &format!("{mount} && {then}"), "sh"]);
+        command.arg(fixture.path("secrets")).arg(std::env::current_exe().unwrap());
+        command.env(ON_READ_ONLY_MOUNT, &secret).output()
+    };
+    if !run("true").is_ok_and(|output| output.status.success()) {
+        println!("skipped: this user cannot mount a directory read-only in a namespace");
+        return;
+    }
+    let output = run(r#"exec "$2" --exact a_secret_of_ours_on_a_read_only_mount_is_accepted"#).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+}
