@@ -30,7 +30,7 @@ pub mod memory {
 pub mod file {
     pub use keystead_file::*;
 
-    pub use crate::open::FileUrl;
+    pub use crate::open::{FileUrl, SecretFile, SecretFileError};
 }
 
 /// Keys in AWS SSM Parameter Store (feature `ssm`).

@@ -4,12 +4,16 @@
 mod aws;
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "file")]
+mod secret_file;
 mod url;
 
 use std::sync::Arc;
 
 #[cfg(feature = "file")]
 pub use self::file::FileUrl;
+#[cfg(feature = "file")]
+pub use self::secret_file::{SecretFile, SecretFileError};
 use crate::{Effect, Error, ErrorKind, KeyStore, Operation, Result};
 
 /// Each scheme, and the feature that compiles its backend in.
@@ -37,6 +41,9 @@ const BACKENDS: &[(&str, bool)] = &[
 /// | `root_secret_env=NAME` | 64 hexadecimal digits in an environment variable |
 /// | `passphrase_file=FILE` | a passphrase in a file, without the line break at its end |
 /// | `passphrase_env=NAME` | a passphrase in an environment variable |
+///
+/// A file with a secret is made with mode 0600. Links are followed. A file that others may write is
+/// refused; a file that others may read is refused if this user can run `chmod` on it.
 ///
 /// An AWS store needs `kms_key` (a key id, an ARN or `alias/...`). It takes `region` and `endpoint_url` instead of what the
 /// SDK's default chains say, from which credentials always come; `ssm:` takes `tier` (`standard`, `advanced`,

@@ -66,19 +66,27 @@ mod memory {
 #[cfg(feature = "file")]
 mod file {
     use std::fs;
+    use std::path::Path;
 
     use keystead::file::{FileUrl, RootSecret};
     use keystead::{KeyId, KeyStoreExt};
 
     use super::*;
 
+    /// Writes a file that only its owner may read.
+    fn write_secret(path: &Path, contents: impl AsRef<[u8]>) {
+        fs::write(path, contents).unwrap();
+        #[cfg(unix)]
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
     #[test]
     fn a_store_is_created_if_asked_for_and_opened_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a b.db");
         let (secret, phrase) = (directory.path().join("root"), directory.path().join("phrase"));
-        fs::write(&secret, format!("{}\n", "5a".repeat(32))).unwrap();
-        fs::write(&phrase, "correct horse\n").unwrap();
+        write_secret(&secret, format!("{}\n", "5a".repeat(32)));
+        write_secret(&phrase, "correct horse\n");
         let (path, secret) = (path.display().to_string().replace(' ', "%20"), secret.display());
         let url = format!("file://{path}?root_secret_file={secret}");
         let id = KeyId::new("alice").unwrap();
@@ -108,7 +116,7 @@ mod file {
         let named = FileUrl::parse(&url).unwrap();
         assert_eq!((named.names_root_secret(), named.root_secret_file()), (true, Some(secret.as_path())));
         assert_eq!(named.root_secret().unwrap_err().kind(), ErrorKind::Config);
-        fs::write(&secret, root.to_hex().unwrap()).unwrap();
+        write_secret(&secret, root.to_hex().unwrap().as_bytes());
         block_on(named.open_with(named.root_secret().unwrap())).unwrap();
 
         for url in ["memory:", "keys.db", "file:keys.db", "file:///keys.db?passphrase=hunter2"] {
@@ -123,7 +131,7 @@ mod file {
         let (path, phrase) = (directory.path().join("keys.db"), directory.path().join("phrase"));
         let url = format!("file://{}?create=true&passphrase_file={}", path.display(), phrase.display());
         for text in ["correct horse", "correct horse\n", "correct horse\r\n"] {
-            fs::write(&phrase, text).unwrap();
+            write_secret(&phrase, text);
             block_on(open(&url).unwrap().check()).unwrap();
         }
     }
@@ -168,7 +176,7 @@ mod file {
         for (contents, reason) in
             [("hunter2".to_owned(), "neither 32 raw bytes"), ("x".repeat(5000), "more than 4096 bytes")]
         {
-            fs::write(&secret, contents).unwrap();
+            write_secret(&secret, contents);
             let text = refusal(&url);
             assert!(text.contains(reason), "{text}");
         }

@@ -1,19 +1,17 @@
-//! What is read: ids, keys and passphrases, from standard input or files. Buffers are wiped, and do not grow.
+//! Input: ids and keys from standard input or files, and passphrases from files. Buffers are wiped, and
+//! do not grow.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
-use keystead::file::RootSecret;
+use keystead::file::{RootSecret, SecretFile};
 use keystead::{KeyId, SecretKey};
 use zeroize::Zeroizing;
 
 use crate::args::IdArgs;
 use crate::encoding::{Format, MAX_WRITTEN_LEN};
 use crate::exit::{Failure, Outcome};
-
-/// No file with a passphrase is longer, in bytes.
-const MAX_PASSPHRASE_LEN: usize = 4096;
 
 impl IdArgs {
     /// Whether the id comes from standard input.
@@ -45,15 +43,17 @@ pub(crate) async fn key(file: Option<&Path>, format: Format) -> Outcome<SecretKe
     format.decode(&read(file, "the key", MAX_WRITTEN_LEN).await?)
 }
 
-/// Reads a passphrase: the file's text without the line break at its end.
-pub(crate) async fn passphrase(file: &Path) -> Outcome<RootSecret> {
-    let contents = read(Some(file), "the passphrase", MAX_PASSPHRASE_LEN).await?;
-    let text = std::str::from_utf8(&contents);
-    let text = text.map_err(|_| Failure::usage("the passphrase is not UTF-8: give one that is"))?;
-    match without_line_break(text) {
-        "" => Err(Failure::usage("the passphrase is empty: give one that is not")),
-        text => Ok(RootSecret::passphrase(text)),
-    }
+/// Reads a passphrase from the file that this option names.
+pub(crate) async fn passphrase(file: &Path, option: &'static str) -> Outcome<RootSecret> {
+    let file = file.to_owned();
+    let read = waiting(move || SecretFile::open(file).and_then(SecretFile::read_passphrase)).await?;
+    read.map_err(|e| Failure::usage(format!("the file of {option} gives no passphrase")).because(e))
+}
+
+/// Runs what may wait for a pipe's writer on a thread of its own, so that Ctrl-C still ends the program.
+pub(crate) async fn waiting<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
+    let reading = tokio::task::spawn_blocking(read).await;
+    reading.map_err(|_| Failure::other("the secret cannot be read: the reading thread ended"))
 }
 
 fn without_line_break(text: &str) -> &str {

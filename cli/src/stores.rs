@@ -1,5 +1,6 @@
 //! From what was given as the store to an open one.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keystead::file::{FileStore, FileUrl, RootSecret};
@@ -116,13 +117,25 @@ pub(crate) fn file_url(session: &Session) -> Outcome<FileUrl> {
 pub(crate) async fn root_secret(session: &Session, url: &FileUrl) -> Outcome<RootSecret> {
     match (&session.global.passphrase_file, url.names_root_secret()) {
         (Some(_), true) => Err(Failure::usage("the root secret is given twice: by the URL and by --passphrase-file")),
-        (None, true) => Ok(url.root_secret()?),
-        (Some(file), false) => input::passphrase(file).await,
+        (None, true) => {
+            let url = url.clone();
+            Ok(input::waiting(move || url.root_secret()).await??)
+        }
+        (Some(file), false) => input::passphrase(file, "--passphrase-file").await,
         (None, false) => {
             let prompt = format!("passphrase of {}: ", url.path().display());
             Ok(RootSecret::passphrase(terminal::passphrase(&prompt).await?.as_str()))
         }
     }
+}
+
+/// Returns the file that holds the root secret or the passphrase of the store of this URL, if a file does.
+pub(crate) fn secret_file(session: &Session, url: &str) -> Outcome<Option<PathBuf>> {
+    if !is_file(url) {
+        return Ok(None);
+    }
+    let url = FileUrl::parse(url)?;
+    Ok(url.secret_file().or(session.global.passphrase_file.as_deref()).map(Path::to_owned))
 }
 
 async fn open_file_url(session: &Session, url: &FileUrl) -> Outcome<FileStore> {

@@ -79,26 +79,55 @@ impl RootSecret {
         Self(Kind::Provider(provider))
     }
 
-    /// Reads a root secret from the contents of a file or a variable: 32 raw bytes, or 64 hexadecimal digits with at
-    /// most one line break behind them.
+    /// Reads a root secret from the contents of a file or a variable: 32 raw bytes, or 64 hexadecimal
+    /// digits with at most one line break after them.
+    ///
+    /// 32 bytes that are all printable are refused: they are a typed passphrase or a cut row of
+    /// hexadecimal digits. One in 10^14 random secrets has this form; generate another one then.
+    /// [`parse_passphrase`](Self::parse_passphrase) reads a passphrase.
     ///
     /// # Errors
-    /// [`InvalidRootSecret`] if the contents are neither.
+    /// [`InvalidRootSecret`] if the contents are neither, are printable, or begin with a byte order
+    /// mark.
     pub fn parse(contents: &[u8]) -> Result<Self, InvalidRootSecret> {
+        let invalid = |reason| InvalidRootSecret { reason };
         if let Ok(raw) = <&[u8; 32]>::try_from(contents) {
+            // A mark before raw bytes is a coincidence, a mark before text is not.
+            if raw.strip_prefix(UTF8_MARK).is_some_and(is_printable_line) {
+                return Err(invalid(Reason::ByteOrderMark));
+            }
+            if is_printable_line(raw) {
+                return Err(invalid(Reason::Printable));
+            }
             return Ok(Self(Kind::Bytes(Arc::new(Key32::copy_of(raw)))));
         }
-        let digits = contents.strip_suffix(b"\n").unwrap_or(contents);
-        let digits = digits.strip_suffix(b"\r").unwrap_or(digits);
-        let digits = <&[u8; 64]>::try_from(digits).map_err(|_| InvalidRootSecret { len: contents.len() })?;
+        if begins_with_mark(contents) {
+            return Err(invalid(Reason::ByteOrderMark));
+        }
+        let neither = invalid(Reason::Neither { len: contents.len() });
+        let digits = <&[u8; 64]>::try_from(without_line_break(contents)).map_err(|_| neither)?;
         let mut key = Key32::zero();
         for (byte, pair) in key.expose_mut().iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = pair
-                .iter()
-                .try_fold(0, |value, digit| Some(value << 4 | hex_digit(*digit)?))
-                .ok_or(InvalidRootSecret { len: contents.len() })?;
+            *byte = pair.iter().try_fold(0, |value, digit| Some(value << 4 | hex_digit(*digit)?)).ok_or(neither)?;
         }
         Ok(Self(Kind::Bytes(Arc::new(key))))
+    }
+
+    /// Reads a passphrase from the contents of a file or a variable: UTF-8 text, without the line break
+    /// at its end.
+    ///
+    /// # Errors
+    /// [`InvalidRootSecret`] if the text is empty, is not UTF-8, or begins with a byte order mark.
+    pub fn parse_passphrase(contents: &[u8]) -> Result<Self, InvalidRootSecret> {
+        let invalid = |reason| InvalidRootSecret { reason };
+        if begins_with_mark(contents) {
+            return Err(invalid(Reason::ByteOrderMark));
+        }
+        let text = std::str::from_utf8(without_line_break(contents)).map_err(|_| invalid(Reason::NotUtf8))?;
+        if text.is_empty() {
+            return Err(invalid(Reason::EmptyPassphrase));
+        }
+        Ok(Self::passphrase(text))
     }
 
     /// The 64 hexadecimal digits that [`parse`](Self::parse) reads; `None` for a passphrase or a provider.
@@ -239,16 +268,60 @@ fn hex_digit(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// The contents that were given as a root secret are none. Never quotes them.
+/// The byte order mark of UTF-8, which some editors put before a text.
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reports whether a text begins with the byte order mark of UTF-8 or UTF-16.
+fn begins_with_mark(contents: &[u8]) -> bool {
+    [UTF8_MARK, b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| contents.starts_with(mark))
+}
+
+/// Reports whether these bytes are printable ASCII, with at most one line break after them.
+fn is_printable_line(contents: &[u8]) -> bool {
+    without_line_break(contents).iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+fn without_line_break(contents: &[u8]) -> &[u8] {
+    let line = contents.strip_suffix(b"\n").unwrap_or(contents);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// The error of contents that are not a root secret, or not a passphrase. It never quotes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidRootSecret {
-    len: usize,
+    reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// Neither 32 raw bytes nor 64 hexadecimal digits.
+    Neither {
+        len: usize,
+    },
+    /// 32 bytes that somebody typed.
+    Printable,
+    ByteOrderMark,
+    NotUtf8,
+    EmptyPassphrase,
 }
 
 impl fmt::Display for InvalidRootSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let len = self.len;
-        write!(f, "root secret is neither 32 raw bytes nor 64 hexadecimal digits ({len} bytes): give one of these")
+        match self.reason {
+            Reason::Neither { len } => write!(
+                f,
+                "root secret is neither 32 raw bytes nor 64 hexadecimal digits ({len} bytes): give one of these"
+            ),
+            Reason::Printable => f.write_str(
+                "root secret is 32 printable characters, not 32 random bytes: give 64 hexadecimal digits, or give a \
+                 passphrase as such (passphrase_file in a URL)",
+            ),
+            Reason::ByteOrderMark => f.write_str(
+                "the secret begins with a byte order mark, which an editor put there: save it as UTF-8 without one",
+            ),
+            Reason::NotUtf8 => f.write_str("the passphrase is not UTF-8: give one that is"),
+            Reason::EmptyPassphrase => f.write_str("the passphrase is empty: give one that is not"),
+        }
     }
 }
 
@@ -275,6 +348,61 @@ mod tests {
             ["", "secret", &"0".repeat(63), &"g".repeat(64), &"0".repeat(65), &format!("{}\n\n", "0".repeat(64))]
         {
             assert!(RootSecret::parse(contents.as_bytes()).is_err(), "{contents:?}");
+        }
+    }
+
+    #[test]
+    fn printable_characters_are_not_raw_bytes() {
+        for contents in [
+            "correct horse battery staple 123".to_owned(),
+            format!("{}\n", "p".repeat(31)),
+            format!("{}\r\n", "p".repeat(30)),
+            // A row of hexadecimal digits that was cut in half.
+            "5a".repeat(16),
+        ] {
+            assert_eq!(contents.len(), 32);
+            let text = RootSecret::parse(contents.as_bytes()).unwrap_err().to_string();
+            assert!(text.contains("32 printable characters") && text.contains("passphrase_file"), "{text}");
+            assert!(!text.contains(contents.trim_end()), "{text}");
+        }
+        for unprintable in [0x00, 0x1f, b'\t', 0x7f, 0x80, 0xff] {
+            let mut raw = [b'p'; 32];
+            raw[17] = unprintable;
+            assert!(RootSecret::parse(&raw).is_ok(), "{unprintable:#x}");
+        }
+        let mut inner_line_break = [b'p'; 32];
+        inner_line_break[17] = b'\n';
+        assert!(RootSecret::parse(&inner_line_break).is_ok());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_refused() {
+        let digits = "5a".repeat(32);
+        let utf16: Vec<u8> = format!("\u{feff}{digits}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let marked = format!("\u{feff}{digits}\r\n");
+        let short = format!("\u{feff}{}", "p".repeat(29));
+        for contents in [marked.as_bytes(), short.as_bytes(), &utf16] {
+            for parsed in [RootSecret::parse(contents), RootSecret::parse_passphrase(contents)] {
+                let text = parsed.unwrap_err().to_string();
+                assert!(text.contains("byte order mark") && text.contains("without one"), "{text}");
+            }
+        }
+        let mut random = [0x91; 32];
+        random[..3].copy_from_slice(UTF8_MARK);
+        assert!(RootSecret::parse(&random).is_ok());
+    }
+
+    #[test]
+    fn a_passphrase_is_read_without_the_line_break_at_its_end() {
+        for contents in ["correct horse", "correct horse\n", "correct horse\r\n"] {
+            let RootSecret(Kind::Passphrase(text)) = RootSecret::parse_passphrase(contents.as_bytes()).unwrap() else {
+                panic!("{contents:?} is no passphrase")
+            };
+            assert_eq!(text.as_str(), "correct horse");
+        }
+        for (contents, reason) in [(&b""[..], "is empty"), (b"\r\n", "is empty"), (b"caf\xe9", "is not UTF-8")] {
+            let text = RootSecret::parse_passphrase(contents).unwrap_err().to_string();
+            assert!(text.contains(reason), "{text}");
         }
     }
 

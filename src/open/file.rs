@@ -2,21 +2,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use keystead_file::{FileStore, RootSecret};
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
+use super::secret_file::SecretFile;
 use super::{refusal, url};
 use crate::{BoxError, Result};
 
 const SCHEME: &str = "file";
-
-/// No file with a root secret or a passphrase is longer, in bytes.
-const MAX_SECRET_LEN: usize = 4096;
 
 const SOURCES: &str = "root_secret_file, root_secret_env, passphrase_file or passphrase_env";
 
@@ -94,15 +90,29 @@ impl FileUrl {
         (parameter == "root_secret_file").then_some(Path::new(source))
     }
 
-    /// Reads the root secret from where the URL says.
+    /// The file of `root_secret_file=` or `passphrase_file=`, if the URL has one of these.
+    pub fn secret_file(&self) -> Option<&Path> {
+        let (parameter, source) = self.source.as_ref()?;
+        parameter.ends_with("_file").then_some(Path::new(source))
+    }
+
+    /// Reads the root secret from the file or the variable that the URL names. A file is checked as
+    /// [`SecretFile`] describes.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if it says nowhere, or what stands there cannot be read or is none.
+    /// [`Config`](crate::ErrorKind::Config) if the URL names none, or what it names is refused, cannot be
+    /// read or holds something else. The error names the parameter.
     pub fn root_secret(&self) -> Result<RootSecret> {
         let read = || -> Result<RootSecret, BoxError> {
             let (parameter, source) = self.source()?;
-            let contents = contents(parameter, source)?;
-            if parameter.starts_with("passphrase") { passphrase(contents) } else { Ok(RootSecret::parse(&contents)?) }
+            let is_passphrase = parameter.starts_with("passphrase");
+            if parameter.ends_with("_env") {
+                let contents = variable(parameter, source)?;
+                let parse = if is_passphrase { RootSecret::parse_passphrase } else { RootSecret::parse };
+                return parse(&contents).map_err(|e| format!("{parameter}: {e}").into());
+            }
+            let read = if is_passphrase { SecretFile::read_passphrase } else { SecretFile::read_root_secret };
+            SecretFile::open(source).and_then(read).map_err(|e| format!("{parameter}: {e}").into())
         };
         read().map_err(|e| refusal(SCHEME, e))
     }
@@ -156,27 +166,9 @@ fn decoded(text: &str) -> Result<OsString, BoxError> {
     return Ok(String::from_utf8(bytes).map_err(|_| "a path or name is not UTF-8: mend the %XX in it")?.into());
 }
 
-fn contents(parameter: &str, name: &OsStr) -> Result<Zeroizing<Vec<u8>>, BoxError> {
-    if parameter.ends_with("_env") {
-        let value = std::env::var_os(name);
-        let value = value.ok_or_else(|| format!("the variable that {parameter} names is not set: set it"))?;
-        return Ok(Zeroizing::new(value.into_encoded_bytes()));
-    }
-    let unreadable = |e: std::io::Error| format!("the file that {parameter} names cannot be read ({e}): give another");
-    // With room to spare, so that the buffer never grows and leaves a copy behind.
-    let mut contents = Zeroizing::new(Vec::with_capacity(2 * MAX_SECRET_LEN));
-    let mut file = File::open(name).map_err(unreadable)?.take(MAX_SECRET_LEN as u64 + 1);
-    file.read_to_end(&mut contents).map_err(unreadable)?;
-    if contents.len() > MAX_SECRET_LEN {
-        let text = format!("the file that {parameter} names has more than {MAX_SECRET_LEN} bytes");
-        return Err(format!("{text}: give one with nothing but the secret in it").into());
-    }
-    Ok(contents)
-}
-
-/// The text without the line break at its end.
-fn passphrase(contents: Zeroizing<Vec<u8>>) -> Result<RootSecret, BoxError> {
-    let text = std::str::from_utf8(&contents).map_err(|_| "the passphrase is not UTF-8: give one that is")?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    Ok(RootSecret::passphrase(text.strip_suffix('\r').unwrap_or(text)))
+/// The contents of the variable that a parameter names.
+fn variable(parameter: &str, name: &OsStr) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+    let value = std::env::var_os(name);
+    let value = value.ok_or_else(|| format!("the variable that {parameter} names is not set: set it"))?;
+    Ok(Zeroizing::new(value.into_encoded_bytes()))
 }

@@ -1,10 +1,12 @@
 //! `doctor`: whether a store works, how full it is, and what it costs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use futures_util::StreamExt;
+use keystead::file::SecretFile;
 use keystead::{Capabilities, Consistency, DeletionGrade, ErrorKind, KeyId, KeyStore, KeyStoreExt, Result, SecretKey};
 use serde_json::{Value, json};
 
@@ -31,10 +33,20 @@ struct Check {
     failure: Option<Failure>,
 }
 
+/// The file of the store's root secret or passphrase.
+struct SecretFileState {
+    file: PathBuf,
+    /// Whether others than its owner may read it, which this user cannot change; `None` if the system
+    /// cannot tell.
+    is_readable_by_others: Option<bool>,
+}
+
 /// What there is to tell.
 struct Diagnosis {
     store: String,
     capabilities: Capabilities,
+    /// `None` if the secret is in no file.
+    secret_file: Option<SecretFileState>,
     checks: Vec<Check>,
     /// How many keys there are, if they can be listed.
     count: Option<u64>,
@@ -53,6 +65,7 @@ pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
     let diagnosis = Diagnosis {
         store: store.info().to_string(),
         capabilities: store.capabilities(),
+        secret_file: secret_file(session, &url)?,
         checks,
         count,
         backend: backend(&url),
@@ -62,6 +75,15 @@ pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
     session.output.result(diagnosis.to_text(), diagnosis.to_json())?;
     let failure = diagnosis.checks.iter().find_map(|check| check.failure.as_ref());
     Ok(failure.map_or(Code::Done, Failure::code))
+}
+
+/// Looks at the file of the store's secret. The store is open, so the file was accepted a moment ago.
+fn secret_file(session: &Session, url: &str) -> Outcome<Option<SecretFileState>> {
+    let Some(file) = stores::secret_file(session, url)? else { return Ok(None) };
+    let opened = SecretFile::open(&file);
+    let opened =
+        opened.map_err(|e| Failure::usage("the secret's file has changed since the store was opened").because(e))?;
+    Ok(Some(SecretFileState { file, is_readable_by_others: opened.is_readable_by_others() }))
 }
 
 /// The rights one by one, and how many keys there are, if they can be listed.
@@ -144,6 +166,9 @@ impl Diagnosis {
         for (name, shown) in in_words(&self.capabilities) {
             lines.push(format!("{name:<12} {shown}"));
         }
+        if let Some(secret) = &self.secret_file {
+            lines.push(format!("{:<12} {}", "secret file", secret.to_text()));
+        }
         for Check { name, means, failure } in &self.checks {
             match failure {
                 None => lines.push(format!("{name:<12} ok: {means}")),
@@ -176,11 +201,27 @@ impl Diagnosis {
         json!({
             "store": self.store,
             "capabilities": BTreeMap::from(in_words(&self.capabilities)),
+            "secret_file": self.secret_file.as_ref().map(SecretFileState::to_json),
             "checks": self.checks.iter().map(check_json).collect::<Vec<_>>(),
             "keys": { "count": self.count, "limit": self.backend.as_ref().and_then(|backend| backend.limit) },
             "tier": self.tier,
             "costs": self.users.map(costs_json),
         })
+    }
+}
+
+impl SecretFileState {
+    fn to_text(&self) -> String {
+        let shown = self.file.display();
+        match self.is_readable_by_others {
+            Some(true) => format!("others may read {shown}; this user cannot change that"),
+            Some(false) => format!("only its owner may read {shown}"),
+            None => format!("{shown}; this system does not tell who may read it"),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({ "file": self.file.display().to_string(), "readable_by_others": self.is_readable_by_others })
     }
 }
 

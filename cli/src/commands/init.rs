@@ -1,7 +1,7 @@
 //! `init`: a new file store.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keystead::file::{FileStore, FileUrl, RootSecret};
@@ -49,6 +49,9 @@ pub(crate) async fn run(session: &Session, args: InitArgs) -> Outcome {
     if let Some(file) = file {
         output::note(format!("its root secret is in {file}: keep it elsewhere, too; if it is lost, all keys are"));
     }
+    if let Some(file) = url.secret_file().or(session.global.passphrase_file.as_deref()) {
+        warn_of_shared_directory(url.path(), file);
+    }
     Ok(Code::Done)
 }
 
@@ -56,6 +59,25 @@ pub(crate) async fn run(session: &Session, args: InitArgs) -> Outcome {
 pub(crate) fn write(root: &RootSecret, file: &Path) -> Outcome<()> {
     let digits = root.to_hex().ok_or_else(|| Failure::other("a generated root secret has no digits"))?;
     files::create_private(file, digits.as_bytes())
+}
+
+/// Warns if a store and the file with its secret are in one directory, because a copy of the directory
+/// is then as good as the keys.
+pub(crate) fn warn_of_shared_directory(store: &Path, secret: &Path) {
+    if directory(store).is_some_and(|shared| directory(secret) == Some(shared)) {
+        output::note(format!(
+            "warning: the store and its secret are in the same directory, so whoever copies it has both: move {} to \
+             another one",
+            secret.display()
+        ));
+    }
+}
+
+/// The directory of a file, without links; `None` if it cannot be found.
+fn directory(file: &Path) -> Option<PathBuf> {
+    let parent = file.parent()?;
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    fs::canonicalize(parent).ok()
 }
 
 /// The root secret that stands somewhere already, or a passphrase that is typed now.

@@ -40,9 +40,10 @@ pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
         (Some(file), _) => {
             let root = RootSecret::generate();
             init::write(&root, file)?;
+            init::warn_of_shared_directory(url.path(), file);
             root
         }
-        (None, Some(file)) => input::passphrase(file).await?,
+        (None, Some(file)) => input::passphrase(file, "--new-passphrase-file").await?,
         (None, None) if args.new_passphrase => RootSecret::passphrase(terminal::new_passphrase().await?.as_str()),
         (None, None) => root,
     };

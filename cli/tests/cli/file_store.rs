@@ -1,7 +1,9 @@
 //! `init`, `verify`, `rotate`, `scrub`, `backup`, `doctor` over a file store.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use serde_json::json;
 
 use crate::room::{KEY, Ran, Room};
 
@@ -43,11 +45,11 @@ fn an_init_that_fails_leaves_no_root_secret_behind() {
 #[test]
 fn init_takes_a_root_secret_that_is_there_and_a_passphrase_from_a_file() {
     let room = Room::empty();
-    fs::write(room.path("root.secret"), "5a".repeat(32)).unwrap();
+    room.write_secret("root.secret", &"5a".repeat(32));
     room.run(&["init", "--existing-root-secret"]).done();
     room.run(&["count"]).done();
 
-    fs::write(room.path("phrase"), "correct horse\n").unwrap();
+    room.write_secret("phrase", "correct horse\n");
     let bare = url(&room, "phrase.db", "");
     with_store(&room, &bare, &["init", "--passphrase-file", "phrase"]).done();
     assert_eq!(with_store(&room, &bare, &["count", "--passphrase-file", "phrase"]).done(), "0\n");
@@ -55,12 +57,82 @@ fn init_takes_a_root_secret_that_is_there_and_a_passphrase_from_a_file() {
     assert_eq!(with_store(&room, &named, &["count"]).done(), "0\n");
     with_store(&room, &named, &["count", "--passphrase-file", "phrase"]).failed(2);
 
-    fs::write(room.path("wrong"), "correct house\n").unwrap();
+    room.write_secret("wrong", "correct house\n");
     let text = with_store(&room, &bare, &["count", "--passphrase-file", "wrong"]).failed(5);
     assert!(text.contains("encryption key unavailable"), "{text}");
     assert!(with_store(&room, &bare, &["count"]).failed(4).contains("no terminal"));
-    fs::write(room.path("empty"), "\n").unwrap();
+    room.write_secret("empty", "\n");
     with_store(&room, &url(&room, "e.db", ""), &["init", "--passphrase-file", "empty"]).failed(2);
+}
+
+#[test]
+fn a_secret_beside_its_store_is_warned_of_and_one_elsewhere_is_not() {
+    let room = Room::empty();
+    let warning = "the store and its secret are in the same directory";
+    assert!(room.run(&["init"]).stderr.contains(warning));
+    assert!(!room.run(&["count"]).stderr.contains(warning));
+    assert!(room.run(&["rotate", "--new-root-secret-file", "new.secret"]).stderr.contains(warning));
+
+    room.write_secret("phrase", "correct horse");
+    let bare = url(&room, "phrase.db", "");
+    assert!(with_store(&room, &bare, &["init", "--passphrase-file", "phrase"]).stderr.contains(warning));
+
+    fs::create_dir(room.path("secrets")).unwrap();
+    let parameters = format!("?root_secret_file={}", room.path("secrets/root.secret").display());
+    let apart = url(&room, "apart.db", &parameters);
+    let ran = with_store(&room, &apart, &["init"]);
+    assert!(ran.code == 0 && !ran.stderr.contains("warning"), "{ran:?}");
+    let ran = with_store(&room, &apart, &["rotate", "--new-root-secret-file", "secrets/new.secret"]);
+    assert!(ran.code == 0 && !ran.stderr.contains("warning"), "{ran:?}");
+}
+
+#[test]
+fn a_passphrase_file_follows_the_rules_of_secret_files() {
+    let room = Room::empty();
+    let bare = url(&room, "phrase.db", "");
+    let init = ["init", "--passphrase-file", "phrase"];
+    room.write_secret("phrase", "\u{feff}correct horse");
+    let text = with_store(&room, &bare, &init).failed(2);
+    assert!(text.contains("--passphrase-file") && text.contains("byte order mark"), "{text}");
+
+    room.write_secret("phrase", "correct horse");
+    fs::set_permissions(room.path("phrase"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(with_store(&room, &bare, &init).failed(2).contains("run chmod 600 'phrase'"));
+    fs::set_permissions(room.path("phrase"), fs::Permissions::from_mode(0o622)).unwrap();
+    assert!(with_store(&room, &bare, &init).failed(2).contains("others may write"));
+    fs::set_permissions(room.path("phrase"), fs::Permissions::from_mode(0o400)).unwrap();
+    with_store(&room, &bare, &init).done();
+
+    let new = ["rotate", "--passphrase-file", "phrase", "--new-passphrase-file", "new"];
+    fs::write(room.path("new"), "other horse").unwrap();
+    fs::set_permissions(room.path("new"), fs::Permissions::from_mode(0o604)).unwrap();
+    let text = with_store(&room, &bare, &new).failed(2);
+    assert!(text.contains("--new-passphrase-file") && text.contains("run chmod 600 'new'"), "{text}");
+
+    // A secret in the place of the path is not shown.
+    let text = with_store(&room, &bare, &["count", "--passphrase-file", "hunter2"]).failed(2);
+    assert!(text.contains("cannot be read") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn doctor_reports_a_secret_that_others_may_read() {
+    let room = Room::new();
+    let shown = room.path("root.secret").display().to_string();
+    let told = |room: &Room| room.run(&["--json", "doctor"]).json()["secret_file"].clone();
+    assert!(room.run(&["doctor"]).done().contains(&format!("secret file  only its owner may read {shown}\n")));
+    assert_eq!(told(&room), json!({ "file": shown, "readable_by_others": false }));
+
+    fs::set_permissions(room.path("root.secret"), fs::Permissions::from_mode(0o444)).unwrap();
+    assert!(room.run(&["doctor"]).failed(2).contains("run chmod 600"));
+    if let Err(e) = chown(room.path("root.secret"), Some(4242), None) {
+        println!("skipped: only root can give a file to another user ({e})");
+        return;
+    }
+    let text = room.run(&["doctor"]).done();
+    assert!(text.contains(&format!("secret file  others may read {shown}; this user cannot change that\n")), "{text}");
+    assert_eq!(told(&room), json!({ "file": shown, "readable_by_others": true }));
+    let memory = room.run(&["--json", "--store", "memory:", "doctor"]).json();
+    assert!(memory["secret_file"].is_null() && memory.get("secret_file").is_some(), "{memory}");
 }
 
 #[test]
@@ -102,7 +174,7 @@ fn rotate_gives_a_new_root_secret_and_the_old_one_opens_the_copies_only() {
     assert_eq!(with_store(&room, &new, &["get", "alice"]).done(), format!("{KEY}\n"));
     room.run(&["rotate"]).failed(2);
 
-    fs::write(room.path("phrase"), "correct horse").unwrap();
+    room.write_secret("phrase", "correct horse");
     with_store(&room, &new, &["rotate", "--new-passphrase-file", "phrase"]).done();
     let bare = url(&room, "keys.db", "");
     assert_eq!(with_store(&room, &bare, &["get", "alice", "--passphrase-file", "phrase"]).done(), format!("{KEY}\n"));
@@ -113,7 +185,7 @@ fn a_rotation_that_does_not_begin_leaves_no_root_secret_behind() {
     let room = Room::new();
     room.run(&["rotate", "--new-root-secret-file", "no/such/folder"]).failed(1);
     let wrong = url(&room, "keys.db", &format!("?root_secret_file={}", room.path("wrong").display()));
-    fs::write(room.path("wrong"), "5a".repeat(32)).unwrap();
+    room.write_secret("wrong", &"5a".repeat(32));
     with_store(&room, &wrong, &["rotate", "--new-root-secret-file", "new.secret"]).failed(5);
     assert!(!room.path("new.secret").exists());
 }

@@ -1,5 +1,5 @@
 //! The real program, run as a person or a script runs it.
-#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
 #[cfg(all(feature = "ssm", feature = "secretsmanager"))]
 mod aws;

@@ -1,0 +1,268 @@
+//! [`SecretFile`]: a file with a root secret or a passphrase, opened and checked.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use keystead_file::{InvalidRootSecret, RootSecret};
+use zeroize::Zeroizing;
+
+/// The length in bytes of the longest file with a root secret or a passphrase.
+const MAX_SECRET_LEN: usize = 4096;
+
+/// A file with a root secret or a passphrase in it, opened and checked.
+///
+/// Symbolic links are followed, because Kubernetes mounts secrets as such. What is checked is the
+/// opened file, so that nobody can exchange it in between:
+///
+/// - It is a regular file or a pipe, for example of the shell's `<(...)`. A pipe without a writer is
+///   an error; a pipe with one is read until the writer closes it. Devices and directories are refused.
+/// - A file that its group or others may write is refused.
+/// - A file that its group or others may read is refused if this user can change that: the file
+///   belongs to the user, and the mount is writable. Otherwise it is accepted, as secrets of
+///   Kubernetes and Docker are, and [`is_readable_by_others`](Self::is_readable_by_others) reports it.
+///
+/// On systems other than Unix nothing is checked. `Debug` shows the path.
+///
+/// ```no_run
+/// use keystead::file::SecretFile;
+///
+/// let root = SecretFile::open("/run/secrets/root")?.read_root_secret()?;
+/// # Ok::<(), keystead::file::SecretFileError>(())
+/// ```
+#[derive(Debug)]
+pub struct SecretFile {
+    file: File,
+    path: PathBuf,
+    is_pipe: bool,
+    is_readable_by_others: Option<bool>,
+}
+
+impl SecretFile {
+    /// Opens the file and checks it. Nothing is read yet.
+    ///
+    /// # Errors
+    /// [`SecretFileError`] if the file cannot be opened, or is refused as described for [`SecretFile`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SecretFileError> {
+        Self::open_checked(path.as_ref()).map_err(SecretFileError)
+    }
+
+    /// Reports whether the file's group or others may read it, although only its owner should; `None`
+    /// where the system cannot tell.
+    pub fn is_readable_by_others(&self) -> Option<bool> {
+        self.is_readable_by_others
+    }
+
+    /// Reads a root secret, as [`RootSecret::parse`] does. May block on a pipe.
+    ///
+    /// # Errors
+    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or holds something else.
+    pub fn read_root_secret(self) -> Result<RootSecret, SecretFileError> {
+        self.read(RootSecret::parse).map_err(SecretFileError)
+    }
+
+    /// Reads a passphrase, as [`RootSecret::parse_passphrase`] does. May block on a pipe.
+    ///
+    /// # Errors
+    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or holds something else.
+    pub fn read_passphrase(self) -> Result<RootSecret, SecretFileError> {
+        self.read(RootSecret::parse_passphrase).map_err(SecretFileError)
+    }
+
+    fn read(self, parse: fn(&[u8]) -> Result<RootSecret, InvalidRootSecret>) -> Result<RootSecret, Problem> {
+        // With room to spare, so that the buffer never grows and leaves a copy behind.
+        let mut contents = Zeroizing::new(Vec::with_capacity(2 * MAX_SECRET_LEN));
+        self.file.take(MAX_SECRET_LEN as u64 + 1).read_to_end(&mut contents).map_err(Problem::Unreadable)?;
+        if contents.len() > MAX_SECRET_LEN {
+            return Err(Problem::TooLong { path: self.path });
+        }
+        if contents.is_empty() && self.is_pipe {
+            return Err(Problem::EmptyPipe { path: self.path });
+        }
+        parse(&contents).map_err(Problem::Invalid)
+    }
+
+    #[cfg(unix)]
+    fn open_checked(path: &Path) -> Result<Self, Problem> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+        use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fcntl_getfl, fcntl_setfl, fstatvfs, open};
+
+        let unreadable = |e: rustix::io::Errno| Problem::Unreadable(e.into());
+        // Without NONBLOCK the opening waits for a pipe's writer, and there may never be one.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let file = File::from(open(path, flags, Mode::empty()).map_err(unreadable)?);
+        let path = path.to_owned();
+
+        let metadata = file.metadata().map_err(Problem::Unreadable)?;
+        let is_pipe = metadata.file_type().is_fifo();
+        if !metadata.is_file() && !is_pipe {
+            return Err(Problem::NotAFile { path });
+        }
+        let mount = fstatvfs(&file).map_err(unreadable)?;
+        let permissions = FilePermissions {
+            mode: metadata.mode(),
+            is_ours: metadata.uid() == rustix::process::geteuid().as_raw(),
+            is_mount_writable: !mount.f_flag.contains(StatVfsMountFlags::RDONLY),
+        };
+        // A pipe without a name cannot be opened by others, whatever mode the system makes up for it.
+        let is_inherited_pipe = is_pipe && path.starts_with("/dev/fd");
+        let decision = if is_inherited_pipe { Decision::AcceptPrivate } else { permissions.decide() };
+        let is_readable_by_others = match decision {
+            Decision::AcceptPrivate => false,
+            Decision::AcceptReadable => true,
+            Decision::RefuseReadable => return Err(Problem::ReadableByOthers { path }),
+            Decision::RefuseWritable => {
+                return Err(Problem::WritableByOthers { path, is_ours: permissions.is_ours });
+            }
+        };
+        if is_pipe {
+            // From here on waiting is right: for the writer that there is.
+            let flags = fcntl_getfl(&file).map_err(unreadable)?;
+            fcntl_setfl(&file, flags - OFlags::NONBLOCK).map_err(unreadable)?;
+        }
+        Ok(Self { file, path, is_pipe, is_readable_by_others: Some(is_readable_by_others) })
+    }
+
+    #[cfg(not(unix))]
+    fn open_checked(path: &Path) -> Result<Self, Problem> {
+        let file = File::open(path).map_err(Problem::Unreadable)?;
+        Ok(Self { file, path: path.to_owned(), is_pipe: false, is_readable_by_others: None })
+    }
+}
+
+/// The permissions of an opened file, and what this user can do about them.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug)]
+struct FilePermissions {
+    mode: u32,
+    is_ours: bool,
+    is_mount_writable: bool,
+}
+
+/// A decision about an opened file, from its permissions.
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    AcceptPrivate,
+    AcceptReadable,
+    RefuseReadable,
+    RefuseWritable,
+}
+
+#[cfg(unix)]
+impl FilePermissions {
+    fn decide(self) -> Decision {
+        if self.mode & 0o022 != 0 {
+            Decision::RefuseWritable
+        } else if self.mode & 0o044 == 0 {
+            Decision::AcceptPrivate
+        } else if self.is_ours && self.is_mount_writable {
+            Decision::RefuseReadable
+        } else {
+            Decision::AcceptReadable
+        }
+    }
+}
+
+/// The error of a [`SecretFile`]: what is wrong with the file, and what to do. It never holds the
+/// contents. It shows the path only of a file that exists, because a secret may be given by mistake
+/// where a path is expected.
+#[derive(Debug)]
+pub struct SecretFileError(Problem);
+
+#[derive(Debug)]
+enum Problem {
+    Unreadable(io::Error),
+    #[cfg(unix)]
+    NotAFile {
+        path: PathBuf,
+    },
+    #[cfg(unix)]
+    ReadableByOthers {
+        path: PathBuf,
+    },
+    #[cfg(unix)]
+    WritableByOthers {
+        path: PathBuf,
+        is_ours: bool,
+    },
+    TooLong {
+        path: PathBuf,
+    },
+    EmptyPipe {
+        path: PathBuf,
+    },
+    Invalid(InvalidRootSecret),
+}
+
+impl fmt::Display for SecretFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Problem::Unreadable(e) => {
+                write!(f, "the secret's file cannot be read ({e}): give a file that this user can read")
+            }
+            #[cfg(unix)]
+            Problem::NotAFile { path } => {
+                write!(f, "{} is neither a regular file nor a pipe: give one of these", path.display())
+            }
+            #[cfg(unix)]
+            Problem::ReadableByOthers { path } => {
+                let shown = path.display();
+                write!(f, "others may read the secret in {shown}: run chmod 600 '{shown}'")
+            }
+            #[cfg(unix)]
+            Problem::WritableByOthers { path, is_ours } => {
+                let shown = path.display();
+                let advice = if *is_ours { "run chmod 600" } else { "have its owner run chmod go-w" };
+                write!(f, "others may write to the secret's file {shown}: {advice} '{shown}'")
+            }
+            Problem::TooLong { path } => write!(
+                f,
+                "{} has more than {MAX_SECRET_LEN} bytes: give a file with nothing but the secret in it",
+                path.display()
+            ),
+            Problem::EmptyPipe { path } => {
+                write!(f, "nothing was written to the pipe {}: start its writer first", path.display())
+            }
+            Problem::Invalid(e) => e.fmt(f),
+        }
+    }
+}
+
+impl StdError for SecretFileError {}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decision_depends_on_mode_owner_and_mount() {
+        use Decision::{AcceptPrivate, AcceptReadable, RefuseReadable, RefuseWritable};
+
+        // What the mode means for our file on a writable mount, and for any other file.
+        for (mode, ours, others) in [
+            (0o600, AcceptPrivate, AcceptPrivate),
+            (0o400, AcceptPrivate, AcceptPrivate),
+            (0o711, AcceptPrivate, AcceptPrivate),
+            (0o640, RefuseReadable, AcceptReadable),
+            (0o604, RefuseReadable, AcceptReadable),
+            (0o440, RefuseReadable, AcceptReadable),
+            (0o444, RefuseReadable, AcceptReadable),
+            (0o644, RefuseReadable, AcceptReadable),
+            (0o620, RefuseWritable, RefuseWritable),
+            (0o602, RefuseWritable, RefuseWritable),
+            (0o660, RefuseWritable, RefuseWritable),
+            (0o666, RefuseWritable, RefuseWritable),
+        ] {
+            for (is_ours, is_mount_writable) in [(true, true), (true, false), (false, true), (false, false)] {
+                let expected = if is_ours && is_mount_writable { ours } else { others };
+                // With the bits of a regular file, which are not permissions.
+                let permissions = FilePermissions { mode: 0o100_000 | mode, is_ours, is_mount_writable };
+                assert_eq!(permissions.decide(), expected, "{permissions:?}");
+            }
+        }
+    }
+}
