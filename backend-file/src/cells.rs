@@ -307,7 +307,11 @@ impl Database {
         let first = part_of(row, 0);
         let previous = self.previous(&first)?.filter(|previous| previous.next == Link::to(&first));
         let mut statement = self.connection.prepare_cached("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2")?;
-        statement.execute([first, last_part(row)])?;
+        let deleted = statement.execute([first, last_part(row)])?;
+        // In a damaged page one search finds what another does not.
+        if deleted == 0 || matches!(self.place(row), Ok(Place::Occupied { .. })) {
+            return Err(Failure::lost_cells());
+        }
         if let (Some(previous), Some(next)) = (previous, next) {
             self.relink(&previous.part, next)?;
         }
@@ -406,6 +410,9 @@ impl Database {
     /// page, and only a search for its very key, or one that comes from behind, does without the damaged one.
     fn readable_after(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let start = prefix_of(key);
+        // What was read of a record is reported already.
+        let rest_of_record = last_part(&row_of(key));
+        let key = if key.is_empty() { key } else { key.max(&rest_of_record[..]) };
         let mut unreadable = start;
         let mut readable = loop {
             if unreadable == u64::MAX {
@@ -603,7 +610,8 @@ impl Run {
             self.end_at(link);
         }
         self.end_of_whole = self.end.take();
-        self.records.push((row, Joined::default()));
+        // A record that the chain passes over may be a copy of one that was deleted.
+        self.records.push((row, Joined { damaged: !self.is_chained, ..Joined::default() }));
     }
 
     /// Counts a record as damaged if the chain names one before this cell.

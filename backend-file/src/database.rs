@@ -88,7 +88,12 @@ impl Database {
     pub(crate) fn write_keyring(&self, sealed: &[u8]) -> Result<()> {
         let mut statement = self.connection.prepare_cached("UPDATE keyring SET bytes = ?1 WHERE number = 1")?;
         statement.execute([sealed])?;
-        Ok(())
+        self.expect_keyring(sealed)
+    }
+
+    /// Makes sure that what was written into the keyring's page has damaged no keyring there: all keys would be lost.
+    pub(crate) fn expect_keyring(&self, sealed: &[u8]) -> Result<()> {
+        if self.keyring()? == sealed { Ok(()) } else { Err(Failure::damaged_keyring_page()) }
     }
 
     /// Writes all or nothing, durably.

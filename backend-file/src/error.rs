@@ -124,6 +124,14 @@ impl Failure {
         )
     }
 
+    pub(crate) fn damaged_keyring_page() -> Self {
+        Self::new(
+            ErrorKind::Corrupt,
+            "the page of the store's keyring is damaged, so that nothing can be written to it safely: make a backup, and \
+             restore the store from an earlier one; nothing was changed",
+        )
+    }
+
     pub(crate) fn forked() -> Self {
         Self::new(
             ErrorKind::Other,

@@ -174,6 +174,9 @@ impl Database {
 
     /// Marks the log with its owner, in the transaction that may be its first.
     pub(crate) fn mark_log(&self) -> Result<()> {
-        self.write_instance(self.instance()?.map_or_else(Instance::random, Instance::next_log))
+        let sealed = self.keyring()?;
+        self.write_instance(self.instance()?.map_or_else(Instance::random, Instance::next_log))?;
+        // It is beside the keyring.
+        self.expect_keyring(&sealed)
     }
 }

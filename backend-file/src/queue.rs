@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::Failure;
+use crate::error::{Failure, Result};
 use crate::lock::{LOCK_LIMIT, WriterLock};
 use crate::writer::{Request, spawn};
 
@@ -28,12 +28,22 @@ pub(crate) struct Queue {
 struct State {
     waiting: BTreeMap<u64, Waiting>,
     next_ticket: u64,
-    /// True if no more requests are taken: the handles are gone, or the store is closed.
-    is_closed: bool,
+    intake: Intake,
     /// When the writer began to wait for the lock.
     blocked_since: Option<Instant>,
     last_blocked: Option<Instant>,
     is_watched: bool,
+}
+
+/// Whether requests are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Intake {
+    #[default]
+    Open,
+    /// The handles are gone, or the store is closed.
+    Closed,
+    /// The writer thread has ended unexpectedly.
+    Lost,
 }
 
 struct Waiting {
@@ -60,34 +70,36 @@ impl Queue {
         Arc::new(Self { state: Mutex::default(), arrived: Condvar::new() })
     }
 
-    /// Appends a request; `None` if no more are taken.
-    pub(crate) fn push(&self, request: Request) -> Option<Ticket<'_>> {
+    /// Appends a request.
+    pub(crate) fn push(&self, request: Request) -> Result<Ticket<'_>> {
         let mut state = self.state();
-        if state.is_closed {
-            return None;
+        match state.intake {
+            Intake::Open => {}
+            Intake::Closed => return Err(Failure::closed()),
+            Intake::Lost => return Err(Failure::writer_is_gone()),
         }
         let number = state.next_ticket;
         state.next_ticket += 1;
         state.waiting.insert(number, Waiting { request, since: Instant::now() });
         drop(state);
         self.arrived.notify_one();
-        Some(Ticket { queue: self, number })
+        Ok(Ticket { queue: self, number })
     }
 
     pub(crate) fn close(&self) {
-        self.state().is_closed = true;
+        self.state().close(Intake::Closed);
         self.arrived.notify_one();
     }
 
     /// Waits for requests, for as long as the writer may rest.
     pub(crate) fn wait(&self, rest: Duration) -> Wakeup {
-        let is_quiet = |state: &mut State| state.waiting.is_empty() && !state.is_closed;
+        let is_quiet = |state: &mut State| state.waiting.is_empty() && state.intake == Intake::Open;
         let waited = self.arrived.wait_timeout_while(self.state(), rest, is_quiet);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match state.waiting.is_empty() {
             false => Wakeup::Requests,
-            true if state.is_closed => Wakeup::Closed,
-            true => Wakeup::Idle,
+            true if state.intake == Intake::Open => Wakeup::Idle,
+            true => Wakeup::Closed,
         }
     }
 
@@ -102,10 +114,12 @@ impl Queue {
         batch.map(|(_, waiting)| waiting.request).collect()
     }
 
-    /// Refuses all requests, and takes no more.
+    /// Drops all requests, and takes no more.
     pub(crate) fn refuse_all(&self) {
         self.close();
-        drop(std::mem::take(&mut self.state().waiting));
+        let dropped = std::mem::take(&mut self.state().waiting);
+        // Outside the lock: a request wakes the caller that waits for its answer when it is dropped.
+        drop(dropped);
     }
 
     /// Runs the waiting for the lock, and refuses requests meanwhile that have waited for too long.
@@ -146,7 +160,7 @@ impl Queue {
             let late: BTreeMap<u64, Waiting> = late;
             if late.values().any(|waiting| matches!(waiting.request, Request::Close(_))) {
                 // The store closes when the lock comes; nobody waits for it.
-                state.is_closed = true;
+                state.close(Intake::Closed);
             }
             drop(state);
             if late.is_empty() {
@@ -162,10 +176,28 @@ impl Queue {
     }
 }
 
+impl State {
+    fn close(&mut self, intake: Intake) {
+        if self.intake == Intake::Open {
+            self.intake = intake;
+        }
+    }
+}
+
+/// Held by the writer thread. If that ends unexpectedly, its callers do not wait for ever.
+pub(crate) struct WriterGuard(pub(crate) Arc<Queue>);
+
+impl Drop for WriterGuard {
+    fn drop(&mut self) {
+        self.0.state().close(Intake::Lost);
+        self.0.refuse_all();
+    }
+}
+
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let withdrawn = self.queue.state().waiting.remove(&self.number);
-        // Outside the lock: a request wakes who waits for its answer when it is dropped.
+        // Outside the lock, as above.
         drop(withdrawn);
     }
 }

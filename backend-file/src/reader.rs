@@ -96,7 +96,12 @@ impl Shared {
                 let read = |id: &KeyId| {
                     let row = held.keyring.row_key(id);
                     let open = |keyring: &Keyring, sealed: &[u8]| keyring.open_as(id, &row, sealed);
-                    self.open_in_transaction(database, database.record(&row)?, open)
+                    match open_found(&held.keyring, database.record(&row)?, open) {
+                        Err(RecordError::UnknownEpoch) => {
+                            self.open_in_transaction(database, database.record(&row)?, open)
+                        }
+                        opened => opened.map(Read::Done).map_err(|_| Failure::damaged_record()),
+                    }
                 };
                 Ok(ids.iter().map(read).collect())
             })

@@ -133,7 +133,7 @@ impl FileStore {
         let (reply, answer) = oneshot::channel();
         // A writer that has gone on purpose has left what it did not answer undone.
         let gone = || if self.shared.is_closed() { Failure::closed() } else { Failure::writer_is_gone() };
-        let _ticket = self.handles.0.push(request(reply)).ok_or_else(gone)?;
+        let _ticket = self.handles.0.push(request(reply))?;
         answer.await.map_err(|_| gone())?
     }
 }

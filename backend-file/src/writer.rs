@@ -15,7 +15,7 @@ use crate::error::{Failure, Result};
 use crate::load::Chunk;
 use crate::lock::{Locked, WriterLock};
 use crate::open::{self, Opening};
-use crate::queue::{Handles, Queue, Wakeup};
+use crate::queue::{Handles, Queue, Wakeup, WriterGuard};
 use crate::reader::Shared;
 use crate::rotate::Step;
 
@@ -116,6 +116,7 @@ pub(crate) fn start(
     let run = move || match open() {
         Ok((shared, database, lock)) => {
             let mut writer = Writer::new(shared, database, lock);
+            let _guard = WriterGuard(writer.queue.clone());
             writer.clean_up_after_the_dead();
             let handles = Arc::new(Handles(writer.queue.clone()));
             if opened.send(Ok((writer.shared.clone(), handles))).is_ok() {

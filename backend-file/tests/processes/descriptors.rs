@@ -11,7 +11,7 @@ use keystead_file::FileStore;
 use crate::child::{Worker, chain, id, open, root};
 
 /// How many descriptors are left free in turn, so that each step is the one that finds none.
-const FREE: usize = 10;
+const FREE: usize = 16;
 
 /// The number of the error "too many open files", on all systems that have it.
 const EMFILE: i32 = 24;
