@@ -32,7 +32,10 @@ impl RootProvider for Vault {
     }
 }
 
-/// The stores of format 1, and what opens them. `rotating` has two epochs, and records in each.
+/// The formats that there were.
+const FORMATS: [&str; 2] = ["v1", "v2"];
+
+/// The stores of each format, and what opens them. `rotating` has two epochs, and records in each.
 fn stores() -> [(&'static str, RootSecret); 4] {
     [
         ("bytes", RootSecret::from_bytes([7; 32])),
@@ -42,8 +45,8 @@ fn stores() -> [(&'static str, RootSecret); 4] {
     ]
 }
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)
+fn golden(format: &str, name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format).join(name)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -62,31 +65,33 @@ fn lines(store: &FileStore) -> String {
 }
 
 #[test]
-fn every_store_of_format_1_opens_with_all_its_keys_and_goes_on_working() {
-    for (name, root) in stores() {
+fn every_store_of_every_format_opens_with_all_its_keys_and_goes_on_working() {
+    for (format, (name, root)) in FORMATS.into_iter().flat_map(|format| stores().map(|store| (format, store))) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.db");
-        fs::copy(golden(name).with_extension("db"), &path).unwrap();
+        fs::copy(golden(format, name).with_extension("db"), &path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let store = block_on(FileStore::open(&path, root.clone())).unwrap();
-        let expected = fs::read_to_string(golden(name).with_extension("keys")).unwrap();
-        assert_eq!(lines(&store), expected, "{name}");
+        let expected = fs::read_to_string(golden(format, name).with_extension("keys")).unwrap();
+        assert_eq!(lines(&store), expected, "{format} {name}");
         let report = block_on(store.verify(|_| {})).unwrap();
         assert!(report.is_intact(), "{name}");
         assert_eq!(report.in_rotation, name == "rotating");
 
         block_on(store.rotate(root, |_| {})).unwrap();
         assert!(!block_on(store.verify(|_| {})).unwrap().in_rotation);
-        assert_eq!(lines(&store), expected, "{name}");
+        assert_eq!(lines(&store), expected, "{format} {name}");
     }
 }
 
 #[test]
 #[ignore = "writes the files that are kept for ever; those that exist are left alone"]
-fn write_missing_files_of_format_1() {
+fn write_missing_files_of_the_latest_format() {
+    let golden = |name| golden("v2", name);
     fs::create_dir_all(golden("")).unwrap();
     for (name, root) in stores() {
-        let (path, rotating) = (golden(name).with_extension("db"), name == "rotating");
+        let path = golden(name).with_extension("db");
+        let rotating = name == "rotating";
         if path.exists() {
             continue;
         }

@@ -85,17 +85,20 @@ fn it_reads_every_record_of_a_store_with_a_passphrase() {
 fn it_reads_every_record_of_the_files_that_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let (path, secret) = (directory.path().join("keys.db"), directory.path().join("secret"));
-    for (name, option, contents) in [
+    let stores = [
         ("bytes", "--root-hex-file", "07".repeat(32)),
         ("passphrase", "--passphrase-file", "correct horse \u{e9}".to_owned()),
         ("rotating", "--root-hex-file", "08".repeat(32)),
-    ] {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name);
-        fs::copy(golden.with_extension("db"), &path).unwrap();
-        fs::write(&secret, contents).unwrap();
-        let expected = fs::read_to_string(golden.with_extension("keys")).unwrap();
-        let mut lines = read(&path, option, &secret).unwrap();
-        lines.sort();
-        assert_eq!(lines, expected.lines().collect::<Vec<_>>(), "{name}");
+    ];
+    for format in ["v1", "v2"] {
+        for (name, option, contents) in &stores {
+            let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format).join(name);
+            fs::copy(golden.with_extension("db"), &path).unwrap();
+            fs::write(&secret, contents).unwrap();
+            let expected = fs::read_to_string(golden.with_extension("keys")).unwrap();
+            let mut lines = read(&path, option, &secret).unwrap();
+            lines.sort();
+            assert_eq!(lines, expected.lines().collect::<Vec<_>>(), "{format} {name}");
+        }
     }
 }
