@@ -26,8 +26,11 @@ const MAX_BATCH: usize = 256;
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(25);
 const MAX_CHECKPOINT_WAIT: Duration = Duration::from_millis(200);
 
-/// The pause after a checkpoint that readers have refused.
-const CHECKPOINT_PAUSE: Duration = Duration::from_millis(200);
+/// The pause after a checkpoint that readers have refused, for as long as a delete waits for it. Other writers go on.
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
+
+/// The same when no delete waits, or when readers have refused for the whole of [`SCRUB_LIMIT`].
+const LONG_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long a delete waits for a checkpoint before it says that bytes are left.
 const SCRUB_LIMIT: Duration = Duration::from_millis(500);
@@ -145,6 +148,8 @@ struct Writer {
     scrub_pending: bool,
     /// When the next checkpoint may be tried.
     next_checkpoint: Instant,
+    /// True if readers have refused all checkpoints for as long as a delete waits.
+    is_held: bool,
     /// The number of checkpoints when this process last marked the log.
     marked_at: Option<u64>,
     /// The log when the idle writer last looked at it.
@@ -193,6 +198,7 @@ impl Writer {
             queue: Queue::new(),
             scrub_pending: false,
             next_checkpoint: Instant::now(),
+            is_held: false,
             marked_at: None,
             idle_log: None,
             unscrubbed: Vec::new(),
@@ -377,6 +383,9 @@ impl Writer {
         for reply in scrubs {
             self.unscrubbed.push(Unscrubbed { until, answer: Answer::Scrub(reply) });
         }
+        if !self.unscrubbed.is_empty() && !self.is_held {
+            self.next_checkpoint = self.next_checkpoint.min(Instant::now() + SHORT_PAUSE);
+        }
     }
 
     /// Answers those who wait for a clean file, if it is clean or they have waited long enough.
@@ -384,6 +393,7 @@ impl Writer {
         let clean = !self.scrub_pending;
         let now = Instant::now();
         for unscrubbed in self.unscrubbed.extract_if(.., |unscrubbed| clean || unscrubbed.until <= now) {
+            self.is_held |= !clean;
             unscrubbed.send(clean);
         }
     }
@@ -477,7 +487,7 @@ impl Writer {
                 match lock.try_lock() {
                     Ok(Some(_locked)) => self.checkpoint(),
                     // Another process writes, and scrubs for all.
-                    _ => self.next_checkpoint = Instant::now() + CHECKPOINT_WAIT,
+                    _ => self.next_checkpoint = Instant::now() + SHORT_PAUSE,
                 }
             }
             self.answer_scrubbed();
@@ -514,8 +524,11 @@ impl Writer {
                 self.lock.count_checkpoint()?;
                 self.database.mark_next_transaction();
                 let emptied = self.database.truncate_log(CHECKPOINT_WAIT);
-                if !emptied.as_ref().is_ok_and(|emptied| *emptied) {
-                    self.next_checkpoint = Instant::now() + CHECKPOINT_PAUSE;
+                if emptied.as_ref().is_ok_and(|emptied| *emptied) {
+                    self.is_held = false;
+                } else {
+                    let is_waited_for = !self.unscrubbed.is_empty() && !self.is_held;
+                    self.next_checkpoint = Instant::now() + if is_waited_for { SHORT_PAUSE } else { LONG_PAUSE };
                 }
                 emptied
             }
@@ -536,7 +549,7 @@ impl Writer {
         });
         // What cannot be done now is tried again later.
         if !restarted.unwrap_or(false) {
-            self.next_checkpoint = Instant::now() + CHECKPOINT_PAUSE;
+            self.next_checkpoint = Instant::now() + LONG_PAUSE;
         }
     }
 
