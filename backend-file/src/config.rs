@@ -192,6 +192,13 @@ impl Location {
         Ok(metadata(&self.wal)?.map_or(0, |metadata| metadata.len()))
     }
 
+    /// Waits until what is in the write-ahead log is on the disk. SQLite holds no lock on that file, so this process may
+    /// open it by itself.
+    pub(crate) fn sync_log(&self) -> Result<()> {
+        let synced = File::open(&self.wal).and_then(|log| log.sync_data());
+        synced.map_err(|e| Failure::io("syncing", &self.wal, e))
+    }
+
     /// The identity, the length in bytes and the time of the last change of the write-ahead log.
     pub(crate) fn log_state(&self) -> Result<Option<LogState>> {
         let state = |metadata: Metadata| LogState {

@@ -115,6 +115,15 @@ impl Database {
         written
     }
 
+    /// The same, but without waiting for the disk. The caller makes it durable: by a checkpoint, which waits for the log to
+    /// reach the disk first, or by syncing the log.
+    pub(crate) fn transaction_not_yet_durable<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let written = self.transaction(write);
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        written
+    }
+
     /// Makes the next transaction mark the log, of which it may be the first.
     pub(crate) fn mark_next_transaction(&self) {
         self.mark_is_due.set(true);

@@ -326,8 +326,9 @@ impl Writer {
         lock: &'a WriterLock,
         batch: &Batch,
     ) -> (Option<Locked<'a>>, Result<Vec<Result<bool>>>) {
+        let durability = Durability::of(&batch.writes);
         for _ in 0..MAX_CATCH_UPS {
-            let outcomes = match self.transact(&batch.writes) {
+            let outcomes = match self.transact(&batch.writes, durability) {
                 Ok(Transacted::Done(outcomes)) => outcomes,
                 Ok(Transacted::Behind(sealed)) => {
                     // A passphrase or a provider takes its time, which no other process is to wait for.
@@ -354,6 +355,12 @@ impl Writer {
                 self.checkpoint();
             } else {
                 self.limit_log(LOG_LIMIT);
+            }
+            if self.scrub_pending && durability == Durability::ByCheckpoint {
+                // Readers, or the disk, have kept the checkpoint from it.
+                if let Err(failure) = self.shared.location.sync_log() {
+                    return (Some(locked), Err(failure.of_unknown_effect()));
+                }
             }
             return (Some(locked), Ok(outcomes));
         }
@@ -399,12 +406,12 @@ impl Writer {
     }
 
     /// Commits all writes at once; if one of them cannot be, each by itself, so that it spoils no neighbor.
-    fn transact(&self, writes: &[Write]) -> Result<Transacted<Vec<Result<bool>>>> {
-        match self.commit(writes) {
+    fn transact(&self, writes: &[Write], durability: Durability) -> Result<Transacted<Vec<Result<bool>>>> {
+        match self.commit(writes, durability) {
             Ok(Transacted::Done(existed)) => Ok(Transacted::Done(existed.into_iter().map(Ok).collect())),
             Ok(Transacted::Behind(sealed)) => Ok(Transacted::Behind(sealed)),
             Err(failure) if failure.may_be_one_writes_own() => {
-                let alone = |write| match self.commit(std::slice::from_ref(write))? {
+                let alone = |write| match self.commit(std::slice::from_ref(write), durability)? {
                     Transacted::Done(existed) => Ok(existed.contains(&true)),
                     // The lock is held since the first attempt, so nobody has rotated.
                     Transacted::Behind(_) => Err(Failure::put_back()),
@@ -415,12 +422,12 @@ impl Writer {
         }
     }
 
-    fn commit(&self, writes: &[Write]) -> Result<Transacted<Vec<bool>>> {
+    fn commit(&self, writes: &[Write], durability: Durability) -> Result<Transacted<Vec<bool>>> {
         if writes.is_empty() {
             return Ok(Transacted::Done(Vec::new()));
         }
         let mut behind = None;
-        let committed = self.database.transaction(|| {
+        let write = || {
             let sealed = self.database.keyring()?;
             match self.shared.access.current(&sealed)? {
                 Some(held) => writes.iter().map(|write| self.apply(&held.keyring, write)).collect(),
@@ -430,7 +437,11 @@ impl Writer {
                     Err(Failure::superseded())
                 }
             }
-        });
+        };
+        let committed = match durability {
+            Durability::AtOnce => self.database.transaction(write),
+            Durability::ByCheckpoint => self.database.transaction_not_yet_durable(write),
+        };
         match behind {
             Some(sealed) => Ok(Transacted::Behind(sealed)),
             None => committed.map(Transacted::Done),
@@ -570,6 +581,23 @@ impl Writer {
         drop(self.database);
         drop(locked);
         self.closers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+    }
+}
+
+/// When a transaction becomes durable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    AtOnce,
+    /// The checkpoint that follows waits for the disk anyway.
+    ByCheckpoint,
+}
+
+impl Durability {
+    /// Other processes see a commit that is not durable yet. That a key is gone they may see early; a new key is never
+    /// shown before it is on the disk, because somebody would encrypt data under it.
+    fn of(writes: &[Write]) -> Self {
+        let deletes_only = !writes.is_empty() && !writes.iter().any(|write| matches!(write, Write::Put(_)));
+        if deletes_only { Self::ByCheckpoint } else { Self::AtOnce }
     }
 }
 
