@@ -39,13 +39,14 @@ pub struct FileStore {
     pub(crate) replaced: Option<Arc<Path>>,
 }
 
-/// How far [`rotate`](FileStore::rotate) or [`verify`](FileStore::verify) has come.
+/// The progress of [`rotate`](FileStore::rotate) or [`verify`](FileStore::verify).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// How many records were looked at.
+    /// The number of records that were looked at.
     pub done: u64,
-    /// How many there are, as counted at the beginning; never below `done`, though records are written meanwhile.
+    /// The number of records there are, as counted at the beginning; never below `done`, though records are written
+    /// meanwhile.
     pub total: u64,
 }
 
@@ -59,30 +60,40 @@ impl FileStore {
     /// Creates a store. A missing directory is created for its owner only, the file with mode 0600.
     ///
     /// # Errors
-    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is a store; [`Config`](ErrorKind::Config) if the path, what
-    /// stands there or its directory will not do, or the passphrase is empty;
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied) if the directory cannot be written;
-    /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if a provider gives no root secret;
-    /// [`Unsupported`](ErrorKind::Unsupported) if the file system does not carry SQLite's log;
-    /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it fails, or
-    /// memory, threads or descriptors run out. Each says how to mend it. With
-    /// [`Effect::Unknown`](keystead_core::Effect::Unknown) the store stands already and could not be opened:
+    /// Each says what to do.
+    /// - [`AlreadyExists`](ErrorKind::AlreadyExists) if there is a store.
+    /// - [`Config`](ErrorKind::Config) if the path, what is there or its directory cannot be used, or the passphrase is
+    ///   empty.
+    /// - [`Corrupt`](ErrorKind::Corrupt) if a store was created there and its file is missing or empty.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied) if the directory cannot be written.
+    /// - [`KeyUnavailable`](ErrorKind::KeyUnavailable) if a provider gives no root secret.
+    /// - [`Unsupported`](ErrorKind::Unsupported) if the file system does not support SQLite's log.
+    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it
+    ///   fails, or memory, threads or descriptors run out.
+    /// - [`Timeout`](ErrorKind::Timeout) if another process holds the store's lock for 10 seconds.
+    ///
+    /// With [`Effect::Unknown`](keystead_core::Effect::Unknown) the store was created and could not be opened:
     /// [`open_or_create`](Self::open_or_create) does both.
     pub async fn create(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
         FileOptions::new().create(path, root).await
     }
 
-    /// Opens a store that exists.
+    /// Opens a store that exists. One of format 1 is brought up to date, which earlier versions cannot read.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if there is none, if the file is none of ours, is a symbolic link, is open to others
-    /// or stands in a directory that everybody may write;
-    /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is not the store's;
-    /// [`Corrupt`](ErrorKind::Corrupt) if the keyring or the database is damaged;
-    /// [`Unsupported`](ErrorKind::Unsupported) if a newer keystead wrote it, or the file system does not carry SQLite's log;
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied) if the file or its directory cannot be written;
-    /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it fails, or
-    /// memory, threads or descriptors run out; [`Timeout`](ErrorKind::Timeout) if a foreign program keeps the file locked.
+    /// Each says what to do.
+    /// - [`Config`](ErrorKind::Config) if there is no store; if the file is not a store, is another one than was created
+    ///   there, is a symbolic link, has several names (hard links), is mounted as a single file or is open to others; or if
+    ///   everybody may write to its directory.
+    /// - [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is not the store's.
+    /// - [`Corrupt`](ErrorKind::Corrupt) if the keyring or the database is damaged, if the file of a store that was created
+    ///   there is missing or empty, or if the log beside the file is that of another one.
+    /// - [`Unsupported`](ErrorKind::Unsupported) if a newer keystead wrote it, or the file system does not support SQLite's
+    ///   log.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied) if the file or its directory cannot be written.
+    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it
+    ///   fails, if memory, threads or descriptors run out, or if a restore is under way or was interrupted.
+    /// - [`Timeout`](ErrorKind::Timeout) if a foreign program keeps the file locked.
     pub async fn open(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
         FileOptions::new().open(path, root).await
     }
@@ -95,23 +106,25 @@ impl FileStore {
         FileOptions::new().open_or_create(path, root).await
     }
 
-    /// Takes what is left of deleted and overwritten keys out of the store's files now, and says whether they are clean.
+    /// Removes what is left of deleted and overwritten keys from the store's files now, and returns whether they are clean.
     ///
-    /// Every delete and overwrite does so by itself; this is for a delete whose `Finality` was `Eventual` because a reader
-    /// held the file, and for an overwrite, which cannot say so. `false`: a reader still does, or the disk refused; the
-    /// store goes on trying.
+    /// Every delete and overwrite does so by itself. This is for a delete whose `Finality` was `Eventual` because a reader
+    /// held the log, and for an overwrite, which cannot say so. `false` means that a reader has held it for half a second
+    /// or that the disk failed; the store goes on trying.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if the file was removed or replaced, or cannot be locked;
+    /// [`Timeout`](ErrorKind::Timeout) if another process holds the store's lock for 10 seconds;
     /// [`Other`](ErrorKind::Other) if the store is closed.
     pub async fn scrub(&self) -> Result<bool> {
         self.ask(Request::Scrub).await.map_err(|failure| failure.during(Operation::Erase))
     }
 
-    /// Waits for the writes that are under way and closes the store for all its handles; a second time does nothing.
+    /// Waits for the writes that are under way and closes the store for all its handles. A second time it does nothing.
     ///
     /// # Errors
-    /// [`Other`](ErrorKind::Other) if the writer thread has ended unexpectedly.
+    /// [`Timeout`](ErrorKind::Timeout) if another process holds the store's lock for 10 seconds: the store then closes when
+    /// that ends, and nobody waits for it. [`Other`](ErrorKind::Other) if the writer thread has ended unexpectedly.
     pub async fn close(&self) -> Result<()> {
         match self.ask(Request::Close).await {
             Err(_) if self.shared.is_closed() => Ok(()),
