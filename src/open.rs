@@ -33,7 +33,8 @@ const BACKENDS: &[(&str, bool)] = &[
 /// | `ssm:///app/user-keys/%s?kms_key=...` | parameters in Parameter Store, `%s` being where the id goes |
 /// | `secretsmanager:///app/user-keys/%s?kms_key=...` | secrets in Secrets Manager, likewise |
 ///
-/// A file store needs exactly one of these parameters, and takes `create=true` to be created if there is none:
+/// A file store takes `create=true` to be created if there is none, and `group_access=true` to let the group of its files
+/// read and write them (see `FileOptions::group_access`). It needs exactly one of these parameters:
 ///
 /// | parameter | the root secret |
 /// |---|---|

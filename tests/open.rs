@@ -148,7 +148,8 @@ mod file {
             ("file:///keys.db?create=true".to_owned(), "no root secret is given"),
             (format!("file:///keys.db?{source}&passphrase_env=X"), "given twice"),
             (format!("file:///keys.db?{source}&{source}"), "given twice"),
-            (format!("file:///keys.db?{source}&create=yes"), "neither true nor false"),
+            (format!("file:///keys.db?{source}&create=yes"), "create is neither true nor false"),
+            (format!("file:///keys.db?{source}&group_access=hunter2"), "group_access is neither true nor false"),
             (format!("file:///keys.db?{source}&hunter2=1"), "unknown parameter"),
             ("file:///keys.db?hunter2".to_owned(), "has no value"),
             ("file:///keys.db?passphrase=hunter2".to_owned(), "must not stand in a URL"),
@@ -162,6 +163,34 @@ mod file {
             let text = refusal(&url);
             assert!(text.contains(reason), "{text}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn group_access_lets_the_group_use_the_files() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.db");
+        let secret = directory.path().join("root");
+        fs::write(&secret, "5a".repeat(32)).unwrap();
+        let url = format!("file://{}?root_secret_file={}", path.display(), secret.display());
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+
+        let close = |url: &str| {
+            let url = FileUrl::parse(url).unwrap();
+            block_on(async { url.open_with(url.root_secret().unwrap()).await.unwrap().close().await.unwrap() });
+        };
+        close(&format!("{url}&create=true&group_access=true"));
+        assert_eq!(mode(), 0o660);
+        close(&format!("{url}&group_access=true"));
+        for alone in [url.clone(), format!("{url}&group_access=false")] {
+            let text = refusal(&alone);
+            assert!(text.contains("others may read or write"), "{text}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        let text = refusal(&format!("{url}&group_access=true"));
+        assert!(text.contains("others may read or write") && text.contains("chmod o-rwx"), "{text}");
     }
 
     #[test]

@@ -290,13 +290,23 @@ impl Database {
         let mut statement = self.connection.prepare_cached("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2")?;
         let deleted = statement.execute([first, last_part(row)])? > 0;
         let Some(previous) = self.previous(&first)? else { return Ok(deleted) };
-        let sql = "SELECT part, NULL, next FROM cells WHERE part > ?1 ORDER BY part LIMIT 1";
-        let follower = self.neighbor(sql, &previous.part)?.map_or(Link::END, |cell| Link::to(&cell.part));
-        let is_gap = previous.next.leads_into(row) && previous.next != follower;
-        if is_gap {
+        let follower = self.link_after(&previous.part)?;
+        let closing = follower.filter(|follower| previous.next.leads_into(row) && previous.next != *follower);
+        if let Some(follower) = closing {
             self.relink(&previous.part, follower)?;
         }
-        Ok(deleted || is_gap)
+        Ok(deleted || closing.is_some())
+    }
+
+    /// The link to the cell after this one; `None` if that has no proper key.
+    fn link_after(&self, part: &Part) -> Result<Option<Link>> {
+        let sql = "SELECT part, NULL, next FROM cells WHERE part > ?1 ORDER BY part LIMIT 1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut cells = statement.query([part])?;
+        match cells.next()? {
+            Some(row) => Ok(Cell::read(row)?.part().map(Link::to)),
+            None => Ok(Some(Link::END)),
+        }
     }
 
     /// Deletes a record and returns whether it existed.

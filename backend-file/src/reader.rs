@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     file: FileIdentity,
     log: FileIdentity,
     // Held for as long as the store is open.
-    _mark: Mark,
+    mark: Mutex<Option<Mark>>,
     // `None` once the store is closed.
     idle: Mutex<Option<Vec<IdleReader>>>,
     opened: Instant,
@@ -65,7 +65,7 @@ impl Shared {
             access: AccessState::new(held),
             file,
             log,
-            _mark: mark,
+            mark: Mutex::new(Some(mark)),
             idle: Mutex::new(Some(Vec::new())),
             opened: Instant::now(),
             last_in_place: AtomicU64::new(0),
@@ -164,6 +164,11 @@ impl Shared {
 
     pub(crate) fn close(&self) {
         *self.idle() = None;
+    }
+
+    /// Lets a restore replace the files, once the store and the writer's connection are closed.
+    pub(crate) fn release_mark(&self) {
+        drop(self.mark.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -5,7 +5,7 @@
 //!
 //! 1. copy the backup to `PATH.new` and check it;
 //! 2. write the note, with the name under which the present store is kept;
-//! 3. rename the present file and its log to that name;
+//! 3. rename the present file, its log and the journal of a creation that was cut off to that name;
 //! 4. rename `PATH.new` to `PATH`;
 //! 5. remove the note.
 
@@ -29,6 +29,9 @@ use crate::mark::Mark;
 use crate::options::FileOptions;
 use crate::store::{FileStore, off_thread};
 
+/// What the name of a file's log has after the file's own name.
+const LOG_SUFFIX: &str = "-wal";
+
 impl FileStore {
     /// Puts a backup in the place of the store at `path`, or of none, and opens it. The backup is only read.
     ///
@@ -37,7 +40,7 @@ impl FileStore {
     ///
     /// First the backup is copied beside the store and checked: it must open with this root secret and every record must
     /// be whole. What was at `path` is kept beside it, with its log: [`replaced_store`](Self::replaced_store) gives the
-    /// name. It still holds the keys that were erased since, so remove it when you need it no longer. If a crash
+    /// name. It keeps the keys of users who are erased from now on, so remove it when you no longer need it. If a crash
     /// interrupts a restore, the store refuses to open until the restore is run again, or opens as one of the two.
     ///
     /// # Errors
@@ -123,7 +126,7 @@ fn check_backup(backup: &Path) -> Result<(), Failure> {
     if !metadata.is_file() {
         return Err(Failure::new(ErrorKind::Config, format!("{} is not a file: give a backup", backup.display())));
     }
-    if fs::metadata(log_of(backup)).is_ok_and(|log| log.len() > 0) {
+    if fs::metadata(with_suffix(backup, LOG_SUFFIX)).is_ok_and(|log| log.len() > 0) {
         let text = format!(
             "{} has a log beside it, so it is a store in use or a raw copy of one: close it, or copy it with keystead backup",
             backup.display()
@@ -171,7 +174,7 @@ fn check_records(database: &Database, held: &Held) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Renames the present file and its log to one name, and leaves a note until the new file is in place.
+/// Renames the present file and what is beside it to one name, and leaves a note until the new file is in place.
 fn keep_present(location: &Location) -> Result<Option<PathBuf>, Failure> {
     let name = match read_note(location)? {
         // An earlier restore was interrupted, and may have renamed one of the two.
@@ -184,13 +187,16 @@ fn keep_present(location: &Location) -> Result<Option<PathBuf>, Failure> {
         }
     };
     let kept = PathBuf::from(&name);
-    let kept_log = log_of(&kept);
     // If the earlier restore came as far as that, the file at the path is its copy.
     if !exists(&kept)? && location.state()? != PathState::Missing {
         rename(&location.path, &kept)?;
     }
-    if !exists(&kept_log)? && exists(&location.wal)? {
-        rename(&location.wal, &kept_log)?;
+    // SQLite would apply each of them to the file that takes the name.
+    for (present, suffix) in [(&location.wal, LOG_SUFFIX), (&location.journal, "-journal")] {
+        let kept = with_suffix(&kept, suffix);
+        if !exists(&kept)? && exists(present)? {
+            rename(present, &kept)?;
+        }
     }
     // The index of the log, which SQLite makes anew.
     remove(&location.beside("-shm"))?;
@@ -198,11 +204,10 @@ fn keep_present(location: &Location) -> Result<Option<PathBuf>, Failure> {
     Ok(exists(&kept)?.then_some(kept))
 }
 
-/// The name of a file's log.
-fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 fn read_note(location: &Location) -> Result<Option<PathBuf>, Failure> {

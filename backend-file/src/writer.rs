@@ -579,6 +579,7 @@ impl Writer {
         let clean = !self.scrub_pending;
         self.unscrubbed.drain(..).for_each(|unscrubbed| unscrubbed.send(clean));
         drop(self.database);
+        self.shared.release_mark();
         drop(locked);
         self.closers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
     }

@@ -16,6 +16,7 @@ use crate::commands::get::GetArgs;
 use crate::commands::init::InitArgs;
 use crate::commands::put::PutArgs;
 use crate::commands::reconcile::ReconcileArgs;
+use crate::commands::restore::RestoreArgs;
 use crate::commands::rotate::RotateArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::exit::{Code, Failure};
@@ -93,6 +94,8 @@ pub(crate) enum Command {
         #[arg(value_name = "FILE")]
         target: PathBuf,
     },
+    /// Puts a backup in the place of a file store, which is kept beside it; asks before
+    Restore(RestoreArgs),
     /// Says whether a store can be reached, read and listed, how full it is, and what it costs
     Doctor(DoctorArgs),
     /// Runs the conformance suite over a store of this kind, in a scratch namespace

@@ -14,6 +14,7 @@ mod list;
 mod prices;
 pub(crate) mod put;
 pub(crate) mod reconcile;
+pub(crate) mod restore;
 pub(crate) mod rotate;
 mod scrub;
 pub(crate) mod verify;
@@ -42,6 +43,7 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
         Command::Rotate(args) => rotate::run(&session, args).await,
         Command::Scrub => scrub::run(&session).await,
         Command::Backup { target } => backup::run(&session, target).await,
+        Command::Restore(args) => restore::run(&session, args).await,
         Command::Doctor(args) => doctor::run(&session, args).await,
         Command::Conformance(args) => conformance::run(&session, args).await,
         Command::Completions { shell } => completions::run(&session, shell),
@@ -65,6 +67,9 @@ pub(crate) fn when_interrupted(command: &Command) -> &'static str {
              target, and conflicting keys replaced, as was asked for: go on with --resume and the same journal, or copy again"
         }
         Command::Backup { .. } => "the copy was removed, the store is as it was",
+        Command::Restore(_) => {
+            "the store opens as it was or as the backup, or it refuses to open: run restore again with the same backup"
+        }
         Command::Conformance(_) => {
             "what the suite wrote may still stand in its scratch namespace, nothing else was touched"
         }

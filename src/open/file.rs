@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use keystead_file::{FileStore, RootSecret};
+use keystead_file::{FileOptions, FileStore, RootSecret};
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
@@ -25,6 +25,7 @@ const SOURCES: &str = "root_secret_file, root_secret_env, passphrase_file or pas
 pub struct FileUrl {
     path: PathBuf,
     create: bool,
+    group_access: bool,
     /// The parameter that says where the root secret is, and what it says.
     source: Option<(String, OsString)>,
 }
@@ -49,7 +50,9 @@ impl FileUrl {
         if !path.is_absolute() {
             return Err("a file URL needs an absolute path: write file:///PATH".into());
         }
-        let (mut source, mut create) = (None, false);
+        let mut source = None;
+        let mut create = false;
+        let mut group_access = false;
         for (name, value) in url.parameters {
             match name {
                 "root_secret_file" | "root_secret_env" | "passphrase_file" | "passphrase_env" => {
@@ -57,26 +60,29 @@ impl FileUrl {
                         return Err(format!("the root secret is given twice: give one of {SOURCES}").into());
                     }
                 }
-                "create" => {
-                    create = match value {
-                        "true" => true,
-                        "false" => false,
-                        _ => return Err("the parameter create is neither true nor false: give one of these".into()),
-                    }
-                }
+                "create" => create = boolean(name, value)?,
+                "group_access" => group_access = boolean(name, value)?,
                 "root_secret" | "passphrase" | "password" | "secret" | "key" => {
                     let text = "a secret must not stand in a URL, which is logged and listed";
                     return Err(format!("{text}: give {SOURCES}").into());
                 }
-                _ => return Err(format!("unknown parameter: a file URL takes create and one of {SOURCES}").into()),
+                _ => {
+                    let text = "unknown parameter: a file URL takes create, group_access";
+                    return Err(format!("{text} and one of {SOURCES}").into());
+                }
             }
         }
-        Ok(Self { path, create, source })
+        Ok(Self { path, create, group_access, source })
     }
 
     /// Where the store is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the options to open, create or restore the store with: the URL's `group_access`.
+    pub fn options(&self) -> FileOptions {
+        FileOptions::new().group_access(self.group_access)
     }
 
     /// Whether the URL says where the root secret is.
@@ -123,8 +129,8 @@ impl FileUrl {
     /// Those of [`FileStore::open`] and [`FileStore::open_or_create`].
     pub async fn open_with(&self, root: RootSecret) -> Result<FileStore> {
         match self.create {
-            true => FileStore::open_or_create(&self.path, root).await,
-            false => FileStore::open(&self.path, root).await,
+            true => self.options().open_or_create(&self.path, root).await,
+            false => self.options().open(&self.path, root).await,
         }
     }
 
@@ -146,7 +152,19 @@ impl FileUrl {
 
 impl fmt::Debug for FileUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileUrl").field("create", &self.create).finish_non_exhaustive()
+        f.debug_struct("FileUrl")
+            .field("create", &self.create)
+            .field("group_access", &self.group_access)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns the value of a parameter that is true or false.
+fn boolean(name: &str, value: &str) -> Result<bool, BoxError> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("the parameter {name} is neither true nor false: give one of these").into()),
     }
 }
 

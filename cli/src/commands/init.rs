@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keystead::file::{FileStore, FileUrl, RootSecret};
+use keystead::file::{FileUrl, RootSecret};
 use keystead::{Effect, KeyStore};
 use serde_json::json;
 
@@ -33,7 +33,7 @@ pub(crate) async fn run(session: &Session, args: InitArgs) -> Outcome {
         }
         None => given(session, &url).await?,
     };
-    let store = match FileStore::create(url.path(), root).await {
+    let store = match url.options().create(url.path(), root).await {
         Ok(store) => store,
         Err(e) => {
             if let (Some(file), Effect::NotApplied) = (made, e.effect()) {

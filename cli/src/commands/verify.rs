@@ -39,6 +39,7 @@ async fn records(session: &Session) -> Outcome {
         "intact": report.intact,
         "damaged_rows": rows,
         "unreadable": report.unreadable,
+        "structural_faults": report.structural_faults,
         "in_rotation": report.in_rotation,
     });
     session.output.result(records_text(&report, &rows), value)?;
@@ -48,18 +49,29 @@ async fn records(session: &Session) -> Outcome {
     if report.is_intact() {
         return Ok(Code::Done);
     }
-    output::note("restore the store from a backup, or give up the damaged keys: put or delete their ids");
+    output::note(advice(&report));
     Ok(Code::Damaged)
 }
 
 fn records_text(report: &VerifyReport, rows: &[String]) -> String {
-    let VerifyReport { intact, unreadable, .. } = report;
+    let VerifyReport { intact, unreadable, structural_faults, .. } = report;
     let damaged = rows.len();
-    let mut text = format!("records: {intact} intact, {damaged} damaged; stretches that cannot be read: {unreadable}");
+    let mut text = format!(
+        "records: {intact} intact, {damaged} damaged; stretches that cannot be read: {unreadable}; \
+         structural faults: {structural_faults}"
+    );
     for row in rows {
         text.push_str(&format!("\ndamaged row {row}"));
     }
     text
+}
+
+fn advice(report: &VerifyReport) -> &'static str {
+    if report.unreadable == 0 && report.structural_faults == 0 {
+        "put a backup in the place of the store with keystead restore, or give up the damaged keys: put or delete their ids"
+    } else {
+        "the file itself is damaged: put a backup in the place of the store with keystead restore"
+    }
 }
 
 async fn against(session: &Session, other: &str, show_ids: bool) -> Outcome {

@@ -117,7 +117,7 @@ fn keys_are_deleted_at_the_source_only_after_a_yes() {
 fn a_damaged_key_does_not_stop_the_others() {
     let (room, other) = two_stores();
     room.fill((0..10).map(|number| number.to_string()));
-    room.damage();
+    room.damage("keys.db");
     let ran = room.run(&["copy", "--to", &other]);
     assert!(ran.code == 7 && ran.stdout.contains("NOT complete") && ran.stdout.contains("copied: 9"), "{ran:?}");
     assert_eq!(room.run(&["verify", "--against", &other]).code, 7);

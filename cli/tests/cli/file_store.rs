@@ -1,7 +1,11 @@
-//! `init`, `verify`, `rotate`, `scrub`, `backup`, `doctor` over a file store.
+//! `init`, `verify`, `rotate`, `scrub`, `backup`, `restore`, `doctor` over a file store.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -139,12 +143,15 @@ fn doctor_reports_a_secret_that_others_may_read() {
 fn verify_reads_every_record() {
     let room = Room::new();
     room.fill((0..10).map(|number| number.to_string()));
-    assert_eq!(room.run(&["verify"]).done(), "records: 10 intact, 0 damaged; stretches that cannot be read: 0\n");
-    room.damage();
+    assert_eq!(
+        room.run(&["verify"]).done(),
+        "records: 10 intact, 0 damaged; stretches that cannot be read: 0; structural faults: 0\n"
+    );
+    room.damage("keys.db");
     let ran = room.run(&["verify"]);
     assert_eq!(ran.code, 7, "{ran:?}");
     assert!(ran.stdout.starts_with("records: 9 intact, 1 damaged"), "{ran:?}");
-    assert!(ran.stderr.contains("restore the store from a backup"), "{ran:?}");
+    assert!(ran.stderr.contains("with keystead restore"), "{ran:?}");
 }
 
 #[test]
@@ -202,8 +209,172 @@ fn a_backup_is_a_store_and_overwrites_nothing() {
     let copy = url(&room, "copies/copy.db", &format!("?root_secret_file={}", room.path("root.secret").display()));
     assert_eq!(
         with_store(&room, &copy, &["verify"]).done(),
-        "records: 1 intact, 0 damaged; stretches that cannot be read: 0\n"
+        "records: 1 intact, 0 damaged; stretches that cannot be read: 0; structural faults: 0\n"
     );
+}
+
+/// The store that `restore` has kept, by what it says.
+fn kept(ran: &Ran) -> PathBuf {
+    let mut names = ran.stdout.lines().filter_map(|line| line.strip_prefix("the replaced store is kept as "));
+    PathBuf::from(names.next().unwrap_or_else(|| panic!("{ran:?}")))
+}
+
+#[test]
+fn restore_puts_a_backup_in_the_place_of_a_store_and_keeps_that() {
+    let room = Room::new();
+    room.run_with(&["put", "alice"], KEY).done();
+    room.run(&["backup", "copies/monday.db"]).done();
+    room.run(&["erase", "alice", "--yes"]).done();
+    room.run(&["generate", "bob"]).done();
+
+    let ran = room.run(&["restore", "copies/monday.db", "--yes"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.starts_with("restored file:"), "{ran:?}");
+    assert!(ran.stderr.contains("keystead reconcile") && ran.stderr.contains("remove the replaced store"), "{ran:?}");
+    assert_eq!(room.run(&["list"]).done(), "alice\n");
+    assert_eq!(room.run(&["get", "alice"]).done(), format!("{KEY}\n"));
+
+    let replaced = url(&room, "old.db", &format!("?root_secret_file={}", room.path("root.secret").display()));
+    fs::rename(kept(&ran), room.path("old.db")).unwrap();
+    assert_eq!(with_store(&room, &replaced, &["list"]).done(), "bob\n");
+    // The backup was only read, and restores again.
+    assert_eq!(fs::read_dir(room.path("copies")).unwrap().count(), 1);
+    room.run(&["restore", "copies/monday.db", "--yes"]).done();
+}
+
+#[test]
+fn restore_needs_no_store_and_replaces_none_then() {
+    let room = Room::new();
+    room.run_with(&["put", "alice"], KEY).done();
+    room.run(&["backup", "copy.db"]).done();
+    let elsewhere = url(&room, "new/keys.db", &format!("?root_secret_file={}", room.path("root.secret").display()));
+    let ran = with_store(&room, &elsewhere, &["restore", "copy.db", "--yes"]);
+    assert!(ran.code == 0 && !ran.stdout.contains("kept as") && !ran.stderr.contains("replaced"), "{ran:?}");
+    assert_eq!(with_store(&room, &elsewhere, &["list"]).done(), "alice\n");
+}
+
+#[test]
+fn a_lost_store_is_told_from_none_and_restored() {
+    let room = Room::new();
+    room.run_with(&["put", "alice"], KEY).done();
+    room.run(&["backup", "copy.db"]).done();
+    fs::remove_file(room.path("keys.db")).unwrap();
+    assert!(room.run(&["count"]).failed(7).contains("is gone"));
+    assert!(room.run(&["init", "--existing-root-secret"]).failed(7).contains("restore a backup"));
+    room.run(&["restore", "copy.db", "--yes"]).done();
+    assert_eq!(room.run(&["list"]).done(), "alice\n");
+}
+
+#[test]
+fn a_restore_that_is_refused_changes_nothing() {
+    let room = Room::new();
+    room.run_with(&["put", "alice"], KEY).done();
+    room.run(&["backup", "copy.db"]).done();
+    room.run(&["generate", "bob"]).done();
+
+    assert!(room.run(&["restore", "copy.db"]).failed(4).contains("say --yes"));
+    assert!(room.run(&["restore", "nothing.db", "--yes"]).failed(2).contains("there is no backup"));
+    assert!(room.run(&["restore", "root.secret", "--yes"]).failed(2).contains("not a keystead store"));
+    let other = url(&room, "other.db", &format!("?root_secret_file={}", room.path("other.secret").display()));
+    with_store(&room, &other, &["init"]).done();
+    room.run(&["restore", "other.db", "--yes"]).failed(5);
+
+    fs::copy(room.path("copy.db"), room.path("damaged.db")).unwrap();
+    room.damage("damaged.db");
+    let text = room.run(&["restore", "damaged.db", "--yes"]).failed(7);
+    assert!(text.contains("damaged") && text.contains("restore another one"), "{text}");
+
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let open = runtime.block_on(keystead::open(&room.url())).unwrap();
+    let text = room.run(&["restore", "copy.db", "--yes"]).failed(4);
+    assert!(text.contains("a process has") && text.contains("end it, then restore"), "{text}");
+    drop(open);
+
+    assert_eq!(room.run(&["count"]).done(), "2\n");
+    assert!(fs::read_dir(room.directory()).unwrap().all(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        !name.contains(".replaced-") && !name.contains(".new") && !name.contains(".restoring")
+    }));
+}
+
+/// Copies keys into the store of this room, and kills the program when some of them are in the log only.
+fn write_and_kill(room: &Room) {
+    let source = url(room, "source.db", &format!("?root_secret_file={}", room.path("source.secret").display()));
+    with_store(room, &source, &["init"]).done();
+    for number in 0..10 {
+        with_store(room, &source, &["generate", &format!("user-{number}")]).done();
+    }
+    let target = room.url();
+    let mut command = room.command(&["--store", &source, "copy", "--to", &target, "--rate", "4"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let log_len = || fs::metadata(room.path("keys.db-wal")).map_or(0, |log| log.len());
+    let start = Instant::now();
+    while log_len() == 0 {
+        assert!(start.elapsed() < Duration::from_secs(30), "nothing is copied");
+        sleep(Duration::from_millis(1));
+    }
+    // The transaction may be half written.
+    sleep(Duration::from_millis(200));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(log_len() > 0, "the log was emptied");
+}
+
+#[test]
+fn a_backup_that_was_copied_over_the_store_of_a_killed_process_is_refused_and_restore_mends_it() {
+    let room = Room::new();
+    room.run_with(&["put", "alice"], KEY).done();
+    room.run(&["backup", "monday.db"]).done();
+    write_and_kill(&room);
+
+    fs::copy(room.path("monday.db"), room.path("keys.db")).unwrap();
+    for args in [&["count"][..], &["get", "alice"], &["verify"], &["doctor"]] {
+        let text = room.run(args).failed(7);
+        assert!(text.contains("keys.db-wal is not the log of"), "{text}");
+        assert!(text.contains("restore it from there with keystead restore, which keeps the log"), "{text}");
+    }
+    let ran = room.run(&["restore", "monday.db", "--yes"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(room.run(&["list"]).done(), "alice\n");
+    assert!(room.run(&["verify"]).done().starts_with("records: 1 intact, 0 damaged"));
+    let mut log = kept(&ran).into_os_string();
+    log.push("-wal");
+    assert!(fs::metadata(log).unwrap().len() > 0, "the log was not kept");
+}
+
+#[test]
+fn restore_leaves_no_journal_of_a_creation_that_was_cut_off() {
+    let room = Room::new();
+    room.run_with(&["put", "alice"], KEY).done();
+    room.run(&["backup", "copy.db"]).done();
+    // What such a creation leaves: a part of a file, and the journal that makes it empty again.
+    let half = rusqlite::Connection::open(room.path("half.db")).unwrap();
+    half.execute_batch("PRAGMA cache_size = 1; BEGIN; CREATE TABLE half (bytes BLOB)").unwrap();
+    for _ in 0..200 {
+        half.execute("INSERT INTO half VALUES (randomblob(3000))", []).unwrap();
+    }
+    for (from, to) in [("half.db", "keys.db"), ("half.db-journal", "keys.db-journal")] {
+        fs::copy(room.path(from), room.path(to)).unwrap();
+        fs::set_permissions(room.path(to), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    room.run(&["restore", "copy.db", "--yes"]).done();
+    assert_eq!(room.run(&["list"]).done(), "alice\n");
+}
+
+#[test]
+fn group_access_lets_the_group_use_a_store() {
+    let room = Room::empty();
+    let secret = room.path("root.secret");
+    let shared = url(&room, "keys.db", &format!("?root_secret_file={}&group_access=true", secret.display()));
+    with_store(&room, &shared, &["init"]).done();
+    assert_eq!(fs::metadata(room.path("keys.db")).unwrap().permissions().mode() & 0o777, 0o660);
+    with_store(&room, &shared, &["generate", "alice"]).done();
+    with_store(&room, &shared, &["backup", "copy.db"]).done();
+    with_store(&room, &shared, &["restore", "copy.db", "--yes"]).done();
+    assert_eq!(fs::metadata(room.path("keys.db")).unwrap().permissions().mode() & 0o777, 0o660);
+    assert_eq!(with_store(&room, &shared, &["count"]).done(), "1\n");
+    assert!(room.run(&["count"]).failed(2).contains("others may read or write"));
 }
 
 #[test]
@@ -215,7 +386,7 @@ fn scrub_says_whether_the_files_are_clean() {
 #[test]
 fn what_only_a_file_store_can_do_is_refused_elsewhere() {
     let room = Room::empty();
-    for args in [&["init"][..], &["verify"], &["scrub"], &["backup", "x"], &["rotate", "--resume"]] {
+    for args in [&["init"][..], &["verify"], &["scrub"], &["backup", "x"], &["restore", "x"], &["rotate", "--resume"]] {
         assert!(with_store(&room, "memory:", args).failed(2).contains("only a file store"), "{args:?}");
     }
 }

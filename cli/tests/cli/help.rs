@@ -22,6 +22,7 @@ const COMMANDS: &[&str] = &[
     "list",
     "put",
     "reconcile",
+    "restore",
     "rotate",
     "scrub",
     "verify",

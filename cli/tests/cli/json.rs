@@ -101,9 +101,10 @@ fn exists() {
 #[test]
 fn verify() {
     let room = room_with_alice();
-    let intact = json!({ "intact": 1, "damaged_rows": [], "unreadable": 0, "in_rotation": false });
+    let intact =
+        json!({ "intact": 1, "damaged_rows": [], "unreadable": 0, "structural_faults": 0, "in_rotation": false });
     assert_eq!(json_of(&room, &["verify"]), intact);
-    room.damage();
+    room.damage("keys.db");
     let damaged = room.run(&["--json", "verify"]).json();
     assert_eq!(damaged["intact"], 0);
     assert_eq!(damaged["damaged_rows"][0].as_str().map(str::len), Some(64));
@@ -124,6 +125,17 @@ fn scrub() {
 #[test]
 fn backup() {
     assert_eq!(json_of(&Room::new(), &["backup", "copy.db"]), json!({ "file": "copy.db" }));
+}
+
+#[test]
+fn restore() {
+    let room = Room::new();
+    room.run(&["backup", "copy.db"]).done();
+    let mut told = without_store(&room, json_of(&room, &["restore", "copy.db", "--yes"]));
+    let replaced = told["replaced_store"].take();
+    let beginning = format!("{}/keys.db.replaced-", room.directory().canonicalize().unwrap().display());
+    assert!(replaced.as_str().is_some_and(|path| path.starts_with(&beginning)), "{replaced}");
+    assert_eq!(told, json!({ "replaced_store": null }));
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn the_ids_are_listed_and_counted() {
 fn a_damaged_record_is_told_and_the_rest_is_listed() {
     let room = Room::new();
     room.fill(["alice".to_owned(), "bob".to_owned()]);
-    room.damage();
+    room.damage("keys.db");
     let ran = room.run(&["count"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (7, "1\n"), "{ran:?}");
     assert!(ran.stderr.contains("1 entry is damaged"), "{ran:?}");

@@ -109,10 +109,12 @@ impl Room {
         });
     }
 
-    /// Damages one record, as a failing disk would.
-    pub(crate) fn damage(&self) {
-        let database = rusqlite::Connection::open(self.path("keys.db")).unwrap();
-        let first = "UPDATE cells SET bytes = zeroblob(256) WHERE part = (SELECT min(part) FROM cells)";
+    /// Damages one record of this store, as a failing disk would.
+    pub(crate) fn damage(&self, name: &str) {
+        let database = rusqlite::Connection::open(self.path(name)).unwrap();
+        // The very first cell is no record's.
+        let first = "UPDATE cells SET bytes = zeroblob(256) \
+                     WHERE part = (SELECT min(part) FROM cells WHERE part > zeroblob(33))";
         assert_eq!(database.execute(first, []).unwrap(), 1);
     }
 }

@@ -90,6 +90,21 @@ fn erase_asks_and_takes_nothing_but_yes() {
 }
 
 #[test]
+fn restore_asks_and_takes_nothing_but_yes() {
+    let room = Room::new();
+    room.run(&["backup", "copy.db"]).done();
+    room.run(&["generate", "alice"]).done();
+    for answer in ["no\n", "y\n", "\n", "\u{4}"] {
+        let session = typed(&room, &room.url(), &["restore", "copy.db"], json!([["type yes: ", answer]]));
+        assert!(session.code == 4 && session.shown.contains("nothing was restored"), "{}", session.shown);
+    }
+    assert_eq!(room.run(&["count"]).done(), "1\n");
+    let session = typed(&room, &room.url(), &["restore", "copy.db"], json!([["type yes: ", "yes\n"]]));
+    assert!(session.code == 0 && session.shown.contains("kept as"), "{}", session.shown);
+    assert_eq!(room.run(&["count"]).done(), "0\n");
+}
+
+#[test]
 fn raw_bytes_do_not_go_to_a_terminal_by_accident() {
     let room = Room::new();
     room.run_with(&["put", "alice"], KEY).done();

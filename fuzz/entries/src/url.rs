@@ -47,6 +47,7 @@ pub(crate) fn seeds() -> Seeds {
     vec![
         seed("memory", "memory:"),
         seed("file", "file:///var/lib/app/keys.db?root_secret_file=/run/secrets/root&create=true"),
+        seed("file_group", "file:///data/keys.db?root_secret_env=ROOT&group_access=true"),
         seed("file_encoded", "FILE:/a%20b/%C3%A9.db?passphrase_env=PHRASE"),
         seed("ssm", "ssm:///app/user-keys/%s?kms_key=alias/app&region=eu-central-1&tier=advanced"),
         seed("secretsmanager", "secretsmanager:///app/%25s?kms_key=alias/app&recovery_window_days=7"),
