@@ -74,13 +74,16 @@ impl FileStore {
         let counter = self.shared.clone();
         // Where the count meets damage, the progress has no end to tell.
         let total = off_thread(move || counter.count()).await.unwrap_or(0);
+        let checker = self.shared.clone();
+        let faults = off_thread(move || checker.with_reader(Database::count_structural_faults)).await;
+        let care = if faults.map_err(Failure::in_rotation)? == 0 { Care::None } else { Care::ReadBack };
         for _ in 0..MAX_PASSES {
             let mut done = 0;
             let mut damaged = 0;
             let mut unreadable = 0;
             let mut next = Some(Cursor::Start);
             while let Some(cursor) = next {
-                let resealed = self.ask(|reply| Request::Rotate(Step::Reseal(epoch, cursor, reply))).await;
+                let resealed = self.ask(|reply| Request::Rotate(Step::Reseal(epoch, cursor, care, reply))).await;
                 let page = resealed.map_err(Failure::in_rotation)?.ok_or_else(Failure::rotated_by_another)?;
                 done += page.records;
                 damaged += page.damaged;
@@ -102,6 +105,15 @@ impl FileStore {
 
 /// What the records of an epoch begin with.
 type Epoch = [u8; RECORD_PREFIX_LEN];
+
+/// What is done for the records of a database whose pages are damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    None,
+    /// Read all records of a page again before it is committed: SQLite may move cells from one page to another, and lose
+    /// some where the pages are damaged. Such a page is left as it is.
+    ReadBack,
+}
 
 /// The beginning of a rotation.
 enum Prepared {
@@ -149,7 +161,7 @@ pub(crate) enum Step {
     /// Puts the new keyring in place; false if another process has changed it since it was prepared.
     Begin(Box<NewEpoch>, Reply<bool>),
     /// Seals the records from here on again, as far as a page goes.
-    Reseal(Epoch, Cursor, Reply<Option<Resealed>>),
+    Reseal(Epoch, Cursor, Care, Reply<Option<Resealed>>),
     /// Drops the keys of earlier epochs; false if a record still needs one, or may.
     End(Epoch, Reply<Option<bool>>),
 }
@@ -159,8 +171,8 @@ impl Step {
         // A caller that has stopped waiting wants no further step, and needs no answer.
         match self {
             Self::Begin(new, reply) if !reply.is_canceled() => drop(reply.send(begin(shared, database, *new))),
-            Self::Reseal(epoch, cursor, reply) if !reply.is_canceled() => {
-                drop(reply.send(reseal(shared, database, epoch, &cursor)));
+            Self::Reseal(epoch, cursor, care, reply) if !reply.is_canceled() => {
+                drop(reply.send(reseal(shared, database, epoch, &cursor, care)));
             }
             Self::End(epoch, reply) if !reply.is_canceled() => drop(reply.send(end(shared, database, epoch))),
             _ => {}
@@ -170,7 +182,7 @@ impl Step {
     pub(crate) fn refuse(self, failure: Failure) {
         match self {
             Self::Begin(_, reply) => drop(reply.send(Err(failure))),
-            Self::Reseal(_, _, reply) => drop(reply.send(Err(failure))),
+            Self::Reseal(_, _, _, reply) => drop(reply.send(Err(failure))),
             Self::End(_, reply) => drop(reply.send(Err(failure))),
         }
     }
@@ -190,18 +202,44 @@ fn begin(shared: &Shared, database: &Database, new: NewEpoch) -> Result<bool, Fa
     begun
 }
 
-fn reseal(shared: &Shared, database: &Database, epoch: Epoch, cursor: &Cursor) -> Result<Option<Resealed>, Failure> {
-    database.transaction(|| {
+fn reseal(
+    shared: &Shared,
+    database: &Database,
+    epoch: Epoch,
+    cursor: &Cursor,
+    care: Care,
+) -> Result<Option<Resealed>, Failure> {
+    let mut left = None;
+    let resealed = database.transaction(|| {
         let Some(held) = held_in(shared, database, epoch)? else { return Ok(None) };
         let page = database.read_page(cursor)?;
         let unreadable = u64::from(page.damage.is_some());
         let mut resealed = Resealed { records: 0, damaged: 0, unreadable, next: page.next };
+        let mut whole = Vec::new();
         for (row, found) in page.records {
             resealed.records += 1;
-            resealed.damaged += u64::from(!reseal_record(database, &held.keyring, &row, found)?);
+            if reseal_record(database, &held.keyring, &row, found)? {
+                whole.push(row);
+            } else {
+                resealed.damaged += 1;
+            }
+        }
+        if care == Care::ReadBack && !whole.iter().all(|row| opens(database, &held.keyring, row)) {
+            // Undoes the transaction.
+            resealed.damaged = resealed.records;
+            left = Some(resealed);
+            return Err(Failure::lost_cells());
         }
         Ok(Some(resealed))
-    })
+    });
+    match left {
+        Some(left) => Ok(Some(left)),
+        None => resealed,
+    }
+}
+
+fn opens(database: &Database, keyring: &Keyring, row: &RowKey) -> bool {
+    matches!(database.record(row), Ok(Found::Record(sealed)) if keyring.open(row, &sealed).is_ok())
 }
 
 /// Returns false if the record is damaged, which is left as it is.
