@@ -173,6 +173,15 @@ impl Failure {
         self.of_unknown_effect()
     }
 
+    /// The present store may have another name already.
+    pub(crate) fn in_restore(mut self) -> Self {
+        self.cause.text = format!(
+            "the restore was interrupted: {}; the store does not open until the restore is run again with the same backup",
+            self.cause.text
+        );
+        self.of_unknown_effect()
+    }
+
     pub(crate) fn closed() -> Self {
         Self::new(ErrorKind::Other, "the store has been closed: open it again")
     }
