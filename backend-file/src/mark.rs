@@ -50,10 +50,11 @@ impl Mark {
 
     fn read(location: &Location) -> Result<Self> {
         let file = location.open_beside(&location.mark)?;
-        let mut text = String::new();
+        let mut text = Vec::new();
         let unreadable = |e| Failure::io("reading", &location.mark, e);
-        (&file).take(MAX_LEN).read_to_string(&mut text).map_err(unreadable)?;
-        // One that was cut off says nothing yet.
+        (&file).take(MAX_LEN).read_to_end(&mut text).map_err(unreadable)?;
+        // One that was cut off or is damaged says nothing.
+        let text = String::from_utf8(text).unwrap_or_default();
         let store_id = text.strip_prefix(BEGINNING).and_then(|rest| rest.strip_suffix('\n')).map(str::to_owned);
         Ok(Self { file, store_id })
     }
@@ -88,8 +89,10 @@ impl Mark {
     pub(crate) fn replace(&mut self, location: &Location, store_id: &str) -> Result<()> {
         let write = || {
             let mut file = &self.file;
+            let text = format!("{BEGINNING}{store_id}\n");
             file.seek(SeekFrom::Start(0))?;
-            file.write_all(format!("{BEGINNING}{store_id}\n").as_bytes())?;
+            file.write_all(text.as_bytes())?;
+            file.set_len(text.len() as u64)?;
             file.sync_all()
         };
         write().map_err(|e| Failure::io("writing", &location.mark, e))?;
