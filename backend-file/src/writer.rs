@@ -13,7 +13,7 @@ use crate::config::{Location, LogState};
 use crate::database::Database;
 use crate::error::{Failure, Result};
 use crate::load::Chunk;
-use crate::lock::{Locked, WriterLock};
+use crate::lock::{LOCK_LIMIT, Locked, WriterLock};
 use crate::open::{self, Opening};
 use crate::queue::{Handles, Queue, Wakeup};
 use crate::reader::Shared;
@@ -325,7 +325,7 @@ impl Writer {
                 Ok(Transacted::Behind(sealed)) => {
                     // A passphrase or a provider takes its time, which no other process is to wait for.
                     drop(locked);
-                    let locked_again = self.shared.access.catch_up(&sealed).and_then(|_| lock.lock());
+                    let locked_again = self.shared.access.catch_up(&sealed).and_then(|_| lock.lock_within(LOCK_LIMIT));
                     locked = match locked_again.and_then(|locked| self.begin_batch().map(|()| locked)) {
                         Ok(locked) => locked,
                         Err(failure) => return (None, Err(failure)),
@@ -542,7 +542,7 @@ impl Writer {
     /// Closes the database, under the lock and where that can be as the last of this store's connections, so that
     /// SQLite removes its log. Requests that come too late are dropped, and their callers see that the store is closed.
     fn finish(mut self) {
-        self.shared.close();
+        let mark = self.shared.close();
         self.queue.refuse_all();
         let lock = self.lock.clone();
         // Without the lock SQLite still closes safely; the log may stay, and the next to open the store empties it.
@@ -555,6 +555,8 @@ impl Writer {
         self.unscrubbed.drain(..).for_each(|unscrubbed| unscrubbed.send(clean));
         drop(self.database);
         drop(locked);
+        // From here on a restore may replace the files.
+        drop(mark);
         self.closers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
     }
 }
