@@ -7,11 +7,14 @@
 
 mod child;
 mod descriptors;
+mod fixture;
 mod full_disk;
 mod killed;
+mod lineage;
 mod log;
 mod memory;
 mod remnants;
+mod restored;
 mod shared;
 
 use std::process::ExitCode;
@@ -29,23 +32,29 @@ fn main() -> ExitCode {
         && worker == "worker"
     {
         match role.as_str() {
+            "back_up_and_write" => fixture::back_up_and_write(rest),
             "begin_creation" => shared::begin_creation(rest),
             "churn" => killed::churn(rest),
             "fill_disk" => full_disk::fill_disk(rest),
             "first_open" => shared::first_open(rest),
+            "grow" => lineage::grow(rest),
             "hammer" => shared::hammer(rest),
             "history" => remnants::history(rest),
+            "hold_open" => restored::hold_open(rest),
             "leave_open" => shared::leave_open(rest),
             "open_and_tell" => memory::open_and_tell(rest),
             "read_on" => log::read_on(rest),
             "read_slowly" => remnants::read_slowly(rest),
+            "restore_once" => restored::restore_once(rest),
             "run_out_of_descriptors" => descriptors::run_out(rest),
             "say_ready" => full_disk::say_ready(rest),
+            "upgrade_and_write" => lineage::upgrade_and_write(rest),
+            "write_logs" => lineage::write_logs(rest),
             _ => panic!("there is no role {role}"),
         }
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 11] = [
+    let tests: [(&str, fn()); 20] = [
         ("four_processes_hammer_one_store_and_lose_nothing", shared::four_processes_lose_nothing),
         ("twenty_four_processes_create_one_store_at_once", shared::twenty_four_first_opens),
         ("a_checkpoint_that_was_cut_off_is_no_damage", shared::checkpoint_cut_off),
@@ -57,6 +66,15 @@ fn main() -> ExitCode {
         ("no_descriptors_left_is_told_and_costs_nothing", descriptors::none_left),
         ("argon2_out_of_bounds_is_refused_before_any_memory_is_taken", memory::refused_before_it_is_taken),
         ("killed_processes_lose_and_leave_nothing", killed::at_random_moments),
+        ("a_restore_that_was_interrupted_at_any_step_is_ended_by_the_next", restored::interrupted_at_each_step),
+        ("killed_restores_leave_one_store_or_the_other", restored::killed_at_random_moments),
+        ("a_store_that_another_process_has_open_is_not_replaced", restored::beside_an_open_store),
+        ("the_journal_of_a_creation_cut_off_does_not_undo_a_restore", restored::over_a_creation_cut_off),
+        ("a_backup_copied_over_a_dead_store_is_refused_beside_its_log", lineage::backup_copied_over_a_dead_store),
+        ("a_restore_keeps_a_foreign_log", lineage::restored_over_a_foreign_log),
+        ("a_raw_copy_is_refused_beside_a_later_log", lineage::raw_copies),
+        ("long_logs_of_killed_processes_are_accepted", lineage::long_logs_of_killed_processes),
+        ("an_upgrade_that_was_cut_off_is_done_again", lineage::upgrades_cut_off),
     ];
     let trial = |(name, test): (&str, fn())| {
         Trial::test(name, move || {
