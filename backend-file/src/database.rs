@@ -20,6 +20,10 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// How much of the database a connection keeps in memory at most, in KiB: enough for the inner pages of some million keys.
 const CACHE: i32 = 8 * 1024;
 
+/// The parts of a log (<https://sqlite.org/fileformat2.html#walformat>), with pages of 4 KiB.
+const LOG_HEADER_LEN: u64 = 32;
+const LOG_FRAME_LEN: u64 = 24 + 4096;
+
 /// One connection, with its settings.
 pub(crate) struct Database {
     pub(crate) connection: Connection,
@@ -164,6 +168,13 @@ impl Database {
     /// How many pages the log held after the last transaction, from all processes.
     pub(crate) fn log_pages(&self) -> i32 {
         self.log_pages.load(Ordering::Relaxed)
+    }
+
+    /// The length in bytes that the log's file must have at least for the transactions in it.
+    pub(crate) fn least_log_len(&self) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+        let pages = u64::try_from(statement.query_row([], |row| row.get::<_, i64>(1))?).unwrap_or(0);
+        Ok(if pages == 0 { 0 } else { LOG_HEADER_LEN + pages * LOG_FRAME_LEN })
     }
 
     /// Moves the whole log into the database and empties its file; `false` if readers hold it for longer than this.

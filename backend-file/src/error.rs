@@ -98,6 +98,13 @@ impl Failure {
         )
     }
 
+    pub(crate) fn log_cut_off() -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            "another program has cut off the store's log while the store was open, and the latest keys with it: close the store, and restore a backup if you need them",
+        )
+    }
+
     pub(crate) fn put_back() -> Self {
         Self::new(
             ErrorKind::Unavailable,

@@ -302,13 +302,21 @@ impl Writer {
 
     /// Looks, under the lock, for what other processes have done since the last batch.
     fn begin_batch(&mut self) -> Result<()> {
-        let log_len = self.shared.is_in_place()?;
+        let log_len = self.log_len()?;
         let checkpoints = self.lock.checkpoints()?;
         if log_len == 0 || self.marked_at != Some(checkpoints) {
             self.database.mark_next_transaction();
             self.marked_at = Some(checkpoints);
         }
         Ok(())
+    }
+
+    /// The length in bytes of the log. Refuses one that was cut off: SQLite would write behind the gap and then move the gap
+    /// into the database.
+    fn log_len(&self) -> Result<u64> {
+        let least = self.database.least_log_len()?;
+        let len = self.shared.is_in_place()?;
+        if len < least { Err(Failure::log_cut_off()) } else { Ok(len) }
     }
 
     /// One transaction and the checkpoint that it needs, under the lock of all processes' writers. Gives for each write
@@ -505,7 +513,7 @@ impl Writer {
     /// Empties the log, unless it is empty or readers have refused that a moment ago. A failure of the disk counts as "not
     /// yet": what was committed stays committed.
     fn checkpoint(&mut self) {
-        let clean = self.shared.is_in_place().and_then(|log_len| match log_len {
+        let clean = self.log_len().and_then(|log_len| match log_len {
             0 => Ok(true),
             _ if Instant::now() < self.next_checkpoint => Ok(false),
             _ => {
