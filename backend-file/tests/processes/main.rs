@@ -8,14 +8,17 @@
 mod child;
 mod descriptors;
 mod fixture;
+mod forked;
 mod full_disk;
 mod killed;
 mod lineage;
 mod log;
 mod memory;
+mod names;
 mod remnants;
 mod restored;
 mod shared;
+mod stopped;
 
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
@@ -37,9 +40,11 @@ fn main() -> ExitCode {
             "churn" => killed::churn(rest),
             "fill_disk" => full_disk::fill_disk(rest),
             "first_open" => shared::first_open(rest),
+            "fork_with_store" => forked::fork_with_store(rest),
             "grow" => lineage::grow(rest),
             "hammer" => shared::hammer(rest),
             "history" => remnants::history(rest),
+            "hold_locks" => stopped::hold_locks(rest),
             "hold_open" => restored::hold_open(rest),
             "leave_open" => shared::leave_open(rest),
             "open_and_tell" => memory::open_and_tell(rest),
@@ -48,13 +53,15 @@ fn main() -> ExitCode {
             "restore_once" => restored::restore_once(rest),
             "run_out_of_descriptors" => descriptors::run_out(rest),
             "say_ready" => full_disk::say_ready(rest),
+            "tell_opening" => names::tell_opening(rest),
             "upgrade_and_write" => lineage::upgrade_and_write(rest),
+            "write_beside_stopped" => stopped::write_beside_stopped(rest),
             "write_logs" => lineage::write_logs(rest),
             _ => panic!("there is no role {role}"),
         }
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 20] = [
+    let tests: [(&str, fn()); 24] = [
         ("four_processes_hammer_one_store_and_lose_nothing", shared::four_processes_lose_nothing),
         ("twenty_four_processes_create_one_store_at_once", shared::twenty_four_first_opens),
         ("a_checkpoint_that_was_cut_off_is_no_damage", shared::checkpoint_cut_off),
@@ -74,6 +81,10 @@ fn main() -> ExitCode {
         ("a_restore_keeps_a_foreign_log", lineage::restored_over_a_foreign_log),
         ("a_raw_copy_is_refused_beside_a_later_log", lineage::raw_copies),
         ("long_logs_of_killed_processes_are_accepted", lineage::long_logs_of_killed_processes),
+        ("a_forked_process_gets_errors_and_disturbs_nothing", forked::a_child_disturbs_nothing),
+        ("a_file_of_two_names_is_refused", names::hard_links),
+        ("a_stopped_process_that_holds_the_lock_stops_no_other", stopped::others_go_on),
+        ("a_log_is_read_although_a_stopped_process_holds_the_lock", stopped::a_log_is_read),
         ("an_upgrade_that_was_cut_off_is_done_again", lineage::upgrades_cut_off),
     ];
     let trial = |(name, test): (&str, fn())| {
@@ -85,6 +96,7 @@ fn main() -> ExitCode {
     };
     let mut trials: Vec<Trial> = tests.map(trial).into();
     trials.push(full_disk::trial());
+    trials.push(names::mounted_file());
     trials.push(Trial::test("the_log_stays_short_under_readers_that_never_pause", || {
         let _alone = CROWD.write().unwrap_or_else(PoisonError::into_inner);
         log::stays_short();
