@@ -10,6 +10,7 @@ mod descriptors;
 mod fixture;
 mod forked;
 mod full_disk;
+mod idle;
 mod killed;
 mod lineage;
 mod log;
@@ -17,6 +18,7 @@ mod memory;
 mod names;
 mod remnants;
 mod restored;
+mod rotated;
 mod shared;
 mod stopped;
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
             "back_up_and_write" => fixture::back_up_and_write(rest),
             "begin_creation" => shared::begin_creation(rest),
             "churn" => killed::churn(rest),
+            "delete_eventually" => idle::delete_eventually(rest),
             "fill_disk" => full_disk::fill_disk(rest),
             "first_open" => shared::first_open(rest),
             "fork_with_store" => forked::fork_with_store(rest),
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
             "leave_open" => shared::leave_open(rest),
             "open_and_tell" => memory::open_and_tell(rest),
             "read_on" => log::read_on(rest),
+            "read_all_at_once" => rotated::read_all_at_once(rest),
             "read_slowly" => remnants::read_slowly(rest),
             "restore_once" => restored::restore_once(rest),
             "run_out_of_descriptors" => descriptors::run_out(rest),
@@ -61,7 +65,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 24] = [
+    let tests: [(&str, fn()); 28] = [
         ("four_processes_hammer_one_store_and_lose_nothing", shared::four_processes_lose_nothing),
         ("twenty_four_processes_create_one_store_at_once", shared::twenty_four_first_opens),
         ("a_checkpoint_that_was_cut_off_is_no_damage", shared::checkpoint_cut_off),
@@ -85,6 +89,10 @@ fn main() -> ExitCode {
         ("a_file_of_two_names_is_refused", names::hard_links),
         ("a_stopped_process_that_holds_the_lock_stops_no_other", stopped::others_go_on),
         ("a_log_is_read_although_a_stopped_process_holds_the_lock", stopped::a_log_is_read),
+        ("an_idle_store_empties_its_log", idle::the_log_is_emptied),
+        ("the_next_process_to_open_a_store_scrubs_for_the_dead", idle::the_next_to_open_scrubs),
+        ("puts_do_not_wait_for_a_reader_while_a_scrub_is_due", idle::puts_do_not_wait_for_readers),
+        ("a_changed_passphrase_is_stretched_once_for_all_readers", rotated::one_stretching_at_a_time),
         ("an_upgrade_that_was_cut_off_is_done_again", lineage::upgrades_cut_off),
     ];
     let trial = |(name, test): (&str, fn())| {
