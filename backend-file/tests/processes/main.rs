@@ -52,8 +52,10 @@ fn main() -> ExitCode {
             "leave_open" => shared::leave_open(rest),
             "open_and_tell" => memory::open_and_tell(rest),
             "read_on" => log::read_on(rest),
+            "open_on" => restored::open_on(rest),
             "read_all_at_once" => rotated::read_all_at_once(rest),
             "read_slowly" => remnants::read_slowly(rest),
+            "restore_if_free" => restored::restore_if_free(rest),
             "restore_once" => restored::restore_once(rest),
             "run_out_of_descriptors" => descriptors::run_out(rest),
             "say_ready" => full_disk::say_ready(rest),
@@ -65,7 +67,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 28] = [
+    let tests: [(&str, fn()); 30] = [
         ("four_processes_hammer_one_store_and_lose_nothing", shared::four_processes_lose_nothing),
         ("twenty_four_processes_create_one_store_at_once", shared::twenty_four_first_opens),
         ("a_checkpoint_that_was_cut_off_is_no_damage", shared::checkpoint_cut_off),
@@ -79,6 +81,8 @@ fn main() -> ExitCode {
         ("killed_processes_lose_and_leave_nothing", killed::at_random_moments),
         ("a_restore_that_was_interrupted_at_any_step_is_ended_by_the_next", restored::interrupted_at_each_step),
         ("killed_restores_leave_one_store_or_the_other", restored::killed_at_random_moments),
+        ("a_store_that_is_opened_while_it_is_restored_is_whole", restored::opened_while_restored),
+        ("restores_at_once_lose_nothing", restored::restores_at_once),
         ("a_store_that_another_process_has_open_is_not_replaced", restored::beside_an_open_store),
         ("the_journal_of_a_creation_cut_off_does_not_undo_a_restore", restored::over_a_creation_cut_off),
         ("a_backup_copied_over_a_dead_store_is_refused_beside_its_log", lineage::backup_copied_over_a_dead_store),

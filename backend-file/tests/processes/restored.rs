@@ -217,6 +217,95 @@ pub(crate) fn beside_an_open_store() {
     assert_eq!(keys_at(store.replaced_store().unwrap()), fixture.at_kill);
 }
 
+/// Processes that open a store while another one restores it find one of the two stores, or are told to try again.
+pub(crate) fn opened_while_restored() {
+    let fixture = Fixture::new();
+    let mut openers: Vec<Worker> = (0..3).map(|_| Worker::start("open_on", &[&fixture.text_path()])).collect();
+    openers.iter_mut().for_each(|opener| opener.expect("ready"));
+    openers.iter_mut().for_each(|opener| opener.say("go"));
+    let mut restored = 0;
+    for _ in 0..400 {
+        match block_on(FileStore::restore(fixture.backup(), fixture.path(), root())) {
+            Ok(store) => {
+                assert_eq!(keys(&store), fixture.at_backup);
+                close(&store);
+                restored += 1;
+            }
+            Err(error) => {
+                let kinds = [ErrorKind::Conflict, ErrorKind::Unavailable];
+                assert!(kinds.contains(&error.kind()), "{}", chain(&error));
+            }
+        }
+        if restored == 10 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    openers.iter_mut().for_each(|opener| opener.say("enough"));
+    for opener in openers {
+        for line in opener.finish() {
+            let expected = [fixture.at_backup.len().to_string(), fixture.at_kill.len().to_string()];
+            assert!(expected.contains(&line) || line == "Unavailable", "{line}");
+        }
+    }
+    println!("restored {restored} times between openings");
+    assert!(kept_stores(&fixture).len() >= restored);
+}
+
+/// `PATH`: opens the store in each way again and again until it is told that that is enough, and says how many keys it has.
+pub(crate) fn open_on(arguments: &[String]) {
+    let [path] = arguments else { panic!("PATH") };
+    crate::child::meet("ready");
+    let enough = std::thread::spawn(|| std::io::stdin().read_line(&mut String::new()).unwrap());
+    for number in 0.. {
+        if enough.is_finished() {
+            break;
+        }
+        let opened = match number % 2 {
+            0 => block_on(FileStore::open(path, root())),
+            _ => block_on(FileStore::open_or_create(path, root())),
+        };
+        match opened {
+            Ok(store) => {
+                println!("{}", keys(&store).len());
+                close(&store);
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => println!("Unavailable"),
+            Err(error) => println!("{:?}: {}", error.kind(), chain(&error)),
+        }
+        // Restores need a moment in which nobody has the store open.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub(crate) fn restores_at_once() {
+    let fixture = Fixture::new();
+    let start = || Worker::start("restore_if_free", &[fixture.backup().to_str().unwrap(), &fixture.text_path()]);
+    let mut workers: Vec<Worker> = (0..4).map(|_| start()).collect();
+    workers.iter_mut().for_each(|worker| worker.expect("ready"));
+    workers.iter_mut().for_each(|worker| worker.say("go"));
+    let outcomes: Vec<String> = workers.into_iter().map(|worker| worker.finish().remove(0)).collect();
+    assert!(outcomes.iter().all(|outcome| ["restored", "Conflict"].contains(&outcome.as_str())), "{outcomes:?}");
+    let restored = outcomes.iter().filter(|outcome| *outcome == "restored").count();
+    assert!(restored > 0);
+    let kept: Vec<Keys> = kept_stores(&fixture).iter().map(|kept| keys_at(kept)).collect();
+    assert_eq!((kept.len(), kept.iter().filter(|keys| **keys == fixture.at_kill).count()), (restored, 1));
+    assert_eq!(keys_at(&fixture.path()), fixture.at_backup);
+}
+
+/// `BACKUP PATH`
+pub(crate) fn restore_if_free(arguments: &[String]) {
+    let [backup, path] = arguments else { panic!("BACKUP PATH") };
+    crate::child::meet("ready");
+    match block_on(FileStore::restore(backup, path, root())) {
+        Ok(store) => {
+            close(&store);
+            println!("restored");
+        }
+        Err(error) => println!("{:?}", error.kind()),
+    }
+}
+
 /// `PATH`: has the store open until it is told to close it.
 pub(crate) fn hold_open(arguments: &[String]) {
     let [path] = arguments else { panic!("PATH") };
