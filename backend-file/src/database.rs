@@ -173,8 +173,12 @@ impl Database {
     /// The length in bytes that the log's file must have at least for the transactions in it.
     pub(crate) fn least_log_len(&self) -> Result<u64> {
         let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
-        let pages = u64::try_from(statement.query_row([], |row| row.get::<_, i64>(1))?).unwrap_or(0);
-        Ok(if pages == 0 { 0 } else { LOG_HEADER_LEN + pages * LOG_FRAME_LEN })
+        Ok(log_len(statement.query_row([], |row| row.get(1))?))
+    }
+
+    /// The same as of this connection's last commit; `None` before the first. Costs nothing.
+    pub(crate) fn last_log_len(&self) -> Option<u64> {
+        Some(self.log_pages()).filter(|pages| *pages > 0).map(log_len)
     }
 
     /// Moves the whole log into the database and empties its file; `false` if readers hold it for longer than this.
@@ -209,6 +213,11 @@ pub(crate) fn copy(source: &Connection, location: &Location) -> Result<()> {
     target.transaction(|| target.write_instance(Instance::random()))?;
     // Leaves no log beside the copy.
     if target.truncate_log(BUSY_LIMIT)? { Ok(()) } else { Err(Failure::locked_by_foreign_program()) }
+}
+
+/// The length in bytes of a log of this many pages.
+fn log_len(pages: i32) -> u64 {
+    u64::try_from(pages).ok().filter(|pages| *pages > 0).map_or(0, |pages| LOG_HEADER_LEN + pages * LOG_FRAME_LEN)
 }
 
 fn milliseconds(duration: Duration) -> i32 {

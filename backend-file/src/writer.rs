@@ -314,6 +314,11 @@ impl Writer {
     /// The length in bytes of the log. Refuses one that was cut off: SQLite would write behind the gap and then move the gap
     /// into the database.
     fn log_len(&self) -> Result<u64> {
+        let len = self.shared.is_in_place()?;
+        if self.database.last_log_len().is_some_and(|last| len >= last) {
+            return Ok(len);
+        }
+        // Emptied by a checkpoint, or cut off.
         let least = self.database.least_log_len()?;
         let len = self.shared.is_in_place()?;
         if len < least { Err(Failure::log_cut_off()) } else { Ok(len) }
