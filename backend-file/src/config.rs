@@ -108,13 +108,13 @@ impl Location {
         Ok(if metadata.len() == 0 { PathState::EmptyFile } else { PathState::File })
     }
 
-    /// A path beside the store that nothing has yet.
-    pub(crate) fn free_name(&self, suffix: &str) -> Result<PathBuf> {
+    /// A suffix that no file beside the store has yet, nor its log.
+    pub(crate) fn free_suffix(&self, suffix: &str) -> Result<String> {
         let numbered = (0..).map(|number| if number == 0 { suffix.to_owned() } else { format!("{suffix}-{number}") });
         for suffix in numbered.take(1000) {
-            let path = self.beside(&suffix);
-            if metadata(&path)?.is_none() {
-                return Ok(path);
+            if metadata(&self.beside(&suffix))?.is_none() && metadata(&self.beside(&format!("{suffix}-wal")))?.is_none()
+            {
+                return Ok(suffix);
             }
         }
         Err(Failure::new(
@@ -168,6 +168,20 @@ impl Location {
 
     #[cfg(not(unix))]
     fn give_to_owner(&self, _: &File) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Gives a file that root has made to the owner of the mark, who is that of the store, even of one that is lost.
+    pub(crate) fn give_to_owner_of_mark(&self, path: &Path) -> Result<()> {
+        #[cfg(unix)]
+        if let Some(mark) = metadata(&self.mark)?
+            && rustix::process::geteuid().is_root()
+        {
+            use std::os::unix::fs::MetadataExt;
+            let given = std::os::unix::fs::chown(path, Some(mark.uid()), Some(mark.gid()));
+            given.map_err(|e| Failure::io("giving to the store's owner", path, e))?;
+        }
+        let _ = path;
         Ok(())
     }
 

@@ -20,6 +20,10 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// How much of the database a connection keeps in memory at most, in KiB: enough for the inner pages of some million keys.
 const CACHE: i32 = 8 * 1024;
 
+/// The parts of a log (<https://sqlite.org/fileformat2.html#walformat>), with pages of 4 KiB.
+const LOG_HEADER_LEN: u64 = 32;
+const LOG_FRAME_LEN: u64 = 24 + 4096;
+
 /// One connection, with its settings.
 pub(crate) struct Database {
     pub(crate) connection: Connection,
@@ -180,6 +184,17 @@ impl Database {
         self.log_pages.load(Ordering::Relaxed)
     }
 
+    /// The length in bytes that the log's file must have at least for the transactions in it.
+    pub(crate) fn least_log_len(&self) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+        Ok(log_len(statement.query_row([], |row| row.get(1))?))
+    }
+
+    /// The same as of this connection's last commit; `None` before the first. Costs nothing.
+    pub(crate) fn last_log_len(&self) -> Option<u64> {
+        Some(self.log_pages()).filter(|pages| *pages > 0).map(log_len)
+    }
+
     /// Moves the whole log into the database and empties its file; `false` if readers hold it for longer than this.
     pub(crate) fn truncate_log(&self, wait: Duration) -> Result<bool> {
         self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)", wait)
@@ -212,6 +227,11 @@ pub(crate) fn copy(source: &Connection, location: &Location) -> Result<()> {
     target.transaction(|| target.write_instance(Instance::random()))?;
     // Leaves no log beside the copy.
     if target.truncate_log(BUSY_LIMIT)? { Ok(()) } else { Err(Failure::locked_by_foreign_program()) }
+}
+
+/// The length in bytes of a log of this many pages.
+fn log_len(pages: i32) -> u64 {
+    u64::try_from(pages).ok().filter(|pages| *pages > 0).map_or(0, |pages| LOG_HEADER_LEN + pages * LOG_FRAME_LEN)
 }
 
 fn milliseconds(duration: Duration) -> i32 {

@@ -98,6 +98,13 @@ impl Failure {
         )
     }
 
+    pub(crate) fn log_cut_off() -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            "another program has cut off the store's log while the store was open, and the latest keys with it: close the store, and restore a backup if you need them",
+        )
+    }
+
     pub(crate) fn put_back() -> Self {
         Self::new(
             ErrorKind::Unavailable,
@@ -178,6 +185,15 @@ impl Failure {
     pub(crate) fn in_rotation(mut self) -> Self {
         let before = "the new root secret opens the store already, the rotation has not ended";
         self.cause.text = format!("{before}: {}; then rotate to the same root secret again", self.cause.text);
+        self.of_unknown_effect()
+    }
+
+    /// The present store may have another name already.
+    pub(crate) fn in_restore(mut self) -> Self {
+        self.cause.text = format!(
+            "the restore was interrupted: {}; the store does not open until the restore is run again with the same backup",
+            self.cause.text
+        );
         self.of_unknown_effect()
     }
 

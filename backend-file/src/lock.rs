@@ -25,10 +25,8 @@ pub(crate) struct WriterLock {
 /// Holds the lock until it is dropped.
 pub(crate) enum Locked<'a> {
     ByFile(&'a File),
-    /// The lock is held by an open file of its own, and ends with that.
-    ByOwnFile {
-        _file: File,
-    },
+    /// The lock is held by an open file of its own.
+    ByOwnFile(File),
 }
 
 impl WriterLock {
@@ -73,7 +71,7 @@ impl WriterLock {
             drop(sender.send(waiting.wait().map(|()| waiting.file)));
         })?;
         match receiver.recv_timeout(limit) {
-            Ok(file) => Ok(Locked::ByOwnFile { _file: file? }),
+            Ok(file) => Ok(Locked::ByOwnFile(file?)),
             Err(RecvTimeoutError::Timeout) => Err(self.held_by_another()),
             Err(RecvTimeoutError::Disconnected) => Err(Failure::writer_is_gone()),
         }
@@ -112,10 +110,13 @@ impl WriterLock {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        if let Self::ByFile(file) = self {
-            // It cannot fail on a lock that is held; closing the file would end it anyway.
-            let _ = file.unlock();
-        }
+        let file = match self {
+            Self::ByFile(file) => *file,
+            Self::ByOwnFile(file) => file,
+        };
+        // Closing the file would not end the lock if a forked process has it open, too. On a lock that is held this cannot
+        // fail.
+        let _ = file.unlock();
     }
 }
 

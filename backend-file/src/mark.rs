@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::process;
 
 use keystead_core::ErrorKind;
 
@@ -19,6 +20,7 @@ const MAX_LEN: u64 = 128;
 pub(crate) struct Mark {
     file: File,
     store_id: Option<String>,
+    process: u32,
 }
 
 impl Mark {
@@ -50,12 +52,13 @@ impl Mark {
 
     fn read(location: &Location) -> Result<Self> {
         let file = location.open_beside(&location.mark)?;
-        let mut text = String::new();
+        let mut text = Vec::new();
         let unreadable = |e| Failure::io("reading", &location.mark, e);
-        (&file).take(MAX_LEN).read_to_string(&mut text).map_err(unreadable)?;
-        // One that was cut off says nothing yet.
+        (&file).take(MAX_LEN).read_to_end(&mut text).map_err(unreadable)?;
+        // One that was cut off or is damaged says nothing.
+        let text = String::from_utf8(text).unwrap_or_default();
         let store_id = text.strip_prefix(BEGINNING).and_then(|rest| rest.strip_suffix('\n')).map(str::to_owned);
-        Ok(Self { file, store_id })
+        Ok(Self { file, store_id, process: process::id() })
     }
 
     /// Reports whether the creation of a store here was finished.
@@ -88,14 +91,26 @@ impl Mark {
     pub(crate) fn replace(&mut self, location: &Location, store_id: &str) -> Result<()> {
         let write = || {
             let mut file = &self.file;
+            let text = format!("{BEGINNING}{store_id}\n");
             file.seek(SeekFrom::Start(0))?;
-            file.write_all(format!("{BEGINNING}{store_id}\n").as_bytes())?;
+            file.write_all(text.as_bytes())?;
+            file.set_len(text.len() as u64)?;
             file.sync_all()
         };
         write().map_err(|e| Failure::io("writing", &location.mark, e))?;
         location.sync_directory()?;
         self.store_id = Some(store_id.to_owned());
         Ok(())
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // A program that this process starts at the same moment has the file open, too, until it is loaded, so that closing
+        // it would not end the lock yet. A forked process must not end the lock of its parent.
+        if self.process == process::id() {
+            let _ = self.file.unlock();
+        }
     }
 }
 

@@ -29,8 +29,7 @@ pub(crate) enum Opening {
 pub(crate) type OpenStore = (Arc<Shared>, Database, Arc<WriterLock>);
 
 pub(crate) fn open(location: Location, root: RootSecret, opening: Opening) -> Result<OpenStore> {
-    let state = location.state()?;
-    check_not_lost(&location, state)?;
+    let state = check_not_lost(&location, location.state()?)?;
     // A creation that was cut off leaves its journal; what it journals is undone when the database is opened.
     let cut_off = state == PathState::File && location.has_journal()?;
     if state == PathState::File && !cut_off {
@@ -57,7 +56,7 @@ fn create(location: Location, root: RootSecret, opening: Opening) -> Result<Open
     if state == PathState::File && location.has_journal()? && Database::is_blank(&location)? {
         state = PathState::EmptyFile;
     }
-    check_not_lost(&location, state)?;
+    let state = check_not_lost(&location, state)?;
     match (state, keyring) {
         (PathState::File, _) if opening == Opening::Create => Err(exists(&location)),
         (PathState::File, _) => {
@@ -130,27 +129,36 @@ fn owner_of_log(location: &Location) -> Result<LogOwner> {
     }
 }
 
-/// Refuses to take a store that has lost its file for none at all.
-fn check_not_lost(location: &Location, state: PathState) -> Result<()> {
+/// Refuses to take a store that has lost its file for none at all. Returns what is at the path.
+fn check_not_lost(location: &Location, state: PathState) -> Result<PathState> {
     if state == PathState::File {
-        return Ok(());
+        return Ok(state);
+    }
+    // For as long as we hold the mark no restore renames the file.
+    let mark = if location.has_mark()? { Some(Mark::open(location)?) } else { None };
+    if state == PathState::Missing && location.state()? == PathState::File {
+        return Ok(PathState::File);
     }
     if location.is_being_restored()? {
         return Err(interrupted_restore(location));
     }
     if location.wal_len()? > 0 {
-        let path = location.path.display();
-        let wal = location.wal.display();
-        let text = format!(
-            "{path} is missing or empty, and the log {wal} beside it is not: keys may be in that; put the file back, or \
-             restore a backup with keystead restore, which keeps the log"
-        );
-        return Err(Failure::new(ErrorKind::Corrupt, text));
+        return Err(lost_file(location));
     }
-    if location.has_mark()? && Mark::open(location)?.is_set() {
-        return Err(mark::lost_store(location));
+    match mark {
+        Some(mark) if mark.is_set() => Err(mark::lost_store(location)),
+        _ => Ok(state),
     }
-    Ok(())
+}
+
+fn lost_file(location: &Location) -> Failure {
+    let path = location.path.display();
+    let wal = location.wal.display();
+    let text = format!(
+        "{path} is missing or empty, and the log {wal} beside it is not: keys may be in that; put the file back, or \
+         restore a backup with keystead restore, which keeps the log"
+    );
+    Failure::new(ErrorKind::Corrupt, text)
 }
 
 fn missing(location: &Location) -> Failure {

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{process, thread};
 
 use crate::error::{Failure, Result};
 use crate::lock::{LOCK_LIMIT, WriterLock};
@@ -22,6 +22,7 @@ const WATCH_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
+    process: u32,
 }
 
 #[derive(Default)]
@@ -67,7 +68,13 @@ pub(crate) struct Ticket<'a> {
 
 impl Queue {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), arrived: Condvar::new() })
+        Arc::new(Self { state: Mutex::default(), arrived: Condvar::new(), process: process::id() })
+    }
+
+    /// Reports whether this process was forked off. The writer may have held the mutex at that moment, and would hold it
+    /// for ever here.
+    fn is_forked(&self) -> bool {
+        self.process != process::id()
     }
 
     /// Appends a request.
@@ -196,6 +203,9 @@ impl Drop for WriterGuard {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
+        if self.queue.is_forked() {
+            return;
+        }
         let withdrawn = self.queue.state().waiting.remove(&self.number);
         // Outside the lock, as above.
         drop(withdrawn);
@@ -207,6 +217,8 @@ pub(crate) struct Handles(pub(crate) Arc<Queue>);
 
 impl Drop for Handles {
     fn drop(&mut self) {
-        self.0.close();
+        if !self.0.is_forked() {
+            self.0.close();
+        }
     }
 }

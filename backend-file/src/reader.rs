@@ -34,14 +34,18 @@ pub(crate) struct Shared {
     pub(crate) access: AccessState,
     file: FileIdentity,
     log: FileIdentity,
-    // Held for as long as the store is open.
-    mark: Mutex<Option<Mark>>,
     // `None` once the store is closed.
-    idle: Mutex<Option<Vec<IdleReader>>>,
+    readers: Mutex<Option<Readers>>,
     opened: Instant,
     // When the files were last seen in place, in milliseconds after `opened`.
     last_in_place: AtomicU64,
     process: u32,
+}
+
+struct Readers {
+    idle: Vec<IdleReader>,
+    // Held for as long as a connection is open.
+    mark: Arc<Mark>,
 }
 
 struct IdleReader {
@@ -65,8 +69,7 @@ impl Shared {
             access: AccessState::new(held),
             file,
             log,
-            mark: Mutex::new(Some(mark)),
-            idle: Mutex::new(Some(Vec::new())),
+            readers: Mutex::new(Some(Readers { idle: Vec::new(), mark: Arc::new(mark) })),
             opened: Instant::now(),
             last_in_place: AtomicU64::new(0),
             process: process::id(),
@@ -162,17 +165,13 @@ impl Shared {
         Err(Failure::put_back())
     }
 
-    pub(crate) fn close(&self) {
-        *self.idle() = None;
-    }
-
-    /// Lets a restore replace the files, once the store and the writer's connection are closed.
-    pub(crate) fn release_mark(&self) {
-        drop(self.mark.lock().unwrap_or_else(PoisonError::into_inner).take());
+    /// Ends the reading. The writer drops the mark when its own connection is closed, too.
+    pub(crate) fn close(&self) -> Option<Arc<Mark>> {
+        self.readers().take().map(|readers| readers.mark)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.idle().is_none()
+        self.readers().is_none()
     }
 
     /// Repeats a read until this process holds the keyring that the store has.
@@ -218,15 +217,22 @@ impl Shared {
     /// Lends an idle connection, or a new one.
     pub(crate) fn with_reader<T>(&self, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
         self.is_this_process()?;
-        let idle = self.idle().as_mut().ok_or_else(Failure::closed)?.pop();
+        // Dropped after the connection.
+        let _mark;
+        let idle = {
+            let mut readers = self.readers();
+            let readers = readers.as_mut().ok_or_else(Failure::closed)?;
+            _mark = readers.mark.clone();
+            readers.idle.pop()
+        };
         self.was_in_place()?;
         let database = match idle {
             Some(idle) => idle.database,
             None => Database::open_reader(&self.location)?,
         };
         let answer = read(&database)?;
-        if let Some(idle) = self.idle().as_mut().filter(|idle| idle.len() < MAX_IDLE) {
-            idle.push(IdleReader { database, since: Instant::now() });
+        if let Some(readers) = self.readers().as_mut().filter(|readers| readers.idle.len() < MAX_IDLE) {
+            readers.idle.push(IdleReader { database, since: Instant::now() });
         }
         Ok(answer)
     }
@@ -234,7 +240,8 @@ impl Shared {
     /// Closes the connections that no reader has needed for a while.
     pub(crate) fn close_idle_readers(&self) {
         let mut expired = Vec::new();
-        if let Some(idle) = self.idle().as_mut() {
+        if let Some(readers) = self.readers().as_mut() {
+            let idle = &mut readers.idle;
             // The last one to come back is the first to be lent again, so the others grow old.
             let fresh = idle.iter().position(|reader| reader.since.elapsed() < IDLE_LIMIT).unwrap_or(idle.len());
             expired = idle.drain(..fresh).collect();
@@ -266,8 +273,8 @@ impl Shared {
         if self.location.identity()? == Some(self.file) { Ok(log.len) } else { Err(Failure::replaced()) }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Option<Vec<IdleReader>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn readers(&self) -> MutexGuard<'_, Option<Readers>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -275,7 +282,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if self.process != process::id() {
             // Closing them in a forked process would disturb the one that opened them.
-            std::mem::forget(self.idle().take());
+            std::mem::forget(self.readers.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 }

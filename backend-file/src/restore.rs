@@ -3,10 +3,10 @@
 //! A file and its log are two names, and no system renames two at once. So a note beside them, `PATH.restoring`, says that
 //! a restore is under way, and nobody opens the store until it is ended or run again:
 //!
-//! 1. copy the backup to `PATH.new` and check it;
+//! 1. copy the backup to `PATH.restoring-copy` and check it;
 //! 2. write the note, with the name under which the present store is kept;
-//! 3. rename the present file, its log and the journal of a creation that was cut off to that name;
-//! 4. rename `PATH.new` to `PATH`;
+//! 3. rename the present log and then its file to that name: a file without its log must not be opened under it;
+//! 4. rename `PATH.restoring-copy` to `PATH`;
 //! 5. remove the note.
 
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use keystead_core::{ErrorKind, Operation, Result};
+use keystead_core::{Effect, ErrorKind, Operation, Result};
 use keystead_sealing::RootSecret;
 
 use crate::access::Held;
@@ -29,9 +29,6 @@ use crate::mark::Mark;
 use crate::options::FileOptions;
 use crate::store::{FileStore, off_thread};
 
-/// What the name of a file's log has after the file's own name.
-const LOG_SUFFIX: &str = "-wal";
-
 impl FileStore {
     /// Puts a backup in the place of the store at `path`, or of none, and opens it. The backup is only read.
     ///
@@ -40,16 +37,17 @@ impl FileStore {
     ///
     /// First the backup is copied beside the store and checked: it must open with this root secret and every record must
     /// be whole. What was at `path` is kept beside it, with its log: [`replaced_store`](Self::replaced_store) gives the
-    /// name. It keeps the keys of users who are erased from now on, so remove it when you no longer need it. If a crash
+    /// name. It still holds the keys that were erased since, so remove it when you need it no longer. If a crash
     /// interrupts a restore, the store refuses to open until the restore is run again, or opens as one of the two.
     ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) if a process has the store open; [`Config`](ErrorKind::Config) if the backup is
-    /// missing, is not a store, is that of another store than the one that was created at `path`, or has a log beside it
-    /// (a raw copy of a store in use); [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is not that of the
+    /// missing, is not a store, is the store at `path` itself or that of another one than was created there, or has a log
+    /// beside it (a raw copy of a store in use); [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is not that of the
     /// backup; [`Corrupt`](ErrorKind::Corrupt) if the backup is damaged; [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the
     /// disk is full; [`PermissionDenied`](ErrorKind::PermissionDenied) and [`Unavailable`](ErrorKind::Unavailable) as for
-    /// [`open`](Self::open). Nothing at `path` was changed then, unless the error says that the restore was interrupted.
+    /// [`open`](Self::open). Nothing at `path` was changed then. With [`Effect::Unknown`](keystead_core::Effect::Unknown)
+    /// the restore was interrupted, or the backup is in place and could not be opened.
     pub async fn restore(
         backup: impl AsRef<Path> + Send,
         path: impl AsRef<Path> + Send,
@@ -58,7 +56,8 @@ impl FileStore {
         FileOptions::new().restore(backup, path, root).await
     }
 
-    /// The name under which [`restore`](Self::restore) kept the store that it replaced; `None` if there was none.
+    /// The name under which [`restore`](Self::restore) kept the store that it replaced, or what was left of it; `None` if
+    /// there was nothing.
     pub fn replaced_store(&self) -> Option<&Path> {
         self.replaced.as_deref()
     }
@@ -82,12 +81,14 @@ impl FileOptions {
             let root = root.clone();
             let path = path.clone();
             move || {
+                check_backup(&backup)?;
                 let location = Location::find_or_create_directory(&path, group_access)?;
                 replace(&backup, &location, root).map_err(|failure| failure.about(&location.path))
             }
         };
         let replaced = off_thread(work).await.map_err(|failure| failure.during(Operation::Restore))?;
-        let mut store = self.open(path, root).await?;
+        // The backup is in place already.
+        let mut store = self.open(path, root).await.map_err(|error| error.with_effect(Effect::Unknown))?;
         store.replaced = replaced.map(Arc::from);
         Ok(store)
     }
@@ -95,25 +96,45 @@ impl FileOptions {
 
 /// Replaces the store by the backup, and returns the name of what was there.
 fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Option<PathBuf>, Failure> {
-    check_backup(backup)?;
+    // What stands at the path and cannot be replaced is refused before anything is made beside it.
+    location.state()?;
+    let copy = location.with_suffix(".restoring-copy")?;
+    check_is_another_file(backup, &[&location.path, &copy.path])?;
     let mut mark = Mark::open_alone(location)?;
     let lock = WriterLock::open(location)?;
     let _locked = lock.lock_within(LOCK_LIMIT)?;
-    let new = location.with_suffix(".new")?;
     // Left behind by a restore that was interrupted.
-    remove_all(&new)?;
-    let store_id = copy_and_check(backup, &new, root).inspect_err(|_| drop(remove_all(&new)))?;
-    if let Err(failure) = mark.is_of(location, &store_id) {
-        remove_all(&new)?;
-        return Err(failure);
+    remove_all(&copy)?;
+    let prepare = || -> Result<(String, Note), Failure> {
+        let store_id = copy_and_check(backup, &copy, root)?;
+        mark.is_of(location, &store_id)?;
+        location.give_to_owner_of_mark(&copy.path)?;
+        Ok((store_id, Note::read_or_write(location)?))
+    };
+    let (store_id, note) = prepare().inspect_err(|_| drop(remove_all(&copy)))?;
+    let mut put_in_place = || -> Result<Option<PathBuf>, Failure> {
+        let kept = note.keep_present(location)?;
+        rename(&copy.path, &location.path)?;
+        location.sync_directory()?;
+        mark.replace(location, &store_id)?;
+        remove(&location.restoring)?;
+        location.sync_directory()?;
+        Ok(kept)
+    };
+    put_in_place().map_err(Failure::in_restore)
+}
+
+/// Refuses to restore a file from itself, or from the name that the copy gets.
+fn check_is_another_file(backup: &Path, others: &[&Path]) -> Result<(), Failure> {
+    let canonical = fs::canonicalize(backup).map_err(|e| Failure::io("resolving", backup, e))?;
+    if others.contains(&canonical.as_path()) {
+        let text = format!(
+            "{} is not a backup but a file of the store itself: give a backup, or rename it if it is one",
+            backup.display()
+        );
+        return Err(Failure::new(ErrorKind::Config, text));
     }
-    let kept = keep_present(location)?;
-    rename(&new.path, &location.path)?;
-    location.sync_directory()?;
-    mark.replace(location, &store_id)?;
-    remove(&location.restoring)?;
-    location.sync_directory()?;
-    Ok(kept)
+    Ok(())
 }
 
 fn check_backup(backup: &Path) -> Result<(), Failure> {
@@ -126,7 +147,7 @@ fn check_backup(backup: &Path) -> Result<(), Failure> {
     if !metadata.is_file() {
         return Err(Failure::new(ErrorKind::Config, format!("{} is not a file: give a backup", backup.display())));
     }
-    if fs::metadata(with_suffix(backup, LOG_SUFFIX)).is_ok_and(|log| log.len() > 0) {
+    if fs::metadata(log_of(backup)).is_ok_and(|log| log.len() > 0) {
         let text = format!(
             "{} has a log beside it, so it is a store in use or a raw copy of one: close it, or copy it with keystead backup",
             backup.display()
@@ -174,64 +195,79 @@ fn check_records(database: &Database, held: &Held) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Renames the present file and what is beside it to one name, and leaves a note until the new file is in place.
-fn keep_present(location: &Location) -> Result<Option<PathBuf>, Failure> {
-    let name = match read_note(location)? {
-        // An earlier restore was interrupted, and may have renamed one of the two.
-        Some(name) => name,
-        None => {
-            let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let name = location.free_name(&format!(".replaced-{seconds}"))?;
-            write_note(location, &name)?;
-            name
+/// The file `PATH.restoring`.
+struct Note {
+    /// The name under which the present store is kept.
+    kept: PathBuf,
+    /// False if there was at most a log when the restore began. A file at the path is then the backup's copy.
+    had_file: bool,
+}
+
+impl Note {
+    const HAD_FILE: &str = "file";
+    const HAD_NO_FILE: &str = "no-file";
+
+    /// Reads the note of a restore that was interrupted, which may have renamed some of the files; else writes one.
+    fn read_or_write(location: &Location) -> Result<Self, Failure> {
+        if let Some(note) = Self::read(location)? {
+            return Ok(note);
         }
-    };
-    let kept = PathBuf::from(&name);
-    // If the earlier restore came as far as that, the file at the path is its copy.
-    if !exists(&kept)? && location.state()? != PathState::Missing {
-        rename(&location.path, &kept)?;
+        let had_file = location.state()? != PathState::Missing;
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let suffix = location.free_suffix(&format!(".replaced-{seconds}"))?;
+        let state = if had_file { Self::HAD_FILE } else { Self::HAD_NO_FILE };
+        // Nothing was renamed yet, so a note that cannot be written is to stop nobody.
+        write_durably(location, &format!("{state} {suffix}\n")).inspect_err(|_| drop(remove(&location.restoring)))?;
+        Ok(Self { kept: location.beside(&suffix), had_file })
     }
-    // SQLite would apply each of them to the file that takes the name.
-    for (present, suffix) in [(&location.wal, LOG_SUFFIX), (&location.journal, "-journal")] {
-        let kept = with_suffix(&kept, suffix);
-        if !exists(&kept)? && exists(present)? {
-            rename(present, &kept)?;
+
+    /// `None` if there is no note, or one that was cut off, before anything was renamed.
+    fn read(location: &Location) -> Result<Option<Self>, Failure> {
+        let text = match fs::read(&location.restoring) {
+            Ok(text) => String::from_utf8(text).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Failure::io("reading", &location.restoring, e)),
+        };
+        let fields = text.strip_suffix('\n').and_then(|line| line.split_once(' '));
+        Ok(fields.map(|(state, suffix)| Self { kept: location.beside(suffix), had_file: state == Self::HAD_FILE }))
+    }
+
+    /// Renames what is at the path and has not been renamed yet, and returns its new name.
+    fn keep_present(&self, location: &Location) -> Result<Option<PathBuf>, Failure> {
+        let kept_log = log_of(&self.kept);
+        rename_once(&location.wal, &kept_log)?;
+        // Of a creation that was cut off: SQLite would undo the backup with it.
+        rename_once(&location.journal, &with_suffix(&self.kept, "-journal"))?;
+        if self.had_file {
+            rename_once(&location.path, &self.kept)?;
         }
+        // The index of the log, which SQLite makes anew.
+        remove(&location.beside("-shm"))?;
+        location.sync_directory()?;
+        Ok((exists(&self.kept)? || exists(&kept_log)?).then(|| self.kept.clone()))
     }
-    // The index of the log, which SQLite makes anew.
-    remove(&location.beside("-shm"))?;
-    location.sync_directory()?;
-    Ok(exists(&kept)?.then_some(kept))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
-}
-
-fn read_note(location: &Location) -> Result<Option<PathBuf>, Failure> {
-    let text = match fs::read(&location.restoring) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Failure::io("reading", &location.restoring, e)),
-    };
-    // The note holds what follows the store's own name. One that was cut off was written before anything was renamed.
-    let suffix = String::from_utf8(text).ok().and_then(|text| text.strip_suffix('\n').map(str::to_owned));
-    Ok(suffix.map(|suffix| location.beside(&suffix)))
-}
-
-fn write_note(location: &Location, kept: &Path) -> Result<(), Failure> {
-    let name = kept.as_os_str().as_encoded_bytes();
-    let suffix = name.strip_prefix(location.path.as_os_str().as_encoded_bytes()).unwrap_or_default();
-    let file = location.open_beside(&location.restoring)?;
-    let write = || {
+fn write_durably(location: &Location, text: &str) -> Result<(), Failure> {
+    let mut file = location.open_beside(&location.restoring)?;
+    let mut write = || {
         file.set_len(0)?;
-        (&file).write_all(&[suffix, b"\n"].concat())?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()
     };
     write().map_err(|e| Failure::io("writing", &location.restoring, e))?;
     location.sync_directory()
+}
+
+/// The name of a file's log.
+fn log_of(path: &Path) -> PathBuf {
+    with_suffix(path, "-wal")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 fn exists(path: &Path) -> Result<bool, Failure> {
@@ -240,6 +276,11 @@ fn exists(path: &Path) -> Result<bool, Failure> {
 
 fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
     fs::rename(from, to).map_err(|e| Failure::io("renaming", from, e))
+}
+
+/// Renames a file, unless there is none or an earlier attempt has renamed it.
+fn rename_once(from: &Path, to: &Path) -> Result<(), Failure> {
+    if exists(from)? && !exists(to)? { rename(from, to) } else { Ok(()) }
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {

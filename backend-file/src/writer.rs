@@ -13,7 +13,7 @@ use crate::config::{Location, LogState};
 use crate::database::Database;
 use crate::error::{Failure, Result};
 use crate::load::Chunk;
-use crate::lock::{Locked, WriterLock};
+use crate::lock::{LOCK_LIMIT, Locked, WriterLock};
 use crate::open::{self, Opening};
 use crate::queue::{Handles, Queue, Wakeup, WriterGuard};
 use crate::reader::Shared;
@@ -309,13 +309,26 @@ impl Writer {
 
     /// Looks, under the lock, for what other processes have done since the last batch.
     fn begin_batch(&mut self) -> Result<()> {
-        let log_len = self.shared.is_in_place()?;
+        let log_len = self.log_len()?;
         let checkpoints = self.lock.checkpoints()?;
         if log_len == 0 || self.marked_at != Some(checkpoints) {
             self.database.mark_next_transaction();
             self.marked_at = Some(checkpoints);
         }
         Ok(())
+    }
+
+    /// The length in bytes of the log. Refuses one that was cut off: SQLite would write behind the gap and then move the gap
+    /// into the database.
+    fn log_len(&self) -> Result<u64> {
+        let len = self.shared.is_in_place()?;
+        if self.database.last_log_len().is_some_and(|last| len >= last) {
+            return Ok(len);
+        }
+        // Emptied by a checkpoint, or cut off.
+        let least = self.database.least_log_len()?;
+        let len = self.shared.is_in_place()?;
+        if len < least { Err(Failure::log_cut_off()) } else { Ok(len) }
     }
 
     /// One transaction and the checkpoint that it needs, under the lock of all processes' writers. Gives for each write
@@ -333,7 +346,7 @@ impl Writer {
                 Ok(Transacted::Behind(sealed)) => {
                     // A passphrase or a provider takes its time, which no other process is to wait for.
                     drop(locked);
-                    let locked_again = self.shared.access.catch_up(&sealed).and_then(|_| lock.lock());
+                    let locked_again = self.shared.access.catch_up(&sealed).and_then(|_| lock.lock_within(LOCK_LIMIT));
                     locked = match locked_again.and_then(|locked| self.begin_batch().map(|()| locked)) {
                         Ok(locked) => locked,
                         Err(failure) => return (None, Err(failure)),
@@ -527,7 +540,7 @@ impl Writer {
     /// Empties the log, unless it is empty or readers have refused that a moment ago. A failure of the disk counts as "not
     /// yet": what was committed stays committed.
     fn checkpoint(&mut self) {
-        let clean = self.shared.is_in_place().and_then(|log_len| match log_len {
+        let clean = self.log_len().and_then(|log_len| match log_len {
             0 => Ok(true),
             _ if Instant::now() < self.next_checkpoint => Ok(false),
             _ => {
@@ -567,7 +580,7 @@ impl Writer {
     /// Closes the database, under the lock and where that can be as the last of this store's connections, so that
     /// SQLite removes its log. Requests that come too late are dropped, and their callers see that the store is closed.
     fn finish(mut self) {
-        self.shared.close();
+        let mark = self.shared.close();
         self.queue.refuse_all();
         let lock = self.lock.clone();
         // Without the lock SQLite still closes safely; the log may stay, and the next to open the store empties it.
@@ -579,8 +592,9 @@ impl Writer {
         let clean = !self.scrub_pending;
         self.unscrubbed.drain(..).for_each(|unscrubbed| unscrubbed.send(clean));
         drop(self.database);
-        self.shared.release_mark();
         drop(locked);
+        // From here on a restore may replace the files.
+        drop(mark);
         self.closers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
     }
 }

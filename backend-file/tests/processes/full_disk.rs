@@ -60,6 +60,50 @@ pub(crate) fn fill_disk(arguments: &[String]) {
     writes(directory);
     openings(directory);
     creations(directory);
+    restores(directory);
+}
+
+fn restores(directory: &Path) {
+    let path = directory.join("restored/keys.db");
+    let backup = directory.join("monday.db");
+    let alice = id("alice");
+    let [early, late] = [700, 100].map(|len| SecretKey::generate(len).unwrap());
+    let store = open(&path);
+    block_on(store.put_key(&alice, &early)).unwrap();
+    block_on(store.backup(&backup)).unwrap();
+    block_on(store.put_key(&alice, &late)).unwrap();
+    block_on(store.close()).unwrap();
+    let mut refused = 0;
+    for free in (0..24).chain([64]) {
+        let ballast = Ballast::leaving(directory, free);
+        let restored = block_on(FileStore::restore(&backup, &path, root()));
+        drop(ballast);
+        let (store, expected) = match restored {
+            Ok(store) => (store, &early),
+            Err(error) if error.effect() == Effect::NotApplied => {
+                refused += is_about_the_disk(&error);
+                (block_on(FileStore::open(&path, root())).unwrap(), &late)
+            }
+            // The backup is in place and could not be opened.
+            Err(error) => {
+                assert_eq!(error.operation(), Operation::Open, "{}", chain(&error));
+                (block_on(FileStore::open(&path, root())).unwrap(), &early)
+            }
+        };
+        assert_eq!(block_on(store.get_key(&alice)).unwrap(), *expected);
+        // For the next restore to replace.
+        block_on(store.put_key(&alice, &late)).unwrap();
+        block_on(store.close()).unwrap();
+        let names = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+        for name in names.map(|name| name.into_string().unwrap()) {
+            assert!(!name.contains("restoring"), "{name} was left behind");
+            // The disk is small.
+            if name.contains("replaced") {
+                fs::remove_file(path.with_file_name(name)).unwrap();
+            }
+        }
+    }
+    assert!(refused > 0, "the disk was not full");
 }
 
 fn writes(directory: &Path) {

@@ -1,7 +1,7 @@
 //! Four processes at a time that write and rotate, and are killed at random moments.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -82,6 +82,7 @@ impl Known {
                 ["put", user, key] => under_way = Some((user.to_owned(), Some(key.to_owned()))),
                 ["delete", user] => under_way = Some((user.to_owned(), None)),
                 ["rotate", number] => self.announced = self.announced.max(number.parse().unwrap()),
+                ["backed_up"] => {}
                 ["refused"] => under_way = None,
                 ["rotated"] => self.rotations += 1,
                 ["done"] => {
@@ -138,6 +139,10 @@ impl Known {
         let dead_rows = self.cells.keys().map(|part| &part[..32]).filter(|row| !alive.contains(row));
         dead_rows.for_each(|row| self.search.add_dead_row(row));
         live.values().for_each(|bytes| self.search.revive(bytes));
+        // Copies that were cut off, and hold what was alive then.
+        let paths = std::fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+        let is_backup = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("backup-");
+        paths.filter(is_backup).for_each(|backup| std::fs::remove_file(backup).unwrap());
         self.search.scan(path.parent().unwrap());
     }
 }
@@ -160,7 +165,7 @@ fn keyring(tool: &Connection) -> Vec<u8> {
     tool.query_row("SELECT substr(bytes, 555) FROM keyring WHERE number = 1", [], |row| row.get(0)).unwrap()
 }
 
-/// `PATH PROCESS SEED ROOT`: creates, puts, deletes and rotates until it is killed, saying before each write what it is
+/// `PATH PROCESS SEED ROOT`: creates, puts, deletes, backs up and rotates until it is killed, saying before each write what it is
 /// about to do and what may die.
 pub(crate) fn churn(arguments: &[String]) {
     let [path, process, seed, root] = arguments else { panic!("PATH PROCESS SEED ROOT") };
@@ -200,7 +205,13 @@ pub(crate) fn churn(arguments: &[String]) {
                     "rotated"
                 })
             }
-            2..12 => {
+            2 => {
+                let backup = path.with_file_name(format!("backup-{process}-{seed}-{}", random.below(1 << 30)));
+                let backed_up = block_on(store.backup(&backup)).map(|()| "backed_up");
+                drop(std::fs::remove_file(backup));
+                backed_up
+            }
+            3..12 => {
                 println!("delete {user}");
                 done(block_on(store.erase_key(&id)))
             }

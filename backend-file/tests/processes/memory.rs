@@ -55,7 +55,7 @@ pub(crate) fn open_and_tell(arguments: &[String]) {
 }
 
 #[cfg(target_os = "linux")]
-fn peak_kib() -> u64 {
+pub(crate) fn peak_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
@@ -63,6 +63,6 @@ fn peak_kib() -> u64 {
 
 /// Only Linux tells.
 #[cfg(not(target_os = "linux"))]
-fn peak_kib() -> u64 {
+pub(crate) fn peak_kib() -> u64 {
     0
 }

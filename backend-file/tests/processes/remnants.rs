@@ -55,6 +55,13 @@ impl Search {
         self.live.insert(bytes[bytes.len() - RUN..].try_into().unwrap(), 0);
     }
 
+    /// Reports whether no file holds any of the dead records.
+    pub(crate) fn is_clean(&self, directory: &Path) -> bool {
+        let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let contents: Vec<Vec<u8>> = paths.map(|path| fs::read(path).unwrap()).collect();
+        contents.iter().all(|bytes| runs(bytes).all(|run| !self.dead.contains(&run)))
+    }
+
     pub(crate) fn scan(&mut self, directory: &Path) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
