@@ -1,5 +1,6 @@
 //! [`AccessState`]: the keyring that this process holds, and following the changes that other processes make to it.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -128,7 +129,12 @@ impl AccessState {
         {
             return Err(recent.failure.clone());
         }
-        match Keyring::open_keeping_key(&held.root, Some(&held.root_key), sealed) {
+        let open = || Keyring::open_keeping_key(&held.root, Some(&held.root_key), sealed);
+        // A provider is the caller's code, and the writer thread may be the one that runs it.
+        let Ok(opened) = panic::catch_unwind(AssertUnwindSafe(open)) else {
+            return Err(Failure::provider_panicked());
+        };
+        match opened {
             Ok((keyring, root_key)) => {
                 let new = Held { root: held.root.clone(), root_key, keyring };
                 Ok(self.take_up(Arc::new(new)))
