@@ -172,6 +172,29 @@ fn a_provider_that_panics_is_told_and_ends_nothing() {
     block_on(store.put_key(&alice, &key())).unwrap();
 }
 
+#[test]
+fn a_get_that_is_given_up_leaves_no_error_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.db");
+    let vault = SlowVault::new(directory.path().join("none"));
+    let root = RootSecret::provider(vault.clone());
+    let alice = id("alice");
+    let other = block_on(FileStore::create(&path, root.clone())).unwrap();
+    block_on(other.put_key(&alice, &key())).unwrap();
+    let store = block_on(FileStore::open(&path, root.clone())).unwrap();
+    block_on(other.rotate(root.clone(), |_| {})).unwrap();
+    vault.panics.store(true, Ordering::Relaxed);
+    let calls = vault.calls.load(Ordering::Relaxed);
+    assert!(store.get_key(&alice).now_or_never().is_none());
+    while vault.calls.load(Ordering::Relaxed) == calls {
+        thread::sleep(Duration::from_millis(1));
+    }
+    // Time for the failure to arrive where nobody waits for it.
+    thread::sleep(Duration::from_millis(100));
+    vault.panics.store(false, Ordering::Relaxed);
+    block_on(store.get_key(&alice)).unwrap();
+}
+
 /// A store with several pages of records.
 fn large_store() -> (tempfile::TempDir, FileStore) {
     let directory = tempfile::tempdir().unwrap();
