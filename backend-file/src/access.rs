@@ -1,9 +1,10 @@
 //! [`AccessState`]: the keyring that this process holds, and following the changes that other processes make to it.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use futures_util::future::{BoxFuture, FutureExt, Shared as SharedFuture};
+use futures_util::future::{BoxFuture, FutureExt, WeakShared};
 use keystead_sealing::{Keyring, KeyringError, RootKey, RootSecret};
 
 use crate::error::{Failure, Result};
@@ -51,7 +52,8 @@ struct RecentFailure {
 
 struct CatchingUp {
     generation: Option<u64>,
-    future: SharedFuture<BoxFuture<'static, Result<()>>>,
+    // Ends with the last who waits, so that nobody gets an outcome of long ago.
+    future: WeakShared<BoxFuture<'static, Result<()>>>,
 }
 
 impl AccessState {
@@ -128,7 +130,12 @@ impl AccessState {
         {
             return Err(recent.failure.clone());
         }
-        match Keyring::open_keeping_key(&held.root, Some(&held.root_key), sealed) {
+        let open = || Keyring::open_keeping_key(&held.root, Some(&held.root_key), sealed);
+        // A provider is the caller's code, and the writer thread may be the one that runs it.
+        let Ok(opened) = panic::catch_unwind(AssertUnwindSafe(open)) else {
+            return Err(Failure::provider_panicked());
+        };
+        match opened {
             Ok((keyring, root_key)) => {
                 let new = Held { root: held.root.clone(), root_key, keyring };
                 Ok(self.take_up(Arc::new(new)))
@@ -151,25 +158,18 @@ impl AccessState {
         let generation = Keyring::generation_of(&sealed);
         let future = {
             let mut catching_up = lock(&shared.access.catching_up);
-            match catching_up.as_ref() {
-                Some(running) if running.generation == generation => running.future.clone(),
-                _ => {
+            let running = catching_up.as_ref().filter(|running| running.generation == generation);
+            match running.and_then(|running| running.future.upgrade()) {
+                Some(future) => future,
+                None => {
                     let opener = shared.clone();
                     let future = off_thread(move || opener.access.catch_up(&sealed).map(drop)).boxed().shared();
-                    *catching_up = Some(CatchingUp { generation, future: future.clone() });
+                    *catching_up = future.downgrade().map(|future| CatchingUp { generation, future });
                     future
                 }
             }
         };
-        let outcome = future.await;
-        let mut catching_up = lock(&shared.access.catching_up);
-        if catching_up
-            .as_ref()
-            .is_some_and(|running| running.generation == generation && running.future.peek().is_some())
-        {
-            *catching_up = None;
-        }
-        outcome
+        future.await
     }
 }
 

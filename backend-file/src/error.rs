@@ -119,6 +119,13 @@ impl Failure {
         )
     }
 
+    pub(crate) fn provider_panicked() -> Self {
+        Self::new(
+            ErrorKind::KeyUnavailable,
+            "the provider of the root secret panicked: its message is in this program's output; mend the provider",
+        )
+    }
+
     pub(crate) fn locked_by_foreign_program() -> Self {
         Self::new(ErrorKind::Timeout, LOCKED)
     }

@@ -16,6 +16,7 @@ use crate::instance::{self, LogOwner};
 use crate::lock::{LOCK_LIMIT, WriterLock};
 use crate::mark::{self, Mark};
 use crate::reader::Shared;
+use crate::restore;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,7 @@ fn open_existing(location: Location, root: RootSecret) -> Result<OpenStore> {
     if location.is_being_restored()? {
         return Err(interrupted_restore(&location));
     }
+    restore::remove_abandoned_copy(&location);
     let lock = WriterLock::open(&location)?;
     let is_current = check_log(&location, &lock)?;
     // Only a change of format needs the lock, so that a store opens for readers while a stopped process holds it.

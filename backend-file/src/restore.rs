@@ -29,6 +29,9 @@ use crate::mark::Mark;
 use crate::options::FileOptions;
 use crate::store::{FileStore, off_thread};
 
+/// The suffix of the copy that is checked before anything is renamed.
+const COPY: &str = ".restoring-copy";
+
 impl FileStore {
     /// Puts a backup in the place of the store at `path`, or of none, and opens it. The backup is only read.
     ///
@@ -98,7 +101,7 @@ impl FileOptions {
 fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Option<PathBuf>, Failure> {
     // What stands at the path and cannot be replaced is refused before anything is made beside it.
     location.state()?;
-    let copy = location.with_suffix(".restoring-copy")?;
+    let copy = location.with_suffix(COPY)?;
     check_is_another_file(backup, &[&location.path, &copy.path])?;
     let mut mark = Mark::open_alone(location)?;
     let lock = WriterLock::open(location)?;
@@ -122,6 +125,18 @@ fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Optio
         Ok(kept)
     };
     put_in_place().map_err(Failure::in_restore)
+}
+
+/// Removes the copy of a restore that was interrupted before it changed anything: it holds keys that were erased since.
+///
+/// The caller holds the mark and has found no note.
+pub(crate) fn remove_abandoned_copy(location: &Location) {
+    if exists(&location.beside(COPY)).unwrap_or(false)
+        && let Ok(copy) = location.with_suffix(COPY)
+    {
+        // The next opening or restore tries again.
+        let _ = remove_all(&copy);
+    }
 }
 
 /// Refuses to restore a file from itself, or from the name that the copy gets.

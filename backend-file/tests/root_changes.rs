@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_executor::block_on;
 use futures_util::future::{join, join_all};
 use futures_util::{FutureExt, StreamExt};
-use keystead_core::{BoxError, ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey};
+use keystead_core::{BoxError, Effect, ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey};
 use keystead_file::{FileStore, RootProvider, RootSecret};
 
 fn id(text: &str) -> KeyId {
@@ -34,12 +34,25 @@ struct SlowVault {
     executor: ThreadId,
     secrets: Mutex<Vec<SecretKey>>,
     calls: AtomicUsize,
+    panics: AtomicBool,
     faults: Mutex<Vec<String>>,
 }
 
 impl SlowVault {
+    fn new(lock: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            lock,
+            executor: thread::current().id(),
+            secrets: Mutex::default(),
+            calls: AtomicUsize::new(0),
+            panics: AtomicBool::new(false),
+            faults: Mutex::default(),
+        })
+    }
+
     fn note_call(&self, name: &str) {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.panics.load(Ordering::Relaxed), "the provider panics, as it should");
         if thread::current().id() == self.executor {
             self.faults.lock().unwrap().push(format!("{name} on the caller's thread"));
         }
@@ -78,13 +91,7 @@ impl RootProvider for SlowVault {
 fn a_provider_is_called_neither_on_the_callers_thread_nor_under_the_lock() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys.db");
-    let vault = Arc::new(SlowVault {
-        lock: directory.path().join("keys.db.lock"),
-        executor: thread::current().id(),
-        secrets: Mutex::default(),
-        calls: AtomicUsize::new(0),
-        faults: Mutex::default(),
-    });
+    let vault = SlowVault::new(directory.path().join("keys.db.lock"));
     let root = RootSecret::provider(vault.clone());
     let alice = id("alice");
     let other = block_on(FileStore::create(&path, root.clone())).unwrap();
@@ -122,13 +129,7 @@ fn a_provider_is_called_neither_on_the_callers_thread_nor_under_the_lock() {
 fn a_get_that_waits_for_a_provider_does_not_stop_its_executor() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys.db");
-    let vault = Arc::new(SlowVault {
-        lock: directory.path().join("none"),
-        executor: thread::current().id(),
-        secrets: Mutex::default(),
-        calls: AtomicUsize::new(0),
-        faults: Mutex::default(),
-    });
+    let vault = SlowVault::new(directory.path().join("none"));
     let root = RootSecret::provider(vault.clone());
     let other = block_on(FileStore::create(&path, root.clone())).unwrap();
     block_on(other.put_key(&id("alice"), &key())).unwrap();
@@ -144,6 +145,54 @@ fn a_get_that_waits_for_a_provider_does_not_stop_its_executor() {
     first.unwrap();
     others.into_iter().for_each(|key| drop(key.unwrap()));
     assert_eq!(vault.calls.load(Ordering::Relaxed), calls + 1);
+}
+
+#[test]
+fn a_provider_that_panics_is_told_and_ends_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.db");
+    let vault = SlowVault::new(directory.path().join("none"));
+    let root = RootSecret::provider(vault.clone());
+    let alice = id("alice");
+    let other = block_on(FileStore::create(&path, root.clone())).unwrap();
+    block_on(other.put_key(&alice, &key())).unwrap();
+    let store = block_on(FileStore::open(&path, root.clone())).unwrap();
+    block_on(other.rotate(root.clone(), |_| {})).unwrap();
+    vault.panics.store(true, Ordering::Relaxed);
+    let errors = [
+        block_on(store.get_key(&alice)).unwrap_err(),
+        block_on(store.put_key(&alice, &key())).unwrap_err(),
+        block_on(store.delete_key(&alice)).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::KeyUnavailable, Effect::NotApplied), "{error:?}");
+    }
+    vault.panics.store(false, Ordering::Relaxed);
+    block_on(store.get_key(&alice)).unwrap();
+    block_on(store.put_key(&alice, &key())).unwrap();
+}
+
+#[test]
+fn a_get_that_is_given_up_leaves_no_error_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.db");
+    let vault = SlowVault::new(directory.path().join("none"));
+    let root = RootSecret::provider(vault.clone());
+    let alice = id("alice");
+    let other = block_on(FileStore::create(&path, root.clone())).unwrap();
+    block_on(other.put_key(&alice, &key())).unwrap();
+    let store = block_on(FileStore::open(&path, root.clone())).unwrap();
+    block_on(other.rotate(root.clone(), |_| {})).unwrap();
+    vault.panics.store(true, Ordering::Relaxed);
+    let calls = vault.calls.load(Ordering::Relaxed);
+    assert!(store.get_key(&alice).now_or_never().is_none());
+    while vault.calls.load(Ordering::Relaxed) == calls {
+        thread::sleep(Duration::from_millis(1));
+    }
+    // Time for the failure to arrive where nobody waits for it.
+    thread::sleep(Duration::from_millis(100));
+    vault.panics.store(false, Ordering::Relaxed);
+    block_on(store.get_key(&alice)).unwrap();
 }
 
 /// A store with several pages of records.

@@ -45,11 +45,10 @@ impl Worker {
     pub(crate) fn signal(&self, name: &str) {
         let id = self.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
-        while name == "STOP" {
+        let mut is_waiting = name == "STOP";
+        while is_waiting {
             let state = Command::new("ps").args(["-o", "stat=", "-p", &id]).output().unwrap();
-            if state.stdout.starts_with(b"T") {
-                return;
-            }
+            is_waiting = !state.stdout.starts_with(b"T");
             thread::sleep(Duration::from_millis(5));
         }
     }

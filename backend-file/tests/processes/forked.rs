@@ -106,11 +106,11 @@ fn errors_of(store: &FileStore) -> Vec<(&'static str, Error)> {
     let one = [(id("loaded"), key.clone())];
     vec![
         ("get", block_on(store.get_key(&alice)).unwrap_err()),
-        ("get_keys", block_on(store.get_keys(&[alice.clone()])).remove(0).unwrap_err()),
+        ("get_keys", block_on(store.get_keys(std::slice::from_ref(&alice))).remove(0).unwrap_err()),
         ("put", block_on(store.put_key(&alice, &key)).unwrap_err()),
         ("create", block_on(store.create_key(&id("new"), &key)).unwrap_err()),
         ("delete", block_on(store.delete_key(&alice)).unwrap_err()),
-        ("delete_keys", block_on(store.delete_keys(&[alice.clone()])).remove(0).unwrap_err()),
+        ("delete_keys", block_on(store.delete_keys(std::slice::from_ref(&alice))).remove(0).unwrap_err()),
         ("erase", block_on(store.erase_key(&alice)).unwrap_err()),
         ("list", block_on(store.list_keys().next()).unwrap().unwrap_err()),
         ("check", block_on(store.check()).unwrap_err()),

@@ -9,6 +9,7 @@ use futures_executor::block_on;
 use futures_util::future::join_all;
 use keystead_core::{ErrorKind, KeyId, KeyStoreExt, SecretKey};
 use keystead_file::{FileStore, RootSecret};
+use rusqlite::Connection;
 
 use crate::child::{Random, Worker, id, meet, open, root};
 use crate::fixture::{Fixture, beside, close, keys, keys_at};
@@ -103,6 +104,39 @@ pub(crate) fn write_logs(arguments: &[String]) {
     }
     for user in users.by_ref().take(10) {
         block_on(store.put_key(&id(format!("user-{user}")), &SecretKey::generate(32).unwrap())).unwrap();
+    }
+    meet("written");
+}
+
+/// A log that was marked several times, and that readers let into the file in parts.
+pub(crate) fn logs_moved_in_parts() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.db");
+    for round in 0..3 {
+        let mut worker = Worker::start("write_before_readers", &[path.to_str().unwrap(), &round.to_string()]);
+        worker.expect("written");
+        drop(worker);
+        assert!(fs::metadata(beside(&path, "-wal")).unwrap().len() > 0, "the log is empty");
+        let store = block_on(FileStore::open(&path, root())).expect("its own log is accepted");
+        assert_eq!(keys(&store).len(), READERS * (round + 1));
+        close(&store);
+    }
+}
+
+const READERS: usize = 3;
+
+/// `PATH ROUND`: writes beside a reader that is always there and never the same, so that no checkpoint ends.
+pub(crate) fn write_before_readers(arguments: &[String]) {
+    let [path, round] = arguments else { panic!("PATH ROUND") };
+    let store = open(path);
+    let mut reader = None;
+    for number in 0..READERS {
+        block_on(store.put_key(&id(format!("user-{round}-{number}")), &SecretKey::generate(32).unwrap())).unwrap();
+        let next = Connection::open(path).unwrap();
+        next.execute_batch("BEGIN").unwrap();
+        let _: i64 = next.query_row("SELECT count(*) FROM cells", [], |row| row.get(0)).unwrap();
+        drop(reader.replace(next));
+        assert!(!block_on(store.scrub()).unwrap(), "the reader is in nobody's way");
     }
     meet("written");
 }

@@ -61,13 +61,14 @@ fn main() -> ExitCode {
             "say_ready" => full_disk::say_ready(rest),
             "tell_opening" => names::tell_opening(rest),
             "upgrade_and_write" => lineage::upgrade_and_write(rest),
+            "write_before_readers" => lineage::write_before_readers(rest),
             "write_beside_stopped" => stopped::write_beside_stopped(rest),
             "write_logs" => lineage::write_logs(rest),
             _ => panic!("there is no role {role}"),
         }
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 30] = [
+    let tests: [(&str, fn()); 31] = [
         ("four_processes_hammer_one_store_and_lose_nothing", shared::four_processes_lose_nothing),
         ("twenty_four_processes_create_one_store_at_once", shared::twenty_four_first_opens),
         ("a_checkpoint_that_was_cut_off_is_no_damage", shared::checkpoint_cut_off),
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         ("a_backup_copied_over_a_dead_store_is_refused_beside_its_log", lineage::backup_copied_over_a_dead_store),
         ("a_restore_keeps_a_foreign_log", lineage::restored_over_a_foreign_log),
         ("a_raw_copy_is_refused_beside_a_later_log", lineage::raw_copies),
+        ("a_log_that_was_moved_into_the_file_in_parts_is_accepted", lineage::logs_moved_in_parts),
         ("long_logs_of_killed_processes_are_accepted", lineage::long_logs_of_killed_processes),
         ("a_forked_process_gets_errors_and_disturbs_nothing", forked::a_child_disturbs_nothing),
         ("a_file_of_two_names_is_refused", names::hard_links),
