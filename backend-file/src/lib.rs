@@ -18,6 +18,7 @@ mod reader;
 mod restore;
 mod rotate;
 mod store;
+mod transaction;
 mod verify;
 mod writer;
 

@@ -21,7 +21,8 @@ use crate::error::{Failure, SCHEME};
 use crate::options::FileOptions;
 use crate::queue::Handles;
 use crate::reader::{Read, Shared};
-use crate::writer::{self, Put, Reply, Request, Write, Written};
+use crate::transaction::{Put, Write};
+use crate::writer::{self, Reply, Request, Written};
 
 /// How many keys of a batch are read at one moment. Other tasks of the thread run in between.
 const READ_TOGETHER: usize = 256;

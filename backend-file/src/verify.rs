@@ -7,7 +7,7 @@ use crate::cells::Cursor;
 use crate::database::Database;
 use crate::error::Failure;
 use crate::store::{FileStore, Progress, off_thread, yield_now};
-use crate::writer::Write;
+use crate::transaction::Write;
 
 /// What [`FileStore::verify`] has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
