@@ -57,6 +57,8 @@ impl FileStore {
     }
 
     async fn load_all(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport, Failure> {
+        // Another handle may have rotated the store. What is sealed is to be sealed under its present keyring.
+        self.shared.check().await?;
         let mut keys = pin!(keys);
         let mut report = LoadReport::default();
         let mut sealed = Vec::new();

@@ -466,14 +466,14 @@ impl Writer {
             return;
         }
         self.marked_at = None;
+        let times_too_long = u32::try_from(self.database.log_pages() / limit).unwrap_or(1).max(1);
         let restarted = self.lock.count_checkpoint().and_then(|_| {
             self.database.mark_next_transaction();
-            let times_too_long = u32::try_from(self.database.log_pages() / limit).unwrap_or(0);
             self.database.restart_log((CHECKPOINT_WAIT * times_too_long).min(MAX_CHECKPOINT_WAIT))
         });
         // What cannot be done now is tried again later.
         if !restarted.unwrap_or(false) {
-            self.next_checkpoint = Instant::now() + LONG_PAUSE;
+            self.next_checkpoint = Instant::now() + LONG_PAUSE / times_too_long.pow(2);
         }
     }
 
