@@ -65,26 +65,19 @@ pub(crate) fn delete(bench: &mut Bench) -> Result<(), BoxError> {
     let (together, alone) = bench.options.size((64 * CALLERS, 250), (4 * CALLERS, 25));
     let store = filled_store(bench, &bench.directory("crowd-delete")?, HELD)?;
 
-    // Everybody comes back, so that the store keeps its size.
     let order = people::shuffled(HELD);
-    let return_of = |people: &[usize]| {
-        runtime.block_on(async {
-            put_all(&store, CALLERS, people.iter().copied()).await?;
-            Ok::<_, BoxError>(store.scrub().await?)
-        })
-    };
     let mut turns = order.chunks_exact(together).cycle();
     let mut delete_together = || {
         let people = turns.next().ok_or("there is nobody")?;
         let cost = time(people.len(), || runtime.block_on(delete_all(&store, CALLERS, people.iter().copied())))?;
-        return_of(people)?;
+        runtime.block_on(put_back(&store, people))?;
         Ok(cost)
     };
     let mut turns = order.chunks_exact(alone).cycle();
     let mut delete_alone = || {
         let people = turns.next().ok_or("there is nobody")?;
         let cost = time(people.len(), || runtime.block_on(delete_each(&store, people.iter().copied())))?;
-        return_of(people)?;
+        runtime.block_on(put_back(&store, people))?;
         Ok(cost)
     };
     let rounds = bench.options.size(15, 3);
@@ -116,8 +109,15 @@ pub(crate) async fn put_all(
     all_done(running).await
 }
 
+/// Stores deleted keys again and empties the log, so that each round finds the same store.
+pub(crate) async fn put_back(store: &FileStore, people: &[usize]) -> Result<(), BoxError> {
+    put_all(store, CALLERS, people.iter().copied()).await?;
+    store.scrub().await?;
+    Ok(())
+}
+
 /// So many callers at once delete the keys of some people.
-async fn delete_all(
+pub(crate) async fn delete_all(
     store: &FileStore,
     callers: usize,
     people: impl IntoIterator<Item = usize>,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use keystead_benches::measure::{Samples, take_turns, time};
 use keystead_benches::people;
 use keystead_benches::table::{Bar, Row, Unit};
-use keystead_core::{BoxError, KeyId, KeyStore, KeyStoreExt};
+use keystead_core::{BoxError, ErrorKind, KeyId, KeyStore, KeyStoreExt};
 use keystead_file::{FileStore, RootSecret};
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStoreExt, path};
@@ -44,6 +44,7 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
     let people = bench.options.size(100_000, 5_000);
     let ids: Vec<KeyId> = (0..people).map(people::id).collect();
+    let absent: Vec<KeyId> = (people..2 * people).map(people::id).collect();
     let names: Vec<String> = (0..people).map(people::name).collect();
     let paths: Vec<path::Path> = names.iter().map(|name| path::Path::from(name.as_str())).collect();
 
@@ -82,6 +83,28 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
             Ok(())
         })
     };
+    let mut get_absent = || {
+        let gets = async {
+            for person in &visits {
+                match ours.get_key(&absent[*person]).await {
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
+                    Err(e) => return Err(e.into()),
+                    Ok(_) => return Err("a key that was never stored".into()),
+                }
+            }
+            Ok(())
+        };
+        time(visits.len(), || runtime.block_on(gets))
+    };
+    let mut select_absent = by_hand.select()?;
+    let mut miss_by_hand = || {
+        time(visits.len(), || {
+            for person in &visits {
+                black_box(by_hand.find(&mut select_absent, &absent[*person])?);
+            }
+            Ok(())
+        })
+    };
     let mut get_object = || {
         let gets = async {
             for person in few {
@@ -108,9 +131,17 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
             Ok(())
         })
     };
-    let sides: [&mut dyn FnMut() -> _; 5] =
-        [&mut get_ours, &mut get_by_hand, &mut get_object, &mut read_opendal, &mut decrypt_age];
-    let [ours, by_hand, object_store, opendal, age] = take_turns(bench.options.size(15, 3), sides)?;
+    let sides: [&mut dyn FnMut() -> _; 7] = [
+        &mut get_ours,
+        &mut get_by_hand,
+        &mut get_absent,
+        &mut miss_by_hand,
+        &mut get_object,
+        &mut read_opendal,
+        &mut decrypt_age,
+    ];
+    let samples = take_turns(bench.options.size(15, 3), sides)?;
+    let [ours, by_hand, absent, missed_by_hand, object_store, opendal, age] = samples;
 
     let path = format!("file: get_key, {people} keys");
     for (bar, against, reference) in [
@@ -120,6 +151,13 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
         (Bar::AtLeast(8.0), "opendal Fs", &opendal),
     ] {
         bench.row(&Row { path: &path, against, bar, stretch: None, unit: Unit::Time, ours: &ours, reference });
+    }
+    let path = format!("file: get_key of an absent id, {people} keys");
+    for (bar, against, reference) in [
+        (Bar::AtMost(1.3), "a present one", &ours),
+        (Bar::Shown, "SELECT + HMAC by hand, which proves nothing", &missed_by_hand),
+    ] {
+        bench.row(&Row { path: &path, against, bar, stretch: None, unit: Unit::Time, ours: &absent, reference });
     }
     ["get", "get-plain", "get-age"].into_iter().try_for_each(|name| bench.discard(name))
 }

@@ -3,6 +3,7 @@
 
 mod aws;
 mod aws_server;
+mod batch;
 mod bench;
 mod bulk;
 mod cache;
@@ -38,7 +39,11 @@ const ROWS: &[(&str, Measure)] = &[
     ("file.crowd_put", crowd::put),
     ("file.crowd_delete", crowd::delete),
     ("file.processes", processes::write),
-    ("file.bulk", bulk::load_list_and_open),
+    ("file.get_keys", batch::get),
+    ("file.delete_keys", batch::delete),
+    ("file.bulk_put", bulk::put),
+    ("file.bulk_load", bulk::load),
+    ("file.bulk_read", bulk::read),
     ("ssm", aws::ssm),
     ("secretsmanager", aws::secrets_manager),
     ("build.cold", cold_build::build),

@@ -40,7 +40,7 @@ impl FileAKey {
     }
 }
 
-/// Our own file, read by hand: a connection, and the keyring out of it.
+/// Our own file, read by hand: a connection, and the keyring out of it. The chain of the cells is not looked at.
 pub(crate) struct ByHand {
     connection: Connection,
     keyring: Keyring,
@@ -56,23 +56,32 @@ impl ByHand {
         Ok(Self { connection, keyring })
     }
 
-    /// The statement that [`get`](Self::get) runs.
+    /// The statement that [`find`](Self::find) runs.
     pub(crate) fn select(&self) -> Result<Statement<'_>, BoxError> {
         Ok(self.connection.prepare("SELECT bytes FROM cells WHERE part BETWEEN ?1 AND ?2 ORDER BY part")?)
     }
 
+    /// The key of an id that has one.
     pub(crate) fn get(&self, select: &mut Statement<'_>, id: &KeyId) -> Result<SecretKey, BoxError> {
+        self.find(select, id)?.ok_or_else(|| "no such key".into())
+    }
+
+    /// The key of an id, or `None` if there are no cells of its record.
+    pub(crate) fn find(&self, select: &mut Statement<'_>, id: &KeyId) -> Result<Option<SecretKey>, BoxError> {
         let row = self.keyring.row_key(id);
         let mut cells = select.query([part(&row, 0), part(&row, u8::MAX)])?;
         let mut sealed = Vec::new();
         while let Some(cell) = cells.next()? {
             sealed.extend_from_slice(cell.get_ref(0)?.as_blob()?);
         }
-        Ok(self.keyring.open(&row, &sealed)?.1)
+        if sealed.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.keyring.open(&row, &sealed)?.1))
     }
 }
 
-/// A database of cells like ours, written by hand.
+/// A database of cells like ours, written by hand: without the chain that proves a key missing.
 pub(crate) struct CellsByHand(Connection);
 
 impl CellsByHand {

@@ -89,8 +89,10 @@ pub(crate) fn work(mut arguments: impl Iterator<Item = String>) -> Result<ExitCo
         match (job.as_str(), numbers.as_slice()) {
             ("put", &[number, milliseconds]) => processes::put_for(store, number, milliseconds, false).await,
             ("put-and-delete", &[number, milliseconds]) => processes::put_for(store, number, milliseconds, true).await,
-            ("load", &[people]) => bulk::load(store, people).await,
+            ("put-all", &[people]) => bulk::put_all(store, people).await,
+            ("load", &[people]) => bulk::load_all(store, people).await,
             ("list", &[people]) => bulk::list(store, people).await,
+            ("verify", &[people]) => bulk::verify(store, people).await,
             ("open", &[]) => bulk::open(store).await,
             _ => Err(format!("no job {job} with these numbers").into()),
         }

@@ -11,6 +11,8 @@ pub enum Bar {
     AtMost(f64),
     /// We are at least so many times as fast.
     AtLeast(f64),
+    /// Nothing: the ratio of the costs is only shown.
+    Shown,
 }
 
 /// How a cost is shown.
@@ -61,7 +63,7 @@ impl Bar {
     /// The ratio that the bar speaks of.
     pub fn ratio(self, ours: &Samples, reference: &Samples) -> f64 {
         match self {
-            Self::AtMost(_) => ours.over(reference),
+            Self::AtMost(_) | Self::Shown => ours.over(reference),
             Self::AtLeast(_) => reference.over(ours),
         }
     }
@@ -71,6 +73,7 @@ impl Bar {
         match self {
             Self::AtMost(most) => ratio <= most,
             Self::AtLeast(least) => ratio >= least,
+            Self::Shown => true,
         }
     }
 
@@ -78,6 +81,7 @@ impl Bar {
         match self {
             Self::AtMost(most) => format!("at most {most}x of {against}"),
             Self::AtLeast(least) => format!("at least {least}x as fast as {against}"),
+            Self::Shown => format!("none, beside {against}"),
         }
     }
 }
@@ -91,10 +95,11 @@ impl Table {
     /// Adds a row, and returns its line; of the first one, with the table's head.
     pub fn add(&mut self, row: &Row<'_>) -> &str {
         let ratio = row.bar.ratio(row.ours, row.reference);
-        let verdict = match (self.judged, row.bar.holds(ratio)) {
+        let verdict = match (self.judged, row.bar) {
+            (_, Bar::Shown) => "no bar",
             (false, _) => "not judged",
-            (true, true) => "holds",
-            (true, false) => "MISSED",
+            (true, bar) if bar.holds(ratio) => "holds",
+            (true, _) => "MISSED",
         };
         self.missed += usize::from(verdict == "MISSED");
         let mut bar = row.bar.words(row.against);
@@ -189,6 +194,14 @@ mod tests {
             table.add(&row(Bar::AtLeast(2.0), &fixed(1.0), &fixed(2.0)));
             assert_eq!(table.missed(), missed);
         }
+    }
+
+    #[test]
+    fn a_row_without_a_bar_is_shown_and_never_missed() {
+        let mut table = Table::new(true);
+        table.add(&row(Bar::Shown, &fixed(90.0), &fixed(30.0)));
+        assert!(table.text().ends_with("| none, beside a map (stretch 2x) | 90 ns | 30 ns | 3.00x | no bar |\n"));
+        assert_eq!(table.missed(), 0);
     }
 
     #[test]
