@@ -1,4 +1,5 @@
-//! [`AccessState`]: the keyring that this process holds, and following the changes that other processes make to it.
+//! [`AccessState`]: the keyring that this process holds, and following the changes that other
+//! processes make to it.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -11,10 +12,10 @@ use crate::error::{Failure, Result};
 use crate::reader::Shared;
 use crate::store::off_thread;
 
-/// How long a provider is not asked again after it has failed.
+/// The time for which a provider is not asked again after it has failed.
 const FAILURE_LIMIT: Duration = Duration::from_secs(1);
 
-/// What opens the store's records, as this process knows it.
+/// The keys that open the store's records, as this process knows them.
 pub(crate) struct Held {
     pub(crate) root: RootSecret,
     pub(crate) root_key: RootKey,
@@ -42,7 +43,7 @@ pub(crate) struct AccessState {
     catching_up: Mutex<Option<CatchingUp>>,
 }
 
-/// Why the keyring of this generation could not be opened.
+/// The failure to open the keyring of this generation.
 struct RecentFailure {
     generation: Option<u64>,
     failure: Failure,
@@ -70,8 +71,8 @@ impl AccessState {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tells the readers of this process about a keyring before it is written, so that none of them takes it for a
-    /// stranger's.
+    /// Tells the readers of this process about a keyring before it is written, so that none of them
+    /// takes it for a stranger's.
     pub(crate) fn announce(&self, sealed: Vec<u8>, held: Held) {
         *lock(&self.announced) = Some((sealed, Arc::new(held)));
     }
@@ -93,9 +94,9 @@ impl AccessState {
         held.clone()
     }
 
-    /// The opened keyring of the store, if that is the one we hold or can be opened at once. `None` if a passphrase or a
-    /// provider would take its time, or if the keyring is older than ours: the caller runs
-    /// [`catch_up`](Self::catch_up) and reads again.
+    /// The opened keyring of the store, if that is the one we hold or can be opened at once. `None`
+    /// if a passphrase or a provider would take its time, or if the keyring is older than ours: the
+    /// caller runs [`catch_up`](Self::catch_up) and reads again.
     pub(crate) fn current(&self, sealed: &[u8]) -> Result<Option<Arc<Held>>> {
         let held = self.held();
         let generation = Keyring::generation_of(sealed);
@@ -114,8 +115,9 @@ impl AccessState {
         if Keyring::is_sealed_under(sealed, &held.root_key) { self.catch_up(sealed).map(Some) } else { Ok(None) }
     }
 
-    /// Opens the store's sealed keyring if it is not the one we hold. May block for as long as a passphrase or a provider
-    /// takes, so it must run neither on an executor nor under a lock of other processes.
+    /// Opens the store's sealed keyring if it is not the one we hold. May block for as long as a
+    /// passphrase or a provider takes, so it must run neither on an executor nor under a lock of
+    /// other processes.
     pub(crate) fn catch_up(&self, sealed: &[u8]) -> Result<Arc<Held>> {
         // One at a time: a passphrase takes memory, too.
         let mut recent = lock(&self.opening);

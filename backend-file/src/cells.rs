@@ -1,7 +1,8 @@
-//! The table of cells: records cut into parts, in the order of their row keys, each naming its successor.
-//! FORMAT.md, "cells", is the specification.
+//! The table of cells: records cut into parts, in the order of their row keys, each naming its
+//! successor. FORMAT.md, "cells", is the specification.
 //!
-//! A missing record is proved missing by its predecessor, as NSEC records do it in DNSSEC (RFC 4034, section 4).
+//! A missing record is proved missing by its predecessor, as NSEC records do it in DNSSEC (RFC
+//! 4034, section 4).
 
 use keystead_sealing::{RECORD_STEP, RowKey, SealedRecord};
 use rusqlite::{Row, params};
@@ -41,7 +42,7 @@ impl Link {
         Self(link)
     }
 
-    /// Where the successor's row key begins.
+    /// The beginning of the successor's row key.
     fn prefix(&self) -> &[u8] {
         &self.0[..Self::PREFIX_LEN]
     }
@@ -73,7 +74,7 @@ pub(crate) enum Place {
     Vacant { previous: Part, next: Link },
     /// There is a record, whole or not.
     Occupied {
-        /// What follows the record; `None` if its end is damaged.
+        /// The successor of the record; `None` if its end is damaged.
         next: Option<Link>,
         /// The number of its parts, if its end is whole.
         parts: usize,
@@ -258,8 +259,9 @@ impl Database {
         Ok(())
     }
 
-    /// Deletes a damaged record for good and returns whether it existed. If the row is the beginning of one that the chain
-    /// names and that is missing, the chain is closed: what is missing there is given up.
+    /// Deletes a damaged record for good and returns whether it existed. If the row is the
+    /// beginning of one that the chain names and that is missing, the chain is closed: what is
+    /// missing there is given up.
     pub(crate) fn delete_damaged_record(&self, row: &RowKey) -> Result<bool> {
         let first = part_of(row, 0);
         if first == HEAD {
@@ -290,7 +292,8 @@ impl Database {
 
     /// Deletes a record and returns whether it existed.
     ///
-    /// The chain is closed over the record only where it is whole on both sides: a gap beside it stays a gap.
+    /// The chain is closed over the record only where it is whole on both sides: a gap beside it
+    /// stays a gap.
     pub(crate) fn delete_record(&self, row: &RowKey) -> Result<bool> {
         let Place::Occupied { next, .. } = self.place(row)? else { return Ok(false) };
         let first = part_of(row, 0);
@@ -327,8 +330,8 @@ impl Database {
         Ok(())
     }
 
-    /// Fills the empty table from that of format 1, which has this name. Fails as damaged if that table cannot be read
-    /// from end to end.
+    /// Fills the empty table from that of format 1, which has this name. Fails as damaged if that
+    /// table cannot be read from end to end.
     pub(crate) fn chain_cells_of_format_1(&self, table: &str) -> Result<()> {
         let mut statement = self.connection.prepare(&format!("SELECT part, bytes, NULL FROM {table} ORDER BY part"))?;
         let mut cells = statement.query([])?;

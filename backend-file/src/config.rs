@@ -24,7 +24,7 @@ pub(crate) struct Location {
     group_access: bool,
 }
 
-/// What is at the path.
+/// The state of the store's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathState {
     Missing,
@@ -37,7 +37,7 @@ pub(crate) enum PathState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileIdentity(u64, u64);
 
-/// What the system tells about a write-ahead log.
+/// The facts that the system tells about a write-ahead log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogState {
     pub(crate) identity: FileIdentity,
@@ -55,7 +55,8 @@ impl Location {
             Err(e) => return Err(Failure::io("looking at the directory", &directory, e)),
         };
         check_directory(&directory, &metadata)?;
-        // SQLite is told to follow no symbolic link; those above the store's own directory are the system's business.
+        // SQLite is told to follow no symbolic link; those above the store's own directory are the
+        // system's business.
         let directory =
             fs::canonicalize(&directory).map_err(|e| Failure::io("resolving the directory", &directory, e))?;
         let path = directory.join(name);
@@ -100,7 +101,8 @@ impl Location {
         path.into()
     }
 
-    /// Looks at what is at the path, and refuses what is not a plain file of one name or is open to others.
+    /// Looks at what is at the path, and refuses what is not a plain file of one name or is open to
+    /// others.
     pub(crate) fn state(&self) -> Result<PathState> {
         let Some(metadata) = metadata(&self.path)? else { return Ok(PathState::Missing) };
         check_file(&self.path, &metadata, self.group_access)?;
@@ -142,7 +144,8 @@ impl Location {
         sync_name(&self.path)
     }
 
-    /// Opens a file of ours beside the store, such as the lock; creates it for the store's owner only.
+    /// Opens a file of ours beside the store, such as the lock; creates it for the store's owner
+    /// only.
     pub(crate) fn open_beside(&self, path: &Path) -> Result<File> {
         if let Some(metadata) = metadata(path)? {
             check_file(path, &metadata, self.group_access)?;
@@ -171,7 +174,8 @@ impl Location {
         Ok(())
     }
 
-    /// Gives a file that root has made to the owner of the mark, who is that of the store, even of one that is lost.
+    /// Gives a file that root has made to the owner of the mark, who is that of the store, even of
+    /// one that is lost.
     pub(crate) fn give_to_owner_of_mark(&self, path: &Path) -> Result<()> {
         #[cfg(unix)]
         if let Some(mark) = metadata(&self.mark)?
@@ -185,7 +189,8 @@ impl Location {
         Ok(())
     }
 
-    /// Lets the group read and write a file of ours, if that was asked for. The mode of creation is cut by the umask.
+    /// Lets the group read and write a file of ours, if that was asked for. The mode of creation is
+    /// cut by the umask.
     fn share_with_group(&self, file: &File, path: &Path) -> Result<()> {
         #[cfg(unix)]
         if self.group_access {
@@ -206,8 +211,8 @@ impl Location {
         Ok(metadata(&self.wal)?.map_or(0, |metadata| metadata.len()))
     }
 
-    /// Waits until what is in the write-ahead log is on the disk. SQLite holds no lock on that file, so this process may
-    /// open it by itself.
+    /// Waits until what is in the write-ahead log is on the disk. SQLite holds no lock on that
+    /// file, so this process may open it by itself.
     pub(crate) fn sync_log(&self) -> Result<()> {
         let synced = File::open(&self.wal).and_then(|log| log.sync_data());
         synced.map_err(|e| Failure::io("syncing", &self.wal, e))
@@ -309,7 +314,8 @@ fn check_file(path: &Path, metadata: &Metadata, group_access: bool) -> Result<()
     check_writable(path, metadata)
 }
 
-/// Refuses a file with several names: each name has a log of its own, and writes under one are lost under the other.
+/// Refuses a file with several names: each name has a log of its own, and writes under one are lost
+/// under the other.
 #[cfg(unix)]
 fn check_names(path: &Path, metadata: &Metadata) -> Result<()> {
     use std::os::unix::fs::MetadataExt;

@@ -17,7 +17,8 @@ use crate::instance::Instance;
 /// How long a statement waits for a foreign program that holds SQLite's own locks.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
-/// How much of the database a connection keeps in memory at most, in KiB: enough for the inner pages of some million keys.
+/// How much of the database a connection keeps in memory at most, in KiB: enough for the inner
+/// pages of some million keys.
 const CACHE: i32 = 8 * 1024;
 
 /// The parts of a log (<https://sqlite.org/fileformat2.html#walformat>), with pages of 4 KiB.
@@ -56,7 +57,8 @@ impl Database {
             std::thread::sleep(Duration::from_millis(1));
             count < limit.load(Ordering::Relaxed)
         }))?;
-        // What is deleted is overwritten with zeros in the file; the rest of the promise is the scrub.
+        // What is deleted is overwritten with zeros in the file; the rest of the promise is the
+        // scrub.
         connection.pragma_update(None, "secure_delete", "ON")?;
         let secure: i32 = connection.pragma_query_value(None, "secure_delete", |row| row.get(0))?;
         if secure != 1 {
@@ -95,7 +97,8 @@ impl Database {
         self.expect_keyring(sealed)
     }
 
-    /// Makes sure that what was written into the keyring's page has damaged no keyring there: all keys would be lost.
+    /// Makes sure that what was written into the keyring's page has damaged no keyring there: all
+    /// keys would be lost.
     pub(crate) fn expect_keyring(&self, sealed: &[u8]) -> Result<()> {
         if self.keyring()? == sealed { Ok(()) } else { Err(Failure::damaged_keyring_page()) }
     }
@@ -119,8 +122,8 @@ impl Database {
         written
     }
 
-    /// The same, but without waiting for the disk. The caller makes it durable: by a checkpoint, which waits for the log to
-    /// reach the disk first, or by syncing the log.
+    /// The same, but without waiting for the disk. The caller makes it durable: by a checkpoint,
+    /// which waits for the log to reach the disk first, or by syncing the log.
     pub(crate) fn transaction_not_yet_durable<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
         let written = self.transaction(write);
@@ -157,7 +160,8 @@ impl Database {
         read
     }
 
-    /// Copies all pages as they are at one moment into an empty file, which gets an instance of its own.
+    /// Copies all pages as they are at one moment into an empty file, which gets an instance of its
+    /// own.
     pub(crate) fn copy_to(&self, location: &Location) -> Result<()> {
         copy(&self.connection, location)
     }
@@ -179,7 +183,7 @@ impl Database {
         }
     }
 
-    /// How many pages the log held after the last transaction, from all processes.
+    /// The number of pages in the log after the last transaction, from all processes.
     pub(crate) fn log_pages(&self) -> i32 {
         self.log_pages.load(Ordering::Relaxed)
     }
@@ -195,13 +199,14 @@ impl Database {
         Some(self.log_pages()).filter(|pages| *pages > 0).map(log_len)
     }
 
-    /// Moves the whole log into the database and empties its file; `false` if readers hold it for longer than this.
+    /// Moves the whole log into the database and empties its file; `false` if readers hold it for
+    /// longer than this.
     pub(crate) fn truncate_log(&self, wait: Duration) -> Result<bool> {
         self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)", wait)
     }
 
-    /// The same, but the log's file keeps its length and is written again from its beginning: a commit that need not make
-    /// the file longer is quicker.
+    /// The same, but the log's file keeps its length and is written again from its beginning: a
+    /// commit that need not make the file longer is quicker.
     pub(crate) fn restart_log(&self, wait: Duration) -> Result<bool> {
         self.checkpoint("PRAGMA wal_checkpoint(RESTART)", wait)
     }

@@ -52,7 +52,8 @@ impl Failure {
         self
     }
 
-    /// Whether another write might fare better: one meets a damaged page, or needs more room than there is.
+    /// Whether another write might fare better: one meets a damaged page, or needs more room than
+    /// there is.
     pub(crate) fn may_be_one_writes_own(&self) -> bool {
         matches!(self.kind, ErrorKind::Corrupt | ErrorKind::QuotaExceeded)
     }
@@ -94,21 +95,24 @@ impl Failure {
     pub(crate) fn replaced() -> Self {
         Self::new(
             ErrorKind::Unavailable,
-            "the store's file was removed or replaced while it was open: put it back, or close the store and open it again",
+            "the store's file was removed or replaced while it was open: put it back, or close the store and \
+             open it again",
         )
     }
 
     pub(crate) fn log_cut_off() -> Self {
         Self::new(
             ErrorKind::Unavailable,
-            "another program has cut off the store's log while the store was open, and the latest keys with it: close the store, and restore a backup if you need them",
+            "another program has cut off the store's log while the store was open, and the latest keys with it: \
+             close the store, and restore a backup if you need them",
         )
     }
 
     pub(crate) fn put_back() -> Self {
         Self::new(
             ErrorKind::Unavailable,
-            "the store's file holds an older keyring than it did: a copy was put back while it was open; close the store and open it again",
+            "the store's file holds an older keyring than it did: a copy was put back while it was open; close \
+             the store and open it again",
         )
     }
 
@@ -134,14 +138,16 @@ impl Failure {
     pub(crate) fn lost_cells() -> Self {
         Self::new(
             ErrorKind::Corrupt,
-            "the store's database is damaged here and keys are missing from it: restore the store from a backup; nothing was changed",
+            "the store's database is damaged here and keys are missing from it: restore the store from a \
+             backup; nothing was changed",
         )
     }
 
     pub(crate) fn damaged_keyring_page() -> Self {
         Self::new(
             ErrorKind::Corrupt,
-            "the page of the store's keyring is damaged, so that nothing can be written to it safely: make a backup, and \
+            "the page of the store's keyring is damaged, so that nothing can be written to it safely: make a \
+             backup, and \
              restore the store from an earlier one; nothing was changed",
         )
     }
@@ -167,11 +173,13 @@ impl Failure {
         )
     }
 
-    /// What is damaged may need the keys of earlier epochs.
+    /// Damaged records may need the keys of earlier epochs.
     pub(crate) fn damage_keeps_old_epochs(records: u64, stretches: u64) -> Self {
         let text = format!(
-            "{records} records are damaged and {stretches} stretches of the file cannot be read, so the keys that they were \
-             sealed under were kept; all other records are sealed anew: see verify, and restore the store from a backup or \
+            "{records} records are damaged and {stretches} stretches of the file cannot be read, so the keys \
+             that they were \
+             sealed under were kept; all other records are sealed anew: see verify, and restore the store from \
+             a backup or \
              delete the damaged records (delete_damaged)"
         );
         Self::new(ErrorKind::Corrupt, text)
@@ -198,7 +206,8 @@ impl Failure {
     /// The present store may have another name already.
     pub(crate) fn in_restore(mut self) -> Self {
         self.cause.text = format!(
-            "the restore was interrupted: {}; the store does not open until the restore is run again with the same backup",
+            "the restore was interrupted: {}; the store does not open until the restore is run again with the \
+             same backup",
             self.cause.text
         );
         self.of_unknown_effect()
@@ -244,7 +253,8 @@ impl From<rusqlite::Error> for Failure {
             ),
             ErrorCode::CannotOpen => (
                 ErrorKind::Unavailable,
-                "the store's files cannot be opened: look whether descriptors are left (ulimit -n) and the directory is there",
+                "the store's files cannot be opened: look whether descriptors are left (ulimit -n) and the \
+                 directory is there",
             ),
             ErrorCode::SystemIoFailure => {
                 (ErrorKind::Unavailable, "reading or writing the store's files failed: look at the disk")

@@ -1,5 +1,5 @@
-//! The database's two formats: telling a store from another file, creating one, and bringing format 1 up to date.
-//! FORMAT.md is the specification.
+//! The database's two formats: telling a store from another file, creating one, and bringing format
+//! 1 up to date. FORMAT.md is the specification.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -32,9 +32,11 @@ pub(crate) struct Probed {
     pub(crate) instance: Option<Instance>,
 }
 
-/// Reads the file alone, without creating, locking or changing anything, and refuses one that is not a store.
+/// Reads the file alone, without creating, locking or changing anything, and refuses one that is
+/// not a store.
 ///
-/// A checkpoint that is under way, or was cut off, makes the file look damaged without its log: then `None`.
+/// A checkpoint that is under way, or was cut off, makes the file look damaged without its log:
+/// then `None`.
 pub(crate) fn probe(location: &Location) -> Result<Option<Probed>> {
     let connection = open_alone(&location.path)?;
     let version = match format_of(&connection) {
@@ -93,7 +95,8 @@ fn immutable_uri(path: &Path) -> OsString {
 }
 
 impl Database {
-    /// Opens a connection for the writer of an existing store, and brings a store of format 1 up to date.
+    /// Opens a connection for the writer of an existing store, and brings a store of format 1 up to
+    /// date.
     pub(crate) fn open(location: &Location) -> Result<Self> {
         let database = Self::connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         if format_of(&database.connection)? == UNCHAINED {
@@ -149,7 +152,8 @@ impl Database {
         self.write_instance(Instance::random())
     }
 
-    /// Refuses other tables than ours: an index or a trigger would keep copies that no scrub reaches.
+    /// Refuses other tables than ours: an index or a trigger would keep copies that no scrub
+    /// reaches.
     fn check_schema(&self, cells: &str) -> Result<()> {
         let mut statement = self.connection.prepare("SELECT sql FROM sqlite_schema ORDER BY name")?;
         let schema: Vec<Option<String>> =

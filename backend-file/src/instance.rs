@@ -1,8 +1,9 @@
 //! [`Instance`]: pairs a store's file with the log beside it.
 //!
-//! SQLite replays whatever log it finds beside a file. After a backup was copied over the file of a process that died,
-//! that log is another file's. So each log begins with the instance that it belongs to, which is read from the raw log
-//! before SQLite sees it (<https://sqlite.org/fileformat2.html#walformat>).
+//! SQLite replays whatever log it finds beside a file. After a backup was copied over the file of a
+//! process that died, that log is another file's. So each log begins with the instance that it
+//! belongs to, which is read from the raw log before SQLite sees it
+//! (<https://sqlite.org/fileformat2.html#walformat>).
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
@@ -13,7 +14,7 @@ const MAGIC: &[u8; 16] = b"keystead/log/v1\0";
 const HEADER_LEN: usize = 32;
 const FRAME_HEADER_LEN: usize = 24;
 
-/// What SQLite allows.
+/// The longest page that SQLite allows, in bytes.
 const MAX_PAGE_LEN: u32 = 65_536;
 
 /// One copy of a store, and how many logs it has begun.
@@ -30,7 +31,8 @@ pub(crate) struct Instance {
 pub(crate) enum LogOwner {
     /// The log holds no transaction, so it changes nothing.
     Nobody,
-    /// The log was begun by the first of these. A process that did not see that marked it once more.
+    /// The log was begun by the first of these. A process that did not see that marked it once
+    /// more.
     Copy { began: Instance, last: Instance },
     /// Another program began the log.
     Unknown,
@@ -71,8 +73,8 @@ impl Instance {
         Some(Self { copy: *copy, logs: u64::from_be_bytes(*logs) })
     }
 
-    /// Reports whether a log of this owner continues the file of this instance: the file has not seen the log yet, or
-    /// has taken up a part of it.
+    /// Reports whether a log of this owner continues the file of this instance: the file has not
+    /// seen the log yet, or has taken up a part of it.
     pub(crate) fn owns(self, owner: LogOwner) -> bool {
         match owner {
             LogOwner::Nobody | LogOwner::Unknown => true,
@@ -84,8 +86,8 @@ impl Instance {
 }
 
 impl LogOwner {
-    /// Reports whether a log of this owner may follow a file of format 1, which has no instance: a log from before, or
-    /// the one that brings it up to date.
+    /// Reports whether a log of this owner may follow a file of format 1, which has no instance: a
+    /// log from before, or the one that brings it up to date.
     pub(crate) fn may_follow_format_1(self) -> bool {
         match self {
             Self::Nobody | Self::Unknown => true,

@@ -1,7 +1,8 @@
 //! [`FileStore::load`]: many new keys at the speed of the disk.
 //!
-//! Row keys are spread evenly, so keys that come in any other order than that of their row keys write a page each. A load
-//! sorts what it seals first, and then writes each page a few times at most.
+//! Row keys are spread evenly, so keys that come in any other order than that of their row keys
+//! write a page each. A load sorts what it seals first, and then writes each page a few times at
+//! most.
 
 use std::pin::pin;
 
@@ -17,13 +18,14 @@ use crate::reader::Shared;
 use crate::store::{FileStore, off_thread};
 use crate::writer::Request;
 
-/// How many keys are sealed and sorted together: some 60 MB of memory for keys of 32 bytes.
+/// The number of keys that are sealed and sorted together: some 60 MB of memory for keys of 32
+/// bytes.
 const MAX_SORTED: usize = 128 * 1024;
 
 /// The same limit for long keys, in bytes of their secrets.
 const MAX_SORTED_LEN: usize = 32 * 1024 * 1024;
 
-/// How many keys are written in one transaction.
+/// The number of keys that are written in one transaction.
 const CHUNK: usize = 4096;
 
 /// The result of [`FileStore::load`].
@@ -37,27 +39,31 @@ pub struct LoadReport {
 }
 
 impl FileStore {
-    /// Creates many keys, several times as fast as [`put_key_with`](keystead_core::KeyStore::put_key_with) would.
+    /// Creates many keys, several times as fast as
+    /// [`put_key_with`](keystead_core::KeyStore::put_key_with) would.
     ///
-    /// Use it to fill a store, for example from another one. An id that has a key keeps it, and of several keys for one id
-    /// the first is taken. The keys are written in transactions of 4,096, sorted in groups of up to 131,072; the memory
-    /// used is that of two groups. Sealing runs on threads of its own.
+    /// Use it to fill a store, for example from another one. An id that has a key keeps it, and of
+    /// several keys for one id the first is taken. The keys are written in transactions of 4,096,
+    /// sorted in groups of up to 131,072; the memory used is that of two groups. Sealing runs on
+    /// threads of its own.
     ///
-    /// When it returns, all keys are on the disk. If it fails or is dropped, some of them are; run it again with all of
-    /// them.
+    /// When it returns, all keys are on the disk. If it fails or is dropped, some of them are; run
+    /// it again with all of them.
     ///
     /// # Errors
     /// As a put: [`QuotaExceeded`](keystead_core::ErrorKind::QuotaExceeded) if the disk is full,
     /// [`Corrupt`](keystead_core::ErrorKind::Corrupt) if the database is damaged,
-    /// [`Unavailable`](keystead_core::ErrorKind::Unavailable) if the disk fails or the file was replaced,
-    /// [`Timeout`](keystead_core::ErrorKind::Timeout) if another process keeps the store locked, and
-    /// [`Conflict`](keystead_core::ErrorKind::Conflict) if another process gave the store a new root secret meanwhile.
+    /// [`Unavailable`](keystead_core::ErrorKind::Unavailable) if the disk fails or the file was
+    /// replaced, [`Timeout`](keystead_core::ErrorKind::Timeout) if another process keeps the store
+    /// locked, and [`Conflict`](keystead_core::ErrorKind::Conflict) if another process gave the
+    /// store a new root secret meanwhile.
     pub async fn load(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport> {
         self.load_all(keys).await.map_err(|failure| failure.during(Operation::Create))
     }
 
     async fn load_all(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport, Failure> {
-        // Another handle may have rotated the store. What is sealed is to be sealed under its present keyring.
+        // Another handle may have rotated the store. What is sealed is to be sealed under its
+        // present keyring.
         self.shared.check().await?;
         let mut keys = pin!(keys);
         let mut report = LoadReport::default();
@@ -116,7 +122,8 @@ async fn next_group(mut keys: std::pin::Pin<&mut impl Stream<Item = (KeyId, Secr
     group
 }
 
-/// Seals the keys and sorts them by their rows. Of several keys for one id the first stays the first.
+/// Seals the keys and sorts them by their rows. Of several keys for one id the first stays the
+/// first.
 fn seal(shared: &Shared, group: Vec<(KeyId, SecretKey)>) -> Vec<Loaded> {
     let held = shared.access.held();
     let generation = held.keyring.generation();
@@ -139,7 +146,8 @@ impl Chunk {
         })
     }
 
-    /// Seals what was sealed before the keyring was changed: a retired epoch's record could not be opened.
+    /// Seals what was sealed before the keyring was changed: a retired epoch's record could not be
+    /// opened.
     fn seal_again(&mut self, keyring: &Keyring) {
         for loaded in self.0.iter_mut().filter(|loaded| loaded.generation != keyring.generation()) {
             loaded.record = keyring.seal(&loaded.id, &loaded.key);
@@ -174,7 +182,8 @@ impl Chunk {
     }
 }
 
-/// The first keys, as many as come before this successor and differ in the beginnings of their rows. There is one at least.
+/// The first keys, as many as come before this successor and differ in the beginnings of their
+/// rows. There is one at least.
 fn run_of(keys: &[Loaded], next: Link) -> &[Loaded] {
     let follows = |pair: &[Loaded]| {
         let [one, other] = pair else { return false };

@@ -12,11 +12,12 @@ use crate::config::Location;
 use crate::error::{Failure, Result};
 use crate::writer::spawn;
 
-/// How long a caller waits for the lock at most. Other processes hold it for milliseconds, unless they are stopped.
+/// The longest time that a caller waits for the lock. Other processes hold it for milliseconds,
+/// unless they are stopped.
 pub(crate) const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
-/// The advisory lock on `PATH.lock`. It is fair, which SQLite's own waiting is not, and keeps checkpoints of two
-/// processes apart, which refuse each other.
+/// The advisory lock on `PATH.lock`. It is fair, which SQLite's own waiting is not, and keeps
+/// checkpoints of two processes apart, which refuse each other.
 pub(crate) struct WriterLock {
     file: File,
     location: Location,
@@ -34,7 +35,8 @@ impl WriterLock {
         Ok(Self { file: location.open_beside(&location.lock)?, location: location.clone() })
     }
 
-    /// Waits for as long as others hold it: for the writer thread, which nobody waits for without a limit.
+    /// Waits for as long as others hold it: for the writer thread, which nobody waits for without a
+    /// limit.
     pub(crate) fn lock(&self) -> Result<Locked<'_>> {
         self.wait().map(|()| Locked::ByFile(&self.file))
     }
@@ -63,8 +65,8 @@ impl WriterLock {
         if let Some(locked) = self.try_lock()? {
             return Ok(locked);
         }
-        // The waiting cannot be called off, so a thread of its own does it, with a file of its own: a lock that comes too
-        // late ends when the channel drops that file.
+        // The waiting cannot be called off, so a thread of its own does it, with a file of its own:
+        // a lock that comes too late ends when the channel drops that file.
         let waiting = Self::open(&self.location)?;
         let (sender, receiver) = channel();
         spawn(move || {
@@ -77,8 +79,8 @@ impl WriterLock {
         }
     }
 
-    /// How many checkpoints the processes that have the store open have begun. The number is kept in the lock file, for as
-    /// long as the system runs.
+    /// The number of checkpoints that all processes that have the store open have begun. The number
+    /// is kept in the lock file, for as long as the system runs.
     pub(crate) fn checkpoints(&self) -> Result<u64> {
         let mut bytes = [0; 8];
         match read_at_start(&self.file, &mut bytes) {
@@ -114,8 +116,8 @@ impl Drop for Locked<'_> {
             Self::ByFile(file) => *file,
             Self::ByOwnFile(file) => file,
         };
-        // Closing the file would not end the lock if a forked process has it open, too. On a lock that is held this cannot
-        // fail.
+        // Closing the file would not end the lock if a forked process has it open, too. On a lock
+        // that is held this cannot fail.
         let _ = file.unlock();
     }
 }

@@ -9,13 +9,14 @@ use keystead_core::ErrorKind;
 use crate::config::Location;
 use crate::error::{Failure, Result};
 
-/// What a mark begins with; the id of the store follows.
+/// The beginning of a mark; the id of the store follows.
 const BEGINNING: &str = "keystead store ";
 
 const MAX_LEN: u64 = 128;
 
-/// The file `PATH.id`. It outlives a store whose file is lost, so that no new one takes its place in silence. Each process
-/// that has the store open holds a shared lock on it, so that no restore replaces the file beneath it.
+/// The file `PATH.id`. It outlives a store whose file is lost, so that no new one takes its place
+/// in silence. Each process that has the store open holds a shared lock on it, so that no restore
+/// replaces the file beneath it.
 #[derive(Debug)]
 pub(crate) struct Mark {
     file: File,
@@ -78,7 +79,8 @@ impl Mark {
             Some(marked) if marked != store_id => {
                 let mark = location.mark.display();
                 let text = format!(
-                    "this is another store than the one that was created at this path: put that one's file back; if you \
+                    "this is another store than the one that was created at this path: put that one's file \
+                     back; if you \
                      want this one in its place, remove {mark}"
                 );
                 Err(Failure::new(ErrorKind::Config, text))
@@ -106,8 +108,9 @@ impl Mark {
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        // A program that this process starts at the same moment has the file open, too, until it is loaded, so that closing
-        // it would not end the lock yet. A forked process must not end the lock of its parent.
+        // A program that this process starts at the same moment has the file open, too, until it is
+        // loaded, so that closing it would not end the lock yet. A forked process must not end the
+        // lock of its parent.
         if self.process == process::id() {
             let _ = self.file.unlock();
         }
@@ -119,7 +122,8 @@ pub(crate) fn lost_store(location: &Location) -> Failure {
     let path = location.path.display();
     let mark = location.mark.display();
     let text = format!(
-        "the store that was created at {path} is gone: its file is missing or empty; put it back or restore a backup; if \
+        "the store that was created at {path} is gone: its file is missing or empty; put it back or restore a \
+         backup; if \
          you have removed the store on purpose, remove {mark}, too"
     );
     Failure::new(ErrorKind::Corrupt, text)

@@ -18,7 +18,7 @@ use crate::mark::{self, Mark};
 use crate::reader::Shared;
 use crate::restore;
 
-/// How a store is opened.
+/// The way in which a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
     Create,
@@ -31,7 +31,8 @@ pub(crate) type OpenStore = (Arc<Shared>, Database, Arc<WriterLock>);
 
 pub(crate) fn open(location: Location, root: RootSecret, opening: Opening) -> Result<OpenStore> {
     let state = check_not_lost(&location, location.state()?)?;
-    // A creation that was cut off leaves its journal; what it journals is undone when the database is opened.
+    // A creation that was cut off leaves its journal; what it journals is undone when the database
+    // is opened.
     let cut_off = state == PathState::File && location.has_journal()?;
     if state == PathState::File && !cut_off {
         format::probe(&location)?;
@@ -85,7 +86,8 @@ fn open_existing(location: Location, root: RootSecret) -> Result<OpenStore> {
     restore::remove_abandoned_copy(&location);
     let lock = WriterLock::open(&location)?;
     let is_current = check_log(&location, &lock)?;
-    // Only a change of format needs the lock, so that a store opens for readers while a stopped process holds it.
+    // Only a change of format needs the lock, so that a store opens for readers while a stopped
+    // process holds it.
     let locked = if is_current { None } else { Some(lock.lock_within(LOCK_LIMIT)?) };
     let database = Database::open(&location)?;
     let sealed = database.keyring()?;
@@ -99,8 +101,8 @@ fn open_existing(location: Location, root: RootSecret) -> Result<OpenStore> {
     Ok((shared, database, Arc::new(lock)))
 }
 
-/// Refuses a log that is another file's, which SQLite would replay over this one. Returns whether the file is of the
-/// current format.
+/// Refuses a log that is another file's, which SQLite would replay over this one. Returns whether
+/// the file is of the current format.
 fn check_log(location: &Location, lock: &WriterLock) -> Result<bool> {
     let look = || -> Result<(bool, bool)> {
         let owner = match location.wal_len()? {
@@ -183,8 +185,10 @@ fn foreign_log(location: &Location) -> Failure {
     let path = location.path.display();
     let wal = location.wal.display();
     let text = format!(
-        "the log {wal} is not the log of {path}: a copy was put in the place of a store that had not been closed, and its \
-         log would undo that; nothing was changed; put the store's own file back, or copy this one elsewhere and restore \
+        "the log {wal} is not the log of {path}: a copy was put in the place of a store that had not been \
+         closed, and its \
+         log would undo that; nothing was changed; put the store's own file back, or copy this one elsewhere \
+         and restore \
          it from there with keystead restore, which keeps the log"
     );
     Failure::new(ErrorKind::Corrupt, text)

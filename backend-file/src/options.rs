@@ -11,7 +11,7 @@ use crate::open::Opening;
 use crate::store::FileStore;
 use crate::writer;
 
-/// How to open a store, for [`FileStore`]s that others of a group share.
+/// Options for opening a [`FileStore`], for example one that a group shares.
 ///
 /// ```no_run
 /// # async fn example(root: keystead_file::RootSecret) -> keystead_core::Result<()> {
@@ -32,8 +32,9 @@ impl FileOptions {
         Self::default()
     }
 
-    /// Sets whether the group of the store's files may read and write them: modes of 0660 are accepted, and new files get
-    /// that. Kubernetes' `fsGroup` sets such modes each time a pod starts. Others than owner and group are refused as ever.
+    /// Sets whether the group of the store's files may read and write them: modes of 0660 are
+    /// accepted, and new files get that. Kubernetes' `fsGroup` sets such modes each time a pod
+    /// starts. Others than owner and group are refused as ever.
     pub fn group_access(mut self, group_access: bool) -> Self {
         self.group_access = group_access;
         self

@@ -1,7 +1,8 @@
 //! [`Queue`]: the requests that wait for the writer thread.
 //!
-//! A request stays here until the writer holds the lock of all processes. If that takes too long, because another process
-//! is stopped, a watcher refuses the requests that have waited for their limit; the writer goes on waiting for the lock.
+//! A request stays here until the writer holds the lock of all processes. If that takes too long,
+//! because another process is stopped, a watcher refuses the requests that have waited for their
+//! limit; the writer goes on waiting for the lock.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use crate::writer::{Request, spawn};
 /// The pause between two looks of the watcher.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long the watcher goes on after the writer last waited for the lock.
+/// The time for which the watcher goes on after the writer last waited for the lock.
 const WATCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The requests of one store's handles, in the order of their arrival.
@@ -30,13 +31,13 @@ struct State {
     waiting: BTreeMap<u64, Waiting>,
     next_ticket: u64,
     intake: Intake,
-    /// When the writer began to wait for the lock.
+    /// The moment at which the writer began to wait for the lock.
     blocked_since: Option<Instant>,
     last_blocked: Option<Instant>,
     is_watched: bool,
 }
 
-/// Whether requests are taken.
+/// The state of the queue's entrance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Intake {
     #[default]
@@ -52,7 +53,7 @@ struct Waiting {
     since: Instant,
 }
 
-/// What there is to do for the writer.
+/// The reason why the writer wakes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wakeup {
     Requests,
@@ -71,8 +72,8 @@ impl Queue {
         Arc::new(Self { state: Mutex::default(), arrived: Condvar::new(), process: process::id() })
     }
 
-    /// Reports whether this process was forked off. The writer may have held the mutex at that moment, and would hold it
-    /// for ever here.
+    /// Reports whether this process was forked off. The writer may have held the mutex at that
+    /// moment, and would hold it for ever here.
     fn is_forked(&self) -> bool {
         self.process != process::id()
     }
@@ -125,7 +126,8 @@ impl Queue {
     pub(crate) fn refuse_all(&self) {
         self.close();
         let dropped = std::mem::take(&mut self.state().waiting);
-        // Outside the lock: a request wakes the caller that waits for its answer when it is dropped.
+        // Outside the lock: a request wakes the caller that waits for its answer when it is
+        // dropped.
         drop(dropped);
     }
 
@@ -212,7 +214,8 @@ impl Drop for Ticket<'_> {
     }
 }
 
-/// The handles of a store. When the last one is dropped, the writer ends what waits and closes the store.
+/// The handles of a store. When the last one is dropped, the writer ends what waits and closes the
+/// store.
 pub(crate) struct Handles(pub(crate) Arc<Queue>);
 
 impl Drop for Handles {

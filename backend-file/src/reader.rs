@@ -19,13 +19,14 @@ use crate::mark::Mark;
 /// How many connections are kept for the next readers; each holds descriptors and a page cache.
 const MAX_IDLE: usize = 16;
 
-/// How long a connection is kept that no reader needs.
+/// The time for which a connection is kept that no reader needs.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often a read is repeated because the keyring was changed meanwhile.
+/// The number of times that a read is repeated because the keyring was changed meanwhile.
 const MAX_REREADS: usize = 8;
 
-/// How long a reader trusts that the files are still in place. A writer looks before each transaction.
+/// The time for which a reader trusts that the files are still in place. A writer looks before each
+/// transaction.
 const PLACE_LIMIT: Duration = Duration::from_millis(10);
 
 pub(crate) struct Shared {
@@ -152,8 +153,8 @@ impl Shared {
         self.catching_up(read).await
     }
 
-    /// The sealed keyring that the store has now, and what it holds. May block for as long as a passphrase or a provider
-    /// takes.
+    /// The sealed keyring that the store has now, and what it holds. May block for as long as a
+    /// passphrase or a provider takes.
     pub(crate) fn catch_up(&self) -> Result<(Vec<u8>, Arc<Held>)> {
         for _ in 0..MAX_REREADS {
             let sealed = self.with_reader(Database::keyring)?;
@@ -194,7 +195,8 @@ impl Shared {
         open: impl Fn(&Keyring, &[u8]) -> Result<T, RecordError>,
     ) -> Result<Read<Option<T>>> {
         match open_found(&self.access.held().keyring, found, &open) {
-            // A rotation has changed the keyring, and may have sealed the record again since it was read.
+            // A rotation has changed the keyring, and may have sealed the record again since it was
+            // read.
             Err(RecordError::UnknownEpoch) => {
                 database.reading(|| self.open_in_transaction(database, database.record(row)?, open))
             }
@@ -249,7 +251,8 @@ impl Shared {
         drop(expired);
     }
 
-    /// Refuses a process that was forked off: it has no writer thread, and SQLite's connections must not be used in it.
+    /// Refuses a process that was forked off: it has no writer thread, and SQLite's connections
+    /// must not be used in it.
     pub(crate) fn is_this_process(&self) -> Result<()> {
         if self.process == process::id() { Ok(()) } else { Err(Failure::forked()) }
     }
@@ -266,8 +269,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Makes sure that the files that we have open are those at their paths: else what we read and write is no longer the
-    /// store. Returns the length of the log in bytes.
+    /// Makes sure that the files that we have open are those at their paths: else what we read and
+    /// write is no longer the store. Returns the length of the log in bytes.
     pub(crate) fn is_in_place(&self) -> Result<u64> {
         let log = self.location.log_state()?.filter(|log| log.identity == self.log).ok_or_else(Failure::replaced)?;
         if self.location.identity()? == Some(self.file) { Ok(log.len) } else { Err(Failure::replaced()) }

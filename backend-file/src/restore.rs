@@ -1,11 +1,13 @@
 //! [`FileStore::restore`]: puts a backup in the place of a store.
 //!
-//! A file and its log are two names, and no system renames two at once. So a note beside them, `PATH.restoring`, says that
-//! a restore is under way, and nobody opens the store until it is ended or run again:
+//! A file and its log are two names, and no system renames two at once. So a note beside them,
+//! `PATH.restoring`, says that a restore is under way, and nobody opens the store until it is ended
+//! or run again:
 //!
 //! 1. copy the backup to `PATH.restoring-copy` and check it;
 //! 2. write the note, with the name under which the present store is kept;
-//! 3. rename the present log and then its file to that name: a file without its log must not be opened under it;
+//! 3. rename the present log and then its file to that name: a file without its log must not be
+//!    opened under it;
 //! 4. rename `PATH.restoring-copy` to `PATH`;
 //! 5. remove the note.
 
@@ -33,24 +35,29 @@ use crate::store::{FileStore, off_thread};
 const COPY: &str = ".restoring-copy";
 
 impl FileStore {
-    /// Puts a backup in the place of the store at `path`, or of none, and opens it. The backup is only read.
+    /// Puts a backup in the place of the store at `path`, or of none, and opens it. The backup is
+    /// only read.
     ///
-    /// **Restoring brings back the users that were erased since the backup**: reconcile the store with your tombstones
-    /// before it serves anybody.
+    /// **Restoring brings back the users that were erased since the backup**: reconcile the store
+    /// with your tombstones before it serves anybody.
     ///
-    /// First the backup is copied beside the store and checked: it must open with this root secret and every record must
-    /// be whole. What was at `path` is kept beside it, with its log: [`replaced_store`](Self::replaced_store) gives the
-    /// name. It still holds the keys that were erased since, so remove it when you need it no longer. If a crash
-    /// interrupts a restore, the store refuses to open until the restore is run again, or opens as one of the two.
+    /// First the backup is copied beside the store and checked: it must open with this root secret
+    /// and every record must be whole. What was at `path` is kept beside it, with its log:
+    /// [`replaced_store`](Self::replaced_store) gives the name. It still holds the keys that were
+    /// erased since, so remove it when you need it no longer. If a crash interrupts a restore, the
+    /// store refuses to open until the restore is run again, or opens as one of the two.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) if a process has the store open; [`Config`](ErrorKind::Config) if the backup is
-    /// missing, is not a store, is the store at `path` itself or that of another one than was created there, or has a log
-    /// beside it (a raw copy of a store in use); [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is not that of the
-    /// backup; [`Corrupt`](ErrorKind::Corrupt) if the backup is damaged; [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the
-    /// disk is full; [`PermissionDenied`](ErrorKind::PermissionDenied) and [`Unavailable`](ErrorKind::Unavailable) as for
-    /// [`open`](Self::open). Nothing at `path` was changed then. With [`Effect::Unknown`](keystead_core::Effect::Unknown)
-    /// the restore was interrupted, or the backup is in place and could not be opened.
+    /// [`Conflict`](ErrorKind::Conflict) if a process has the store open;
+    /// [`Config`](ErrorKind::Config) if the backup is missing, is not a store, is the store at
+    /// `path` itself or that of another one than was created there, or has a log beside it (a raw
+    /// copy of a store in use); [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is
+    /// not that of the backup; [`Corrupt`](ErrorKind::Corrupt) if the backup is damaged;
+    /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full;
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied) and
+    /// [`Unavailable`](ErrorKind::Unavailable) as for [`open`](Self::open). Nothing at `path` was
+    /// changed then. With [`Effect::Unknown`](keystead_core::Effect::Unknown) the restore was
+    /// interrupted, or the backup is in place and could not be opened.
     pub async fn restore(
         backup: impl AsRef<Path> + Send,
         path: impl AsRef<Path> + Send,
@@ -59,8 +66,8 @@ impl FileStore {
         FileOptions::new().restore(backup, path, root).await
     }
 
-    /// The name under which [`restore`](Self::restore) kept the store that it replaced, or what was left of it; `None` if
-    /// there was nothing.
+    /// The name under which [`restore`](Self::restore) kept the store that it replaced, or what was
+    /// left of it; `None` if there was nothing.
     pub fn replaced_store(&self) -> Option<&Path> {
         self.replaced.as_deref()
     }
@@ -127,7 +134,8 @@ fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Optio
     put_in_place().map_err(Failure::in_restore)
 }
 
-/// Removes the copy of a restore that was interrupted before it changed anything: it holds keys that were erased since.
+/// Removes the copy of a restore that was interrupted before it changed anything: it holds keys
+/// that were erased since.
 ///
 /// The caller holds the mark and has found no note.
 pub(crate) fn remove_abandoned_copy(location: &Location) {
@@ -164,7 +172,8 @@ fn check_backup(backup: &Path) -> Result<(), Failure> {
     }
     if fs::metadata(log_of(backup)).is_ok_and(|log| log.len() > 0) {
         let text = format!(
-            "{} has a log beside it, so it is a store in use or a raw copy of one: close it, or copy it with keystead backup",
+            "{} has a log beside it, so it is a store in use or a raw copy of one: close it, or copy it with \
+             keystead backup",
             backup.display()
         );
         return Err(Failure::new(ErrorKind::Config, text));
@@ -172,7 +181,8 @@ fn check_backup(backup: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Copies the backup, brings it up to date, reads all of it and makes it durable. Returns the store's id.
+/// Copies the backup, brings it up to date, reads all of it and makes it durable. Returns the
+/// store's id.
 fn copy_and_check(backup: &Path, new: &Location, root: RootSecret) -> Result<String, Failure> {
     let source = format::open_alone(backup)?;
     format::check_is_store(&source)?;
@@ -214,7 +224,8 @@ fn check_records(database: &Database, held: &Held) -> Result<(), Failure> {
 struct Note {
     /// The name under which the present store is kept.
     kept: PathBuf,
-    /// False if there was at most a log when the restore began. A file at the path is then the backup's copy.
+    /// False if there was at most a log when the restore began. A file at the path is then the
+    /// backup's copy.
     had_file: bool,
 }
 
@@ -222,7 +233,8 @@ impl Note {
     const HAD_FILE: &str = "file";
     const HAD_NO_FILE: &str = "no-file";
 
-    /// Reads the note of a restore that was interrupted, which may have renamed some of the files; else writes one.
+    /// Reads the note of a restore that was interrupted, which may have renamed some of the files;
+    /// else writes one.
     fn read_or_write(location: &Location) -> Result<Self, Failure> {
         if let Some(note) = Self::read(location)? {
             return Ok(note);

@@ -1,8 +1,9 @@
 //! [`FileStore::rotate`]: a new root secret and a new epoch, while the store is in use.
 //!
-//! The keyring gets an epoch more and is sealed under the new root secret; from then on every writer seals in that epoch.
-//! The records are sealed again page by page. When none is left of an earlier epoch, the keys of those are dropped. Each
-//! step is a transaction, so a rotation that is cut off goes on where it was.
+//! The keyring gets an epoch more and is sealed under the new root secret; from then on every
+//! writer seals in that epoch. The records are sealed again page by page. When none is left of an
+//! earlier epoch, the keys of those are dropped. Each step is a transaction, so a rotation that is
+//! cut off goes on where it was.
 
 use std::sync::Arc;
 
@@ -17,34 +18,40 @@ use crate::reader::Shared;
 use crate::store::{FileStore, Progress, off_thread};
 use crate::writer::{Reply, Request};
 
-/// How often all records are looked through for an earlier epoch: after the first pass there is none, unless a program
-/// that does not keep to FORMAT.md writes them.
+/// How often all records are looked through for an earlier epoch: after the first pass there is
+/// none, unless a program that does not keep to FORMAT.md writes them.
 const MAX_PASSES: usize = 3;
 
 impl FileStore {
-    /// Gives the store a new root secret, of any kind, and seals all records anew, while all processes go on reading and
-    /// writing. The earlier root secret then opens nothing of the store. **A copy from before opens with the earlier root
-    /// secret and with nothing else**: destroy that root secret, and the keys in such copies are gone.
+    /// Gives the store a new root secret, of any kind, and seals all records anew, while all
+    /// processes go on reading and writing. The earlier root secret then opens nothing of the
+    /// store. **A copy from before opens with the earlier root secret and with nothing else**:
+    /// destroy that root secret, and the keys in such copies are gone.
     ///
-    /// The new root secret opens the store from the first moment, so keep it before you call this. Handles of this store
-    /// change over by themselves; other processes get [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) and
-    /// must open the store again with it. `progress` is called after each page of some hundred records, with how many
-    /// records were looked at.
+    /// The new root secret opens the store from the first moment, so keep it before you call this.
+    /// Handles of this store change over by themselves; other processes get
+    /// [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) and must open the store again
+    /// with it. `progress` is called after each page of some hundred records, with how many records
+    /// were looked at.
     ///
-    /// If it is cut off, by an error, a crash or a dropped future, open the store with the new root secret and rotate to
-    /// that again: it goes on where it was. With a root secret other than the present one a further rotation begins.
+    /// If it is cut off, by an error, a crash or a dropped future, open the store with the new root
+    /// secret and rotate to that again: it goes on where it was. With a root secret other than the
+    /// present one a further rotation begins.
     ///
-    /// When it has returned, no byte of the earlier keyring and of records sealed under it is in the store's files,
-    /// unless a reader holds the log; [`scrub`](Self::scrub) tells.
+    /// When it has returned, no byte of the earlier keyring and of records sealed under it is in
+    /// the store's files, unless a reader holds the log; [`scrub`](Self::scrub) tells.
     ///
     /// # Errors
-    /// Before the new root secret is in force, with nothing changed: [`Config`](keystead_core::ErrorKind::Config) for an
-    /// empty passphrase, [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) if a provider gives no root secret or
-    /// another process has given the store a new one, [`QuotaExceeded`](keystead_core::ErrorKind::QuotaExceeded) if 15
-    /// rotations were begun and not ended. After that, with [`Effect::Unknown`](keystead_core::Effect::Unknown):
-    /// [`Corrupt`](keystead_core::ErrorKind::Corrupt) if records are damaged (the others are sealed anew, the earlier
-    /// keys are kept). Besides, as any write: [`QuotaExceeded`](keystead_core::ErrorKind::QuotaExceeded) if the disk is
-    /// full, [`Unavailable`](keystead_core::ErrorKind::Unavailable) if it fails or the file was replaced,
+    /// Before the new root secret is in force, with nothing changed:
+    /// [`Config`](keystead_core::ErrorKind::Config) for an empty passphrase,
+    /// [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) if a provider gives no root
+    /// secret or another process has given the store a new one,
+    /// [`QuotaExceeded`](keystead_core::ErrorKind::QuotaExceeded) if 15 rotations were begun and
+    /// not ended. After that, with [`Effect::Unknown`](keystead_core::Effect::Unknown):
+    /// [`Corrupt`](keystead_core::ErrorKind::Corrupt) if records are damaged (the others are sealed
+    /// anew, the earlier keys are kept). Besides, as any write:
+    /// [`QuotaExceeded`](keystead_core::ErrorKind::QuotaExceeded) if the disk is full,
+    /// [`Unavailable`](keystead_core::ErrorKind::Unavailable) if it fails or the file was replaced,
     /// [`Timeout`](keystead_core::ErrorKind::Timeout) if a foreign program keeps the file locked.
     pub async fn rotate(&self, new_root: RootSecret, progress: impl FnMut(Progress) + Send) -> Result<()> {
         let rotated = async {
@@ -103,15 +110,15 @@ impl FileStore {
     }
 }
 
-/// What the records of an epoch begin with.
+/// The beginning of all records of an epoch.
 type Epoch = [u8; RECORD_PREFIX_LEN];
 
-/// What is done for the records of a database whose pages are damaged.
+/// The care that is taken of a database whose pages are damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Care {
     None,
-    /// Read all records of a page again before it is committed: SQLite may move cells from one page to another, and lose
-    /// some where the pages are damaged. Such a page is left as it is.
+    /// Read all records of a page again before it is committed: SQLite may move cells from one page
+    /// to another, and lose some where the pages are damaged. Such a page is left as it is.
     ReadBack,
 }
 
@@ -155,10 +162,11 @@ pub(crate) struct Resealed {
     next: Option<Cursor>,
 }
 
-/// A part of a rotation that is one transaction of the writer's. The answer is `None` if another rotation has begun a
-/// later epoch.
+/// A part of a rotation that is one transaction of the writer's. The answer is `None` if another
+/// rotation has begun a later epoch.
 pub(crate) enum Step {
-    /// Puts the new keyring in place; false if another process has changed it since it was prepared.
+    /// Puts the new keyring in place; false if another process has changed it since it was
+    /// prepared.
     Begin(Box<NewEpoch>, Reply<bool>),
     /// Seals the records from here on again, as far as a page goes.
     Reseal(Epoch, Cursor, Care, Reply<Option<Resealed>>),

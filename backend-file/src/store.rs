@@ -24,15 +24,16 @@ use crate::reader::{Read, Shared};
 use crate::transaction::{Put, Write};
 use crate::writer::{self, Reply, Request, Written};
 
-/// How many keys of a batch are read at one moment. Other tasks of the thread run in between.
+/// The number of keys of a batch that are read at one moment. Other tasks of the thread run in
+/// between.
 const READ_TOGETHER: usize = 256;
 
 /// Keys in one encrypted file on a local disk.
 ///
-/// Clones are handles of one store, and any number of processes may have it open. Reads run on the calling thread and
-/// take microseconds; writes go to a thread of the store's own and are on the disk when the call returns. When the last
-/// handle is dropped that thread finishes in the background; [`close`](Self::close) waits for it. `Debug` shows the
-/// path only.
+/// Clones are handles of one store, and any number of processes may have it open. Reads run on the
+/// calling thread and take microseconds; writes go to a thread of the store's own and are on the
+/// disk when the call returns. When the last handle is dropped that thread finishes in the
+/// background; [`close`](Self::close) waits for it. `Debug` shows the path only.
 #[derive(Clone)]
 pub struct FileStore {
     pub(crate) shared: Arc<Shared>,
@@ -46,8 +47,8 @@ pub struct FileStore {
 pub struct Progress {
     /// The number of records that were looked at.
     pub done: u64,
-    /// The number of records there are, as counted at the beginning; never below `done`, though records are written
-    /// meanwhile.
+    /// The number of records there are, as counted at the beginning; never below `done`, though
+    /// records are written meanwhile.
     pub total: u64,
 }
 
@@ -63,43 +64,50 @@ impl FileStore {
     /// # Errors
     /// Each says what to do.
     /// - [`AlreadyExists`](ErrorKind::AlreadyExists) if there is a store.
-    /// - [`Config`](ErrorKind::Config) if the path, what is there or its directory cannot be used, or the passphrase is
+    /// - [`Config`](ErrorKind::Config) if the path, what is there or its directory cannot be used,
+    ///   or the passphrase is empty.
+    /// - [`Corrupt`](ErrorKind::Corrupt) if a store was created there and its file is missing or
     ///   empty.
-    /// - [`Corrupt`](ErrorKind::Corrupt) if a store was created there and its file is missing or empty.
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied) if the directory cannot be written.
     /// - [`KeyUnavailable`](ErrorKind::KeyUnavailable) if a provider gives no root secret.
     /// - [`Unsupported`](ErrorKind::Unsupported) if the file system does not support SQLite's log.
-    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it
-    ///   fails, or memory, threads or descriptors run out.
+    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full;
+    ///   [`Unavailable`](ErrorKind::Unavailable) if it fails, or memory, threads or descriptors run
+    ///   out.
     /// - [`Timeout`](ErrorKind::Timeout) if another process holds the store's lock for 10 seconds.
     ///
-    /// With [`Effect::Unknown`](keystead_core::Effect::Unknown) the store was created and could not be opened:
-    /// [`open_or_create`](Self::open_or_create) does both.
+    /// With [`Effect::Unknown`](keystead_core::Effect::Unknown) the store was created and could not
+    /// be opened: [`open_or_create`](Self::open_or_create) does both.
     pub async fn create(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
         FileOptions::new().create(path, root).await
     }
 
-    /// Opens a store that exists. One of format 1 is brought up to date, which earlier versions cannot read.
+    /// Opens a store that exists. One of format 1 is brought up to date, which earlier versions
+    /// cannot read.
     ///
     /// # Errors
     /// Each says what to do.
-    /// - [`Config`](ErrorKind::Config) if there is no store; if the file is not a store, is another one than was created
-    ///   there, is a symbolic link, has several names (hard links), is mounted as a single file or is open to others; or if
-    ///   everybody may write to its directory.
+    /// - [`Config`](ErrorKind::Config) if there is no store; if the file is not a store, is another
+    ///   one than was created there, is a symbolic link, has several names (hard links), is mounted
+    ///   as a single file or is open to others; or if everybody may write to its directory.
     /// - [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is not the store's.
-    /// - [`Corrupt`](ErrorKind::Corrupt) if the keyring or the database is damaged, if the file of a store that was created
-    ///   there is missing or empty, or if the log beside the file is that of another one.
-    /// - [`Unsupported`](ErrorKind::Unsupported) if a newer keystead wrote it, or the file system does not support SQLite's
-    ///   log.
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied) if the file or its directory cannot be written.
-    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full; [`Unavailable`](ErrorKind::Unavailable) if it
-    ///   fails, if memory, threads or descriptors run out, or if a restore is under way or was interrupted.
+    /// - [`Corrupt`](ErrorKind::Corrupt) if the keyring or the database is damaged, if the file of
+    ///   a store that was created there is missing or empty, or if the log beside the file is that
+    ///   of another one.
+    /// - [`Unsupported`](ErrorKind::Unsupported) if a newer keystead wrote it, or the file system
+    ///   does not support SQLite's log.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied) if the file or its directory cannot be
+    ///   written.
+    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full;
+    ///   [`Unavailable`](ErrorKind::Unavailable) if it fails, if memory, threads or descriptors run
+    ///   out, or if a restore is under way or was interrupted.
     /// - [`Timeout`](ErrorKind::Timeout) if a foreign program keeps the file locked.
     pub async fn open(path: impl AsRef<Path> + Send, root: RootSecret) -> Result<Self> {
         FileOptions::new().open(path, root).await
     }
 
-    /// Opens a store, or creates it if there is none. Of many processes that do so at once, one creates it.
+    /// Opens a store, or creates it if there is none. Of many processes that do so at once, one
+    /// creates it.
     ///
     /// # Errors
     /// As [`create`](Self::create) and [`open`](Self::open), but for there being a store or none.
@@ -107,25 +115,29 @@ impl FileStore {
         FileOptions::new().open_or_create(path, root).await
     }
 
-    /// Removes what is left of deleted and overwritten keys from the store's files now, and returns whether they are clean.
+    /// Removes what is left of deleted and overwritten keys from the store's files now, and returns
+    /// whether they are clean.
     ///
-    /// Every delete and overwrite does so by itself. This is for a delete whose `Finality` was `Eventual` because a reader
-    /// held the log, and for an overwrite, which cannot say so. `false` means that a reader has held it for half a second
-    /// or that the disk failed; the store goes on trying.
+    /// Every delete and overwrite does so by itself. This is for a delete whose `Finality` was
+    /// `Eventual` because a reader held the log, and for an overwrite, which cannot say so. `false`
+    /// means that a reader has held it for half a second or that the disk failed; the store goes on
+    /// trying.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) if the file was removed or replaced, or cannot be locked;
-    /// [`Timeout`](ErrorKind::Timeout) if another process holds the store's lock for 10 seconds;
-    /// [`Other`](ErrorKind::Other) if the store is closed.
+    /// [`Unavailable`](ErrorKind::Unavailable) if the file was removed or replaced, or cannot be
+    /// locked; [`Timeout`](ErrorKind::Timeout) if another process holds the store's lock for 10
+    /// seconds; [`Other`](ErrorKind::Other) if the store is closed.
     pub async fn scrub(&self) -> Result<bool> {
         self.ask(Request::Scrub).await.map_err(|failure| failure.during(Operation::Erase))
     }
 
-    /// Waits for the writes that are under way and closes the store for all its handles. A second time it does nothing.
+    /// Waits for the writes that are under way and closes the store for all its handles. A second
+    /// time it does nothing.
     ///
     /// # Errors
-    /// [`Timeout`](ErrorKind::Timeout) if another process holds the store's lock for 10 seconds: the store then closes when
-    /// that ends, and nobody waits for it. [`Other`](ErrorKind::Other) if the writer thread has ended unexpectedly.
+    /// [`Timeout`](ErrorKind::Timeout) if another process holds the store's lock for 10 seconds:
+    /// the store then closes when that ends, and nobody waits for it. [`Other`](ErrorKind::Other)
+    /// if the writer thread has ended unexpectedly.
     pub async fn close(&self) -> Result<()> {
         match self.ask(Request::Close).await {
             Err(_) if self.shared.is_closed() => Ok(()),
@@ -133,7 +145,8 @@ impl FileStore {
         }
     }
 
-    /// The row that the record of this id has in the file: HMAC-SHA-256 of the id under the store's own name key (FORMAT.md).
+    /// The row that the record of this id has in the file: HMAC-SHA-256 of the id under the store's
+    /// own name key (FORMAT.md).
     pub fn row_key(&self, id: &KeyId) -> RowKey {
         self.shared.access.held().keyring.row_key(id)
     }
@@ -232,10 +245,11 @@ impl KeyStore for FileStore {
         }
     }
 
-    /// Reads a page of records at a time and opens each one when it is asked for. Nothing is held between two items, so
-    /// a listing that is left open is in nobody's way, and other tasks of the thread run between two pages. An id that
-    /// exists throughout is listed once. A damaged record, or a stretch of the file that cannot be read or from which
-    /// records are missing, is an error among the items, and the rest is listed.
+    /// Reads a page of records at a time and opens each one when it is asked for. Nothing is held
+    /// between two items, so a listing that is left open is in nobody's way, and other tasks of the
+    /// thread run between two pages. An id that exists throughout is listed once. A damaged record,
+    /// or a stretch of the file that cannot be read or from which records are missing, is an error
+    /// among the items, and the rest is listed.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         let start = Listing { page: VecDeque::new(), damage: None, next: Some(Cursor::Start) };
         stream::unfold(start, move |mut listing| async move {
@@ -249,7 +263,8 @@ impl KeyStore for FileStore {
         self.shared.check().await.map_err(|failure| failure.during(Operation::Check))
     }
 
-    /// Unlike the default it knows whether an earlier delete of a key that is gone has left bytes in the file.
+    /// Unlike the default it knows whether an earlier delete of a key that is gone has left bytes
+    /// in the file.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let erased = self.write(Write::Delete(self.row_key(id))).await;
         let written = erased.map_err(|failure| failure.during(Operation::Erase))?;

@@ -1,4 +1,5 @@
-//! [`Transaction`]: the writes of one batch, committed together or, where one of them cannot be, each by itself.
+//! [`Transaction`]: the writes of one batch, committed together or, where one of them cannot be,
+//! each by itself.
 
 use keystead_core::{ErrorKind, KeyId, PutMode, SecretKey};
 use keystead_sealing::{Keyring, RowKey, SealedRecord};
@@ -24,7 +25,7 @@ pub(crate) struct Put {
     pub(crate) generation: u64,
 }
 
-/// When a transaction becomes durable.
+/// The moment at which a transaction becomes durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
     AtOnce,
@@ -33,8 +34,9 @@ pub(crate) enum Durability {
 }
 
 impl Durability {
-    /// Other processes see a commit that is not durable yet. That a key is gone they may see early; a new key is never
-    /// shown before it is on the disk, because somebody would encrypt data under it.
+    /// Other processes see a commit that is not durable yet. That a key is gone they may see early;
+    /// a new key is never shown before it is on the disk, because somebody would encrypt data under
+    /// it.
     pub(crate) fn of(writes: &[Write]) -> Self {
         let deletes_only = !writes.is_empty() && !writes.iter().any(|write| matches!(write, Write::Put(_)));
         if deletes_only { Self::ByCheckpoint } else { Self::AtOnce }
@@ -55,7 +57,8 @@ pub(crate) struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// Commits all writes at once; if one of them cannot be, each by itself, so that it spoils no neighbor.
+    /// Commits all writes at once; if one of them cannot be, each by itself, so that it spoils no
+    /// neighbor.
     pub(crate) fn run(&self, writes: &[Write], durability: Durability) -> Result<Transacted<Vec<Result<bool>>>> {
         match self.commit(writes, durability) {
             Ok(Transacted::Done(existed)) => Ok(Transacted::Done(existed.into_iter().map(Ok).collect())),
@@ -124,7 +127,8 @@ impl Transaction<'_> {
         let record = if put.generation == keyring.generation() {
             &put.record
         } else {
-            // The keyring was changed after the caller sealed: a retired epoch's record could not be opened.
+            // The keyring was changed after the caller sealed: a retired epoch's record could not
+            // be opened.
             sealed_again = keyring.seal(&put.id, &put.key);
             &sealed_again
         };

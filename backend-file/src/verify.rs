@@ -15,13 +15,15 @@ use crate::transaction::Write;
 pub struct VerifyReport {
     /// The number of whole records: each opens, and is that of the id inside.
     pub intact: u64,
-    /// The rows of the damaged records. [`FileStore::row_key`] gives the row of an id that you know. Of a record that is
-    /// missing the first 8 bytes are known, and the others are zero; it stands for all that are missing in its place.
+    /// The rows of the damaged records. [`FileStore::row_key`] gives the row of an id that you
+    /// know. Of a record that is missing the first 8 bytes are known, and the others are zero; it
+    /// stands for all that are missing in its place.
     pub damaged: Vec<RowKey>,
-    /// The number of stretches that cannot be read. The records in them cannot be counted; their keys read as
-    /// [`Corrupt`](ErrorKind::Corrupt).
+    /// The number of stretches that cannot be read. The records in them cannot be counted; their
+    /// keys read as [`Corrupt`](ErrorKind::Corrupt).
     pub unreadable: u64,
-    /// The number of faults in the structure of the database's pages, up to 100, as SQLite's `quick_check` finds them.
+    /// The number of faults in the structure of the database's pages, up to 100, as SQLite's
+    /// `quick_check` finds them.
     pub structural_faults: u64,
     /// True if a rotation was begun and has not ended, here or in another process.
     pub in_rotation: bool,
@@ -35,31 +37,33 @@ impl VerifyReport {
 }
 
 impl FileStore {
-    /// Reads and opens every record, page by page, while the store is in use, and changes nothing. Then checks the
-    /// structure of the database's pages.
+    /// Reads and opens every record, page by page, while the store is in use, and changes nothing.
+    /// Then checks the structure of the database's pages.
     ///
-    /// `progress` is called after each page of some hundred records. Runs on the calling task, some microseconds a record,
-    /// and lets others run between two pages; the check of the structure, half a second for a million records, runs on a
-    /// thread of its own. Run it every day or week: damage that no get has met is found here first.
+    /// `progress` is called after each page of some hundred records. Runs on the calling task, some
+    /// microseconds a record, and lets others run between two pages; the check of the structure,
+    /// half a second for a million records, runs on a thread of its own. Run it every day or week:
+    /// damage that no get has met is found here first.
     ///
     /// # Errors
-    /// [`Corrupt`](ErrorKind::Corrupt) if the keyring is damaged; damaged records are in the report.
-    /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if another process has given the store a new root secret;
-    /// [`Unavailable`](ErrorKind::Unavailable) if the disk fails or the file was removed or replaced;
-    /// [`Timeout`](ErrorKind::Timeout) if a foreign program keeps the file locked; [`Other`](ErrorKind::Other) if the
-    /// store is closed.
+    /// [`Corrupt`](ErrorKind::Corrupt) if the keyring is damaged; damaged records are in the
+    /// report. [`KeyUnavailable`](ErrorKind::KeyUnavailable) if another process has given the store
+    /// a new root secret; [`Unavailable`](ErrorKind::Unavailable) if the disk fails or the file was
+    /// removed or replaced; [`Timeout`](ErrorKind::Timeout) if a foreign program keeps the file
+    /// locked; [`Other`](ErrorKind::Other) if the store is closed.
     pub async fn verify(&self, progress: impl FnMut(Progress) + Send) -> Result<VerifyReport> {
         self.read_all(progress).await.map_err(|failure| failure.during(Operation::Verify))
     }
 
-    /// Deletes those of these rows whose records are damaged, as [`verify`](Self::verify) has told them, for ever, and
-    /// returns how many there were. Records that are missing are given up: their keys read as
-    /// [`NotFound`](ErrorKind::NotFound) from then on. Use it for what cannot be restored from a backup and no id leads to:
-    /// a record that an id leads to can be deleted or replaced by that.
+    /// Deletes those of these rows whose records are damaged, as [`verify`](Self::verify) has told
+    /// them, for ever, and returns how many there were. Records that are missing are given up:
+    /// their keys read as [`NotFound`](ErrorKind::NotFound) from then on. Use it for what cannot be
+    /// restored from a backup and no id leads to: a record that an id leads to can be deleted or
+    /// replaced by that.
     ///
     /// # Errors
-    /// As [`delete_key`](keystead_core::KeyStore::delete_key) of this store, but for a missing record. Rows that come later
-    /// are then not looked at.
+    /// As [`delete_key`](keystead_core::KeyStore::delete_key) of this store, but for a missing
+    /// record. Rows that come later are then not looked at.
     pub async fn delete_damaged(&self, rows: &[RowKey]) -> Result<u64> {
         let mut deleted = 0;
         for row in rows {

@@ -22,20 +22,22 @@ use crate::transaction::{Durability, Transacted, Transaction, Write};
 /// How many requests share one transaction at most.
 const MAX_BATCH: usize = 256;
 
-/// How long a checkpoint waits for readers, while other writers wait for it. Longer for a log that has become too long.
+/// The time for which a checkpoint waits for readers, while other writers wait for it. Longer for a
+/// log that has become too long.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(25);
 const MAX_CHECKPOINT_WAIT: Duration = Duration::from_millis(200);
 
-/// The pause after a checkpoint that readers have refused, for as long as a delete waits for it. Other writers go on.
+/// The pause after a checkpoint that readers have refused, for as long as a delete waits for it.
+/// Other writers go on.
 const SHORT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The same when no delete waits, or when readers have refused for the whole of [`SCRUB_LIMIT`].
 const LONG_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a delete waits for a checkpoint before it says that bytes are left.
+/// The time for which a delete waits for a checkpoint before it says that bytes are left.
 const SCRUB_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long an idle writer rests before it looks for a log that was left behind.
+/// The pause of an idle writer before it looks for a log that was left behind.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The log is begun again above this number of pages (4 MiB).
@@ -44,10 +46,10 @@ const LOG_LIMIT: i32 = 1024;
 /// The same while keys are loaded (64 MiB), because each checkpoint writes each page again.
 const LOAD_LOG_LIMIT: i32 = 16 * 1024;
 
-/// How often a batch is repeated because the keyring was changed.
+/// The number of times that a batch is repeated because the keyring was changed.
 const MAX_CATCH_UPS: usize = 8;
 
-/// How long the end of a store waits for other processes.
+/// The time for which the end of a store waits for other processes.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a handle asks of the writer, with the channel for the answer.
@@ -88,7 +90,8 @@ pub(crate) struct Written {
 /// What a handle of an open store needs.
 pub(crate) type Opened = (Arc<Shared>, Arc<Handles>);
 
-/// Opens or creates the store on a new thread, which then serves its writes until the last handle is gone.
+/// Opens or creates the store on a new thread, which then serves its writes until the last handle
+/// is gone.
 pub(crate) fn start(
     location: impl FnOnce() -> Result<Location> + Send + 'static,
     root: RootSecret,
@@ -130,7 +133,7 @@ struct Writer {
     queue: Arc<Queue>,
     /// True if bytes of dead records may be in the log or in the pages that it replaces.
     scrub_pending: bool,
-    /// When the next checkpoint may be tried.
+    /// The moment from which the next checkpoint may be tried.
     next_checkpoint: Instant,
     /// True if readers have refused all checkpoints for as long as a delete waits.
     is_held: bool,
@@ -190,7 +193,8 @@ impl Writer {
         }
     }
 
-    /// Empties the log of a process that died between a commit and its scrub. One that lives does so itself.
+    /// Empties the log of a process that died between a commit and its scrub. One that lives does
+    /// so itself.
     fn clean_up_after_the_dead(&mut self) {
         self.scrub_pending = !self.shared.location.wal_len().is_ok_and(|len| len == 0);
         let lock = self.lock.clone();
@@ -211,7 +215,7 @@ impl Writer {
         }
     }
 
-    /// How long the writer may rest.
+    /// The time for which the writer may rest.
     fn rest(&self) -> Duration {
         if !self.scrub_pending {
             return IDLE_PAUSE;
@@ -250,7 +254,8 @@ impl Writer {
         }
         for step in batch.steps {
             step.run(&self.shared, &self.database);
-            // A rotation asks for the scrub that it needs when it ends; this one keeps the log short.
+            // A rotation asks for the scrub that it needs when it ends; this one keeps the log
+            // short.
             self.checkpoint();
         }
         // Other processes go on while the answers are given.
@@ -302,8 +307,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The length in bytes of the log. Refuses one that was cut off: SQLite would write behind the gap and then move the gap
-    /// into the database.
+    /// The length in bytes of the log. Refuses one that was cut off: SQLite would write behind the
+    /// gap and then move the gap into the database.
     fn log_len(&self) -> Result<u64> {
         let len = self.shared.is_in_place()?;
         if self.database.last_log_len().is_some_and(|last| len >= last) {
@@ -315,8 +320,8 @@ impl Writer {
         if len < least { Err(Failure::log_cut_off()) } else { Ok(len) }
     }
 
-    /// One transaction and the checkpoint that it needs, under the lock of all processes' writers. Gives for each write
-    /// whether there was a record before.
+    /// One transaction and the checkpoint that it needs, under the lock of all processes' writers.
+    /// Gives for each write whether there was a record before.
     fn write_and_scrub<'a>(
         &mut self,
         mut locked: Locked<'a>,
@@ -329,7 +334,8 @@ impl Writer {
             let outcomes = match transaction.run(&batch.writes, durability) {
                 Ok(Transacted::Done(outcomes)) => outcomes,
                 Ok(Transacted::Behind(sealed)) => {
-                    // A passphrase or a provider takes its time, which no other process is to wait for.
+                    // A passphrase or a provider takes its time, which no other process is to wait
+                    // for.
                     drop(locked);
                     let locked_again = self.shared.access.catch_up(&sealed).and_then(|_| lock.lock_within(LOCK_LIMIT));
                     locked = match locked_again.and_then(|locked| self.begin_batch().map(|()| locked)) {
@@ -340,8 +346,8 @@ impl Writer {
                 }
                 Err(failure) => return (Some(locked), Err(failure)),
             };
-            // A delete that finds nothing scrubs as well: the process that deleted the record may have died before its
-            // scrub.
+            // A delete that finds nothing scrubs as well: the process that deleted the record may
+            // have died before its scrub.
             let died = batch.writes.iter().zip(&outcomes).any(|(write, outcome)| match write {
                 Write::Put(put) => matches!(outcome, Ok(true)) && put.mode == PutMode::Overwrite,
                 Write::Delete(_) | Write::DeleteDamaged(_) => outcome.is_ok(),
@@ -420,8 +426,8 @@ impl Writer {
         }
     }
 
-    /// Empties a log that nobody has written to for a while, whoever it was: an acknowledged write is safer in the
-    /// database, and a process may have ended between a commit and its scrub.
+    /// Empties a log that nobody has written to for a while, whoever it was: an acknowledged write
+    /// is safer in the database, and a process may have ended between a commit and its scrub.
     fn clean_up_after_others(&mut self) {
         let Ok(log) = self.shared.location.log_state() else { return };
         let is_quiet = self.idle_log == log;
@@ -437,8 +443,8 @@ impl Writer {
         }
     }
 
-    /// Empties the log, unless it is empty or readers have refused that a moment ago. A failure of the disk counts as "not
-    /// yet": what was committed stays committed.
+    /// Empties the log, unless it is empty or readers have refused that a moment ago. A failure of
+    /// the disk counts as "not yet": what was committed stays committed.
     fn checkpoint(&mut self) {
         let clean = self.log_len().and_then(|log_len| match log_len {
             0 => Ok(true),
@@ -477,13 +483,15 @@ impl Writer {
         }
     }
 
-    /// Closes the database, under the lock and where that can be as the last of this store's connections, so that
-    /// SQLite removes its log. Requests that come too late are dropped, and their callers see that the store is closed.
+    /// Closes the database, under the lock and where that can be as the last of this store's
+    /// connections, so that SQLite removes its log. Requests that come too late are dropped, and
+    /// their callers see that the store is closed.
     fn finish(mut self) {
         let mark = self.shared.close();
         self.queue.refuse_all();
         let lock = self.lock.clone();
-        // Without the lock SQLite still closes safely; the log may stay, and the next to open the store empties it.
+        // Without the lock SQLite still closes safely; the log may stay, and the next to open the
+        // store empties it.
         let locked = lock.lock_within(CLOSE_LIMIT);
         if self.scrub_pending {
             self.next_checkpoint = Instant::now();

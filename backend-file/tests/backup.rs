@@ -88,7 +88,8 @@ fn what_stands_at_the_path_is_never_overwritten() {
 #[test]
 fn a_copy_is_of_one_moment_while_writers_go_on() {
     let place = Place::new();
-    // Both keys of a pair are written in turn, so at any moment they are equal or the first is one step ahead.
+    // Both keys of a pair are written in turn, so at any moment they are equal or the first is one
+    // step ahead.
     let steps: Vec<SecretKey> = (1..=100).map(|len| SecretKey::generate(len).unwrap()).collect();
     let (first, second, stop) = (id("first"), id("second"), AtomicBool::new(false));
     for number in 0..2_000 {

@@ -9,7 +9,8 @@ use keystead_core::{BoxError, KeyStore};
 use keystead_file::{FileStore, RootSecret};
 use tempfile::TempDir;
 
-/// A namespace is a file of its own, and a second client has a writer thread and connections of its own.
+/// A namespace is a file of its own, and a second client has a writer thread and connections of its
+/// own.
 struct Files(TempDir);
 
 impl Files {

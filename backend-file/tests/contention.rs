@@ -1,5 +1,5 @@
-//! Others in the way: the lock of another process, a foreign program's transaction, a caller that goes away, a log that
-//! grows.
+//! Others in the way: the lock of another process, a foreign program's transaction, a caller that
+//! goes away, a log that grows.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::fs::{self, File, OpenOptions};
@@ -65,7 +65,8 @@ fn a_write_whose_caller_has_gone_is_dropped_before_it_starts() {
     let lock = place.lock();
     let (first, second) = (id("first"), id("second"));
     let (one, two) = (key(), key());
-    // The writer takes the first write and waits for the lock with it; the second one waits in the queue.
+    // The writer takes the first write and waits for the lock with it; the second one waits in the
+    // queue.
     for id in [&first, &second] {
         let mut abandoned = pin!(place.store.put_key(id, &one));
         assert!(poll(abandoned.as_mut()).is_pending());

@@ -1,4 +1,5 @@
-//! Records that are damaged, moved or cut: `Corrupt`, never a value, and nothing is deleted on the way.
+//! Records that are damaged, moved or cut: `Corrupt`, never a value, and nothing is deleted on the
+//! way.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use keystead_file::{FileStore, RootSecret};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
-/// A store with a short key, of one part, and a long one, of several; and a connection of somebody else.
+/// A store with a short key, of one part, and a long one, of several; and a connection of somebody
+/// else.
 struct Place {
     _directory: TempDir,
     path: PathBuf,
@@ -67,7 +69,8 @@ impl Place {
         self.tool.execute("UPDATE cells SET bytes = ?2 WHERE part = ?1", params![part, bytes]).unwrap();
     }
 
-    /// This is damage to the named key, seen by get, list, create and get_or_create; nothing is deleted by them.
+    /// This is damage to the named key, seen by get, list, create and get_or_create; nothing is
+    /// deleted by them.
     fn is_seen_in(&self, name: &str) {
         let before = self.cells();
         assert_eq!(self.kind_of(name), Some(ErrorKind::Corrupt));
@@ -289,8 +292,9 @@ fn a_key_on_a_destroyed_page_is_corrupt_and_not_absent() {
     assert!(outcomes.iter().all(|outcome| !matches!(outcome, Err(kind) if *kind != ErrorKind::Corrupt)));
     assert!(outcomes.iter().any(Result::is_ok) && outcomes.iter().any(Result::is_err));
 
-    // Nor does it spoil its neighbours' writes, which are committed together where that can be. An overwrite touches the
-    // pages that a read touches; a delete might move cells to or from a damaged one.
+    // Nor does it spoil its neighbours' writes, which are committed together where that can be. An
+    // overwrite touches the pages that a read touches; a delete might move cells to or from a
+    // damaged one.
     let keys: Vec<SecretKey> = ids.iter().map(|_| key(32)).collect();
     let puts = ids.iter().zip(&keys).map(|(id, key)| store.put_key(id, key));
     let written: Vec<_> = block_on(join_all(puts)).into_iter().map(|outcome| outcome.map_err(|e| e.kind())).collect();

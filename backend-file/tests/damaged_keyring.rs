@@ -1,4 +1,5 @@
-//! A keyring that is damaged, cut, lengthened or of another store: told as damage, and nothing is changed on the way.
+//! A keyring that is damaged, cut, lengthened or of another store: told as damage, and nothing is
+//! changed on the way.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::fs;
@@ -69,7 +70,8 @@ impl Place {
     }
 }
 
-/// The sealing's own tests flip every bit; here one in every few bytes shows that the store asks it.
+/// The sealing's own tests flip every bit; here one in every few bytes shows that the store asks
+/// it.
 #[test]
 fn flipped_bits_are_seen() {
     let place = Place::new();

@@ -1,4 +1,5 @@
-//! Loading many keys: what is created, what is left alone, and that the result is a store like any other.
+//! Loading many keys: what is created, what is left alone, and that the result is a store like any
+//! other.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::BTreeMap;

@@ -91,14 +91,15 @@ impl Fixture {
         block_on(store.close()).unwrap();
     }
 
-    /// Of a directory whose store nobody has open.
+    /// The files of a directory whose store nobody has open.
     fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let paths = fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().path());
         paths.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
     }
 }
 
-/// Copies what is in a directory, by another process: this one would end SQLite's locks if it closed a file.
+/// Copies what is in a directory, by another process: this one would end SQLite's locks if it
+/// closed a file.
 fn copy_all(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-Rp").args([&from.join("."), to]).status().unwrap().success());
 }
@@ -163,7 +164,7 @@ fn another_store_in_the_place_of_a_lost_one_is_refused() {
     assert_eq!(fixture.contents(), before);
 }
 
-/// What every operation says of an open store whose log is gone.
+/// The answer of every operation of an open store whose log is gone.
 fn expect_replaced(fixture: &Fixture, store: &FileStore) {
     // A read trusts what it saw some milliseconds ago.
     std::thread::sleep(std::time::Duration::from_millis(50));

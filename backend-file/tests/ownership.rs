@@ -1,4 +1,5 @@
-//! Who may use the files: a group, if that was asked for, and the store's owner, even if root has opened or restored it.
+//! The users who may use the files: a group, if that was asked for, and the store's owner, even if
+//! root has opened or restored it.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 

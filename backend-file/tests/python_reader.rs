@@ -1,4 +1,5 @@
-//! `reader.py`, which was written from the two FORMAT.md alone by somebody who had not seen the code, reads what we write.
+//! `reader.py`, which was written from the two FORMAT.md alone by somebody who had not seen the
+//! code, reads what we write.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::fs;

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 
 type Keys = BTreeMap<String, SecretKey>;
 
-/// A store with a backup in another directory, and the files as a process leaves them that is killed later.
+/// A store with a backup in another directory, and the files as a process leaves them that is
+/// killed later.
 struct Fixture {
     directory: TempDir,
     at_backup: Keys,
@@ -124,7 +125,8 @@ fn copy_directory(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-Rp").args([from, to]).status().unwrap().success());
 }
 
-/// The contents of all files below a directory, but of locks and indexes, as another process reads them.
+/// The contents of all files below a directory, but of locks and indexes, as another process reads
+/// them.
 fn snapshot(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let copies = tempfile::tempdir().unwrap();
     let top = copies.path().join("copy");

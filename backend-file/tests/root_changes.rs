@@ -26,7 +26,8 @@ fn root(number: u8) -> RootSecret {
     RootSecret::from_bytes([number; 32])
 }
 
-/// Blocks for a while, as a key management service does, and notes who has called it and what that one held.
+/// Blocks for a while, as a key management service does, and notes who has called it and what that
+/// one held.
 #[derive(Debug)]
 struct SlowVault {
     lock: PathBuf,
@@ -56,7 +57,8 @@ impl SlowVault {
         if thread::current().id() == self.executor {
             self.faults.lock().unwrap().push(format!("{name} on the caller's thread"));
         }
-        // Other writers hold the lock for moments; who waits for this call would hold it for as long as that takes.
+        // Other writers hold the lock for moments; who waits for this call would hold it for as
+        // long as that takes.
         let end = Instant::now() + Duration::from_secs(2);
         while let Ok(lock) = OpenOptions::new().write(true).open(&self.lock) {
             if lock.try_lock().is_ok() {

@@ -1,4 +1,5 @@
-//! A new root secret: who opens what before, meanwhile and afterwards, and that a rotation goes on where it was cut off.
+//! A new root secret: who opens what before, meanwhile and afterwards, and that a rotation goes on
+//! where it was cut off.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::BTreeMap;
@@ -56,7 +57,8 @@ impl Place {
     /// The first bytes of all records, each once: suite and epoch.
     fn prefixes(&self) -> Vec<Vec<u8>> {
         let tool = Connection::open(&self.path).unwrap();
-        let sql = "SELECT DISTINCT substr(bytes, 1, 5) FROM cells WHERE substr(part, 33) = x'00' AND part > zeroblob(33) ORDER BY 1";
+        let sql = "SELECT DISTINCT substr(bytes, 1, 5) FROM cells WHERE substr(part, 33) = x'00' AND part > \
+            zeroblob(33) ORDER BY 1";
         let mut statement = tool.prepare(sql).unwrap();
         let prefixes = statement.query_map([], |row| row.get(0)).unwrap();
         prefixes.map(Result::unwrap).collect()

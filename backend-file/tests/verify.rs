@@ -116,7 +116,8 @@ fn giving_up_damaged_records_closes_the_gap_although_the_next_cell_is_damaged() 
     assert_eq!(block_on(place.store.delete_damaged(&report.damaged)).unwrap(), 2);
     let report = block_on(place.store.verify(|_| {})).unwrap();
     assert!(report.is_intact(), "{report:?}");
-    // The chain is whole from end to end: each absence is proved, and a rotation can drop the old epoch.
+    // The chain is whole from end to end: each absence is proved, and a rotation can drop the old
+    // epoch.
     for number in 0..10 * USERS {
         let absent = KeyId::new(format!("absent-{number}")).unwrap();
         assert_eq!(block_on(place.store.find_key(&absent)).unwrap(), None);
@@ -148,7 +149,8 @@ fn what_lies_on_destroyed_pages_is_told_and_the_rest_is_read() {
     assert!(readable < USERS && readable > USERS / 2, "{readable}");
     let report = block_on(store.verify(|_| {})).unwrap();
     assert!(report.unreadable > 0 && !report.is_intact());
-    // Reading the last record before a destroyed page by its own key touches that page, to see whether it has more parts.
+    // Reading the last record before a destroyed page by its own key touches that page, to see
+    // whether it has more parts.
     let more = report.intact.checked_sub(readable as u64).expect("what can be read is found");
     assert!(more <= report.unreadable, "{readable} can be read, {report:?}");
 

@@ -111,7 +111,8 @@ fn files_and_a_directory_that_become_read_only_lose_nothing() {
         let path = place.directory().join(name);
         let (read_only, writable) = if name == "." { (0o500, 0o700) } else { (0o400, 0o600) };
         set_mode(&path, read_only);
-        // What is open stays open, and root may write to it as well. Where it may not be, that is the error.
+        // What is open stays open, and root may write to it as well. Where it may not be, that is
+        // the error.
         let new = self::key();
         match block_on(place.store.put_key(&alice(), &new)) {
             Ok(()) => key = new,

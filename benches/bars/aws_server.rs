@@ -1,4 +1,5 @@
-//! A server on this machine that answers as AWS would, always alike: what is measured is the way there and back.
+//! A server on this machine that answers as AWS would, always alike: what is measured is the way
+//! there and back.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! A million keys in the file store: putting, loading, listing, verifying, opening, getting. All but the gets run in a fresh
-//! process each, so that memory and first uses count.
+//! A million keys in the file store: putting, loading, listing, verifying, opening, getting. All
+//! but the gets run in a fresh process each, so that memory and first uses count.
 
 use std::fs;
 use std::hint::black_box;
@@ -133,8 +133,8 @@ fn get(bench: &mut Bench, path: &Path, people: usize) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Fills new stores with many and with few keys, and returns the costs of a key. A large store takes its time, so
-/// there are few rounds; a small one is filled before and after each.
+/// Fills new stores with many and with few keys, and returns the costs of a key. A large store
+/// takes its time, so there are few rounds; a small one is filled before and after each.
 fn fill_in_turns(bench: &Bench, job: &str, rounds: usize) -> Result<[Samples; 2], BoxError> {
     let (few, many) = sizes(bench);
     let mut number = 0;
@@ -174,7 +174,8 @@ fn first(answer: &[f64]) -> Result<Cost, BoxError> {
     answer.first().map(|cost| Cost(*cost)).ok_or_else(|| "a worker answered nothing".into())
 }
 
-/// In the worker: makes a store by putting the keys of so many people, and answers with the cost of a key.
+/// In the worker: makes a store by putting the keys of so many people, and answers with the cost of
+/// a key.
 pub(crate) async fn put_all(path: &Path, people: usize) -> Result<(), BoxError> {
     let store = FileStore::create(path, root()).await?;
     let start = Instant::now();
@@ -184,7 +185,8 @@ pub(crate) async fn put_all(path: &Path, people: usize) -> Result<(), BoxError> 
     worker::answer(&[cost.0])
 }
 
-/// In the worker: makes a store by loading the keys of so many people, and answers with the cost of a key.
+/// In the worker: makes a store by loading the keys of so many people, and answers with the cost of
+/// a key.
 pub(crate) async fn load_all(path: &Path, people: usize) -> Result<(), BoxError> {
     let store = FileStore::create(path, root()).await?;
     let start = Instant::now();
@@ -211,7 +213,8 @@ pub(crate) async fn verify(path: &Path, people: usize) -> Result<(), BoxError> {
     worker::answer(&[cost.0])
 }
 
-/// In the worker: lists a store of so many people, and answers with what an id cost and how much the memory grew, in bytes.
+/// In the worker: lists a store of so many people, and answers with what an id cost and how much
+/// the memory grew, in bytes.
 pub(crate) async fn list(path: &Path, people: usize) -> Result<(), BoxError> {
     let store = FileStore::open(path, root()).await?;
     let (before, start) = (memory("VmRSS:")?, Instant::now());

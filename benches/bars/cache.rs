@@ -165,7 +165,8 @@ fn misses_of_moka(visits: &Visits, room: usize) -> f64 {
             misses += 1;
             cache.insert(*person, ());
         }
-        // Its bookkeeping is done in batches: without this, what it should give up is found a while longer.
+        // Its bookkeeping is done in batches: without this, what it should give up is found a while
+        // longer.
         cache.run_pending_tasks();
     }
     percent(misses, visits)
@@ -189,7 +190,8 @@ fn percent(misses: usize, visits: &Visits) -> f64 {
 
 const CROWD: usize = 1_000;
 
-/// So many ask for one key at once: when it is cold, when it has expired, and when the one who asked first is given up.
+/// So many ask for one key at once: when it is cold, when it has expired, and when the one who
+/// asked first is given up.
 pub(crate) fn stampede(bench: &mut Bench) -> Result<(), BoxError> {
     let [cold, expired, given_up] = bench.runtime.block_on(async {
         let (store, cached) = slow_and_cached()?;

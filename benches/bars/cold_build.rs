@@ -22,7 +22,8 @@ pub(crate) fn build(bench: &mut Bench) -> Result<(), BoxError> {
 
     let mut builds = Vec::new();
     for round in 0..bench.options.size(3, 1) {
-        // A target directory of its own: nothing is built yet. The sources are there, or we would not run.
+        // A target directory of its own: nothing is built yet. The sources are there, or we would
+        // not run.
         let target = bench.directory(&format!("cold-build-{round}"))?;
         let start = Instant::now();
         cargo(&target, &["build", "--package", "keystead-memory", "--jobs", "2", "--locked", "--offline"])?;

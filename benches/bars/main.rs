@@ -1,4 +1,5 @@
-//! The bars that keystead holds, measured: one row after the other, the table at the end. See the README.
+//! The bars that keystead holds, measured: one row after the other, the table at the end. See the
+//! README.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 mod aws;

@@ -1,4 +1,5 @@
-//! The memory store: a get against a plain map and other in-memory stores, and two threads against one.
+//! The memory store: a get against a plain map and other in-memory stores, and two threads against
+//! one.
 
 use std::collections::HashMap;
 use std::hint::black_box;

@@ -40,7 +40,8 @@ impl FileAKey {
     }
 }
 
-/// Our own file, read by hand: a connection, and the keyring out of it. The chain of the cells is not looked at.
+/// Our own file, read by hand: a connection, and the keyring out of it. The chain of the cells is
+/// not looked at.
 pub(crate) struct ByHand {
     connection: Connection,
     keyring: Keyring,

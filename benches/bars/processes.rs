@@ -74,7 +74,8 @@ fn costs_of_writes(
     workers.iter_mut().map(cost).collect()
 }
 
-/// In the worker: puts keys, or puts and deletes one for every four, for so long, and answers with what a write cost.
+/// In the worker: puts keys, or puts and deletes one for every four, for so long, and answers with
+/// what a write cost.
 pub(crate) async fn put_for(store: &Path, number: usize, milliseconds: usize, delete: bool) -> Result<(), BoxError> {
     let store = FileStore::open(store, root()).await?;
     worker::rendezvous()?;

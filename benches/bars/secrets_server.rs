@@ -1,4 +1,5 @@
-//! A server on this machine that answers as Secrets Manager would: for its caching client, which can talk to nothing else.
+//! A server on this machine that answers as Secrets Manager would: for its caching client, which
+//! can talk to nothing else.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,5 @@
-//! The program as a process of its own: it does what its arguments say and answers with a line of numbers.
+//! The program as a process of its own: it does what its arguments say and answers with a line of
+//! numbers.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;

@@ -8,20 +8,20 @@ use super::{Cell, Found, HEAD, Link, MAX_PARTS, Neighbor, PART_LEN, Part, last_p
 use crate::database::Database;
 use crate::error::{Failure, Result};
 
-/// The number of cells that a page of a listing reads. It is more than one record can have, so that each page ends at
-/// least one record.
+/// The number of cells that a page of a listing reads. It is more than one record can have, so that
+/// each page ends at least one record.
 const PAGE: u32 = 512;
 
 /// A page of a listing.
 pub(crate) struct Page {
     pub(crate) records: Vec<(RowKey, Found)>,
-    /// Where to go on, if there may be more.
+    /// The beginning of the next page, if there may be one.
     pub(crate) next: Option<Cursor>,
-    /// Why records may be missing between this page and the next one.
+    /// The damage between this page and the next one, where records may be missing.
     pub(crate) damage: Option<Failure>,
 }
 
-/// Where a page begins.
+/// The beginning of a page.
 #[derive(Clone, Debug)]
 pub(crate) enum Cursor {
     /// At the very first cell.
@@ -33,8 +33,9 @@ pub(crate) enum Cursor {
 }
 
 impl Database {
-    /// Some records in the order of their row keys. Where the table is damaged the page ends, and says so, and the next
-    /// one begins where the table can be read again. Each page begins after the one before it, so a listing ends.
+    /// Some records in the order of their row keys. Where the table is damaged the page ends, and
+    /// says so, and the next one begins where the table can be read again. Each page begins after
+    /// the one before it, so a listing ends.
     pub(crate) fn page(&self, cursor: &Cursor) -> Result<Page> {
         self.reading(|| self.read_page(cursor))
     }
@@ -100,9 +101,10 @@ impl Database {
 
     /// The first key behind damage, from which reading can go on; `None` if there is none.
     ///
-    /// Row keys are spread evenly, so a damaged page is a short stretch of them. Its end is found by doubling and
-    /// halving, in at most 128 steps, and then from the other side: the cell that follows a damaged page is in an inner
-    /// page, and only a search for its very key, or one that comes from behind, does without the damaged one.
+    /// Row keys are spread evenly, so a damaged page is a short stretch of them. Its end is found
+    /// by doubling and halving, in at most 128 steps, and then from the other side: the cell that
+    /// follows a damaged page is in an inner page, and only a search for its very key, or one that
+    /// comes from behind, does without the damaged one.
     fn readable_after(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let start = prefix_of(key);
         // What was read of a record is reported already.
@@ -145,7 +147,8 @@ impl Database {
         }
     }
 
-    /// The first of the cells that can be read in turn from this end of a stretch towards its beginning.
+    /// The first of the cells that can be read in turn from this end of a stretch towards its
+    /// beginning.
     fn first_before(&self, end: &[u8], beginning: &[u8]) -> Result<Option<Vec<u8>>> {
         let sql = "SELECT part FROM cells WHERE part < ?1 AND part > ?2 ORDER BY part DESC";
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -172,8 +175,8 @@ impl Database {
         Ok(self.connection.query_row(sql, [HEAD], |row| row.get::<_, i64>(0))?.unsigned_abs())
     }
 
-    /// Reports whether the chain is whole from end to end and each record begins with this prefix. Damage, also a cell
-    /// that is no part of a record, proves nothing.
+    /// Reports whether the chain is whole from end to end and each record begins with this prefix.
+    /// Damage, also a cell that is no part of a record, proves nothing.
     pub(crate) fn proves_all_begin_with(&self, prefix: &[u8; RECORD_PREFIX_LEN]) -> Result<bool> {
         let sql = "SELECT part, substr(bytes, 1, 5), next FROM cells ORDER BY part";
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -218,7 +221,7 @@ impl Cursor {
     }
 }
 
-/// Why a page ends.
+/// The reason why a page ends.
 enum Stop {
     /// There are no more cells.
     End,
@@ -277,7 +280,8 @@ impl Run {
     /// Begins a record, and looks whether the chain leads to it.
     fn begin(&mut self, cell: &Cell<'_>, row: RowKey) {
         let link = cell.part().map(Link::to);
-        // A cell that comes before the expected one, or has no proper key, does not belong to the chain.
+        // A cell that comes before the expected one, or has no proper key, does not belong to the
+        // chain.
         self.is_chained = match (self.expected, link) {
             (None, _) => true,
             (Some(expected), Some(link)) => expected <= link,

@@ -23,8 +23,8 @@ impl Worker {
         Self::spawn(Command::new(std::env::current_exe().unwrap()), role, arguments)
     }
 
-    /// Starts a worker by way of a program that changes its surroundings and then becomes it: a command that takes the
-    /// worker's own one as its last arguments.
+    /// Starts a worker by way of a program that changes its surroundings and then becomes it: a
+    /// command that takes the worker's own one as its last arguments.
     pub(crate) fn start_by(mut command: Command, role: &str, arguments: &[&str]) -> Self {
         command.arg(std::env::current_exe().unwrap());
         Self::spawn(command, role, arguments)
@@ -69,7 +69,8 @@ impl Worker {
         self.input.flush().unwrap();
     }
 
-    /// Reads along until a moment has passed, kills the process, and gives all whole lines that it said.
+    /// Reads along until a moment has passed, kills the process, and gives all whole lines that it
+    /// said.
     pub(crate) fn lines_until_killed(mut self, moment: Duration) -> Vec<String> {
         let Self { process, output, .. } = &mut self;
         thread::scope(|scope| {

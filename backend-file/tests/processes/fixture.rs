@@ -16,7 +16,7 @@ use crate::child::{Worker, chain, id, meet, open, root, to_hex};
 /// Keys in hexadecimal by their ids.
 pub(crate) type Keys = BTreeMap<String, String>;
 
-/// How many users are written before the backup, and after it.
+/// The number of users that are written before the backup, and after it.
 const USERS: usize = 30;
 
 /// The directory `own` with the files that the killed process left, and `backups/monday.db`.
@@ -132,7 +132,8 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(format!("{}{suffix}", path.display()))
 }
 
-/// Copies what is in a directory, by another process: this one would end SQLite's locks if it closed a file.
+/// Copies what is in a directory, by another process: this one would end SQLite's locks if it
+/// closed a file.
 pub(crate) fn copy_all(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-Rp").args([&from.join("."), to]).status().unwrap().success());
 }

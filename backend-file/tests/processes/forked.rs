@@ -13,7 +13,7 @@ use keystead_file::FileStore;
 use crate::child::{Worker, chain, id, meet, numbered_root, open};
 use crate::fixture::keys;
 
-/// So often it forks, because what other threads do at that moment matters.
+/// The number of forks: it takes several, because what other threads do at that moment matters.
 const FORKS: usize = 12;
 
 const LIMIT: Duration = Duration::from_secs(20);

@@ -1,4 +1,5 @@
-//! A disk that is full: a small one in memory, mounted in a namespace of the worker's own, whose end takes it away.
+//! A disk that is full: a small one in memory, mounted in a namespace of the worker's own, whose
+//! end takes it away.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +15,8 @@ use rusqlite::Connection;
 
 use crate::child::{Random, Worker, chain, id, open, root};
 
-/// How many pages of 4 KiB are left free in turn, so that each step of a write is the one that finds no room.
+/// How many pages of 4 KiB are left free in turn, so that each step of a write is the one that
+/// finds no room.
 const FREE_PAGES: [u64; 12] = [0, 1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 24];
 
 const USERS: usize = 12;

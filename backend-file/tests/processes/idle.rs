@@ -1,4 +1,4 @@
-//! What a store does for itself when nobody writes, and what writers wait for when a reader is in the way.
+//! The store's own work when nobody writes, and what writers wait for when a reader is in the way.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +43,8 @@ pub(crate) fn the_log_is_emptied() {
     close(&store);
 }
 
-/// A key is deleted beside a reader of another process, and both processes die before anything is scrubbed.
+/// A key is deleted beside a reader of another process, and both processes die before anything is
+/// scrubbed.
 pub(crate) fn the_next_to_open_scrubs() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys.db");

@@ -28,7 +28,8 @@ struct Known {
     keys: HashMap<String, String>,
     /// The writes that were not: whose, and the new key, if it was no delete.
     under_way: Vec<(String, Option<String>)>,
-    /// The last root secret that somebody was about to rotate to, and the one in force when that was looked at last.
+    /// The last root secret that somebody was about to rotate to, and the one in force when that
+    /// was looked at last.
     announced: usize,
     in_force: usize,
     /// All cells there ever were.
@@ -99,8 +100,8 @@ impl Known {
         self.under_way.extend(under_way);
     }
 
-    /// Opens the store as the next process would: what was acknowledged is there, a rotation that was cut off goes on, and
-    /// what died before is in no file.
+    /// Opens the store as the next process would: what was acknowledged is there, a rotation that
+    /// was cut off goes on, and what died before is in no file.
     fn hold_against(&mut self, path: &Path) {
         let opened = (self.in_force..=self.announced).rev().find_map(|number| Some((number, open(path, number)?)));
         let (number, store) = opened.expect("one of the announced root secrets opens the store");
@@ -160,13 +161,14 @@ fn user(process: usize, number: usize) -> String {
     format!("user-{process}-{number}")
 }
 
-/// What is sealed of the keyring, and its checksum: the header before it is nearly all zeros, which are everywhere.
+/// What is sealed of the keyring, and its checksum: the header before it is nearly all zeros, which
+/// are everywhere.
 fn keyring(tool: &Connection) -> Vec<u8> {
     tool.query_row("SELECT substr(bytes, 555) FROM keyring WHERE number = 1", [], |row| row.get(0)).unwrap()
 }
 
-/// `PATH PROCESS SEED ROOT`: creates, puts, deletes, backs up and rotates until it is killed, saying before each write what it is
-/// about to do and what may die.
+/// `PATH PROCESS SEED ROOT`: creates, puts, deletes, backs up and rotates until it is killed,
+/// saying before each write what it is about to do and what may die.
 pub(crate) fn churn(arguments: &[String]) {
     let [path, process, seed, root] = arguments else { panic!("PATH PROCESS SEED ROOT") };
     let (path, process, mut root): (_, usize, usize) =

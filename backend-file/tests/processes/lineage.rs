@@ -1,4 +1,5 @@
-//! A file and a log that belong together are accepted, and others are refused before anything is changed.
+//! A file and a log that belong together are accepted, and others are refused before anything is
+//! changed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,14 +15,14 @@ use rusqlite::Connection;
 use crate::child::{Random, Worker, id, meet, open, root};
 use crate::fixture::{Fixture, beside, close, keys, keys_at};
 
-/// How many processes of each kind are killed; set `KEYSTEAD_KILLS` for more.
+/// The number of processes of each kind that are killed; set `KEYSTEAD_KILLS` for more.
 const KILLS: usize = 12;
 
 fn kills() -> usize {
     std::env::var("KEYSTEAD_KILLS").map_or(KILLS, |count| count.parse().unwrap())
 }
 
-/// What an operator does who does not know better.
+/// The mistake of an operator who does not know better.
 pub(crate) fn backup_copied_over_a_dead_store() {
     let fixture = Fixture::new();
     let own = fixture.directory.path().join("own-file.db");
@@ -57,7 +58,8 @@ pub(crate) fn restored_over_a_foreign_log() {
     assert!(fs::metadata(beside(kept, "-wal")).unwrap().len() > 0);
 }
 
-/// A copy of the file alone, and the log that came later: refused if the log does not hold all that came between.
+/// A copy of the file alone, and the log that came later: refused if the log does not hold all that
+/// came between.
 pub(crate) fn raw_copies() {
     for logs_between in 0..4 {
         let directory = tempfile::tempdir().unwrap();
@@ -85,7 +87,8 @@ pub(crate) fn raw_copies() {
     }
 }
 
-/// `PATH`: writes ten keys, empties the log, says so and does it again until it is told that the next log is the last.
+/// `PATH`: writes ten keys, empties the log, says so and does it again until it is told that the
+/// next log is the last.
 pub(crate) fn write_logs(arguments: &[String]) {
     let [path] = arguments else { panic!("PATH") };
     let store = open(path);
@@ -125,7 +128,8 @@ pub(crate) fn logs_moved_in_parts() {
 
 const READERS: usize = 3;
 
-/// `PATH ROUND`: writes beside a reader that is always there and never the same, so that no checkpoint ends.
+/// `PATH ROUND`: writes beside a reader that is always there and never the same, so that no
+/// checkpoint ends.
 pub(crate) fn write_before_readers(arguments: &[String]) {
     let [path, round] = arguments else { panic!("PATH ROUND") };
     let store = open(path);

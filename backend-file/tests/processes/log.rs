@@ -53,7 +53,8 @@ pub(crate) fn stays_short() {
     });
 }
 
-/// New keys, among which the log is begun again for its length alone, and overwritten ones, each of which is scrubbed.
+/// New keys, among which the log is begun again for its length alone, and overwritten ones, each of
+/// which is scrubbed.
 fn stays_short_while_we_write(store: &FileStore, log: &Path, first_user: usize) {
     let (mut longest, mut random) = (0, Random::new(1));
     for round in 0..ENOUGH / (KEY_LEN * KEYS_AT_ONCE) {

@@ -1,5 +1,5 @@
-//! What only several processes can show: sharing a store, dying in the middle, and what is left in the files, which
-//! nobody may read from within a process that has the store open.
+//! What only several processes can show: sharing a store, dying in the middle, and what is left in
+//! the files, which nobody may read from within a process that has the store open.
 //!
 //! The program is its own worker: `worker ROLE ARGS` runs one of the roles.
 #![cfg(unix)]
@@ -27,8 +27,8 @@ use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::{Arguments, Trial};
 
-/// Held for writing by a test that keeps all processors busy: others wait half a second for a reader, which must get to read
-/// in that time.
+/// Held for writing by a test that keeps all processors busy: others wait half a second for a
+/// reader, which must get to read in that time.
 static CROWD: RwLock<()> = RwLock::new(());
 
 fn main() -> ExitCode {

@@ -46,8 +46,8 @@ fn forge(path: &Path, cost: [u32; 3]) {
     tool.execute("UPDATE keyring SET bytes = ?1 WHERE number = 1", [sealed]).unwrap();
 }
 
-/// `PATH`: fails to open a store with a passphrase, and tells the kind and the text of the error, and the most memory in KiB that
-/// this process ever had.
+/// `PATH`: fails to open a store with a passphrase, and tells the kind and the text of the error,
+/// and the most memory in KiB that this process ever had.
 pub(crate) fn open_and_tell(arguments: &[String]) {
     let [path] = arguments else { panic!("PATH") };
     let error = block_on(FileStore::open(path, RootSecret::passphrase("correct horse"))).unwrap_err();

@@ -1,4 +1,5 @@
-//! Nothing of a dead record is left in any file: looked for, byte run by byte run, from another process.
+//! Nothing of a dead record is left in any file: looked for, byte run by byte run, from another
+//! process.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -116,7 +117,8 @@ fn watch(directory: &Path, path: &Path, seed: &str) -> usize {
     scans
 }
 
-/// `PATH SEED STEPS alone|beside`: a random history through three openings of one store, telling what died and when to scan.
+/// `PATH SEED STEPS alone|beside`: a random history through three openings of one store, telling
+/// what died and when to scan.
 pub(crate) fn history(arguments: &[String]) {
     let [path, seed, steps, company] = arguments else { panic!("PATH SEED STEPS alone|beside") };
     let mut random = Random::new(seed.parse().unwrap());
@@ -173,7 +175,8 @@ pub(crate) fn two_processes() {
     let start = |seed| Worker::start("history", &[path.to_str().unwrap(), seed, "150", "beside"]);
     let mut workers = [start("1001"), start("1002")];
     let mut search = Search::default();
-    // One pauses at its meeting point while the other goes on, so each sees the other's records die.
+    // One pauses at its meeting point while the other goes on, so each sees the other's records
+    // die.
     let mut running = vec![0, 1];
     let mut turn = 0;
     while !running.is_empty() {
@@ -223,7 +226,8 @@ pub(crate) fn long_reader() {
     reader.say("enough");
     reader.finish();
 
-    // No further call: an idle store cleans up by itself. The log is looked at, never opened, from this process.
+    // No further call: an idle store cleans up by itself. The log is looked at, never opened, from
+    // this process.
     let log = directory.path().join("keys.db-wal");
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while fs::metadata(&log).is_ok_and(|log| log.len() > 0) {

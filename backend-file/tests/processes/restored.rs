@@ -1,4 +1,5 @@
-//! Restores that are interrupted: the store is the one or the other, never a mixture, and the next restore ends it.
+//! Restores that are interrupted: the store is the one or the other, never a mixture, and the next
+//! restore ends it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,10 @@ use keystead_file::FileStore;
 use crate::child::{Random, Worker, chain, id, open, root};
 use crate::fixture::{Fixture, Keys, beside, close, keys, keys_at, snapshot};
 
-/// How many restores are killed; set `KEYSTEAD_KILLS` for more.
+/// The number of restores that are killed; set `KEYSTEAD_KILLS` for more.
 const KILLS: usize = 16;
 
-/// What is done before a restore is cut off, in its order.
+/// The steps of a restore before it is cut off, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     BeginCopy,
@@ -36,7 +37,7 @@ const STEPS: [Step; 7] = [
     Step::PutInPlace,
 ];
 
-/// What is there when the restore begins.
+/// The files that are there when the restore begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Present {
     FileAndLog,
@@ -222,7 +223,8 @@ pub(crate) fn beside_an_open_store() {
     assert_eq!(keys_at(store.replaced_store().unwrap()), fixture.at_kill);
 }
 
-/// Processes that open a store while another one restores it find one of the two stores, or are told to try again.
+/// Processes that open a store while another one restores it find one of the two stores, or are
+/// told to try again.
 pub(crate) fn opened_while_restored() {
     let fixture = Fixture::new();
     let mut openers: Vec<Worker> = (0..3).map(|_| Worker::start("open_on", &[&fixture.text_path()])).collect();
@@ -257,7 +259,8 @@ pub(crate) fn opened_while_restored() {
     assert!(kept_stores(&fixture).len() >= restored);
 }
 
-/// `PATH`: opens the store in each way again and again until it is told that that is enough, and says how many keys it has.
+/// `PATH`: opens the store in each way again and again until it is told that that is enough, and
+/// says how many keys it has.
 pub(crate) fn open_on(arguments: &[String]) {
     let [path] = arguments else { panic!("PATH") };
     crate::child::meet("ready");

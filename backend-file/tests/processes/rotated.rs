@@ -40,7 +40,8 @@ pub(crate) fn one_stretching_at_a_time() {
     block_on(store.get_key(&id("new"))).unwrap();
 }
 
-/// `PATH`: after each rotation, reads from all threads at once and writes. Its memory grows by no second stretching.
+/// `PATH`: after each rotation, reads from all threads at once and writes. Its memory grows by no
+/// second stretching.
 pub(crate) fn read_all_at_once(arguments: &[String]) {
     let [path] = arguments else { panic!("PATH") };
     let store = block_on(FileStore::open(path, passphrase())).unwrap();

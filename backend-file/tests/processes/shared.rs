@@ -50,8 +50,8 @@ pub(crate) fn four_processes_lose_nothing() {
     assert_eq!(listed, live);
 }
 
-/// `PATH NAME SECONDS`: writes its own ids and some that all share, checks what it reads, and says how many writes it made
-/// and how many of its own keys live.
+/// `PATH NAME SECONDS`: writes its own ids and some that all share, checks what it reads, and says
+/// how many writes it made and how many of its own keys live.
 pub(crate) fn hammer(arguments: &[String]) {
     let [path, name, seconds] = arguments else { panic!("PATH NAME SECONDS") };
     let store = open(path);

@@ -1,4 +1,5 @@
-//! A process that is stopped while it holds the lock: the others read, and their writes end in time and leave nothing.
+//! A process that is stopped while it holds the lock: the others read, and their writes end in time
+//! and leave nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
@@ -18,7 +19,7 @@ use crate::fixture::{Fixture, beside, close, keys, keys_at};
 /// A caller waits for the lock for 10 seconds; the rest is for a slow machine.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// How many puts are given up, each of which would take a kibibyte if it stayed.
+/// The number of puts that are given up, each of which would take a kibibyte if it stayed.
 const ABANDONED: usize = 60_000;
 
 /// `LOCK...`: holds the locks until it is told that that is enough.

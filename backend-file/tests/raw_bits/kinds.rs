@@ -174,7 +174,8 @@ fn leaves_swapped(bytes: Bytes<'_>, random: &mut Random) -> String {
     format!("page {} swapped with page {}", one + 1, other + 1)
 }
 
-/// Copies the first sectors of a page over those of another, as an interrupted misplaced write does.
+/// Copies the first sectors of a page over those of another, as an interrupted misplaced write
+/// does.
 fn half_of_leaf_over_leaf(bytes: Bytes<'_>, random: &mut Random) -> String {
     let from = random.pick(&bytes.pages.leaves);
     let over = random.pick(&bytes.pages.leaves);
@@ -301,7 +302,8 @@ fn cell_pointers_swapped(bytes: Bytes<'_>, random: &mut Random) -> String {
     format!("the cell pointers at offsets {one} and {other} swapped")
 }
 
-/// Fills the free list with leaves that are in use. SQLite allocates pages from it and writes to them.
+/// Fills the free list with leaves that are in use. SQLite allocates pages from it and writes to
+/// them.
 fn free_list_names_pages_in_use(bytes: Bytes<'_>, random: &mut Random) -> String {
     let trunk = pages::header(bytes.pages.free_trunks[0]);
     let len = pages::number_at(bytes.main, trunk + 4);

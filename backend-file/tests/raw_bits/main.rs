@@ -1,8 +1,8 @@
-//! Damage to the bytes of a store's files. It is reported, it is never read as the absence of a key,
-//! and it causes neither a panic nor an endless loop.
+//! Damage to the bytes of a store's files. It is reported, it is never read as the absence of a
+//! key, and it causes neither a panic nor an endless loop.
 //!
-//! Each trial writes the files of a store to a fresh directory, damages one place, and uses the store
-//! as programs do. These variables control the trials:
+//! Each trial writes the files of a store to a fresh directory, damages one place, and uses the
+//! store as programs do. These variables control the trials:
 //!
 //! - `KEYSTEAD_DAMAGE_TRIALS` is the number of trials of each kind of damage.
 //! - `KEYSTEAD_DAMAGE_SEED=KIND` runs the trials of one kind only.
@@ -12,8 +12,8 @@
 //! trial uses the store that was kept last.
 //!
 //! Older versions are out of scope, because nothing in the file distinguishes them from the current
-//! version: a page, some sectors of a page, or a whole file that was not overwritten by the last write
-//! and that still fits the rest. SECURITY.md describes this for records.
+//! version: a page, some sectors of a page, or a whole file that was not overwritten by the last
+//! write and that still fits the rest. SECURITY.md describes this for records.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
@@ -52,12 +52,12 @@ enum Place {
     Closed,
     /// The main file of a store that has a log.
     BesideLog,
-    /// The log. SQLite ends the log at the first damaged frame and keeps the transactions before it.
-    /// Therefore a key that is in the main file must be found. A key that is only in the log may be
-    /// absent.
+    /// The log. SQLite ends the log at the first damaged frame and keeps the transactions before
+    /// it. Therefore a key that is in the main file must be found. A key that is only in the log
+    /// may be absent.
     Log,
-    /// The log of another store, put beside the file of a store that was closed. SQLite applies every
-    /// log whose checksums are right.
+    /// The log of another store, put beside the file of a store that was closed. SQLite applies
+    /// every log whose checksums are right.
     ForeignLog,
 }
 

@@ -1,4 +1,5 @@
-//! A reader for the parts of SQLite's pages that are damaged (<https://sqlite.org/fileformat2.html>).
+//! A reader for the parts of SQLite's pages that are damaged
+//! (<https://sqlite.org/fileformat2.html>).
 
 use std::ops::Range;
 
@@ -66,7 +67,8 @@ impl Pages {
 
 /// A cell of a page, by its offsets in the file.
 pub(crate) struct Cell {
-    /// The child pointer (inner pages), the payload length, the rowid (tables), and the record header.
+    /// The child pointer (inner pages), the payload length, the rowid (tables), and the record
+    /// header.
     pub(crate) head: Range<usize>,
     /// The values of the columns.
     pub(crate) body: Range<usize>,

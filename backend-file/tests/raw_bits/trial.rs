@@ -43,10 +43,10 @@ pub(crate) enum Promise {
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) opened: bool,
-    /// Whether the store was opened and verified as intact.
+    /// True if the store was opened and verified as intact.
     pub(crate) intact: bool,
     pub(crate) rotated: bool,
-    /// Whether a write made a key of another id unreadable.
+    /// True if a write made a key of another id unreadable.
     ///
     /// This breaks no promise. SQLite writes to a page without checking all of it, and it allocates
     /// pages from a free list that may be wrong. Keys that such a write destroys are damaged

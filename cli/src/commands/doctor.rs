@@ -36,7 +36,7 @@ struct Check {
 /// The file of the store's root secret or passphrase.
 struct SecretFileState {
     file: PathBuf,
-    /// Whether others than its owner may read it, which this user cannot change; `None` if the system
+    /// True if others than its owner may read it, which this user cannot change; `None` if the system
     /// cannot tell.
     is_readable_by_others: Option<bool>,
 }

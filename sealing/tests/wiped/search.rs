@@ -22,7 +22,7 @@ const OUTER_PAD: u8 = 0x5c;
 /// The reason why the memory of the worker cannot be searched here.
 pub(crate) struct Unreadable(pub(crate) String);
 
-/// How often a key must be in memory.
+/// The number of times that a key must be in memory.
 pub(crate) struct Held {
     /// The number of copies of its bytes.
     pub(crate) keys: usize,
