@@ -12,6 +12,18 @@ use crate::error::{Failure, Result};
 /// each page ends at least one record.
 const PAGE: u32 = 512;
 
+/// The number of places at which a damaged stretch is probed for pages that can be read.
+const PROBES: u64 = 64;
+
+/// The number of cells at most that are read from the end of a damaged stretch.
+const MAX_BEFORE: usize = 256;
+
+/// The key, the bytes and the successor of a cell.
+type OwnedCell = (Vec<u8>, Vec<u8>, Option<Link>);
+
+/// The number of times that an earlier end of a damaged stretch is looked for.
+const MAX_STRETCHES: usize = 16;
+
 /// A page of a listing.
 pub(crate) struct Page {
     pub(crate) records: Vec<(RowKey, Found)>,
@@ -70,8 +82,13 @@ impl Database {
                 (None, None)
             }
             Stop::Unreadable(failure) => {
-                let end = run.end.as_deref().unwrap_or_else(|| cursor.key());
-                (self.readable_after(end)?.map(Cursor::From), Some(failure))
+                let end = run.end.clone().unwrap_or_else(|| cursor.key().to_vec());
+                let readable = self.readable_after(&end)?;
+                run.expected = None;
+                for (key, bytes, next) in self.cells_before(readable.as_deref(), &end)? {
+                    run.add(&Cell { key: Some(&key), bytes: &bytes, next });
+                }
+                (readable.map(Cursor::From), Some(failure))
             }
             // The page may have cut the last record, so the next one starts with it.
             Stop::Full if run.records.len() > 1 && run.end_of_whole.is_some() => {
@@ -99,34 +116,54 @@ impl Database {
         }
     }
 
-    /// The first key behind damage, from which reading can go on; `None` if there is none.
+    /// The first prefix behind damage from which reading can go on; `None` if there is none.
     ///
     /// Row keys are spread evenly, so a damaged page is a short stretch of them. Its end is found
-    /// by doubling and halving, in at most 128 steps, and then from the other side: the cell that
-    /// follows a damaged page is in an inner page, and only a search for its very key, or one that
-    /// comes from behind, does without the damaged one.
+    /// by doubling and halving. That may pass over whole pages between two damaged ones, so the
+    /// stretch is probed evenly for them.
     fn readable_after(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let start = prefix_of(key);
-        // What was read of a record is reported already.
-        let rest_of_record = last_part(&row_of(key));
-        let key = if key.is_empty() { key } else { key.max(&rest_of_record[..]) };
         let mut unreadable = start;
         let mut readable = loop {
             if unreadable == u64::MAX {
-                return self.first_before(&[u8::MAX; PART_LEN + 1], key);
+                return Ok(None);
             }
             let next = unreadable.saturating_add(unreadable - start + 1);
             if self.is_readable_from(next)? {
-                break next;
+                break self.end_of_damage(unreadable, next)?;
             }
             unreadable = next;
         };
+        for _ in 0..MAX_STRETCHES {
+            match self.readable_between(start, readable)? {
+                Some(earlier) => readable = earlier,
+                None => break,
+            }
+        }
+        Ok(Some(readable.to_be_bytes().to_vec()))
+    }
+
+    /// The first of these prefixes from which a page can be read, found by halving. The first is
+    /// known to be unreadable, and the last to be readable.
+    fn end_of_damage(&self, mut unreadable: u64, mut readable: u64) -> Result<u64> {
         while readable - unreadable > 1 {
             let middle = unreadable + (readable - unreadable) / 2;
             if self.is_readable_from(middle)? { readable = middle } else { unreadable = middle }
         }
-        let readable = readable.to_be_bytes().to_vec();
-        Ok(Some(self.first_before(&readable, key)?.unwrap_or(readable)))
+        Ok(readable)
+    }
+
+    /// An earlier prefix from which a page can be read, if evenly spread probes find one.
+    fn readable_between(&self, start: u64, readable: u64) -> Result<Option<u64>> {
+        let step = (readable - start) / PROBES;
+        let mut unreadable = start;
+        for probe in (1..PROBES).map(|number| start + number * step).take_while(|_| step > 0) {
+            if self.is_readable_from(probe)? {
+                return self.end_of_damage(unreadable, probe).map(Some);
+            }
+            unreadable = probe;
+        }
+        Ok(None)
     }
 
     /// Reports whether a page that begins here can read its first cell, all of it.
@@ -147,26 +184,36 @@ impl Database {
         }
     }
 
-    /// The first of the cells that can be read in turn from this end of a stretch towards its
-    /// beginning.
-    fn first_before(&self, end: &[u8], beginning: &[u8]) -> Result<Option<Vec<u8>>> {
-        let sql = "SELECT part FROM cells WHERE part < ?1 AND part > ?2 ORDER BY part DESC";
+    /// The last cells of a damaged stretch, read from its end towards its beginning, in the order
+    /// of their keys.
+    ///
+    /// The cell that follows a damaged page is in an inner page. Every search for it that goes
+    /// forward passes through the damaged page, even one for its very key.
+    fn cells_before(&self, end: Option<&[u8]>, beginning: &[u8]) -> Result<Vec<OwnedCell>> {
+        // What was read of a record is reported already.
+        let rest_of_record = last_part(&row_of(beginning));
+        let beginning = if beginning.is_empty() { beginning } else { beginning.max(&rest_of_record[..]) };
+        let end = end.unwrap_or(&[u8::MAX; PART_LEN + 1]);
+        let sql = "SELECT part, bytes, next FROM cells WHERE part < ?1 AND part > ?2 ORDER BY part DESC";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut cells = statement.query([end, beginning])?;
-        let mut first: Option<Vec<u8>> = None;
-        loop {
-            let part = match cells.next().map_err(Failure::from) {
-                Ok(Some(row)) => row.get_ref(0)?.as_blob().unwrap_or_default().to_vec(),
-                Ok(None) => return Ok(first),
-                Err(failure) if failure.kind() == ErrorKind::Corrupt => return Ok(first),
+        let mut rows = statement.query([end, beginning])?;
+        let mut cells: Vec<OwnedCell> = Vec::new();
+        while cells.len() < MAX_BEFORE {
+            let row = match rows.next().map_err(Failure::from) {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(failure) if failure.kind() == ErrorKind::Corrupt => break,
                 Err(failure) => return Err(failure),
             };
-            let before = first.as_deref().unwrap_or(end);
-            if part.as_slice() >= before || part.as_slice() <= beginning {
-                return Ok(first);
+            let Cell { key, bytes, next } = Cell::read(row)?;
+            let before = cells.last().map_or(end, |(key, ..)| key);
+            match key {
+                Some(key) if key < before && key > beginning => cells.push((key.to_vec(), bytes.to_vec(), next)),
+                _ => break,
             }
-            first = Some(part);
         }
+        cells.reverse();
+        Ok(cells)
     }
 
     /// Counts the records, whole or not.
