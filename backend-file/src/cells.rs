@@ -33,8 +33,35 @@ impl Link {
     const PREFIX_LEN: usize = 8;
     const LEN: usize = Self::PREFIX_LEN + 1;
 
+    const CHECKSUM_LEN: usize = 8;
+    const COLUMN_LEN: usize = Self::LEN + Self::CHECKSUM_LEN;
+
     /// The successor of the last cell.
     const END: Self = Self([u8::MAX; Self::LEN]);
+
+    /// The column `next` of the cell with this key: the link, and the checksum that binds the two. A
+    /// page that is half another one has cells whose beginning and end are of two cells.
+    fn column(self, part: &Part) -> [u8; Self::COLUMN_LEN] {
+        let mut column = [0; Self::COLUMN_LEN];
+        column[..Self::LEN].copy_from_slice(&self.0);
+        column[Self::LEN..].copy_from_slice(&self.checksum(part));
+        column
+    }
+
+    /// `None` if the column does not belong to the key.
+    fn from_column(part: &Part, column: &[u8]) -> Option<Self> {
+        let (link, checksum) = column.split_first_chunk()?;
+        let link = Self(*link);
+        (checksum == link.checksum(part)).then_some(link)
+    }
+
+    /// FNV-1a with 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>) of the cell's key and the link.
+    /// It is to notice damage; nothing hides from it who can write the file.
+    fn checksum(self, part: &Part) -> [u8; Self::CHECKSUM_LEN] {
+        let bytes = part.iter().chain(&self.0);
+        let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3);
+        bytes.fold(0xCBF2_9CE4_8422_2325, mix).to_be_bytes()
+    }
 
     fn to(part: &Part) -> Self {
         let mut link = [part[PART_LEN - 1]; Self::LEN];
@@ -91,8 +118,11 @@ struct Cell<'a> {
 
 impl<'a> Cell<'a> {
     fn read(row: &'a Row<'_>) -> Result<Self> {
-        let next = row.get_ref(2)?.as_blob().ok().and_then(|next| next.try_into().ok()).map(Link);
-        Ok(Self { key: row.get_ref(0)?.as_blob().ok(), bytes: row.get_ref(1)?.as_blob().unwrap_or_default(), next })
+        let key = row.get_ref(0)?.as_blob().ok();
+        let bytes = row.get_ref(1)?.as_blob().unwrap_or_default();
+        let column = row.get_ref(2)?.as_blob().unwrap_or_default();
+        let part = key.and_then(|key| key.try_into().ok());
+        Ok(Self { key, bytes, next: part.and_then(|part| Link::from_column(part, column)) })
     }
 
     fn part(&self) -> Option<&'a Part> {
@@ -156,7 +186,8 @@ impl Database {
         }
         // From its last part to its first.
         let Some(last) = cell.part().map(|part| usize::from(part[PART_LEN - 1])) else { return Ok(Found::Damaged) };
-        if last >= MAX_PARTS || cell.next.is_none_or(|next| next.leads_into(row)) {
+        // A link that is damaged says nothing about the record, which its seal proves.
+        if last >= MAX_PARTS || cell.next.is_some_and(|next| next.leads_into(row)) {
             return Ok(Found::Damaged);
         }
         let mut record = vec![0; (last + 1) * RECORD_STEP];
@@ -166,7 +197,8 @@ impl Database {
                 cell = Cell::read(earlier)?;
             }
             let part = part_of(row, number);
-            let leads_on = number == last || cell.next == Some(Link::to(&part_of(row, number + 1)));
+            let follower = Link::to(&part_of(row, number + 1));
+            let leads_on = number == last || cell.next.is_none_or(|next| next == follower);
             if cell.part() != Some(&part) || cell.bytes.len() != RECORD_STEP || !leads_on {
                 return Ok(Found::Damaged);
             }
@@ -239,7 +271,7 @@ impl Database {
     /// Makes this cell name another successor.
     pub(crate) fn relink(&self, part: &Part, next: Link) -> Result<()> {
         let mut statement = self.connection.prepare_cached("UPDATE cells SET next = ?2 WHERE part = ?1")?;
-        if statement.execute(params![part, next.0])? == 1 { Ok(()) } else { Err(Failure::lost_cells()) }
+        if statement.execute(params![part, next.column(part)])? == 1 { Ok(()) } else { Err(Failure::lost_cells()) }
     }
 
     /// Writes a record in the place of another that has this many parts, and this successor.
@@ -250,7 +282,8 @@ impl Database {
         let count = record.len() / RECORD_STEP;
         for (number, bytes) in record.chunks_exact(RECORD_STEP).enumerate() {
             let next = if number + 1 == count { next } else { Link::to(&part_of(row, number + 1)) };
-            statement.execute(params![part_of(row, number), bytes, next.0])?;
+            let part = part_of(row, number);
+            statement.execute(params![part, bytes, next.column(&part)])?;
         }
         if parts != count {
             let mut statement = self.connection.prepare_cached("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2")?;
@@ -270,13 +303,35 @@ impl Database {
         }
         let mut statement = self.connection.prepare_cached("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2")?;
         let deleted = statement.execute([first, last_part(row)])? > 0;
-        let Some(previous) = self.previous(&first)? else { return Ok(deleted) };
-        let follower = self.link_after(&previous.part)?;
-        let closing = follower.filter(|follower| previous.next.leads_into(row) && previous.next != *follower);
-        if let Some(follower) = closing {
-            self.relink(&previous.part, follower)?;
+        let mut is_closed = false;
+        let mut part = first;
+        // Each part of a record has a link.
+        for _ in 0..MAX_PARTS {
+            let Some((previous, next)) = self.part_before(&part)? else { break };
+            let Some(follower) = self.link_after(&previous)? else { break };
+            let is_gap = match next {
+                Some(next) => next.leads_into(row) && next != follower,
+                // The row stands for what is missing behind a damaged link.
+                None => Link::to(&previous).leads_into(row),
+            };
+            if !is_gap {
+                break;
+            }
+            self.relink(&previous, follower)?;
+            is_closed = true;
+            part = previous;
         }
-        Ok(deleted || closing.is_some())
+        Ok(deleted || is_closed)
+    }
+
+    /// The cell before this one and its link, if that is whole; `None` if its key is not.
+    fn part_before(&self, part: &Part) -> Result<Option<(Part, Option<Link>)>> {
+        let sql = "SELECT part, NULL, next FROM cells WHERE part < ?1 ORDER BY part DESC LIMIT 1";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut cells = statement.query([part])?;
+        let Some(row) = cells.next()? else { return Ok(None) };
+        let cell = Cell::read(row)?;
+        Ok(cell.part().map(|part| (*part, cell.next)))
     }
 
     /// The link to the cell after this one; `None` if that has no proper key.
@@ -326,7 +381,7 @@ impl Database {
 
     fn insert(&self, part: &Part, bytes: &[u8], next: Link) -> Result<()> {
         let mut statement = self.connection.prepare_cached("INSERT INTO cells VALUES (?1, ?2, ?3)")?;
-        statement.execute(params![part, bytes, next.0])?;
+        statement.execute(params![part, bytes, next.column(part)])?;
         Ok(())
     }
 

@@ -267,7 +267,8 @@ impl From<rusqlite::Error> for Failure {
                 ErrorKind::Config,
                 "this file is not a keystead store, or its beginning is destroyed: give another path",
             ),
-            ErrorCode::DatabaseCorrupt => {
+            // Of a write that the state of the page rules out.
+            ErrorCode::DatabaseCorrupt | ErrorCode::ConstraintViolation => {
                 (ErrorKind::Corrupt, "the store's database is damaged: restore it from a backup")
             }
             _ => (ErrorKind::Other, "the database failed"),

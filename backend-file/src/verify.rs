@@ -15,9 +15,9 @@ use crate::transaction::Write;
 pub struct VerifyReport {
     /// The number of whole records: each opens, and is that of the id inside.
     pub intact: u64,
-    /// The rows of the damaged records. [`FileStore::row_key`] gives the row of an id that you
-    /// know. Of a record that is missing the first 8 bytes are known, and the others are zero; it
-    /// stands for all that are missing in its place.
+    /// The rows of the damaged records. [`FileStore::row_key`] gives the row of an id that you know.
+    /// Of records that are missing, or may be, only the first 8 bytes are known; the others are 0 or
+    /// 255. One such row stands for all that are missing in its place.
     pub damaged: Vec<RowKey>,
     /// The number of stretches that cannot be read. The records in them cannot be counted; their
     /// keys read as [`Corrupt`](ErrorKind::Corrupt).

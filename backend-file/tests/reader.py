@@ -22,6 +22,12 @@ def need(condition, message):
     if not condition:
         raise ValueError(message)
 
+def fnv(data):
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return value.to_bytes(8, "big")
+
 def fields(*values):
     return b"".join(len(value).to_bytes(2, "big") + value for value in values)
 
@@ -94,7 +100,8 @@ def read_store(path, kind, secret):
     if version > 1:
         links = [link for link, in db.execute("SELECT next FROM cells ORDER BY part")]
         need(rows[0] == (HEAD, bytes(256)), "cells: no head")
-        need(links == [part[:8] + part[32:] for part, _ in rows[1:]] + [END], "cells: the chain is broken")
+        chain = [part[:8] + part[32:] for part, _ in rows[1:]] + [END]
+        need(links == [link + fnv(part + link) for (part, _), link in zip(rows, chain)], "cells: the chain is broken")
         del rows[0]
     runs = itertools.groupby(rows, lambda row: row[0][:32])
     return sorted(open_record(*keyring, row_key, list(run)) for row_key, run in runs)

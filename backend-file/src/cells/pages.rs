@@ -78,12 +78,14 @@ impl Database {
         };
         let (next, damage) = match stop {
             Stop::End => {
+                run.count_broken();
                 run.end_at(Link::END);
                 (None, None)
             }
             Stop::Unreadable(failure) => {
                 let end = run.end.clone().unwrap_or_else(|| cursor.key().to_vec());
                 let readable = self.readable_after(&end)?;
+                run.count_broken();
                 run.expected = None;
                 for (key, bytes, next) in self.cells_before(readable.as_deref(), &end)? {
                     run.add(&Cell { key: Some(&key), bytes: &bytes, next });
@@ -285,6 +287,8 @@ struct Run {
     read: u32,
     /// The successor that the last cell of the chain names.
     expected: Option<Link>,
+    /// The row of the last cell of the chain whose link is damaged.
+    broken: Option<RowKey>,
     /// True if the last cell belongs to the chain.
     is_chained: bool,
     /// The key of the last cell.
@@ -313,6 +317,9 @@ impl Run {
         }
         if key == HEAD || self.is_chained {
             self.expected = cell.next;
+            if cell.next.is_none() {
+                self.broken = Some(row);
+            }
         }
         if key != HEAD
             && let Some((_, record)) = self.records.last_mut()
@@ -327,6 +334,7 @@ impl Run {
     /// Begins a record, and looks whether the chain leads to it.
     fn begin(&mut self, cell: &Cell<'_>, row: RowKey) {
         let link = cell.part().map(Link::to);
+        self.count_broken();
         // A cell that comes before the expected one, or has no proper key, does not belong to the
         // chain.
         self.is_chained = match (self.expected, link) {
@@ -340,6 +348,14 @@ impl Run {
         self.end_of_whole = self.end.take();
         // A record that the chain passes over may be a copy of one that was deleted.
         self.records.push((row, Joined { damaged: !self.is_chained, ..Joined::default() }));
+    }
+
+    /// Counts what is behind a damaged link as a damaged record, because records may be missing
+    /// there.
+    fn count_broken(&mut self) {
+        if let Some(broken) = self.broken.take() {
+            self.records.push((row_behind(&broken), Joined { damaged: true, ..Joined::default() }));
+        }
     }
 
     /// Counts a record as damaged if the chain names one before this cell.
@@ -362,7 +378,7 @@ struct Joined {
 impl Joined {
     fn add(&mut self, cell: &Cell<'_>, row: &RowKey) {
         let in_turn = self.parts < MAX_PARTS && cell.part() == Some(&part_of(row, self.parts));
-        let is_named = self.parts == 0 || cell.part().map(Link::to) == self.next;
+        let is_named = self.next.is_none_or(|next| cell.part().map(Link::to) == Some(next));
         self.damaged |= !in_turn || !is_named || cell.bytes.len() != RECORD_STEP;
         self.parts += 1;
         self.next = cell.next;
@@ -372,12 +388,21 @@ impl Joined {
     }
 
     fn finish(self, row: &RowKey) -> Found {
-        let ends = self.next.is_some_and(|next| !next.leads_into(row));
+        let ends = self.next.is_none_or(|next| !next.leads_into(row));
         match self {
             Self { damaged: false, bytes, .. } if ends => Found::Record(bytes),
             _ => Found::Damaged,
         }
     }
+}
+
+/// The last row that begins like this one. It stands for what is missing behind a damaged link.
+fn row_behind(row: &RowKey) -> RowKey {
+    let mut behind = [u8::MAX; _];
+    for (byte, value) in behind.iter_mut().zip(&row[..Link::PREFIX_LEN]) {
+        *byte = *value;
+    }
+    behind
 }
 
 /// The first 8 bytes of a key, as a number.
