@@ -139,6 +139,7 @@ pub(crate) struct Chunk(Vec<Loaded>);
 impl Chunk {
     /// Creates the keys, and returns how many there were none of before.
     pub(crate) fn insert(mut self, shared: &Shared, database: &Database) -> Result<u64, Failure> {
+        shared.may_create()?;
         database.transaction(|| {
             let held = shared.access.current(&database.keyring()?)?.ok_or_else(Failure::rotated_by_another)?;
             self.seal_again(&held.keyring);

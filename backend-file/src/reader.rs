@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     opened: Instant,
     // When the files were last seen in place, in milliseconds after `opened`.
     last_in_place: AtomicU64,
+    // True if a check of the pages' structure has found faults.
+    structure_is_damaged: AtomicBool,
     process: u32,
 }
 
@@ -73,6 +75,7 @@ impl Shared {
             readers: Mutex::new(Some(Readers { idle: Vec::new(), mark: Arc::new(mark) })),
             opened: Instant::now(),
             last_in_place: AtomicU64::new(0),
+            structure_is_damaged: AtomicBool::new(false),
             process: process::id(),
         }
     }
@@ -116,6 +119,22 @@ impl Shared {
     pub(crate) fn page(&self, cursor: &Cursor) -> Result<Page> {
         self.is_this_process()?;
         self.with_reader(|database| database.page(cursor))
+    }
+
+    /// Counts the faults in the structure of the pages. If there are any, this process creates no new
+    /// key from then on.
+    pub(crate) fn count_structural_faults(&self) -> Result<u64> {
+        let faults = self.with_reader(Database::count_structural_faults)?;
+        if faults > 0 {
+            self.structure_is_damaged.store(true, Ordering::Relaxed);
+        }
+        Ok(faults)
+    }
+
+    /// Refuses a new key that might be lost: where a page is there twice, SQLite may write it to the
+    /// one and look for it in the other.
+    pub(crate) fn may_create(&self) -> Result<()> {
+        if self.structure_is_damaged.load(Ordering::Relaxed) { Err(Failure::damaged_structure()) } else { Ok(()) }
     }
 
     /// Counts the records.

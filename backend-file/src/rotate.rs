@@ -82,7 +82,7 @@ impl FileStore {
         // Where the count meets damage, the progress has no end to tell.
         let total = off_thread(move || counter.count()).await.unwrap_or(0);
         let checker = self.shared.clone();
-        let faults = off_thread(move || checker.with_reader(Database::count_structural_faults)).await;
+        let faults = off_thread(move || checker.count_structural_faults()).await;
         let care = if faults.map_err(Failure::in_rotation)? == 0 { Care::None } else { Care::ReadBack };
         for _ in 0..MAX_PASSES {
             let mut done = 0;

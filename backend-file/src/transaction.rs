@@ -4,10 +4,10 @@
 use keystead_core::{ErrorKind, KeyId, PutMode, SecretKey};
 use keystead_sealing::{Keyring, RowKey, SealedRecord};
 
-use crate::access::AccessState;
 use crate::cells::{Found, Place};
 use crate::database::Database;
 use crate::error::{Failure, Result};
+use crate::reader::Shared;
 
 pub(crate) enum Write {
     Put(Box<Put>),
@@ -52,7 +52,7 @@ pub(crate) enum Transacted<T> {
 
 /// A transaction of the writer, under the lock of all processes.
 pub(crate) struct Transaction<'a> {
-    pub(crate) access: &'a AccessState,
+    pub(crate) shared: &'a Shared,
     pub(crate) database: &'a Database,
 }
 
@@ -82,7 +82,7 @@ impl Transaction<'_> {
         let mut behind = None;
         let write = || {
             let sealed = self.database.keyring()?;
-            match self.access.current(&sealed)? {
+            match self.shared.access.current(&sealed)? {
                 Some(held) => writes.iter().map(|write| self.apply(&held.keyring, write)).collect(),
                 None => {
                     behind = Some(sealed);
@@ -134,6 +134,7 @@ impl Transaction<'_> {
         };
         match place {
             Place::Vacant { previous, next } => {
+                self.shared.may_create()?;
                 self.database.insert_record(&record.row, &record.bytes, &previous, next)?;
             }
             Place::Occupied { next, parts } => {

@@ -4,7 +4,6 @@ use keystead_core::{ErrorKind, Operation, Result};
 use keystead_sealing::RowKey;
 
 use crate::cells::Cursor;
-use crate::database::Database;
 use crate::error::Failure;
 use crate::store::{FileStore, Progress, off_thread, yield_now};
 use crate::transaction::Write;
@@ -24,6 +23,7 @@ pub struct VerifyReport {
     pub unreadable: u64,
     /// The number of faults in the structure of the database's pages, up to 100, as SQLite's
     /// `quick_check` finds them.
+    /// If there are any, this process creates no new key from then on, because it might be lost.
     pub structural_faults: u64,
     /// True if a rotation was begun and has not ended, here or in another process.
     pub in_rotation: bool,
@@ -104,7 +104,7 @@ impl FileStore {
             yield_now().await;
         }
         let checker = shared.clone();
-        report.structural_faults = off_thread(move || checker.with_reader(Database::count_structural_faults)).await?;
+        report.structural_faults = off_thread(move || checker.count_structural_faults()).await?;
         shared.check().await?;
         report.in_rotation = shared.access.held().keyring.has_old_epochs();
         Ok(report)

@@ -330,7 +330,7 @@ impl Writer {
     ) -> (Option<Locked<'a>>, Result<Vec<Result<bool>>>) {
         let durability = Durability::of(&batch.writes);
         for _ in 0..MAX_CATCH_UPS {
-            let transaction = Transaction { access: &self.shared.access, database: &self.database };
+            let transaction = Transaction { shared: &self.shared, database: &self.database };
             let outcomes = match transaction.run(&batch.writes, durability) {
                 Ok(Transacted::Done(outcomes)) => outcomes,
                 Ok(Transacted::Behind(sealed)) => {
