@@ -146,8 +146,8 @@ impl Failure {
     pub(crate) fn damaged_structure() -> Self {
         Self::new(
             ErrorKind::Corrupt,
-            "the structure of the store's database is damaged, as verify has found, so a new key might be lost: restore \
-             the store from a backup, or copy its keys to a new one; nothing was changed",
+            "the structure of the store's database is damaged, as verify has found, so a new key might be \
+             lost: restore the store from a backup, or copy its keys to a new one; nothing was changed",
         )
     }
 
