@@ -248,15 +248,27 @@ impl Writer {
         };
         let batch = self.sort(requests);
         let (locked, outcome) = self.write_and_scrub(locked, &lock, &batch);
+        // Without the lock nothing more is written.
+        let lost_lock = outcome.as_ref().err().filter(|_| locked.is_none());
         for (chunk, reply) in batch.loads {
-            drop(reply.send(chunk.insert(&self.shared, &self.database)));
-            self.limit_log(LOAD_LOG_LIMIT);
+            match lost_lock {
+                Some(failure) => drop(reply.send(Err(failure.clone()))),
+                None => {
+                    drop(reply.send(chunk.insert(&self.shared, &self.database)));
+                    self.limit_log(LOAD_LOG_LIMIT);
+                }
+            }
         }
         for step in batch.steps {
-            step.run(&self.shared, &self.database);
-            // A rotation asks for the scrub that it needs when it ends; this one keeps the log
-            // short.
-            self.checkpoint();
+            match lost_lock {
+                Some(failure) => step.refuse(failure.clone()),
+                None => {
+                    step.run(&self.shared, &self.database);
+                    // A rotation asks for the scrub that it needs when it ends; this one keeps the
+                    // log short.
+                    self.checkpoint();
+                }
+            }
         }
         // Other processes go on while the answers are given.
         drop(locked);
