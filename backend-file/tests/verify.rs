@@ -151,8 +151,14 @@ fn what_lies_on_destroyed_pages_is_told_and_the_rest_is_read() {
     });
     let readable = readable.count();
     assert!(readable < USERS && readable > USERS / 2, "{readable}");
+    let faults = block_on(store.check_structure()).unwrap();
+    assert!(faults > 0);
     let report = block_on(store.verify(|_| {})).unwrap();
     assert!(report.unreadable > 0 && !report.is_intact());
+    assert_eq!(report.structural_faults, faults);
+    // What is created now might be lost.
+    let error = block_on(store.create_key(&KeyId::new("new").unwrap(), &SecretKey::generate(32).unwrap())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
     // Reading the last record before a destroyed page by its own key touches that page, to see
     // whether it has more parts.
     let more = report.intact.checked_sub(readable as u64).expect("what can be read is found");

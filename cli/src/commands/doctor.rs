@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use futures_util::StreamExt;
-use keystead::file::SecretFile;
-use keystead::{Capabilities, Consistency, DeletionGrade, ErrorKind, KeyId, KeyStore, KeyStoreExt, Result, SecretKey};
+use keystead::file::{FileStore, SecretFile};
+use keystead::{
+    Capabilities, Consistency, DeletionGrade, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, Result, SecretKey,
+};
 use serde_json::{Value, json};
 
 use crate::commands::prices::{self, Backend};
@@ -57,8 +59,15 @@ struct Diagnosis {
 
 pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
     let url = stores::url(session)?;
-    let store = stores::open_url(session, &url).await?;
+    let file = if stores::is_file(&url) { Some(stores::open_file(session).await?) } else { None };
+    let store: Arc<dyn KeyStore> = match &file {
+        Some(file) => Arc::new(file.clone()),
+        None => stores::open_url(session, &url).await?,
+    };
     let (count, mut checks) = examine(&store).await?;
+    if let Some(file) = file {
+        checks.push(examine_structure(&file).await);
+    }
     if args.write {
         checks.extend(examine_writes(&store).await?);
     }
@@ -114,6 +123,19 @@ async fn examine(store: &Arc<dyn KeyStore>) -> Outcome<(Option<u64>, Vec<Check>)
     let list = Check { name: "list", means: "the ids can be listed", failure };
     let count = list.failure.is_none().then_some(count);
     Ok((count, vec![reach, read, list]))
+}
+
+/// The pages of a file store's database.
+async fn examine_structure(store: &FileStore) -> Check {
+    let failure = match store.check_structure().await {
+        Ok(0) => None,
+        Ok(faults) => {
+            let cause = format!("{faults} faults were found: see verify, and put a backup in its place with restore");
+            Some(Failure::from(Error::new(ErrorKind::Corrupt, Operation::Verify, "file").with_source(cause)))
+        }
+        Err(e) => Some(Failure::from(e)),
+    };
+    Check { name: "structure", means: "the pages of the file fit together", failure }
 }
 
 /// The rights to write, by a key that is gone afterwards.

@@ -402,6 +402,7 @@ fn doctor_looks_at_the_rights_one_by_one_and_reckons_the_costs() {
         "reach        ok: the store answers, and knows who asks",
         "read         ok: a key can be read",
         "list         ok: the ids can be listed",
+        "structure    ok: the pages of the file fit together",
         "keys         3",
         "  ssm, standard tier             1.90",
         "  secretsmanager              4003.40",
