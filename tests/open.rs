@@ -174,6 +174,7 @@ mod file {
         let path = directory.path().join("keys.db");
         let secret = directory.path().join("root");
         fs::write(&secret, "5a".repeat(32)).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
         let url = format!("file://{}?root_secret_file={}", path.display(), secret.display());
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
 
