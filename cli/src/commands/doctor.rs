@@ -8,7 +8,8 @@ use clap::Args;
 use futures_util::StreamExt;
 use keystead::file::{FileStore, SecretFile};
 use keystead::{
-    Capabilities, Consistency, DeletionGrade, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, Result, SecretKey,
+    Capabilities, Consistency, DeletionGrade, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, Result,
+    SecretKey,
 };
 use serde_json::{Value, json};
 

@@ -146,7 +146,8 @@ fn doctor() {
         told["capabilities"],
         json!({ "durability": "host", "consistency": "strong", "deletion": "immediate", "listing": "strong" })
     );
-    let checks = ["reach", "read", "list", "structure"].map(|check| json!({ "check": check, "ok": true, "error": null }));
+    let checks =
+        ["reach", "read", "list", "structure"].map(|check| json!({ "check": check, "ok": true, "error": null }));
     assert_eq!(told["checks"], json!(checks));
     assert_eq!((&told["keys"], &told["tier"]), (&json!({ "count": 1, "limit": null }), &Value::Null));
     let costs = &told["costs"];
