@@ -69,7 +69,9 @@ fn create(location: Location, root: RootSecret, opening: Opening) -> Result<Open
         (_, Some(keyring)) => {
             location.create_file()?;
             Database::create(&location, &keyring)?;
-            let synced = location.sync_directory();
+            // The first connection turns the log on, for which it must be alone.
+            let opened = Database::open(&location).map(drop);
+            let synced = opened.and_then(|()| location.sync_directory());
             drop(locked);
             // What fails now leaves a store behind.
             synced.and_then(|()| open_existing(location, root)).map_err(Failure::of_unknown_effect)
@@ -88,9 +90,21 @@ fn open_existing(location: Location, root: RootSecret) -> Result<OpenStore> {
     let is_current = check_log(&location, &lock)?;
     // Only a change of format needs the lock, so that a store opens for readers while a stopped
     // process holds it.
-    let locked = if is_current { None } else { Some(lock.lock_within(LOCK_LIMIT)?) };
-    let database = Database::open(&location)?;
-    let sealed = database.keyring()?;
+    let mut locked = if is_current { None } else { Some(lock.lock_within(LOCK_LIMIT)?) };
+    let open = || -> Result<(Database, Vec<u8>)> {
+        let database = Database::open(&location)?;
+        let sealed = database.keyring()?;
+        Ok((database, sealed))
+    };
+    let opened = match open() {
+        // Many processes open or close the store at this moment. Under the lock they take turns.
+        Err(failure) if failure.kind() == ErrorKind::Timeout && locked.is_none() => {
+            locked = Some(lock.lock_within(LOCK_LIMIT)?);
+            open()
+        }
+        opened => opened,
+    };
+    let (database, sealed) = opened?;
     let file = location.identity()?.ok_or_else(|| missing(&location))?;
     let log = location.log_state()?.ok_or_else(Failure::replaced)?.identity;
     drop(locked);
