@@ -22,10 +22,11 @@ use crate::transaction::{Durability, Transacted, Transaction, Write};
 /// How many requests share one transaction at most.
 const MAX_BATCH: usize = 256;
 
-/// The time for which a checkpoint waits for readers, while other writers wait for it. Longer for a
-/// log that has become too long.
+/// The time for which a checkpoint waits for readers, while other writers wait for it.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(25);
-const MAX_CHECKPOINT_WAIT: Duration = Duration::from_millis(200);
+
+/// The same for a log that is far longer than its limit.
+const LONG_LOG_WAIT: Duration = Duration::from_millis(150);
 
 /// The pause after a checkpoint that readers have refused, for as long as a delete waits for it.
 /// Other writers go on.
@@ -484,14 +485,16 @@ impl Writer {
             return;
         }
         self.marked_at = None;
-        let times_too_long = u32::try_from(self.database.log_pages() / limit).unwrap_or(1).max(1);
+        let is_far_too_long = self.database.log_pages() > limit + limit / 4;
         let restarted = self.lock.count_checkpoint().and_then(|_| {
             self.database.mark_next_transaction();
-            self.database.restart_log((CHECKPOINT_WAIT * times_too_long).min(MAX_CHECKPOINT_WAIT))
+            self.database.restart_log(if is_far_too_long { LONG_LOG_WAIT } else { CHECKPOINT_WAIT })
         });
         // What cannot be done now is tried again later.
         if !restarted.unwrap_or(false) {
-            self.next_checkpoint = Instant::now() + LONG_PAUSE / times_too_long.pow(2);
+            // A log that is far too long is cut before anything else is done.
+            let pause = if is_far_too_long { Duration::ZERO } else { LONG_PAUSE };
+            self.next_checkpoint = Instant::now() + pause;
         }
     }
 
