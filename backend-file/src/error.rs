@@ -52,8 +52,8 @@ impl Failure {
         self
     }
 
-    /// Whether another write might fare better: one meets a damaged page, or needs more room than
-    /// there is.
+    /// Reports whether another write might succeed: this one meets a damaged page, or needs more
+    /// room than there is.
     pub(crate) fn may_be_one_writes_own(&self) -> bool {
         matches!(self.kind, ErrorKind::Corrupt | ErrorKind::QuotaExceeded)
     }

@@ -18,8 +18,8 @@ use crate::reader::Shared;
 use crate::store::{FileStore, Progress, off_thread};
 use crate::writer::{Reply, Request};
 
-/// How often all records are looked through for an earlier epoch: after the first pass there is
-/// none, unless a program that does not keep to FORMAT.md writes them.
+/// The number of times that all records are searched for an earlier epoch: after the first pass
+/// there is none, unless a program that does not keep to FORMAT.md writes them.
 const MAX_PASSES: usize = 3;
 
 impl FileStore {
@@ -38,7 +38,7 @@ impl FileStore {
     /// secret and rotate to that again: it goes on where it was. With a root secret other than the
     /// present one a further rotation begins.
     ///
-    /// When it has returned, no byte of the earlier keyring and of records sealed under it is in
+    /// After it has returned, no byte of the earlier keyring and of records sealed under it is in
     /// the store's files, unless a reader holds the log; [`scrub`](Self::scrub) tells.
     ///
     /// # Errors

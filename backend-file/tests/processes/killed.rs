@@ -161,8 +161,8 @@ fn user(process: usize, number: usize) -> String {
     format!("user-{process}-{number}")
 }
 
-/// What is sealed of the keyring, and its checksum: the header before it is nearly all zeros, which
-/// are everywhere.
+/// The sealed part of the keyring, and its checksum: the header before it is nearly all zeros,
+/// which are everywhere.
 fn keyring(tool: &Connection) -> Vec<u8> {
     tool.query_row("SELECT substr(bytes, 555) FROM keyring WHERE number = 1", [], |row| row.get(0)).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What only several processes can show: sharing a store, dying in the middle, and what is left in
+//! Tests that take several processes: sharing a store, dying in the middle, and what is left in
 //! the files, which nobody may read from within a process that has the store open.
 //!
 //! The program is its own worker: `worker ROLE ARGS` runs one of the roles.

@@ -168,7 +168,9 @@ pub(crate) fn killed_at_random_moments() {
     let kills = std::env::var("KEYSTEAD_KILLS").map_or(KILLS, |count| count.parse().unwrap());
     let original = Fixture::new();
     let mut random = Random::new(12);
-    let (mut before, mut refused, mut after) = (0, 0, 0);
+    let mut before = 0;
+    let mut refused = 0;
+    let mut after = 0;
     for number in 0..kills {
         let fixture = original.copy();
         let worker = Worker::start("restore_once", &[fixture.backup().to_str().unwrap(), &fixture.text_path()]);
