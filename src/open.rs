@@ -33,8 +33,9 @@ const BACKENDS: &[(&str, bool)] = &[
 /// | `ssm:///app/user-keys/%s?kms_key=...` | parameters in Parameter Store, `%s` being where the id goes |
 /// | `secretsmanager:///app/user-keys/%s?kms_key=...` | secrets in Secrets Manager, likewise |
 ///
-/// A file store takes `create=true` to be created if there is none, and `group_access=true` to let the group of its files
-/// read and write them (see `FileOptions::group_access`). It needs exactly one of these parameters:
+/// A file store takes `create=true` to be created if there is none, and `group_access=true` to let
+/// the group of its files read and write them (see `FileOptions::group_access`). It needs exactly
+/// one of these parameters:
 ///
 /// | parameter | the root secret |
 /// |---|---|
@@ -46,22 +47,23 @@ const BACKENDS: &[(&str, bool)] = &[
 /// A file with a secret is made with mode 0600. Links are followed. A file that others may write is
 /// refused; a file that others may read is refused if this user can run `chmod` on it.
 ///
-/// An AWS store needs `kms_key` (a key id, an ARN or `alias/...`). It takes `region` and `endpoint_url` instead of what the
-/// SDK's default chains say, from which credentials always come; `ssm:` takes `tier` (`standard`, `advanced`,
-/// `intelligent-tiering`), `secretsmanager:` takes `recovery_window_days` (7 to 30). Opening makes no call to AWS:
-/// [`check`](KeyStore::check) makes one. These stores need a tokio runtime.
+/// An AWS store needs `kms_key` (a key id, an ARN or `alias/...`). It takes `region` and
+/// `endpoint_url` instead of what the SDK's default chains say, from which credentials always come;
+/// `ssm:` takes `tier` (`standard`, `advanced`, `intelligent-tiering`), `secretsmanager:` takes
+/// `recovery_window_days` (7 to 30). Opening makes no call to AWS: [`check`](KeyStore::check) makes
+/// one. These stores need a tokio runtime.
 ///
 /// # Errors
-/// [`Config`](ErrorKind::Config) if the URL will not do: an unknown scheme (the error names those of this build, and the
-/// feature to enable), an unknown, repeated or missing parameter, user info, a host or a fragment, a secret in the URL
-/// itself, or a secret that cannot be read. No error quotes the URL. Beyond that, the errors of the store's own
-/// opening.
+/// [`Config`](ErrorKind::Config) if the URL will not do: an unknown scheme (the error names those
+/// of this build, and the feature to enable), an unknown, repeated or missing parameter, user info,
+/// a host or a fragment, a secret in the URL itself, or a secret that cannot be read. No error
+/// quotes the URL. Beyond that, the errors of the store's own opening.
 pub async fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
     Settings::of(url)?.open().await
 }
 
-/// What [`open`] makes of a URL before it touches anything: the path, if it is a file's. For the fuzzer, which must not open
-/// what it makes up.
+/// What [`open`] makes of a URL before it touches anything: the path, if it is a file's. For the
+/// fuzzer, which must not open what it makes up.
 ///
 /// # Errors
 /// As [`open`], but for those of reading a secret and of the store's own opening.

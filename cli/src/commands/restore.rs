@@ -42,7 +42,8 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
     output::note("     erase these with keystead reconcile and your tombstones");
     if replaced.is_some() {
         output::note(
-            "  2. remove the replaced store, and the log beside it (-wal), when you no longer need it: it keeps the keys",
+            "  2. remove the replaced store, and the log beside it (-wal), when you no longer need it: it keeps \
+             the keys",
         );
         output::note("     of users who are erased from now on");
     }

@@ -68,7 +68,8 @@ fn records_text(report: &VerifyReport, rows: &[String]) -> String {
 
 fn advice(report: &VerifyReport) -> &'static str {
     if report.unreadable == 0 && report.structural_faults == 0 {
-        "put a backup in the place of the store with keystead restore, or give up the damaged keys: put or delete their ids"
+        "put a backup in the place of the store with keystead restore, or give up the damaged keys: put or \
+         delete their ids"
     } else {
         "the file itself is damaged: put a backup in the place of the store with keystead restore"
     }
