@@ -86,7 +86,7 @@ impl Shared {
         let row = self.access.held().keyring.row_key(id);
         let open = |keyring: &Keyring, sealed: &[u8]| keyring.open_as(id, &row, sealed);
         self.catching_up(|| {
-            self.with_reader(|database| {
+            self.lend_reader(|database| {
                 let found = database.record(&row)?;
                 self.open_record(database, &row, found, open)
             })
@@ -98,7 +98,7 @@ impl Shared {
     pub(crate) fn read_together(&self, ids: &[KeyId]) -> Result<Vec<Result<Read<Option<SecretKey>>>>> {
         self.is_this_process()?;
         let held = self.access.held();
-        self.with_reader(|database| {
+        self.lend_reader(|database| {
             database.reading(|| {
                 let read = |id: &KeyId| {
                     let row = held.keyring.row_key(id);
@@ -238,6 +238,12 @@ impl Shared {
     /// Lends an idle connection, or a new one.
     pub(crate) fn with_reader<T>(&self, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
         self.is_this_process()?;
+        self.lend_reader(read)
+    }
+
+    /// The same for a caller that has made sure that it is not a forked process, which costs a call
+    /// to the system.
+    fn lend_reader<T>(&self, read: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
         // Dropped after the connection.
         let _mark;
         let idle = {
@@ -246,14 +252,15 @@ impl Shared {
             _mark = readers.mark.clone();
             readers.idle.pop()
         };
-        self.was_in_place()?;
+        let now = Instant::now();
+        self.was_in_place(now)?;
         let database = match idle {
             Some(idle) => idle.database,
             None => Database::open_reader(&self.location)?,
         };
         let answer = read(&database)?;
         if let Some(readers) = self.readers().as_mut().filter(|readers| readers.idle.len() < MAX_IDLE) {
-            readers.idle.push(IdleReader { database, since: Instant::now() });
+            readers.idle.push(IdleReader { database, since: now });
         }
         Ok(answer)
     }
@@ -277,8 +284,8 @@ impl Shared {
     }
 
     /// Like [`is_in_place`](Self::is_in_place), as of a moment ago.
-    fn was_in_place(&self) -> Result<()> {
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fn was_in_place(&self, now: Instant) -> Result<()> {
+        let now = u64::try_from(now.saturating_duration_since(self.opened).as_millis()).unwrap_or(u64::MAX);
         let last = self.last_in_place.load(Ordering::Relaxed);
         if last != 0 && u128::from(now - last.min(now)) < PLACE_LIMIT.as_millis() {
             return Ok(());
