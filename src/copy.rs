@@ -28,8 +28,10 @@
 //! # What a copy does
 //! 1. It asks both stores for their [identity](crate::KeyStore::identify) and refuses to copy a
 //!    store to itself.
-//! 2. It lists the source and goes through it in chunks of 100 ids: reads the keys, writes each
-//!    with [`PutMode::Create`](crate::PutMode::Create), and reads them back. What an eventually
+//! 2. It lists the source and goes through it in chunks: reads the keys, writes each with
+//!    [`PutMode::Create`](crate::PutMode::Create), and reads them back. A chunk has 100 ids. For a
+//!    target that creates many keys best together ([`Capabilities::create_batch_size`](crate::Capabilities),
+//!    such as a file) it grows to that size while chunks take less than half a second. What an eventually
 //!    consistent target does not show yet is read again until its visibility bound has passed. A
 //!    key that is at the target already is left: the same one is counted, a different one is
 //!    treated as [`ConflictPolicy`] says.
@@ -63,8 +65,8 @@
 //! deleted at the source as long as the copy cannot tell that the two are different stores, or that
 //! the journal is of these two. [`CopyReport::withheld`] says so, and how to make it known.
 //!
-//! Memory stays bounded: about 50 bytes for each id, and the first 1,000 of each list in the
-//! report.
+//! Memory stays bounded: about 50 bytes for each id, the keys of a chunk, and the first 1,000 of
+//! each list in the report.
 //!
 //! It needs a Tokio runtime with time (`enable_time`), and writes its journal on the calling task.
 //!
@@ -99,7 +101,10 @@ mod ledger;
 mod options;
 mod report;
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 pub use self::compare::{Comparison, compare};
 use self::endpoint::Endpoint;
@@ -110,8 +115,16 @@ pub use self::options::{ConflictPolicy, CopyOptions, CopyPhase, CopyProgress};
 pub use self::report::{Bounded, CopyReport, KeyFailure};
 use crate::{BoxError, BoxStream, Durability, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
 
-/// How many ids are dealt with at a time: whole batches of every store.
+/// The number of ids that are dealt with at a time: whole batches of every store.
 const CHUNK: usize = 100;
+
+/// A chunk that took less time than this is followed by one of twice the size, where the target
+/// creates many keys best together.
+const SHORT: Duration = Duration::from_millis(500);
+
+/// A chunk that took longer is followed by one of half the size, because a run that is cut off
+/// repeats its last chunk.
+const LONG: Duration = Duration::from_secs(2);
 
 /// After how many ids that are at the target already the progress is told.
 const TELL_EVERY: u64 = 1000;
@@ -227,10 +240,14 @@ impl<'a> Run<'a> {
         let mut ids = source.list();
         let mut done = 0;
         let mut has_worked = false;
+        let mut chunk_size = CHUNK;
         self.ledger.begin_pass();
-        while let Some(chunk) = self.next_to_do(&mut ids, phase, &mut done).await? {
+        loop {
+            let begun = Instant::now();
+            let Some(chunk) = self.next_to_do(&mut ids, chunk_size, phase, &mut done).await? else { break };
             let len = chunk.len() as u64;
             self.copy_chunk(chunk).await?;
+            chunk_size = self.next_chunk_size(chunk_size, begun.elapsed());
             done += len;
             has_worked = true;
             self.tell(phase, done, self.total(phase)).await;
@@ -238,16 +255,26 @@ impl<'a> Run<'a> {
         Ok(has_worked)
     }
 
+    fn next_chunk_size(&self, size: usize, took: Duration) -> usize {
+        let most = self.target.create_batch_size().unwrap_or(CHUNK).max(CHUNK);
+        match took {
+            took if took < SHORT => (size * 2).min(most),
+            took if took > LONG => (size / 2).max(CHUNK),
+            _ => size,
+        }
+    }
+
     /// The next ids that are to be dealt with, up to a chunk; `None` at the end of the listing. The
     /// others are counted on the way.
     async fn next_to_do(
         &mut self,
         ids: &mut BoxStream<'_, Result<KeyId>>,
+        chunk_size: usize,
         phase: CopyPhase,
         done: &mut u64,
     ) -> Result<Option<Vec<Listed>>> {
-        let mut to_do = Vec::with_capacity(CHUNK);
-        while to_do.len() < CHUNK {
+        let mut to_do = Vec::with_capacity(chunk_size);
+        while to_do.len() < chunk_size {
             let id = match ids.next().await {
                 None => break,
                 Some(Ok(id)) => id,

@@ -8,12 +8,12 @@ use std::pin::pin;
 
 use futures_util::future;
 use futures_util::stream::{Stream, StreamExt};
-use keystead_core::{KeyId, Operation, Result, SecretKey};
+use keystead_core::{Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result, SecretKey};
 use keystead_sealing::{Keyring, SealedRecord};
 
 use crate::cells::{Link, Part, Place};
 use crate::database::Database;
-use crate::error::Failure;
+use crate::error::{Failure, SCHEME};
 use crate::reader::Shared;
 use crate::store::{FileStore, off_thread};
 use crate::writer::Request;
@@ -89,22 +89,69 @@ impl FileStore {
         }
     }
 
-    async fn insert(&self, mut sealed: Vec<Loaded>) -> Result<LoadReport, Failure> {
+    async fn insert(&self, sealed: Vec<Loaded>) -> Result<LoadReport, Failure> {
         let mut report = LoadReport::default();
-        while !sealed.is_empty() {
-            let rest = sealed.split_off(sealed.len().min(CHUNK));
-            let chunk = Chunk(std::mem::replace(&mut sealed, rest));
+        for chunk in chunks_of(sealed) {
             let len = chunk.0.len() as u64;
-            let created = self.ask(|reply| Request::Load(chunk, reply)).await?;
-            report.created += created;
-            report.existing += len - created;
+            let existing = self.ask(|reply| Request::Load(chunk, reply)).await?.len() as u64;
+            report.created += len - existing;
+            report.existing += existing;
         }
         Ok(report)
     }
+
+    /// Creates these keys as [`load`](Self::load) does, and returns one outcome for each.
+    pub(crate) async fn load_each(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        let group = keys.to_vec();
+        let shared = self.shared.clone();
+        let sealed = match self.shared.check().await {
+            Ok(()) => off_thread(move || Ok(seal(&shared, group))).await,
+            Err(failure) => Err(failure),
+        };
+        let sealed = match sealed {
+            Ok(sealed) => sealed,
+            Err(failure) => return vec![Err(failure.during(Operation::Create)); keys.len()],
+        };
+        let mut outcomes = vec![Ok(()); keys.len()];
+        for chunk in chunks_of(sealed) {
+            let indices: Vec<usize> = chunk.0.iter().map(|loaded| loaded.index).collect();
+            match self.ask(|reply| Request::Load(chunk, reply)).await {
+                Ok(existing) => {
+                    for index in existing {
+                        outcomes[index] = Err(Error::new(ErrorKind::AlreadyExists, Operation::Create, SCHEME));
+                    }
+                }
+                // One damaged page, or a disk that is nearly full, must not spoil all of them.
+                Err(failure) if failure.may_be_one_writes_own() => {
+                    for index in indices {
+                        let (id, key) = &keys[index];
+                        outcomes[index] = self.put_key_with(id, key, PutMode::Create).await;
+                    }
+                }
+                Err(failure) => {
+                    for index in indices {
+                        outcomes[index] = Err(failure.clone().during(Operation::Create));
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+}
+
+/// The keys of one transaction each.
+fn chunks_of(sealed: Vec<Loaded>) -> impl Iterator<Item = Chunk> {
+    let mut sealed = sealed.into_iter();
+    std::iter::from_fn(move || {
+        let chunk: Vec<Loaded> = sealed.by_ref().take(CHUNK).collect();
+        (!chunk.is_empty()).then_some(Chunk(chunk))
+    })
 }
 
 /// A key that is sealed under the keyring of this generation.
 struct Loaded {
+    /// The place of the key among those that are sealed together.
+    index: usize,
     id: KeyId,
     key: SecretKey,
     record: SealedRecord,
@@ -127,8 +174,8 @@ async fn next_group(mut keys: std::pin::Pin<&mut impl Stream<Item = (KeyId, Secr
 fn seal(shared: &Shared, group: Vec<(KeyId, SecretKey)>) -> Vec<Loaded> {
     let held = shared.access.held();
     let generation = held.keyring.generation();
-    let seal = |(id, key)| Loaded { record: held.keyring.seal(&id, &key), id, key, generation };
-    let mut sealed: Vec<Loaded> = group.into_iter().map(seal).collect();
+    let seal = |(index, (id, key))| Loaded { index, record: held.keyring.seal(&id, &key), id, key, generation };
+    let mut sealed: Vec<Loaded> = group.into_iter().enumerate().map(seal).collect();
     sealed.sort_by_key(|loaded| loaded.record.row);
     sealed
 }
@@ -137,8 +184,8 @@ fn seal(shared: &Shared, group: Vec<(KeyId, SecretKey)>) -> Vec<Loaded> {
 pub(crate) struct Chunk(Vec<Loaded>);
 
 impl Chunk {
-    /// Creates the keys, and returns how many there were none of before.
-    pub(crate) fn insert(mut self, shared: &Shared, database: &Database) -> Result<u64, Failure> {
+    /// Creates the keys, and returns the indices of those whose ids have a key already.
+    pub(crate) fn insert(mut self, shared: &Shared, database: &Database) -> Result<Vec<usize>, Failure> {
         shared.may_create()?;
         database.transaction(|| {
             let held = shared.access.current(&database.keyring()?)?.ok_or_else(Failure::rotated_by_another)?;
@@ -157,8 +204,8 @@ impl Chunk {
     }
 
     /// Inserts all keys that fit between the same two records of the store at once.
-    fn insert_runs(&self, database: &Database) -> Result<u64, Failure> {
-        let mut created = 0;
+    fn insert_runs(&self, database: &Database) -> Result<Vec<usize>, Failure> {
+        let mut existing = Vec::new();
         let mut rest = self.0.as_slice();
         let mut gap: Option<(Part, Link)> = None;
         while let Some(first) = rest.first() {
@@ -168,6 +215,7 @@ impl Chunk {
                 None => match database.place(row)? {
                     Place::Vacant { previous, next } => (previous, next),
                     Place::Occupied { .. } => {
+                        existing.push(first.index);
                         rest = &rest[1..];
                         continue;
                     }
@@ -175,11 +223,10 @@ impl Chunk {
             };
             let run = run_of(rest, next);
             let last = database.insert_run(run.iter().map(|loaded| &loaded.record), &previous, next)?;
-            created += run.len() as u64;
             rest = &rest[run.len()..];
             gap = Some((last, next));
         }
-        Ok(created)
+        Ok(existing)
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) enum Request {
     Write(Write, Reply<Written>),
     /// Reports whether the log is empty afterwards.
     Scrub(Reply<bool>),
-    Load(Chunk, Reply<u64>),
+    Load(Chunk, Reply<Vec<usize>>),
     Rotate(Step),
     Close(Reply<()>),
 }
@@ -173,7 +173,7 @@ struct Batch {
     writes: Vec<Write>,
     replies: Vec<Reply<Written>>,
     scrubs: Vec<Reply<bool>>,
-    loads: Vec<(Chunk, Reply<u64>)>,
+    loads: Vec<(Chunk, Reply<Vec<usize>>)>,
     steps: Vec<Step>,
 }
 

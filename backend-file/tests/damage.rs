@@ -302,4 +302,15 @@ fn a_key_on_a_destroyed_page_is_corrupt_and_not_absent() {
         assert_eq!(read.is_ok(), written.is_ok());
         assert!(written.is_ok() || *written == Err(ErrorKind::Corrupt));
     }
+
+    // Nor do new keys that are created together.
+    let new: Vec<(KeyId, SecretKey)> = (0..200).map(|number| (id(&format!("new-{number}")), key(32))).collect();
+    let created = block_on(store.create_keys(&new));
+    assert!(created.iter().any(Result::is_ok) && created.iter().any(Result::is_err));
+    for ((id, key), outcome) in new.iter().zip(created) {
+        match outcome {
+            Ok(()) => assert!(block_on(store.get_key(id)).unwrap() == *key),
+            Err(e) => assert_eq!(e.kind(), ErrorKind::Corrupt),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use futures_executor::block_on;
@@ -113,4 +114,28 @@ fn a_closed_store_is_not_loaded() {
     block_on(fixture.store.close()).unwrap();
     let error = block_on(fixture.store.load(stream::iter(keys(0..10)))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Other);
+}
+
+#[test]
+fn many_keys_are_created_with_an_outcome_each() {
+    let fixture = Fixture::new();
+    let mut expected = BTreeMap::new();
+    for (id, key) in keys((0..9_000).step_by(3)) {
+        block_on(fixture.store.put_key(&id, &key)).unwrap();
+        expected.insert(id, key);
+    }
+    // Several transactions; the first hundred come twice.
+    let wanted = [keys(0..9_000), keys(0..100)].concat();
+    let outcomes = block_on(fixture.store.create_keys(&wanted));
+    assert_eq!(outcomes.len(), wanted.len());
+    for ((id, key), outcome) in wanted.into_iter().zip(outcomes) {
+        match expected.entry(id) {
+            Entry::Vacant(entry) => {
+                outcome.unwrap();
+                entry.insert(key);
+            }
+            Entry::Occupied(_) => assert_eq!(outcome.unwrap_err().kind(), ErrorKind::AlreadyExists),
+        }
+    }
+    fixture.expect(&expected);
 }

@@ -28,6 +28,9 @@ pub struct Capabilities {
     /// The number of ids that one call to the engine deletes, where it differs from
     /// [`batch_size`](Self::batch_size).
     pub delete_batch_size: Option<usize>,
+    /// The number of keys that [`create_keys`](crate::KeyStore::create_keys) should be given at
+    /// once to be fastest; `None` if it takes a call to the engine for each key.
+    pub create_batch_size: Option<usize>,
 }
 
 impl Capabilities {
@@ -48,6 +51,7 @@ impl Capabilities {
             cached: false,
             batch_size: None,
             delete_batch_size: None,
+            create_batch_size: None,
         }
     }
 
@@ -72,6 +76,18 @@ impl Capabilities {
     /// Sets the number of ids that one call to the engine deletes.
     pub fn with_delete_batch_size(mut self, ids: usize) -> Self {
         self.delete_batch_size = Some(ids);
+        self
+    }
+
+    /// Sets the number of keys that should be created at once.
+    pub fn with_create_batch_size(mut self, keys: usize) -> Self {
+        self.create_batch_size = Some(keys);
+        self
+    }
+
+    /// Says that each key is created by a call of its own.
+    pub fn without_create_batch_size(mut self) -> Self {
+        self.create_batch_size = None;
         self
     }
 }

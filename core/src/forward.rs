@@ -92,6 +92,15 @@ macro_rules! forward {
                 (**self).delete_keys(ids)
             }
 
+            fn create_keys<'s, 'k, 'f>(&'s self, keys: &'k [(KeyId, SecretKey)]) -> BoxFuture<'f, Vec<Result<()>>>
+            where
+                's: 'f,
+                'k: 'f,
+                Self: 'f,
+            {
+                (**self).create_keys(keys)
+            }
+
             fn get_or_create<'s, 'i, 'k, 'f>(
                 &'s self,
                 id: &'i KeyId,

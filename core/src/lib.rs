@@ -16,6 +16,7 @@ mod store;
 pub use async_trait::async_trait;
 pub use futures_core::stream::BoxStream;
 
+pub use crate::batch::create_each;
 pub use crate::capabilities::{Capabilities, Consistency, DeletionGrade, Durability};
 pub use crate::error::{BoxError, Effect, Error, ErrorDetails, ErrorKind, ErrorType, Operation, Result};
 pub use crate::ext::KeyStoreExt;

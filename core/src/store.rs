@@ -123,7 +123,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Reads many keys: one outcome per id, in the ids' order. One bad id never spoils its
-    /// neighbours; a repeated id is sent once and shares one outcome.
+    /// neighbors; a repeated id is sent once and shares one outcome.
     ///
     /// # Errors
     /// Each outcome is one of [`get_key`](Self::get_key).
@@ -132,12 +132,23 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Deletes many keys: one outcome per id, in the ids' order. One bad id never spoils its
-    /// neighbours; a repeated id is sent once and shares one outcome.
+    /// neighbors; a repeated id is sent once and shares one outcome.
     ///
     /// # Errors
     /// Each outcome is one of [`delete_key`](Self::delete_key).
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         batch::each(ids, |id| self.delete_key(id)).await
+    }
+
+    /// Creates many keys: one outcome per key, in the keys' order. One bad id never spoils its
+    /// neighbors; of several keys for one id at most one is created.
+    ///
+    /// Use it to fill a store. It never overwrites, as [`PutMode::Create`].
+    ///
+    /// # Errors
+    /// Each outcome is one of [`put_key_with`](Self::put_key_with).
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        batch::create_each(self, keys).await
     }
 
     /// Stores the candidate, or gives back the key that stands: what

@@ -334,6 +334,12 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         self.store().delete_keys(ids).await
     }
 
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        let ids: Vec<KeyId> = keys.iter().map(|(id, _)| id.clone()).collect();
+        let _writing = self.writing(&ids);
+        self.store().create_keys(keys).await
+    }
+
     /// Asks the store, because another creator may have won; the key that stands is cached, unless
     /// the answer may be from before an earlier write.
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {

@@ -221,12 +221,12 @@ impl<S: KeyStore> Faulty<S> {
         error
     }
 
-    /// Whether a batch of these ids can go to the store beneath as one.
-    fn passes_whole(&self, operation: Operation, batch: &Distinct) -> bool {
+    /// Reports whether a batch of this many ids can go to the store beneath as one.
+    fn passes_whole(&self, operation: Operation, len: usize) -> bool {
         let mut script = self.script();
         let free = script.is_free_of(operation);
         if free {
-            script.count(operation, batch.ids.len() as u64);
+            script.count(operation, len as u64);
         }
         free
     }
@@ -343,7 +343,7 @@ impl<S: KeyStore> KeyStore for Faulty<S> {
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         let batch = Distinct::of(ids);
-        if self.passes_whole(Operation::Get, &batch) {
+        if self.passes_whole(Operation::Get, batch.ids.len()) {
             return self.store.get_keys(ids).await;
         }
         // One after the other, so that their order, and with it who fails, does not depend on how long each takes.
@@ -356,7 +356,7 @@ impl<S: KeyStore> KeyStore for Faulty<S> {
 
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         let batch = Distinct::of(ids);
-        if self.passes_whole(Operation::Delete, &batch) {
+        if self.passes_whole(Operation::Delete, batch.ids.len()) {
             return self.store.delete_keys(ids).await;
         }
         let mut outcomes = Vec::with_capacity(batch.ids.len());
@@ -364,6 +364,17 @@ impl<S: KeyStore> KeyStore for Faulty<S> {
             outcomes.push(self.delete_key(id).await);
         }
         batch.spread(&outcomes)
+    }
+
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        if self.passes_whole(Operation::Create, keys.len()) {
+            return self.store.create_keys(keys).await;
+        }
+        let mut outcomes = Vec::with_capacity(keys.len());
+        for (id, key) in keys {
+            outcomes.push(self.put_key_with(id, key, PutMode::Create).await);
+        }
+        outcomes
     }
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, Durability, Effect, Erasure, Error, ErrorKind, IdentityMatch,
-    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
+    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait, create_each,
 };
 
 pub(crate) use self::claim::SETTLING;
@@ -358,9 +358,10 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
         self.keys.info().with_note(format!("fenced by {}", self.register.store().info()))
     }
 
-    /// Returns the capabilities of the key store, marked as fenced.
+    /// Returns the capabilities of the key store, marked as fenced. Each key is created by itself,
+    /// because its tombstone is looked for before and after.
     fn capabilities(&self) -> Capabilities {
-        self.keys.capabilities().with_fence()
+        self.keys.capabilities().with_fence().without_create_batch_size()
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
@@ -427,6 +428,10 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
 
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         self.keys.delete_keys(ids).await
+    }
+
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        create_each(self, keys).await
     }
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {

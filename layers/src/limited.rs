@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
     BoxStream, Capabilities, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result,
-    SecretKey, StoreIdentity, StoreInfo, async_trait,
+    SecretKey, StoreIdentity, StoreInfo, async_trait, create_each,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -47,6 +47,7 @@ const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 ///   first.
 /// - `get_or_create` takes one: it is one creation as a rule. The loser of a race reads the
 ///   winner's key besides.
+/// - `create_keys` takes one for each key.
 /// - `list_keys` takes one at its first id and one after each `batch_size` ids that it has given.
 ///   It counts against the rate only, so each listing that is open may add one to the calls under
 ///   way: if it kept others out between two ids, whoever works on the listed ids with the same
@@ -289,7 +290,8 @@ impl<S: KeyStore> KeyStore for Limited<S> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let capabilities = self.store.capabilities().with_batch_size(self.reads.batch_size());
+        let capabilities =
+            self.store.capabilities().without_create_batch_size().with_batch_size(self.reads.batch_size());
         capabilities.with_delete_batch_size(self.writes.batch_size())
     }
 
@@ -348,6 +350,10 @@ impl<S: KeyStore> KeyStore for Limited<S> {
         };
         let calls = batch.ids.chunks(self.writes.batch_size()).map(|ids| chunk(ids).boxed()).collect();
         batch.spread(&self.writes.in_order(calls).await)
+    }
+
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        create_each(self, keys).await
     }
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {

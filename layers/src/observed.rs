@@ -32,10 +32,10 @@ const CANCELLED: &str = "cancelled";
 ///
 /// | field | |
 /// |---|---|
-/// | `otel.name`, `db.operation.name` | `get`, `put`, `create`, `get_or_create`, `delete`, `erase`, `list`, `check`, `identify`, `BATCH get`, `BATCH delete` |
+/// | `otel.name`, `db.operation.name` | `get`, `put`, `create`, `get_or_create`, `delete`, `erase`, `list`, `check`, `identify`, `BATCH get`, `BATCH delete`, `BATCH create` |
 /// | `otel.kind` | `client` |
 /// | `db.system.name` | the scheme of the store, such as `ssm` |
-/// | `db.operation.batch.size` | how many ids a batch has; a batch of one is a plain `get` or `delete` |
+/// | `db.operation.batch.size` | how many ids a batch has; a batch of one is a plain `get`, `delete` or `create` |
 /// | `keystead.outcome` | `ok`, the [`ErrorKind`] as in `permission_denied`, or `cancelled` if the future was dropped (by a timeout, say) |
 /// | `error.type`, `otel.status_code` | the kind once more and `ERROR`, if it is a failure |
 /// | `db.response.status_code` | the service's error code, if it is a failure and the service sent one |
@@ -94,10 +94,10 @@ impl<S: KeyStore> Observed<S> {
     async fn watch_batch<T>(
         &self,
         operation: &'static str,
-        ids: &[KeyId],
+        len: usize,
         call: impl Future<Output = Vec<Result<T>>> + Send,
     ) -> Vec<Result<T>> {
-        let watched = Watched::begin(self.scheme, operation, Some(ids.len()));
+        let watched = Watched::begin(self.scheme, operation, Some(len));
         let outcomes = call.instrument(watched.span.clone()).await;
         #[cfg(feature = "metrics")]
         for outcome in &outcomes {
@@ -173,14 +173,21 @@ impl<S: KeyStore> KeyStore for Observed<S> {
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         match ids {
             [id] => vec![self.get_key(id).await],
-            _ => self.watch_batch("BATCH get", ids, self.store.get_keys(ids)).await,
+            _ => self.watch_batch("BATCH get", ids.len(), self.store.get_keys(ids)).await,
         }
     }
 
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         match ids {
             [id] => vec![self.delete_key(id).await],
-            _ => self.watch_batch("BATCH delete", ids, self.store.delete_keys(ids)).await,
+            _ => self.watch_batch("BATCH delete", ids.len(), self.store.delete_keys(ids)).await,
+        }
+    }
+
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        match keys {
+            [(id, key)] => vec![self.put_key_with(id, key, PutMode::Create).await],
+            _ => self.watch_batch("BATCH create", keys.len(), self.store.create_keys(keys)).await,
         }
     }
 

@@ -10,7 +10,7 @@ use keystead_core::{
 ///
 /// # What it promises
 /// Every write fails with [`Unsupported`](ErrorKind::Unsupported), and nothing of it reaches the store beneath:
-/// `put_key`, `create_key`, `delete_key`, `delete_keys` (an outcome for each id), `erase_key`, `get_or_create`. Reads,
+/// `put_key`, `create_key`, `create_keys`, `delete_key`, `delete_keys`, `erase_key`, `get_or_create`. Reads,
 /// listings and `check` pass through as they are. [`get_or_create_key`](keystead_core::KeyStoreExt::get_or_create_key)
 /// gives a key that exists, since it reads first.
 ///
@@ -98,6 +98,11 @@ impl<S: KeyStore> KeyStore for ReadOnly<S> {
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         let refusal = self.refusal(Operation::Delete);
         ids.iter().map(|_| Err(refusal.clone())).collect()
+    }
+
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        let refusal = self.refusal(Operation::Create);
+        keys.iter().map(|_| Err(refusal.clone())).collect()
     }
 
     async fn get_or_create(&self, _id: &KeyId, _candidate: &SecretKey) -> Result<SecretKey> {

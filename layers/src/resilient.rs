@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, Effect, Erasure, Error, ErrorKind, Finality, KeyId, KeyStore,
-    Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait,
+    Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait, create_each,
 };
 use tokio::time::Instant;
 
@@ -280,7 +280,7 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
+        self.store.capabilities().without_create_batch_size()
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
@@ -355,6 +355,10 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
         let settle = |answer, unsure| self.settled_deletion(answer, unsure);
         let outcomes = self.batch(Operation::Delete, &distinct.ids).run(send, settle).await;
         distinct.spread(&outcomes)
+    }
+
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        create_each(self, keys).await
     }
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {

@@ -217,6 +217,10 @@ impl KeyStore for Stack {
         self.outermost.delete_keys(ids).await
     }
 
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        self.outermost.create_keys(keys).await
+    }
+
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         self.outermost.get_or_create(id, candidate).await
     }

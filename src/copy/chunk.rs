@@ -124,7 +124,7 @@ impl Run<'_> {
 
     /// Gives back those that may stand at the target now, by our hand or another's.
     async fn write(&mut self, items: Vec<Item>, mode: PutMode) -> Result<Vec<Item>> {
-        let keys: Vec<_> = items.iter().map(|item| (&item.id, &item.key)).collect();
+        let keys: Vec<_> = items.iter().map(|item| (item.id.clone(), item.key.clone())).collect();
         let answers = self.target.write(&keys, mode).await;
         let nothing_yet = self.report.at_target() == 0;
         stop_if_all_failed(&answers, |e| is_the_stores_fault(e.kind()) || nothing_yet && is_a_refusal(e.kind()))?;

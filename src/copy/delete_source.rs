@@ -179,7 +179,7 @@ impl Run<'_> {
         let mut attempt = 0;
         loop {
             let (id, key) = self.probe(attempt);
-            let created = self.target.write(&[(&id, &key)], PutMode::Create).await.pop();
+            let created = self.target.write(&[(id.clone(), key.clone())], PutMode::Create).await.pop();
             let e = match created.unwrap_or(Ok(())) {
                 Ok(()) => return Ok((id, key, Ok(()))),
                 Err(e) => e,

@@ -201,8 +201,18 @@ impl<'a> Endpoint<'a> {
             .with_source("the key can still be read after several deletes: stop what writes it, and run again")
     }
 
+    /// Returns the number of keys that the store creates best together; `None` if it takes a call
+    /// for each, or the calls are counted.
+    pub(super) fn create_batch_size(&self) -> Option<usize> {
+        self.store.capabilities().create_batch_size.filter(|_| self.pace.is_none())
+    }
+
     /// One outcome per key, in the keys' order.
-    pub(super) async fn write(&self, keys: &[(&KeyId, &SecretKey)], mode: PutMode) -> Vec<Result<()>> {
+    pub(super) async fn write(&self, keys: &[(KeyId, SecretKey)], mode: PutMode) -> Vec<Result<()>> {
+        if mode == PutMode::Create && self.create_batch_size().is_some() {
+            let outcomes = self.store.create_keys(keys).await;
+            return self.one_each(keys, outcomes, Operation::Create);
+        }
         let mut calls = Vec::with_capacity(keys.len());
         for (id, key) in keys {
             let call = self.store.put_key_with(id, key, mode).map(|answer| vec![answer]).boxed();
@@ -215,13 +225,13 @@ impl<'a> Endpoint<'a> {
     }
 
     /// Of a store that breaks this promise nobody knows which outcome is whose.
-    fn one_each<T>(&self, ids: &[KeyId], outcomes: Vec<Result<T>>, operation: Operation) -> Vec<Result<T>> {
-        if outcomes.len() == ids.len() {
+    fn one_each<I, T>(&self, asked: &[I], outcomes: Vec<Result<T>>, operation: Operation) -> Vec<Result<T>> {
+        if outcomes.len() == asked.len() {
             return outcomes;
         }
         let text = "the store did not give one outcome for each id: report that to its author";
         let failure = || Err(Error::new(ErrorKind::Other, operation, self.scheme()).with_source(text));
-        ids.iter().map(|_| failure()).collect()
+        asked.iter().map(|_| failure()).collect()
     }
 
     async fn in_order<T: Send>(&self, calls: Vec<BoxFuture<'_, Vec<T>>>) -> Vec<T> {

@@ -39,7 +39,8 @@ pub struct CopyOptions {
 pub(super) type OnProgress = Box<dyn FnMut(CopyProgress) + Send>;
 
 impl CopyOptions {
-    /// Sets the number of writes under way at the target at once, at least 1. Default: 8. Reads are
+    /// Sets the number of writes under way at the target at once, at least 1. Default: 8. A target
+    /// that creates many keys best together gets one such call at a time. Reads are
     /// as many at once as the stores themselves make of a batch, or with a [`rate`](Self::rate) at
     /// most this many.
     pub fn concurrency(mut self, writes: usize) -> Self {
@@ -130,8 +131,8 @@ impl CopyOptions {
         self
     }
 
-    /// Sets the function that is called after each chunk of up to 100 keys. If it panics, so does
-    /// the copy; with a journal nothing is lost.
+    /// Sets the function that is called after each chunk of keys. If it panics, so does the copy;
+    /// with a journal nothing is lost.
     pub fn on_progress(mut self, progress: impl FnMut(CopyProgress) + Send + 'static) -> Self {
         self.on_progress = Box::new(progress);
         self

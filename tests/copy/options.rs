@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use keystead::copy::{CopyOptions, CopyPhase, CopyProgress, copy_keys};
 use keystead::memory::MemoryStore;
-use keystead::{ErrorKind, Operation};
+use keystead::{ErrorKind, KeyId, Operation};
 use tokio::time::Instant;
 
-use crate::rigged::{Call, Rigged};
+use crate::rigged::{Call, Event, Fate, Rigged};
 use crate::{assert_equal, copy, fill, with_journal};
 
 #[tokio::test]
@@ -109,4 +109,46 @@ async fn a_callback_that_panics_loses_nothing() {
     assert!(report.is_complete());
     assert_eq!((report.done_before, report.copied), (200, 50));
     assert_equal(&source, &target).await;
+}
+
+#[tokio::test]
+async fn a_target_that_creates_many_together_gets_many() {
+    let source = MemoryStore::new();
+    fill(&source, 0..3_000).await;
+    let target = Rigged::new(&MemoryStore::new()).creating_together(1_000);
+    fill(&target.memory, [7, 2_500]).await;
+    let report = copy(&source, &target, CopyOptions::default()).await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!((report.copied, report.already_there), (2_998, 2));
+    assert_equal(&source, &target).await;
+    let calls = target.calls(Operation::Create);
+    assert_eq!(calls.iter().map(|call| call.ids).sum::<usize>(), 3_000);
+    assert_eq!(calls[0].ids, 100, "the first chunk shows how fast the two are");
+    assert_eq!(calls.iter().map(|call| call.ids).max(), Some(1_000));
+}
+
+#[tokio::test]
+async fn keys_that_fail_among_many_are_reported_one_by_one() {
+    let source = MemoryStore::new();
+    fill(&source, 0..300).await;
+    let is_bad = |id: Option<&KeyId>| id.is_some_and(|id| id.as_str().starts_with("user-11"));
+    let rule = move |event: &Event<'_>| {
+        (event.operation == Operation::Create && is_bad(event.id)).then_some(Fate::Fail(ErrorKind::Corrupt))
+    };
+    let target = Rigged::ruled(&MemoryStore::new(), rule).creating_together(1_000);
+    let report = copy(&source, &target, CopyOptions::default()).await;
+    assert_eq!((report.copied, report.failed.total), (289, 11));
+    let forgetful = Rigged::new(&MemoryStore::new()).creating_together(1_000).forgetful();
+    let error = copy_keys(&source, &forgetful, CopyOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_counts_each_key_that_is_created() {
+    let source = MemoryStore::new();
+    fill(&source, 0..200).await;
+    let target = Rigged::new(&MemoryStore::new()).creating_together(1_000);
+    assert!(copy(&source, &target, CopyOptions::default().rate(50.0)).await.is_complete());
+    let calls = target.calls(Operation::Create);
+    assert!(calls.len() == 200 && fits(&calls, 50.0, 1), "{} calls", calls.len());
 }

@@ -58,6 +58,8 @@ struct Rig {
     /// applied.
     deletes_late: bool,
     lists: bool,
+    /// The number of keys that it creates best together.
+    creates_together: Option<usize>,
     forgets: bool,
     rule: Box<Rule>,
     calls: Mutex<Vec<Call>>,
@@ -82,6 +84,7 @@ impl Rigged {
             deletes_late: false,
             bound: Duration::ZERO,
             lists: true,
+            creates_together: None,
             forgets: false,
             rule: Box::new(rule),
             calls: Mutex::default(),
@@ -97,6 +100,10 @@ impl Rigged {
 
     pub(crate) fn listless(self) -> Self {
         self.with(|rig| rig.lists = false)
+    }
+
+    pub(crate) fn creating_together(self, keys: usize) -> Self {
+        self.with(|rig| rig.creates_together = Some(keys))
     }
 
     /// Leaves out the first outcome of each batch.
@@ -228,7 +235,11 @@ impl KeyStore for Rigged {
             within => Consistency::Eventual { within },
         };
         let listing = self.rig.lists.then_some(Consistency::Strong);
-        Capabilities::new(self.rig.durability, consistency, DeletionGrade::Immediate, listing)
+        let capabilities = Capabilities::new(self.rig.durability, consistency, DeletionGrade::Immediate, listing);
+        match self.rig.creates_together {
+            Some(keys) => capabilities.with_create_batch_size(keys),
+            None => capabilities,
+        }
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
@@ -261,6 +272,19 @@ impl KeyStore for Rigged {
             tokio::task::yield_now().await;
         }
         error.map_or(Ok(()), Err)
+    }
+
+    /// One call for all of them.
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        let earlier = self.log(Operation::Create, keys.len());
+        tokio::task::yield_now().await;
+        let mut outcomes = Vec::new();
+        for (id, key) in keys.iter().skip(usize::from(self.rig.forgets)) {
+            let (error, happens) = self.fate(Operation::Create, Some(id), earlier);
+            let written = if happens { self.memory.put_key_with(id, key, PutMode::Create).await } else { Ok(()) };
+            outcomes.push(error.map_or(written, Err));
+        }
+        outcomes
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
+use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, SecretKey};
 
 use crate::case::room;
 use crate::context::{Context, Outcome, Store, ensure, fail, ok, same};
@@ -16,6 +16,9 @@ room! {
     "batch.delete_partial":
         "delete_keys deletes what is there, says what is not, gives a repeated id one outcome, and touches nothing else"
         => delete_partial;
+    "batch.create_refuses_existing":
+        "create_keys creates what is missing, refuses what exists, and creates one of several keys for one id"
+        => create_refuses_existing;
 }
 
 async fn stored(cx: &Context, count: usize) -> Outcome<Vec<(KeyId, SecretKey)>> {
@@ -150,6 +153,53 @@ async fn delete_with_holes(cx: &Context, store: &Store, doomed: &[(KeyId, Secret
             cx.refused(&call, answer, ErrorKind::NotFound, Operation::Delete)?;
         } else {
             ok(&call, answer)?;
+        }
+    }
+    Ok(())
+}
+
+async fn create_refuses_existing(cx: Context) -> Outcome {
+    let none = cx.store.create_keys(&[]).await.len();
+    ensure(none == 0, "create_keys of no key", "no outcome", format!("{none} outcomes"))?;
+    let existing = stored(&cx, cx.size(40, 6)).await?;
+    let missing = (0..cx.size(260, 20)).map(|n| (sample::id(format!("new-{n:05}")), sample::random_key(20 + n)));
+    let missing: Vec<(KeyId, SecretKey)> = missing.collect();
+    let twice: Vec<(KeyId, SecretKey)> =
+        [64, 65].into_iter().map(|len| (sample::id("twice"), sample::random_key(len))).collect();
+    // Those that exist stand among those that do not, and the repeated id at both ends.
+    let mut keys = vec![twice[0].clone()];
+    for (n, entry) in missing.iter().enumerate() {
+        keys.push(entry.clone());
+        if let Some((id, _)) = existing.get(n) {
+            keys.push((id.clone(), sample::random_key(32)));
+        }
+    }
+    keys.push(twice[1].clone());
+    let answers = cx.store.create_keys(&keys).await;
+    let call = format!("create_keys of {} keys", keys.len());
+    ensure(answers.len() == keys.len(), call.as_str(), "one outcome per key", format!("{} outcomes", answers.len()))?;
+    let mut created_twice = Vec::new();
+    for (position, (answer, (id, key))) in answers.into_iter().zip(&keys).enumerate() {
+        let call = format!("{call}, outcome {position}");
+        if *id == twice[0].0 {
+            match answer {
+                Ok(()) => created_twice.push(key.clone()),
+                refused => cx.refused(&call, refused, ErrorKind::AlreadyExists, Operation::Create)?,
+            }
+        } else if existing.iter().any(|(existing, _)| existing == id) {
+            cx.refused(&call, answer, ErrorKind::AlreadyExists, Operation::Create)?;
+        } else {
+            ok(&call, answer)?;
+        }
+    }
+    let [created] = created_twice.as_slice() else {
+        return fail(&call, "Ok for one of two keys for one id", format!("Ok for {}", created_twice.len()));
+    };
+    let other = cx.reopen().await?;
+    for store in [&cx.store, &other] {
+        cx.holds(store, &twice[0].0, created).await?;
+        for (id, key) in existing.iter().chain(&missing) {
+            cx.holds(store, id, key).await?;
         }
     }
     Ok(())

@@ -123,6 +123,9 @@ mutants! { OVER_MEMORY, suite_over:
         also ["get.roundtrip_bytes", "id.distinct_never_meet"];
     batch_drops_repeated_ids: values::BatchDropsRepeatedIds => "batch.get_order_and_duplicates";
     batch_stops_at_the_first_missing: values::BatchStopsAtTheFirstMissing => "batch.delete_partial";
+    creates_many_over_existing: values::CreatesManyOverExisting => "batch.create_refuses_existing";
+    creates_many_in_sorted_order: values::CreatesManyInSortedOrder => "batch.create_refuses_existing";
+    creates_many_all_or_none: values::CreatesManyAllOrNone => "batch.create_refuses_existing";
     list_loses_a_page: lists::ListLosesAPage => "list.all_once";
     list_skips_an_id: lists::ListSkipsAnId => "list.all_once",
         also ["cancel.", "check.", "get_or_create.", "id.", "isolation.", "list.", "put."];

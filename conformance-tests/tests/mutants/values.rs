@@ -203,6 +203,53 @@ impl KeyStore for BatchStopsAtTheFirstMissing {
     }
 }
 
+over_memory!(CreatesManyOverExisting);
+
+#[async_trait]
+impl KeyStore for CreatesManyOverExisting {
+    keep!(info, capabilities, get_key, put_key_with, delete_key, list_keys, check);
+
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        let mut outcomes = Vec::new();
+        for (id, key) in keys {
+            outcomes.push(self.memory.put_key_with(id, key, PutMode::Overwrite).await);
+        }
+        outcomes
+    }
+}
+
+over_memory!(CreatesManyInSortedOrder);
+
+/// Sorts the keys, and forgets that their outcomes are to be in the caller's order.
+#[async_trait]
+impl KeyStore for CreatesManyInSortedOrder {
+    keep!(info, capabilities, get_key, put_key_with, delete_key, list_keys, check);
+
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        let mut keys = keys.to_vec();
+        keys.sort_by(|one, other| one.0.cmp(&other.0));
+        self.memory.create_keys(&keys).await
+    }
+}
+
+over_memory!(CreatesManyAllOrNone);
+
+/// Puts all in one transaction, which one key that exists rolls back.
+#[async_trait]
+impl KeyStore for CreatesManyAllOrNone {
+    keep!(info, capabilities, get_key, put_key_with, delete_key, list_keys, check);
+
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        for (id, _) in keys {
+            if self.memory.get_key(id).await.is_ok() {
+                let e = Error::new(ErrorKind::AlreadyExists, Operation::Create, self.info().scheme());
+                return vec![Err(e); keys.len()];
+            }
+        }
+        self.memory.create_keys(keys).await
+    }
+}
+
 over_memory!(LoserGetsItsCandidate);
 
 #[async_trait]

@@ -70,6 +70,10 @@ impl KeyStore for Front {
         self.store().delete_keys(ids).await
     }
 
+    async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
+        self.store().create_keys(keys).await
+    }
+
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         self.store().get_or_create(id, candidate).await
     }
