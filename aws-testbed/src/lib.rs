@@ -16,6 +16,7 @@
 
 mod account;
 mod answer;
+mod bucket;
 mod direct;
 mod emulator;
 mod fault;
@@ -107,6 +108,12 @@ impl TestBed {
     /// The faults of a harness; `call_bound` is what its stores' timeouts come to.
     pub fn faults(&'static self, call_bound: Duration) -> BedFaults {
         BedFaults::new(&self.state.faults, call_bound)
+    }
+
+    /// Allows so many writes a second among those whose bodies contain this text, and throttles the
+    /// others as AWS does. A second's worth can come at once.
+    pub fn limit_writes(&self, text: &str, per_second: f64) {
+        self.state.buckets.add(text, per_second);
     }
 
     /// The next `times` calls of this operation (as `GetParameter`) whose bodies contain this text are answered like this

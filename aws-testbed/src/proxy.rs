@@ -16,6 +16,7 @@ use keystead_core::{BoxError, Operation};
 use serde_json::Value;
 
 use crate::answer::{Answer, Body};
+use crate::bucket::Buckets;
 use crate::fault::{self, Fate, Script};
 use crate::log::Log;
 use crate::replica::Replica;
@@ -26,6 +27,7 @@ use crate::strict;
 pub(crate) struct State {
     pub(crate) log: Log,
     pub(crate) faults: Script,
+    pub(crate) buckets: Buckets,
     pub(crate) replica: Replica,
 }
 
@@ -137,6 +139,9 @@ impl Proxy {
                 }
             }
             None => {}
+        }
+        if self.state.buckets.refuses(&call) {
+            return Ok(Answer::error(400, "ThrottlingException", Some("Rate exceeded")).whole());
         }
         let answer = match strict::refusal(&call) {
             Some(refusal) => refusal,

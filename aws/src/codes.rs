@@ -65,6 +65,11 @@ pub(crate) fn common(code: &str) -> Option<ErrorKind> {
     })
 }
 
+/// Reports whether this code says that there are too many calls.
+pub fn is_throttling(code: &str) -> bool {
+    common(code) == Some(ErrorKind::Throttled)
+}
+
 /// Whether AWS quotes what was sent, a value perhaps, in the message of this code.
 pub(crate) fn may_quote_a_value(code: &str) -> bool {
     common(code) == Some(ErrorKind::Config) || code.starts_with("Invalid") && code.ends_with("Exception")

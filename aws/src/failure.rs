@@ -14,6 +14,10 @@ use keystead_core::{Effect, Error, ErrorDetails, ErrorKind, ErrorType, Operation
 
 use crate::{codes, message};
 
+/// The pause to ask for after a call that was throttled, where the service names none: quotas are by
+/// the second.
+const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
+
 /// The names of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -118,7 +122,7 @@ impl Failure {
             kind,
             effect: if status.is_client_error() { Effect::NotApplied } else { Effect::Unknown },
             ambiguous,
-            retry_after: retry_after(response),
+            retry_after: retry_after(response).or((kind == ErrorKind::Throttled).then_some(THROTTLED_PAUSE)),
             details: Some(details),
             cause: Cause(format!("{what} (HTTP {}{request}): {}", status.as_u16(), advice(kind))),
         }
@@ -149,6 +153,17 @@ impl Failure {
     fn unanswered(service: Service, kind: ErrorKind, effect: Effect, ambiguous: bool, what: &str) -> Self {
         let cause = Cause(format!("{} {what}: {}", service.name, advice(kind)));
         Self { service, kind, effect, ambiguous, retry_after: None, details: None, cause }
+    }
+
+    /// A write that was not sent, because it is not its turn within its time.
+    pub(crate) fn held_back(service: Service) -> Self {
+        let what = "has refused writes of this process as too many, and others are waiting";
+        Self::unanswered(service, ErrorKind::Throttled, Effect::NotApplied, false, what)
+    }
+
+    /// A write that got no answer before its time was over.
+    pub(crate) fn out_of_time(service: Service, ambiguous: bool) -> Self {
+        Self::unanswered(service, ErrorKind::Timeout, Effect::Unknown, ambiguous, "did not answer in time")
     }
 
     /// The kind of the failure.

@@ -10,15 +10,18 @@ mod identity;
 mod kms;
 mod listing;
 mod message;
+mod pace;
 mod retry;
 mod settings;
 
 pub use crate::batch::{Batches, Outcomes};
 pub use crate::builder::{AwsStore, StoreBuilder};
 pub use crate::call::{Attempts, Call, quietly};
+pub use crate::codes::is_throttling;
 pub use crate::failure::{Failure, Service};
 pub use crate::identity::AwsIdentity;
 pub use crate::kms::is_kms_key;
 pub use crate::listing::{Page, listing};
+pub use crate::pace::WritePace;
 pub use crate::retry::{CodeRule, RetryRules};
 pub use crate::settings::{ClientSettings, default_sdk_config};

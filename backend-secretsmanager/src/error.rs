@@ -2,8 +2,9 @@
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use aws_sdk_secretsmanager::operation::create_secret::CreateSecretError;
+use aws_sdk_secretsmanager::operation::delete_secret::DeleteSecretError;
 use aws_sdk_secretsmanager::operation::put_secret_value::PutSecretValueError;
-use keystead_aws::{CodeRule, RetryRules, Service};
+use keystead_aws::{CodeRule, RetryRules, Service, is_throttling};
 use keystead_core::{Error, ErrorDetails, ErrorKind, ErrorType, Operation};
 
 pub(crate) const SCHEME: &str = "secretsmanager";
@@ -32,13 +33,16 @@ pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
     })
 }
 
-/// A hard quota is not passed by trying again, though the SDK takes its code for throttling.
+/// A hard quota is not passed by trying again, though the SDK takes its code for throttling. Writes
+/// that are throttled are left to [`WritePace`](keystead_aws::WritePace).
 pub(crate) fn retry_rules() -> RetryRules {
     RetryRules::new(|error| {
         let created = error.downcast_ref::<CreateSecretError>().and_then(|error| error.code());
         let put = error.downcast_ref::<PutSecretValueError>().and_then(|error| error.code());
-        match created.or(put) {
+        let deleted = error.downcast_ref::<DeleteSecretError>().and_then(|error| error.code());
+        match created.or(put).or(deleted) {
             Some("LimitExceededException") => CodeRule::GiveUp,
+            Some(code) if is_throttling(code) => CodeRule::GiveUp,
             _ => CodeRule::AsTheSdkDoes,
         }
     })

@@ -10,7 +10,9 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
 use aws_types::SdkConfig;
-use keystead_aws::{AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
+use keystead_aws::{
+    AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, WritePace, eventual, listing,
+};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
     KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
@@ -41,6 +43,7 @@ pub struct SecretsManagerStore {
     pub(crate) config: SecretsManagerConfig,
     visibility_bound: Duration,
     pub(crate) identity: AwsIdentity,
+    writes: WritePace,
 }
 
 /// Builds a [`SecretsManagerStore`].
@@ -78,7 +81,8 @@ impl AwsStore for SecretsManagerStore {
         visibility_bound: Duration,
         identity: AwsIdentity,
     ) -> Self {
-        Self { client, config, visibility_bound, identity }
+        let writes = WritePace::new(client.config().timeout_config(), client.config().retry_config());
+        Self { client, config, visibility_bound, identity, writes }
     }
 }
 
@@ -95,13 +99,13 @@ impl SecretsManagerStore {
     /// Writes a new version of a secret that is there.
     async fn put_value(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
         let call = Call::new();
-        let request = self
-            .client
-            .put_secret_value()
-            .secret_id(name)
-            .secret_binary(blob(key))
-            .client_request_token(request_token());
-        let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+        let token = request_token();
+        let put = || {
+            let request =
+                self.client.put_secret_value().secret_id(name).secret_binary(blob(key)).client_request_token(&token);
+            call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
+        };
+        let answer = self.writes.run(SERVICE, put).await?;
         self.identity.learn_from_arn(answer.arn());
         Ok(())
     }
@@ -111,14 +115,17 @@ impl SecretsManagerStore {
     async fn create(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
         let call = Call::new();
         let token = request_token();
-        let request = self
-            .client
-            .create_secret()
-            .name(name)
-            .secret_binary(blob(key))
-            .kms_key_id(self.config.kms_key())
-            .client_request_token(&token);
-        match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
+        let create = || {
+            let request = self
+                .client
+                .create_secret()
+                .name(name)
+                .secret_binary(blob(key))
+                .kms_key_id(self.config.kms_key())
+                .client_request_token(&token);
+            call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
+        };
+        match self.writes.run(SERVICE, create).await {
             Ok(answer) => {
                 self.identity.learn_from_arn(answer.arn());
                 Ok(())
@@ -257,13 +264,16 @@ impl KeyStore for SecretsManagerStore {
         }
         let call = Call::new();
         let days = self.config.window_days();
-        let request = self
-            .client
-            .delete_secret()
-            .secret_id(&name)
-            .set_recovery_window_in_days(days.map(i64::from))
-            .set_force_delete_without_recovery(days.is_none().then_some(true));
-        let refusal = match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
+        let delete = || {
+            let request = self
+                .client
+                .delete_secret()
+                .secret_id(&name)
+                .set_recovery_window_in_days(days.map(i64::from))
+                .set_force_delete_without_recovery(days.is_none().then_some(true));
+            call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
+        };
+        let refusal = match self.writes.run(SERVICE, delete).await {
             Ok(answer) => {
                 let finality = self.finality(answer.deletion_date().and_then(moment));
                 let unsettled = call.attempts().earlier_attempt_may_have_applied();

@@ -39,8 +39,11 @@ pub(crate) async fn delete(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<Deleti
 
 async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Deletion>, Failure> {
     let call = Call::new();
-    let request = store.client.delete_parameters().set_names(Some(names));
-    let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
+    let delete = || {
+        let request = store.client.delete_parameters().set_names(Some(names.clone()));
+        call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
+    };
+    let answer = store.writes.run(SERVICE, delete).await?;
     let request_id = answer.request_id().map(str::to_owned);
     let unsettled = call.attempts().earlier_attempt_may_have_applied();
     let gone = || Ok(Deletion::new(Finality::Immediate).with_unsettled(unsettled));

@@ -1,8 +1,10 @@
 //! The table from Parameter Store's codes to what callers get, and from what is wrong with an answer.
 
 use aws_sdk_ssm::error::ProvideErrorMetadata;
+use aws_sdk_ssm::operation::delete_parameter::DeleteParameterError;
+use aws_sdk_ssm::operation::delete_parameters::DeleteParametersError;
 use aws_sdk_ssm::operation::put_parameter::PutParameterError;
-use keystead_aws::{CodeRule, RetryRules, Service};
+use keystead_aws::{CodeRule, RetryRules, Service, is_throttling};
 use keystead_core::{Error, ErrorDetails, ErrorKind, ErrorType, Operation};
 
 pub(crate) const SCHEME: &str = "ssm";
@@ -36,11 +38,18 @@ pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
     })
 }
 
-/// Rapid or concurrent updates of one parameter are refused for a moment, which the SDK takes for final.
+/// Rapid or concurrent updates of one parameter are refused for a moment, which the SDK takes for
+/// final. Writes that are throttled are left to [`WritePace`](keystead_aws::WritePace).
 pub(crate) fn retry_rules() -> RetryRules {
-    RetryRules::new(|error| match error.downcast_ref::<PutParameterError>().and_then(|error| error.code()) {
-        Some("TooManyUpdates") => CodeRule::Retry,
-        _ => CodeRule::AsTheSdkDoes,
+    RetryRules::new(|error| {
+        let put = error.downcast_ref::<PutParameterError>().and_then(|error| error.code());
+        let deleted = error.downcast_ref::<DeleteParameterError>().and_then(|error| error.code());
+        let many_deleted = error.downcast_ref::<DeleteParametersError>().and_then(|error| error.code());
+        match put.or(deleted).or(many_deleted) {
+            Some("TooManyUpdates") => CodeRule::Retry,
+            Some(code) if is_throttling(code) => CodeRule::GiveUp,
+            _ => CodeRule::AsTheSdkDoes,
+        }
     })
 }
 

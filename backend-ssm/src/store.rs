@@ -8,7 +8,9 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
-use keystead_aws::{AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
+use keystead_aws::{
+    AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, WritePace, eventual, listing,
+};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error, ErrorKind,
     Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
@@ -33,6 +35,7 @@ pub struct SsmStore {
     pub(crate) config: SsmConfig,
     visibility_bound: Duration,
     pub(crate) identity: AwsIdentity,
+    pub(crate) writes: WritePace,
 }
 
 /// Builds an [`SsmStore`].
@@ -65,7 +68,8 @@ impl AwsStore for SsmStore {
     }
 
     fn from_parts(client: Client, config: SsmConfig, visibility_bound: Duration, identity: AwsIdentity) -> Self {
-        Self { client, config, visibility_bound, identity }
+        let writes = WritePace::new(client.config().timeout_config(), client.config().retry_config());
+        Self { client, config, visibility_bound, identity, writes }
     }
 }
 
@@ -152,17 +156,19 @@ impl KeyStore for SsmStore {
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
         let (call, name, value) = (Call::new(), self.name(id), format::encoded(key));
-        let request = self
-            .client
-            .put_parameter()
-            .name(&name)
-            .value(value.as_str())
-            .r#type(ParameterType::SecureString)
-            .overwrite(overwrite)
-            .key_id(self.config.kms_key())
-            .tier(self.config.parameter_tier());
-        let answer = request.customize().interceptor(call.attempts()).send();
-        match call.run(SERVICE, kind, answer).await {
+        let put = || {
+            let request = self
+                .client
+                .put_parameter()
+                .name(&name)
+                .value(value.as_str())
+                .r#type(ParameterType::SecureString)
+                .overwrite(overwrite)
+                .key_id(self.config.kms_key())
+                .tier(self.config.parameter_tier());
+            call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
+        };
+        match self.writes.run(SERVICE, put).await {
             Ok(_) => Ok(()),
             Err(e) if e.kind() == ErrorKind::AlreadyExists && e.is_ambiguous() => self.settled_create(id, key, e).await,
             Err(e) => Err(e.during(operation, &[id.as_str(), &name, &value])),
@@ -171,8 +177,11 @@ impl KeyStore for SsmStore {
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         let (call, name) = (Call::new(), self.name(id));
-        let answer = self.client.delete_parameter().name(&name).customize().interceptor(call.attempts()).send();
-        match call.run(SERVICE, kind, answer).await {
+        let delete = || {
+            let request = self.client.delete_parameter().name(&name);
+            call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
+        };
+        match self.writes.run(SERVICE, delete).await {
             Ok(_) => {
                 let unsettled = call.attempts().earlier_attempt_may_have_applied();
                 Ok(Deletion::new(Finality::Immediate).with_unsettled(unsettled))

@@ -7,6 +7,7 @@ mod calls;
 mod identity;
 mod interop;
 mod origin;
+mod quotas;
 mod storm;
 
 use std::time::Duration;

@@ -1,0 +1,329 @@
+//! [`WritePace`]: writes no faster than the service takes them.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use keystead_core::ErrorKind;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::failure::{Failure, Service};
+
+/// The window in which writes are counted to find out how many a second the service takes.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The longest pause between two writes.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// A pause that is shorter is none.
+const SHORTEST: Duration = Duration::from_millis(5);
+
+/// The pause is over when nothing was throttled for so long.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
+/// The pauses get longer by this factor when a write is throttled, and shorter by the other one
+/// with each write that is not. So one write in some forty is throttled where the quota stays the
+/// same.
+const SLOWER: f64 = 1.4;
+const FASTER: f64 = 0.99;
+
+/// The pace of a store's writes, shared by its clones.
+///
+/// Parameter Store takes three writes a second from an account by default. A write that is
+/// throttled is tried again until the time of the operation is over, and the writes of the process
+/// are spaced out so that most of them are sent once. As long as nothing is throttled, nothing
+/// waits.
+///
+/// The SDK has a mode of its own for that, which a single refusal can make hold back all calls of a
+/// client for 20 s.
+#[derive(Clone, Debug)]
+pub struct WritePace {
+    state: Arc<Mutex<State>>,
+    /// The time for one write with all its attempts.
+    limit: Duration,
+    /// True if a throttled write is sent again.
+    repeats: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The pause between two writes; zero as long as nothing is throttled.
+    interval: Duration,
+    /// The moment of the next write.
+    next: Instant,
+    last_throttled: Option<Instant>,
+    /// The beginning of the present window, and the number of writes that it has seen succeed.
+    window: Instant,
+    succeeded: u32,
+    succeeded_before: u32,
+}
+
+impl WritePace {
+    /// Creates a pace for a client with these settings: a write is tried again until its operation
+    /// timeout is over, and never if a single attempt is allowed.
+    pub fn new(timeouts: Option<&TimeoutConfig>, retries: Option<&RetryConfig>) -> Self {
+        let now = Instant::now();
+        let state = State {
+            interval: Duration::ZERO,
+            next: now,
+            last_throttled: None,
+            window: now,
+            succeeded: 0,
+            succeeded_before: 0,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            limit: timeouts.and_then(TimeoutConfig::operation_timeout).unwrap_or(Duration::MAX),
+            repeats: retries.is_none_or(|retries| retries.max_attempts() > 1),
+        }
+    }
+
+    /// Makes a write when it is its turn, and again while it is throttled. `write` makes one call of
+    /// the SDK, which must not try a throttled call again by itself.
+    ///
+    /// # Errors
+    /// Those of `write`. [`Throttled`](ErrorKind::Throttled) has the pause after which another try
+    /// makes sense.
+    pub async fn run<T, F>(&self, service: Service, write: impl Fn() -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let deadline = Instant::now().checked_add(self.limit);
+        let mut refusal: Option<Failure> = None;
+        loop {
+            match self.turn(deadline) {
+                Ok(None) => {}
+                Ok(Some(turn)) => sleep_until(turn).await,
+                Err(wait) => {
+                    let refusal = refusal.unwrap_or_else(|| Failure::held_back(service));
+                    return Err(refusal.with_retry_after(wait));
+                }
+            }
+            let answer = match (&refusal, deadline) {
+                (Some(refusal), Some(deadline)) => match timeout_at(deadline, write()).await {
+                    Ok(answer) => answer,
+                    Err(_) => return Err(Failure::out_of_time(service, refusal.is_ambiguous())),
+                },
+                // The SDK bounds the first one.
+                _ => write().await,
+            };
+            match answer {
+                Err(e) if e.kind() == ErrorKind::Throttled => {
+                    let asked_for = e.retry_after();
+                    let e = e.with_retry_after(self.throttled(asked_for));
+                    let is_too_long = asked_for.is_some_and(|pause| pause > LONGEST);
+                    if !self.repeats || is_too_long {
+                        return Err(e);
+                    }
+                    refusal = Some(e);
+                }
+                answer => {
+                    if answer.is_ok() {
+                        self.succeeded();
+                    }
+                    return answer;
+                }
+            }
+        }
+    }
+
+    /// Takes the next turn: the moment of it, or `None` if that is now. Fails with the time until
+    /// the turn if that comes after the deadline.
+    fn turn(&self, deadline: Option<Instant>) -> Result<Option<Instant>, Duration> {
+        let mut state = self.state();
+        let now = Instant::now();
+        if state.last_throttled.is_none_or(|at| now - at > FORGOTTEN_AFTER) {
+            state.interval = Duration::ZERO;
+        }
+        if state.interval < SHORTEST {
+            return Ok(None);
+        }
+        let turn = state.next.max(now);
+        if deadline.is_some_and(|deadline| turn > deadline) {
+            return Err(turn - now);
+        }
+        state.next = turn + state.interval;
+        Ok((turn > now).then_some(turn))
+    }
+
+    fn succeeded(&self) {
+        let mut state = self.state();
+        state.begin_window(Instant::now());
+        state.succeeded = state.succeeded.saturating_add(1);
+        state.interval = state.interval.mul_f64(FASTER);
+    }
+
+    /// Slows down and returns the time until the next turn. Of several writes that were throttled at
+    /// once, the first counts.
+    fn throttled(&self, asked_for: Option<Duration>) -> Duration {
+        let mut state = self.state();
+        let now = Instant::now();
+        state.begin_window(now);
+        let is_news = state.last_throttled.is_none_or(|at| now - at > state.interval.max(SHORTEST));
+        if state.interval < SHORTEST {
+            let each_second = state.succeeded.max(state.succeeded_before).max(1);
+            state.interval = (WINDOW / each_second).max(SHORTEST);
+            state.next = now + state.interval;
+        } else if is_news {
+            state.interval = state.interval.mul_f64(SLOWER).min(LONGEST);
+            state.next = state.next.max(now + state.interval);
+        }
+        let asked_for = asked_for.unwrap_or_default();
+        state.next = state.next.max(now + asked_for.min(LONGEST));
+        state.last_throttled = Some(now);
+        state.next.saturating_duration_since(now).max(state.interval).max(asked_for)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn begin_window(&mut self, now: Instant) {
+        let age = now - self.window;
+        if age < WINDOW {
+            return;
+        }
+        self.succeeded_before = if age < 2 * WINDOW { self.succeeded } else { 0 };
+        self.succeeded = 0;
+        self.window = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::stream::{self, StreamExt};
+
+    use super::*;
+
+    const SERVICE: Service = Service { scheme: "ssm", name: "Parameter Store", error_name: "" };
+
+    /// A quota of so many writes a second, of which a second's worth can come at once.
+    struct Quota {
+        per_second: f64,
+        tokens: Mutex<(f64, Instant)>,
+        calls: AtomicU32,
+    }
+
+    impl Quota {
+        fn new(per_second: f64) -> Self {
+            Self { per_second, tokens: Mutex::new((per_second, Instant::now())), calls: AtomicU32::new(0) }
+        }
+
+        async fn write(&self) -> Result<(), Failure> {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let refill = (now - tokens.1).as_secs_f64() * self.per_second;
+            *tokens = ((tokens.0 + refill).min(self.per_second), now);
+            if tokens.0 < 1.0 {
+                return Err(Failure::held_back(SERVICE));
+            }
+            tokens.0 -= 1.0;
+            Ok(())
+        }
+    }
+
+    fn pace(seconds: u64, attempts: u32) -> WritePace {
+        let timeouts = TimeoutConfig::builder().operation_timeout(Duration::from_secs(seconds)).build();
+        WritePace::new(Some(&timeouts), Some(&RetryConfig::standard().with_max_attempts(attempts)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_writes_are_sent_twice_at_any_quota() {
+        for per_second in [2.0, 3.0, 10.0, 50.0] {
+            let (quota, pace) = (Quota::new(per_second), pace(15, 3));
+            let begun = Instant::now();
+            let writes = stream::iter(0..500).map(|_| pace.run(SERVICE, || quota.write()));
+            let outcomes: Vec<_> = writes.buffer_unordered(8).collect().await;
+            assert!(outcomes.iter().all(Result::is_ok), "{per_second} a second");
+            let calls = quota.calls.load(Ordering::SeqCst);
+            assert!(calls <= 550, "{per_second} a second: {calls} calls");
+            let least = 500.0 / per_second;
+            let took = begun.elapsed().as_secs_f64();
+            assert!(took <= 1.5 * least + 2.0, "{per_second} a second: {took} s, where {least} s are needed");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_that_the_quota_takes_within_the_time_of_an_operation_succeeds() {
+        let (quota, pace) = (Quota::new(3.0), pace(15, 3));
+        let writes = stream::iter(0..30).map(|_| pace.run(SERVICE, || quota.write()));
+        let outcomes: Vec<_> = writes.buffer_unordered(30).collect().await;
+        assert!(outcomes.iter().all(Result::is_ok));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_that_is_too_large_is_throttled_within_the_time_of_an_operation() {
+        let (quota, pace) = (Quota::new(3.0), pace(5, 3));
+        let begun = Instant::now();
+        let writes = stream::iter(0..200).map(|_| pace.run(SERVICE, || quota.write()));
+        let outcomes: Vec<_> = writes.buffer_unordered(200).collect().await;
+        assert!(begun.elapsed() <= Duration::from_secs(6), "{:?}", begun.elapsed());
+        assert!(outcomes.iter().filter(|outcome| outcome.is_ok()).count() >= 10);
+        for refusal in outcomes.into_iter().filter_map(Result::err) {
+            assert_eq!(refusal.kind(), ErrorKind::Throttled);
+            assert!(refusal.retry_after().is_some_and(|pause| !pause.is_zero()));
+            assert!(!refusal.may_have_landed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_waits_while_nothing_is_throttled_and_a_minute_after_that() {
+        let pace = pace(15, 3);
+        let begun = Instant::now();
+        for _ in 0..100 {
+            pace.run(SERVICE, async || Ok(())).await.unwrap();
+        }
+        assert!(begun.elapsed().is_zero());
+        let refused = AtomicU32::new(0);
+        let write = async || match refused.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(Failure::held_back(SERVICE)),
+            _ => Ok(()),
+        };
+        pace.run(SERVICE, write).await.unwrap();
+        tokio::time::sleep(FORGOTTEN_AFTER + Duration::from_secs(1)).await;
+        let begun = Instant::now();
+        for _ in 0..100 {
+            pace.run(SERVICE, async || Ok(())).await.unwrap();
+        }
+        assert!(begun.elapsed().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_one_attempt_and_a_service_that_asks_for_long_are_not_asked_again() {
+        for (attempts, asked_for) in [(1, None), (3, Some(Duration::from_secs(30)))] {
+            let calls = AtomicU32::new(0);
+            let write = async || {
+                calls.fetch_add(1, Ordering::SeqCst);
+                let refusal = Failure::held_back(SERVICE);
+                Err::<(), _>(match asked_for {
+                    Some(pause) => refusal.with_retry_after(pause),
+                    None => refusal,
+                })
+            };
+            let refusal = pace(15, attempts).run(SERVICE, write).await.unwrap_err();
+            assert_eq!(calls.load(Ordering::SeqCst), 1);
+            assert!(refusal.retry_after() >= asked_for.or(Some(Duration::from_millis(100))));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_is_silent_after_it_was_throttled_ends_in_time() {
+        let calls = AtomicU32::new(0);
+        let write = async || match calls.fetch_add(1, Ordering::SeqCst) {
+            0 => Err::<(), _>(Failure::held_back(SERVICE)),
+            _ => std::future::pending().await,
+        };
+        let begun = Instant::now();
+        let failure = pace(15, 3).run(SERVICE, write).await.unwrap_err();
+        assert_eq!((failure.kind(), failure.may_have_landed()), (ErrorKind::Timeout, true));
+        assert!(begun.elapsed() <= Duration::from_secs(16));
+    }
+}
