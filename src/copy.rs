@@ -46,10 +46,14 @@
 //!    each key, deletes at the source what is equal, and counts what is left there.
 //!
 //! An entry that cannot be read or written does not stop the copy: it is in the [`CopyReport`]. If
-//! the store throttles, cannot be reached or is full, so that nothing of a chunk can be read or
-//! written, the run ends with that error.
+//! the store cannot be reached or is full, so that nothing of a chunk can be read or written, the
+//! run ends with that error.
 //!
-//! **It does not retry** what a store refuses: give it stores that do (the AWS stores, or a
+//! **It waits for quotas.** What a store throttles is done again after a pause, as long as some of
+//! it succeeds. The run ends with [`Throttled`](crate::ErrorKind::Throttled) when nothing has
+//! succeeded for two minutes.
+//!
+//! **It does not retry** what a store refuses otherwise: give it stores that do (the AWS stores, or a
 //! `Resilient` around another one). Give it no `Cached` target, because what is read back must come
 //! from the store itself. It does not notice a key that changes at the source after it was copied,
 //! unless the source is to be deleted: let applications write to the target only, or [`compare`]
@@ -99,12 +103,13 @@ mod identity;
 mod journal;
 mod ledger;
 mod options;
+mod patience;
 mod report;
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 pub use self::compare::{Comparison, compare};
 use self::endpoint::Endpoint;
@@ -112,6 +117,7 @@ use self::identity::{Doubt, Identities, Learned};
 use self::ledger::{Ledger, ListedState};
 use self::options::OnProgress;
 pub use self::options::{ConflictPolicy, CopyOptions, CopyPhase, CopyProgress};
+use self::patience::{Waits, is_throttling};
 pub use self::report::{Bounded, CopyReport, KeyFailure};
 use crate::{BoxError, BoxStream, Durability, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
 
@@ -191,6 +197,8 @@ struct Run<'a> {
     rechecks: bool,
     confirmed_removals: Option<u64>,
     ledger: Ledger,
+    /// The pauses of a listing that is throttled.
+    listing_waits: Waits,
     report: CopyReport,
 }
 
@@ -229,6 +237,7 @@ impl<'a> Run<'a> {
             rechecks: options.recheck,
             confirmed_removals: options.confirmed_removals,
             ledger,
+            listing_waits: Waits::default(),
             report,
         })
     }
@@ -244,7 +253,9 @@ impl<'a> Run<'a> {
         self.ledger.begin_pass();
         loop {
             let begun = Instant::now();
-            let Some(chunk) = self.next_to_do(&mut ids, chunk_size, phase, &mut done).await? else { break };
+            let Some(chunk) = self.next_to_do(&source, &mut ids, chunk_size, phase, &mut done).await? else {
+                break;
+            };
             let len = chunk.len() as u64;
             self.copy_chunk(chunk).await?;
             chunk_size = self.next_chunk_size(chunk_size, begun.elapsed());
@@ -266,9 +277,10 @@ impl<'a> Run<'a> {
 
     /// The next ids that are to be dealt with, up to a chunk; `None` at the end of the listing. The
     /// others are counted on the way.
-    async fn next_to_do(
+    async fn next_to_do<'s>(
         &mut self,
-        ids: &mut BoxStream<'_, Result<KeyId>>,
+        source: &'s Endpoint<'_>,
+        ids: &mut BoxStream<'s, Result<KeyId>>,
         chunk_size: usize,
         phase: CopyPhase,
         done: &mut u64,
@@ -280,6 +292,16 @@ impl<'a> Run<'a> {
                 Some(Ok(id)) => id,
                 Some(Err(e)) if e.kind() == ErrorKind::Corrupt => {
                     self.report.unlisted += u64::from(phase == CopyPhase::Copying);
+                    continue;
+                }
+                // Listed from the beginning: what this pass has met is passed over.
+                Some(Err(e)) if is_throttling(&e) => {
+                    let Some(pause) = self.listing_waits.next(e.retry_after().unwrap_or_default()) else {
+                        return Err(e);
+                    };
+                    self.listing_waits.saw(false);
+                    sleep(pause).await;
+                    *ids = source.list();
                     continue;
                 }
                 Some(Err(e)) => return Err(e),

@@ -12,7 +12,7 @@ impl Run<'_> {
         let mut ids = source.list();
         let mut done = 0;
         self.ledger.begin_pass();
-        while let Some(chunk) = self.next_to_do(&mut ids, CHUNK, CopyPhase::Copying, &mut done).await? {
+        while let Some(chunk) = self.next_to_do(&source, &mut ids, CHUNK, CopyPhase::Copying, &mut done).await? {
             let len = chunk.len() as u64;
             self.plan_chunk(chunk).await?;
             done += len;

@@ -9,6 +9,7 @@ use keystead_layers::Limit;
 use tokio::time::{Instant, sleep};
 
 use super::options::CopyOptions;
+use super::patience::unless_throttled;
 use crate::{
     BoxStream, Consistency, Deletion, Durability, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode,
     Result, SecretKey, StoreIdentity,
@@ -114,6 +115,10 @@ impl<'a> Endpoint<'a> {
 
     /// One outcome per id, in the ids' order.
     pub(super) async fn read(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
+        unless_throttled(ids, |ids| async move { self.read_at_once(&ids).await }.boxed()).await
+    }
+
+    async fn read_at_once(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         let call = |ids| async move { self.one_each(ids, self.store.get_keys(ids).await, Operation::Get) };
         let Some(pace) = &self.pace else { return call(ids).await };
         self.in_order(ids.chunks(pace.calls.read).map(|ids| pace.paced(call(ids).boxed())).collect()).await
@@ -139,6 +144,10 @@ impl<'a> Endpoint<'a> {
 
     /// One outcome per id, in the ids' order.
     pub(super) async fn delete(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+        unless_throttled(ids, |ids| async move { self.delete_at_once(&ids).await }.boxed()).await
+    }
+
+    async fn delete_at_once(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         let call = |ids| async move { self.one_each(ids, self.store.delete_keys(ids).await, Operation::Delete) };
         let Some(pace) = &self.pace else { return call(ids).await };
         self.in_order(ids.chunks(pace.calls.deleted).map(|ids| pace.paced(call(ids).boxed())).collect()).await
@@ -209,6 +218,10 @@ impl<'a> Endpoint<'a> {
 
     /// One outcome per key, in the keys' order.
     pub(super) async fn write(&self, keys: &[(KeyId, SecretKey)], mode: PutMode) -> Vec<Result<()>> {
+        unless_throttled(keys, |keys| async move { self.write_at_once(&keys, mode).await }.boxed()).await
+    }
+
+    async fn write_at_once(&self, keys: &[(KeyId, SecretKey)], mode: PutMode) -> Vec<Result<()>> {
         if mode == PutMode::Create && self.create_batch_size().is_some() {
             let outcomes = self.store.create_keys(keys).await;
             return self.one_each(keys, outcomes, Operation::Create);
@@ -230,7 +243,9 @@ impl<'a> Endpoint<'a> {
             return outcomes;
         }
         let text = "the store did not give one outcome for each id: report that to its author";
-        let failure = || Err(Error::new(ErrorKind::Other, operation, self.scheme()).with_source(text));
+        let effect = if operation == Operation::Get { Effect::NotApplied } else { Effect::Unknown };
+        let failure =
+            || Err(Error::new(ErrorKind::Other, operation, self.scheme()).with_effect(effect).with_source(text));
         asked.iter().map(|_| failure()).collect()
     }
 

@@ -86,3 +86,19 @@ async fn keys_go_round_all_stores_with_runs_that_are_dropped() {
     assert_equal(&memory, &last).await;
     assert!(drops > 4, "{drops}");
 }
+
+#[tokio::test]
+async fn a_copy_into_a_store_with_a_quota_of_writes_completes_with_few_writes_too_many() {
+    let keys = std::env::var("KEYSTEAD_COPY_KEYS").map_or(200, |keys| keys.parse().unwrap());
+    let quota = std::env::var("KEYSTEAD_COPY_QUOTA").map_or(20.0, |quota| quota.parse().unwrap());
+    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    bed.limit_writes(ns.as_str(), quota);
+    let (source, target) = (MemoryStore::new(), parameters(bed, &ns));
+    fill(&source, 0..keys).await;
+    let report = copy(&source, &target, CopyOptions::default()).await;
+    assert!(report.is_complete(), "{report:?}");
+    let writes = counted(bed, &ns, 0)["PutParameter"];
+    println!("{writes} writes for {keys} keys");
+    assert!(writes as f64 <= 1.1 * keys as f64, "{writes} writes for {keys} keys");
+    assert_equal(&source, &target).await;
+}

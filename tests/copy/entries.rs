@@ -33,7 +33,7 @@ async fn an_entry_whose_id_cannot_be_read_is_counted() {
     assert_eq!((report.copied, report.unlisted), (5, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_write_that_fails_is_reported_and_done_by_the_next_run() {
     let (source, memory) = (MemoryStore::new(), MemoryStore::new());
     let (_directory, path) = crate::journal();

@@ -95,7 +95,7 @@ async fn a_loss_is_believed_only_after_two_misses_one_bound_apart() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_loss_that_the_source_cannot_confirm_is_left_unsettled() {
     let (memory, target) = (MemoryStore::new(), MemoryStore::new());
     fill(&memory, 0..10).await;

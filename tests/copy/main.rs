@@ -20,6 +20,7 @@ mod options;
 mod policies;
 mod rechecking;
 mod rigged;
+mod throttled;
 
 use std::path::PathBuf;
 
