@@ -15,12 +15,12 @@ use crate::cells::{Link, Part, Place};
 use crate::database::Database;
 use crate::error::{Failure, SCHEME};
 use crate::reader::Shared;
+use crate::request::Request;
 use crate::store::{FileStore, off_thread};
-use crate::writer::Request;
 
-/// The number of keys that are sealed and sorted together: some 60 MB of memory for keys of 32
+/// The number of keys that are sealed and sorted together: some 90 MB of memory for keys of 32
 /// bytes.
-const MAX_SORTED: usize = 128 * 1024;
+const MAX_SORTED: usize = 192 * 1024;
 
 /// The same limit for long keys, in bytes of their secrets.
 const MAX_SORTED_LEN: usize = 32 * 1024 * 1024;
@@ -44,7 +44,7 @@ impl FileStore {
     ///
     /// Use it to fill a store, for example from another one. An id that has a key keeps it, and of
     /// several keys for one id the first is taken. The keys are written in transactions of 4,096,
-    /// sorted in groups of up to 131,072; the memory used is that of two groups. Sealing runs on
+    /// sorted in groups of up to 196,608; the memory used is that of two groups. Sealing runs on
     /// threads of its own.
     ///
     /// When it returns, all keys are on the disk. If it fails or is dropped, some of them are; run

@@ -10,7 +10,7 @@ use keystead_core::ErrorKind;
 
 use crate::config::Location;
 use crate::error::{Failure, Result};
-use crate::writer::spawn;
+use crate::threads::spawn;
 
 /// The longest time that a caller waits for the lock. Other processes hold it for milliseconds,
 /// unless they are stopped.

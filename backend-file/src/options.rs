@@ -1,6 +1,7 @@
 //! [`FileOptions`]: opening a store otherwise than by default.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use keystead_core::{ErrorKind, Operation, Result};
 use keystead_sealing::RootSecret;
@@ -8,6 +9,7 @@ use keystead_sealing::RootSecret;
 use crate::config::Location;
 use crate::error::Failure;
 use crate::open::Opening;
+use crate::periodic::{DAILY, PeriodicCheck};
 use crate::store::FileStore;
 use crate::writer;
 
@@ -21,15 +23,16 @@ use crate::writer;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FileOptions {
     group_access: bool,
+    check_interval: Duration,
 }
 
 impl FileOptions {
-    /// Returns the default: the store is its owner's only.
+    /// Returns the default: the store is its owner's only, and is checked daily.
     pub fn new() -> Self {
-        Self::default()
+        Self { group_access: false, check_interval: DAILY }
     }
 
     /// Sets whether the group of the store's files may read and write them: modes of 0660 are
@@ -37,6 +40,18 @@ impl FileOptions {
     /// starts. Others than owner and group are refused as ever.
     pub fn group_access(mut self, group_access: bool) -> Self {
         self.group_access = group_access;
+        self
+    }
+
+    /// Sets the interval at which the open store looks for damage in the structure of its file, as
+    /// [`check_structure`](FileStore::check_structure) does; zero for never. Default: 24 hours.
+    ///
+    /// A process that has found such damage creates no new keys: each one fails with
+    /// [`Corrupt`](ErrorKind::Corrupt), because it might be lost. A check reads the whole file, which
+    /// takes some 0.3 s for a million keys. A delete that ends meanwhile may report
+    /// [`Finality::Eventual`](keystead_core::Finality::Eventual).
+    pub fn check_interval(mut self, interval: Duration) -> Self {
+        self.check_interval = interval;
         self
     }
 
@@ -77,8 +92,16 @@ impl FileOptions {
             }),
             Opening::Create | Opening::OpenOrCreate => Location::find_or_create_directory(&path, group_access),
         };
-        let opened = async { writer::start(location, root, opening)?.await.map_err(|_| Failure::writer_is_gone())? };
+        let check = PeriodicCheck::new(self.check_interval);
+        let opened =
+            async { writer::start(location, root, opening, check)?.await.map_err(|_| Failure::writer_is_gone())? };
         let (shared, handles) = opened.await.map_err(|failure| failure.during(Operation::Open))?;
         Ok(FileStore { shared, handles, replaced: None })
+    }
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self::new()
     }
 }

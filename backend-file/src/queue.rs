@@ -11,7 +11,8 @@ use std::{process, thread};
 
 use crate::error::{Failure, Result};
 use crate::lock::{LOCK_LIMIT, WriterLock};
-use crate::writer::{Request, spawn};
+use crate::request::Request;
+use crate::threads::spawn;
 
 /// The pause between two looks of the watcher.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
@@ -65,6 +66,14 @@ pub(crate) enum Wakeup {
 pub(crate) struct Ticket<'a> {
     queue: &'a Queue,
     number: u64,
+    is_answered: bool,
+}
+
+impl Ticket<'_> {
+    /// Ends a ticket whose request has left the queue.
+    pub(crate) fn answered(mut self) {
+        self.is_answered = true;
+    }
 }
 
 impl Queue {
@@ -88,10 +97,14 @@ impl Queue {
         }
         let number = state.next_ticket;
         state.next_ticket += 1;
+        // The writer sleeps only while the queue is empty.
+        let is_first = state.waiting.is_empty();
         state.waiting.insert(number, Waiting { request, since: Instant::now() });
         drop(state);
-        self.arrived.notify_one();
-        Ok(Ticket { queue: self, number })
+        if is_first {
+            self.arrived.notify_one();
+        }
+        Ok(Ticket { queue: self, number, is_answered: false })
     }
 
     pub(crate) fn close(&self) {
@@ -205,7 +218,7 @@ impl Drop for WriterGuard {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if self.queue.is_forked() {
+        if self.is_answered || self.queue.is_forked() {
             return;
         }
         let withdrawn = self.queue.state().waiting.remove(&self.number);

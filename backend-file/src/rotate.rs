@@ -15,8 +15,8 @@ use crate::cells::{Cursor, Found, Place};
 use crate::database::Database;
 use crate::error::Failure;
 use crate::reader::Shared;
+use crate::request::{Reply, Request};
 use crate::store::{FileStore, Progress, off_thread};
-use crate::writer::{Reply, Request};
 
 /// The number of times that all records are searched for an earlier epoch: after the first pass
 /// there is none, unless a program that does not keep to FORMAT.md writes them.

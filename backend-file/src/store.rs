@@ -21,8 +21,9 @@ use crate::error::{Failure, SCHEME};
 use crate::options::FileOptions;
 use crate::queue::Handles;
 use crate::reader::{Read, Shared};
+use crate::request::{Reply, Request, Written};
+use crate::threads;
 use crate::transaction::{Put, Write};
-use crate::writer::{self, Reply, Request, Written};
 
 /// The number of keys of a batch that are read at one moment. Other tasks of the thread run in
 /// between.
@@ -163,8 +164,10 @@ impl FileStore {
         let (reply, answer) = oneshot::channel();
         // A writer that has gone on purpose has left what it did not answer undone.
         let gone = || if self.shared.is_closed() { Failure::closed() } else { Failure::writer_is_gone() };
-        let _ticket = self.handles.0.push(request(reply))?;
-        answer.await.map_err(|_| gone())?
+        let ticket = self.handles.0.push(request(reply))?;
+        let answer = answer.await;
+        ticket.answered();
+        answer.map_err(|_| gone())?
     }
 }
 
@@ -297,7 +300,7 @@ pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let (reply, answer) = oneshot::channel();
-    writer::spawn(move || drop(reply.send(work())))?;
+    threads::spawn(move || drop(reply.send(work())))?;
     answer.await.map_err(|_| Failure::writer_is_gone())?
 }
 

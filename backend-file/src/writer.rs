@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
-use keystead_core::{ErrorKind, PutMode};
+use keystead_core::PutMode;
 use keystead_sealing::RootSecret;
 
 use crate::config::{Location, LogState};
@@ -14,9 +14,12 @@ use crate::error::{Failure, Result};
 use crate::load::Chunk;
 use crate::lock::{LOCK_LIMIT, Locked, WriterLock};
 use crate::open::{self, Opening};
+use crate::periodic::PeriodicCheck;
 use crate::queue::{Handles, Queue, Wakeup, WriterGuard};
 use crate::reader::Shared;
+use crate::request::{Reply, Request, Written};
 use crate::rotate::Step;
+use crate::threads;
 use crate::transaction::{Durability, Transacted, Transaction, Write};
 
 /// How many requests share one transaction at most.
@@ -53,41 +56,6 @@ const MAX_CATCH_UPS: usize = 8;
 /// The time for which the end of a store waits for other processes.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a handle asks of the writer, with the channel for the answer.
-pub(crate) enum Request {
-    Write(Write, Reply<Written>),
-    /// Reports whether the log is empty afterwards.
-    Scrub(Reply<bool>),
-    Load(Chunk, Reply<Vec<usize>>),
-    Rotate(Step),
-    Close(Reply<()>),
-}
-
-pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
-
-impl Request {
-    /// Answers with a failure.
-    pub(crate) fn refuse(self, failure: &Failure) {
-        // A caller that has stopped waiting needs no answer.
-        match self {
-            Self::Write(_, reply) => drop(reply.send(Err(failure.clone()))),
-            Self::Scrub(reply) => drop(reply.send(Err(failure.clone()))),
-            Self::Load(_, reply) => drop(reply.send(Err(failure.clone()))),
-            Self::Rotate(step) => step.refuse(failure.clone()),
-            Self::Close(reply) => drop(reply.send(Err(failure.clone()))),
-        }
-    }
-}
-
-/// What a committed write found and did.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Written {
-    /// Whether there was a record before.
-    pub(crate) existed: bool,
-    /// Whether no byte of a dead record is left in the store's files.
-    pub(crate) clean: bool,
-}
-
 /// What a handle of an open store needs.
 pub(crate) type Opened = (Arc<Shared>, Arc<Handles>);
 
@@ -97,6 +65,7 @@ pub(crate) fn start(
     location: impl FnOnce() -> Result<Location> + Send + 'static,
     root: RootSecret,
     opening: Opening,
+    check: PeriodicCheck,
 ) -> Result<oneshot::Receiver<Result<Opened>>> {
     let (opened, answer) = oneshot::channel();
     let open = move || {
@@ -106,7 +75,7 @@ pub(crate) fn start(
     };
     let run = move || match open() {
         Ok((shared, database, lock)) => {
-            let mut writer = Writer::new(shared, database, lock);
+            let mut writer = Writer::new(shared, database, lock, check);
             let _guard = WriterGuard(writer.queue.clone());
             writer.clean_up_after_the_dead();
             let handles = Arc::new(Handles(writer.queue.clone()));
@@ -117,20 +86,15 @@ pub(crate) fn start(
         }
         Err(failure) => drop(opened.send(Err(failure))),
     };
-    spawn(run)?;
+    threads::spawn(run)?;
     Ok(answer)
-}
-
-pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
-    let started = thread::Builder::new().name("keystead-file".to_owned()).spawn(work);
-    let failure = |e| Failure::new(ErrorKind::Unavailable, format!("no thread can be started for the store: {e}"));
-    started.map(drop).map_err(failure)
 }
 
 struct Writer {
     shared: Arc<Shared>,
     database: Database,
     lock: Arc<WriterLock>,
+    check: PeriodicCheck,
     queue: Arc<Queue>,
     /// True if bytes of dead records may be in the log or in the pages that it replaces.
     scrub_pending: bool,
@@ -178,11 +142,12 @@ struct Batch {
 }
 
 impl Writer {
-    fn new(shared: Arc<Shared>, database: Database, lock: Arc<WriterLock>) -> Self {
+    fn new(shared: Arc<Shared>, database: Database, lock: Arc<WriterLock>, check: PeriodicCheck) -> Self {
         Self {
             shared,
             database,
             lock,
+            check,
             queue: Queue::new(),
             scrub_pending: false,
             next_checkpoint: Instant::now(),
@@ -208,6 +173,7 @@ impl Writer {
 
     fn serve(&mut self) {
         while self.closers.is_empty() {
+            self.check.run_if_due(&self.shared);
             match self.queue.wait(self.rest()) {
                 Wakeup::Requests => self.run(),
                 Wakeup::Idle => self.idle(),

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
 use futures_util::StreamExt;
 use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey};
-use keystead_file::{FileStore, RootSecret};
+use keystead_file::{FileOptions, FileStore, RootSecret};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
@@ -169,6 +170,44 @@ fn what_lies_on_destroyed_pages_is_told_and_the_rest_is_read() {
     let errors = listed.iter().filter_map(|item| item.as_ref().err());
     assert!(errors.clone().all(|e| e.kind() == ErrorKind::Corrupt));
     assert_eq!(errors.count() as u64, report.unreadable + report.damaged.len() as u64);
+}
+
+#[test]
+fn an_open_store_looks_for_damaged_pages_by_itself() {
+    let place = Place::new();
+    block_on(place.store.close()).unwrap();
+    let mut file = fs::read(&place.path).unwrap();
+    let page = file.len() / 4096 / 2;
+    file[page * 4096..page * 4096 + 200].fill(0xee);
+    fs::write(&place.path, &file).unwrap();
+
+    let mut number = 0;
+    // Of so many, most lie on other pages than the damaged one.
+    let mut create_some = |store: &FileStore| {
+        let created = (0..20).filter(|_| {
+            number += 1;
+            let id = KeyId::new(format!("new-{number}")).unwrap();
+            match block_on(store.create_key(&id, &SecretKey::generate(32).unwrap())) {
+                Ok(()) => true,
+                Err(e) => {
+                    assert_eq!(e.kind(), ErrorKind::Corrupt);
+                    false
+                }
+            }
+        });
+        created.count()
+    };
+    let options = FileOptions::new().check_interval(Duration::ZERO);
+    let store = block_on(options.open(&place.path, root())).unwrap();
+    assert!(create_some(&store) > 10, "nobody has looked yet");
+    block_on(store.close()).unwrap();
+
+    let options = FileOptions::new().check_interval(Duration::from_millis(10));
+    let store = block_on(options.open(&place.path, root())).unwrap();
+    let begun = Instant::now();
+    while create_some(&store) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the store has not looked");
+    }
 }
 
 #[test]
