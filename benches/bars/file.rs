@@ -232,7 +232,7 @@ pub(crate) fn scrub(bench: &mut Bench) -> Result<(), BoxError> {
     let [delete, overwrite, append] = take_turns(rounds, [&mut delete, &mut overwrite, &mut append])?;
 
     let mut row = |path, ours: &Samples| {
-        let (against, bar, stretch) = ("append + fdatasync", Bar::AtMost(6.0), Some(3.0));
+        let (against, bar, stretch) = ("append + fdatasync", Bar::AtMost(4.0), Some(3.0));
         bench.row(&Row { path, against, bar, stretch, unit: Unit::Time, ours, reference: &append });
     };
     row("file: durable delete_key with scrub, one caller", &delete);
