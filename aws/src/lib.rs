@@ -12,13 +12,15 @@ mod listing;
 mod message;
 mod retry;
 mod settings;
+mod tags;
 
 pub use crate::batch::{Batches, Outcomes};
 pub use crate::builder::{AwsStore, StoreBuilder};
 pub use crate::call::{Attempts, Call, quietly};
 pub use crate::failure::{Failure, Service};
 pub use crate::identity::AwsIdentity;
-pub use crate::kms::is_kms_key;
+pub use crate::kms::{is_arn, is_kms_key, kms_key_region};
 pub use crate::listing::{Page, listing};
 pub use crate::retry::{CodeRule, RetryRules};
 pub use crate::settings::{ClientSettings, default_sdk_config};
+pub use crate::tags::{InvalidTag, Tags};
