@@ -19,6 +19,7 @@ use crate::answer::{Answer, Body};
 use crate::fault::{self, Fate, Script};
 use crate::log::Log;
 use crate::replica::Replica;
+use crate::rules::Rules;
 use crate::strict;
 
 /// What tests look at and write to.
@@ -27,6 +28,7 @@ pub(crate) struct State {
     pub(crate) log: Log,
     pub(crate) faults: Script,
     pub(crate) replica: Replica,
+    pub(crate) rules: Rules,
 }
 
 /// One request of the JSON protocol.
@@ -138,7 +140,8 @@ impl Proxy {
             }
             None => {}
         }
-        let answer = match strict::refusal(&call) {
+        let rules = &self.state.rules;
+        let answer = match strict::refusal(&call, rules).or_else(|| rules.refusal(&call)) {
             Some(refusal) => refusal,
             // The emulator writes to a secret that is scheduled for deletion, where AWS refuses.
             None if call.name == "PutSecretValue" && self.is_scheduled(&parts.headers, &call).await? => {
@@ -148,6 +151,7 @@ impl Proxy {
             None => {
                 let answer = self.corrected(&parts.headers, &call, self.forwarded(&parts.headers, body).await?).await?;
                 self.state.replica.remember(&call, &answer);
+                rules.remember(&call, &answer);
                 answer
             }
         };
