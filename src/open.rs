@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
 mod aws;
+#[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+mod creation;
 #[cfg(feature = "file")]
 mod file;
 #[cfg(feature = "file")]
@@ -49,9 +51,14 @@ const BACKENDS: &[(&str, bool)] = &[
 ///
 /// An AWS store needs `kms_key` (a key id, an ARN or `alias/...`). It takes `region` and
 /// `endpoint_url` instead of what the SDK's default chains say, from which credentials always come;
-/// `ssm:` takes `tier` (`standard`, `advanced`, `intelligent-tiering`), `secretsmanager:` takes
-/// `recovery_window_days` (7 to 30). Opening makes no call to AWS: [`check`](KeyStore::check) makes
-/// one. These stores need a tokio runtime.
+/// `ssm:` takes `tier` (`standard`, `advanced`, `intelligent-tiering`, `account-default`),
+/// `secretsmanager:` takes `recovery_window_days` (7 to 30). Opening makes no call to AWS:
+/// [`check`](KeyStore::check) makes one. These stores need a tokio runtime.
+///
+/// What an AWS store creates gets a tag for each `tag.KEY=VALUE`, and the `description`.
+/// `secretsmanager:` takes `replica_region.REGION=KMS_KEY` for each region to which secrets are
+/// replicated. `ssm:` takes `legacy=true` for a path of other software, which may be flat, as
+/// `ssm:///app-%s?legacy=true`: such a store only reads, and needs no `kms_key`.
 ///
 /// # Errors
 /// [`Config`](ErrorKind::Config) if the URL will not do: an unknown scheme (the error names those

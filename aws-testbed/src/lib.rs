@@ -25,6 +25,7 @@ mod log;
 mod proxy;
 mod quiet;
 mod replica;
+mod rules;
 mod strict;
 
 use std::sync::{Arc, OnceLock};
@@ -49,6 +50,9 @@ pub const KMS_KEY: &str = "alias/keystead-test";
 
 /// The KMS key that exists, by its ARN.
 pub const KMS_KEY_ARN: &str = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+/// A KMS key of another account that exists and may be used, by its ARN.
+pub const FOREIGN_KMS_KEY_ARN: &str = "arn:aws:kms:us-east-1:999999999999:key/9999abcd-12ab-34cd-56ef-1234567890ab";
 
 /// An emulator with the proxy in front of it.
 #[derive(Debug)]
@@ -114,6 +118,19 @@ impl TestBed {
     /// others as AWS does. A second's worth can come at once.
     pub fn limit_writes(&self, text: &str, per_second: f64) {
         self.state.buckets.add(text, per_second);
+    }
+
+    /// Has a policy demand tags with these keys of every create whose body contains this text, and of
+    /// every parameter that is overwritten: calls without them are refused with
+    /// `AccessDeniedException`.
+    pub fn require_tags(&self, text: &str, keys: &[&str]) {
+        self.state.rules.require_tags(text, keys);
+    }
+
+    /// Sets the default tier of the account for puts whose bodies contain this text. Without it a put
+    /// that names no tier is refused.
+    pub fn set_default_tier(&self, text: &str, tier: &str) {
+        self.state.rules.set_default_tier(text, tier);
     }
 
     /// The next `times` calls of this operation (as `GetParameter`) whose bodies contain this text are answered like this

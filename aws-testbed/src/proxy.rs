@@ -20,6 +20,7 @@ use crate::bucket::Buckets;
 use crate::fault::{self, Fate, Script};
 use crate::log::Log;
 use crate::replica::Replica;
+use crate::rules::Rules;
 use crate::strict;
 
 /// What tests look at and write to.
@@ -29,6 +30,7 @@ pub(crate) struct State {
     pub(crate) faults: Script,
     pub(crate) buckets: Buckets,
     pub(crate) replica: Replica,
+    pub(crate) rules: Rules,
 }
 
 /// One request of the JSON protocol.
@@ -143,7 +145,8 @@ impl Proxy {
         if self.state.buckets.refuses(&call) {
             return Ok(Answer::error(400, "ThrottlingException", Some("Rate exceeded")).whole());
         }
-        let answer = match strict::refusal(&call) {
+        let rules = &self.state.rules;
+        let answer = match strict::refusal(&call, rules).or_else(|| rules.refusal(&call)) {
             Some(refusal) => refusal,
             // The emulator writes to a secret that is scheduled for deletion, where AWS refuses.
             None if call.name == "PutSecretValue" && self.is_scheduled(&parts.headers, &call).await? => {
@@ -153,6 +156,7 @@ impl Proxy {
             None => {
                 let answer = self.corrected(&parts.headers, &call, self.forwarded(&parts.headers, body).await?).await?;
                 self.state.replica.remember(&call, &answer);
+                rules.remember(&call, &answer);
                 answer
             }
         };

@@ -6,16 +6,17 @@ use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::proxy::Call;
-use crate::{KMS_KEY, KMS_KEY_ARN};
+use crate::rules::Rules;
+use crate::{FOREIGN_KMS_KEY_ARN, KMS_KEY, KMS_KEY_ARN};
 
 /// The ARN in front of a parameter's name counts, too.
 const LONGEST_PARAMETER_NAME: usize = 1011 - 45;
 
 const MOST_LEVELS: usize = 15;
 
-pub(crate) fn refusal(call: &Call) -> Option<Answer> {
+pub(crate) fn refusal(call: &Call, rules: &Rules) -> Option<Answer> {
     let refused = match call.service.as_str() {
-        "ssm" => ssm(call),
+        "ssm" => ssm(call, rules),
         "secretsmanager" => secrets_manager(call),
         "sts" if call.name == "GetCallerIdentity" => Ok(()),
         other => invalid(format!("the test bed has no service {other:?}")),
@@ -36,7 +37,7 @@ fn demand(holds: bool, message: &str) -> Checked {
     if holds { Ok(()) } else { invalid(message) }
 }
 
-fn ssm(call: &Call) -> Checked {
+fn ssm(call: &Call, rules: &Rules) -> Checked {
     let body = &call.body;
     match call.name.as_str() {
         "GetParameter" => {
@@ -47,7 +48,7 @@ fn ssm(call: &Call) -> Checked {
             batch(&body["Names"], 10, parameter_name)?;
             demand(body["WithDecryption"] == true, "our stores must read with decryption")
         }
-        "PutParameter" => put_parameter(body),
+        "PutParameter" => put_parameter(body, rules.default_tier(call).as_deref()),
         "DeleteParameter" => parameter_name(text(&body["Name"])),
         "DeleteParameters" => batch(&body["Names"], 10, parameter_name),
         "GetParametersByPath" => {
@@ -55,16 +56,27 @@ fn ssm(call: &Call) -> Checked {
             demand(body["WithDecryption"] != true, "our stores must not decrypt what they list")?;
             demand(body["MaxResults"].as_u64().is_none_or(|most| (1..=10).contains(&most)), "MaxResults is 1 to 10")
         }
-        "AddTagsToResource" => Ok(()),
+        "DescribeParameters" => {
+            demand(body["MaxResults"].as_u64().is_none_or(|most| (1..=50).contains(&most)), "MaxResults is 1 to 50")?;
+            let filters = body["ParameterFilters"].as_array();
+            let values = filters.into_iter().flatten().flat_map(|filter| filter["Values"].as_array()).flatten();
+            values.map(text).try_for_each(|value| demand(!value.is_empty(), "a filter's value is not empty"))
+        }
+        "AddTagsToResource" => tags(&body["Tags"]),
         other => invalid(format!("the test bed has no operation {other:?}")),
     }
 }
 
-fn put_parameter(body: &Value) -> Checked {
+fn put_parameter(body: &Value, default_tier: Option<&str>) -> Checked {
     parameter_name(text(&body["Name"]))?;
+    tags(&body["Tags"])?;
+    let is_overwrite = body["Overwrite"] == true;
+    demand(body["Tags"].is_null() || !is_overwrite, "tags and overwrite can't be used together")?;
+    demand(body["Description"].is_null() || !is_overwrite, "our stores must not change a description")?;
+    demand(text(&body["Description"]).chars().count() <= 1024, "a description has at most 1024 characters")?;
     demand(body["Type"] == "SecureString", "our stores must write SecureString")?;
     demand(body["Overwrite"].is_boolean(), "our stores must say whether they overwrite")?;
-    let longest = match body["Tier"].as_str() {
+    let longest = match body["Tier"].as_str().or(default_tier) {
         Some("Standard") => 4096,
         Some("Advanced" | "Intelligent-Tiering") => 8192,
         _ => return invalid("our stores must send a tier, one of Standard, Advanced and Intelligent-Tiering"),
@@ -79,8 +91,22 @@ fn put_parameter(body: &Value) -> Checked {
     }
 }
 
+/// Checks tags, as far as our stores can get them wrong.
+fn tags(tags: &Value) -> Checked {
+    let Some(tags) = tags.as_array() else { return demand(tags.is_null(), "tags are a list") };
+    demand((1..=50).contains(&tags.len()), "our stores must send 1 to 50 tags, or none")?;
+    let keys: HashSet<&str> = tags.iter().map(|tag| text(&tag["Key"])).collect();
+    demand(keys.len() == tags.len(), "no two tags have the same key")?;
+    tags.iter().try_for_each(|tag| {
+        let (key, value) = (text(&tag["Key"]), text(&tag["Value"]));
+        demand((1..=128).contains(&key.chars().count()), "a tag's key has 1 to 128 characters")?;
+        demand(value.chars().count() <= 256, "a tag's value has at most 256 characters")?;
+        demand(!key.to_ascii_lowercase().starts_with("aws:"), "aws: is reserved")
+    })
+}
+
 fn is_known(key: &str) -> bool {
-    key == KMS_KEY || key == KMS_KEY_ARN || KMS_KEY_ARN.ends_with(&format!("/{key}"))
+    key == KMS_KEY || key == FOREIGN_KMS_KEY_ARN || key == KMS_KEY_ARN || KMS_KEY_ARN.ends_with(&format!("/{key}"))
 }
 
 fn parameter_name(name: &str) -> Checked {
@@ -102,6 +128,13 @@ fn secrets_manager(call: &Call) -> Checked {
         "CreateSecret" => {
             secret_name(text(&body["Name"]))?;
             secret_value(body)?;
+            tags(&body["Tags"])?;
+            demand(text(&body["Description"]).chars().count() <= 2048, "a description has at most 2048 characters")?;
+            let replicas = body["AddReplicaRegions"].as_array();
+            replicas.into_iter().flatten().try_for_each(|replica| {
+                demand(!text(&replica["Region"]).is_empty(), "a replica has a region")?;
+                demand(!text(&replica["KmsKeyId"]).is_empty(), "our stores must send the KMS key of a replica")
+            })?;
             match body["KmsKeyId"].as_str() {
                 None => invalid("our stores must send a KmsKeyId"),
                 Some(key) if is_known(key) => Ok(()),
@@ -117,6 +150,11 @@ fn secrets_manager(call: &Call) -> Checked {
             let (force, window) = (&body["ForceDeleteWithoutRecovery"], &body["RecoveryWindowInDays"]);
             let days = window.as_u64().is_some_and(|days| (7..=30).contains(&days));
             demand((*force == true) != days, "a delete is forced, or has a window of 7 to 30 days")
+        }
+        "RemoveRegionsFromReplication" => {
+            secret_name(text(&body["SecretId"]))?;
+            let regions = body["RemoveReplicaRegions"].as_array();
+            demand(regions.is_some_and(|regions| !regions.is_empty()), "at least one region is removed")
         }
         "ListSecrets" => {
             demand(body["MaxResults"].as_u64().is_none_or(|most| (1..=100).contains(&most)), "MaxResults is 1 to 100")

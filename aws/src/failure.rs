@@ -217,6 +217,13 @@ impl Failure {
         self
     }
 
+    /// Returns the same failure as that of a write of which a part may have been applied by another
+    /// call.
+    pub fn partly_applied(mut self) -> Self {
+        self.ambiguous = true;
+        self
+    }
+
     /// What can be said of the earlier attempts now: they have landed, or not.
     pub fn settled(mut self) -> Self {
         self.ambiguous = false;

@@ -1,12 +1,33 @@
-//! What names a KMS key.
+//! The names of a KMS key.
 
-/// No key id, ARN or alias is longer (`PutParameter`, `KeyId`).
+/// The longest key id, ARN or alias (`PutParameter`, `KeyId`).
 const LONGEST: usize = 256;
 
-/// Whether this can be a key id, a key's ARN, or `alias/...`; whether there is such a key only AWS can tell.
+/// Reports whether this can be a key id, `alias/...`, or the ARN of a key or of an alias; only AWS
+/// can tell whether there is such a key.
+///
+/// Key ids and aliases are looked up in the caller's account. A key of another account is named by
+/// its ARN.
 pub fn is_kms_key(text: &str) -> bool {
     let literal = |byte: u8| byte.is_ascii_alphanumeric() || b":/_-".contains(&byte);
-    !text.is_empty() && text.len() <= LONGEST && text.bytes().all(literal)
+    let is_literal = !text.is_empty() && text.len() <= LONGEST && text.bytes().all(literal);
+    is_literal && (!is_arn(text) || kms_key_region(text).is_some())
+}
+
+/// Reports whether this is an ARN, of whatever resource.
+pub fn is_arn(text: &str) -> bool {
+    text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("arn:"))
+}
+
+/// Returns the region in the ARN of a KMS key or alias; `None` if this is not such an ARN.
+pub fn kms_key_region(text: &str) -> Option<&str> {
+    let mut parts = text.splitn(6, ':');
+    let (arn, _partition, service) = (parts.next()?, parts.next()?, parts.next()?);
+    let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    let name = resource.strip_prefix("key/").or_else(|| resource.strip_prefix("alias/"))?;
+    let is_named = !name.is_empty() && !name.contains(':');
+    (arn == "arn" && service == "kms" && !region.is_empty() && is_account && is_named).then_some(region)
 }
 
 #[cfg(test)]
@@ -22,8 +43,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
-        for key in ["", " ", "alias/a b", "alias/\u{e9}", &"k".repeat(257)] {
+    fn keys_of_another_account_are_accepted_by_the_arn_of_the_key_or_of_its_alias() {
+        for key in [
+            "arn:aws:kms:eu-west-1:999999999999:key/mrk-1234abcd12ab34cd56ef1234567890ab",
+            "arn:aws:kms:eu-west-1:999999999999:alias/shared/app",
+            "arn:aws-us-gov:kms:us-gov-west-1:999999999999:alias/app",
+        ] {
+            assert!(is_kms_key(key), "{key}");
+        }
+        assert_eq!(kms_key_region("arn:aws:kms:eu-west-1:999999999999:alias/app"), Some("eu-west-1"));
+        assert_eq!(kms_key_region("alias/app"), None);
+    }
+
+    #[test]
+    fn texts_that_name_no_key_are_refused() {
+        for key in [
+            "",
+            " ",
+            "alias/a b",
+            "alias/\u{e9}",
+            &"k".repeat(257),
+            "arn:aws:iam::123456789012:role/app",
+            "arn:aws:kms:eu-west-1:12345:key/k",
+            "arn:aws:kms:eu-west-1:123456789012:key/",
+            "arn:aws:kms:eu-west-1:123456789012:app",
+            "arn:aws:kms::123456789012:alias/app",
+        ] {
             assert!(!is_kms_key(key), "{key}");
         }
     }

@@ -13,6 +13,7 @@ mod message;
 mod pace;
 mod retry;
 mod settings;
+mod tags;
 
 pub use crate::batch::{Batches, Outcomes};
 pub use crate::builder::{AwsStore, StoreBuilder};
@@ -20,8 +21,9 @@ pub use crate::call::{Attempts, Call, quietly};
 pub use crate::codes::is_throttling;
 pub use crate::failure::{Failure, Service};
 pub use crate::identity::AwsIdentity;
-pub use crate::kms::is_kms_key;
+pub use crate::kms::{is_arn, is_kms_key, kms_key_region};
 pub use crate::listing::{Page, listing};
 pub use crate::pace::WritePace;
 pub use crate::retry::{CodeRule, RetryRules};
 pub use crate::settings::{ClientSettings, default_sdk_config};
+pub use crate::tags::{InvalidTag, Tags};

@@ -40,7 +40,11 @@ const SCHEDULED: &str = "the secret is scheduled for deletion: restore it, or wa
 pub(crate) struct SecretDescription {
     /// The time for which the secret can still be restored, if it is scheduled for deletion.
     pub(crate) remaining: Option<Duration>,
-    pub(crate) has_replicas: bool,
+    /// The regions of its replicas.
+    pub(crate) replica_regions: Vec<String>,
+    /// The region of the secret that this one is a replica of, or its own; `None` if it was never
+    /// replicated.
+    pub(crate) primary_region: Option<String>,
     /// The staging labels by version.
     versions: HashMap<String, Vec<String>>,
 }
@@ -53,7 +57,8 @@ impl SecretDescription {
         store.identity.learn_from_arn(answer.arn());
         Ok(Self {
             remaining: answer.deleted_date().map(remaining),
-            has_replicas: !answer.replication_status().is_empty(),
+            replica_regions: answer.replication_status().iter().filter_map(|of| of.region.clone()).collect(),
+            primary_region: answer.primary_region,
             versions: answer.version_ids_to_stages.unwrap_or_default(),
         })
     }

@@ -17,6 +17,10 @@ pub(crate) const SERVICE: Service =
 /// [`refine_error`](crate::description::refine_error).
 pub(crate) const INVALID_REQUEST: &str = "InvalidRequestException";
 
+/// The code for parameters that are invalid, or not valid for a secret with replicas or for a
+/// replica.
+pub(crate) const INVALID_PARAMETER: &str = "InvalidParameterException";
+
 /// Kinds of the codes that are Secrets Manager's own.
 pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
     Some(match code {

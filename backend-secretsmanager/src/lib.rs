@@ -4,7 +4,10 @@ mod batch;
 mod config;
 mod description;
 mod error;
+mod replica;
 mod store;
+
+pub use keystead_aws::InvalidTag;
 
 pub use crate::config::{InvalidSecretsManagerConfig, SecretsManagerConfig};
 pub use crate::store::{SecretsManagerStore, SecretsManagerStoreBuilder};

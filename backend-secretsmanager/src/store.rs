@@ -8,10 +8,10 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Builder;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::primitives::Blob;
-use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry};
+use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry, Tag};
 use aws_types::SdkConfig;
 use keystead_aws::{
-    AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, WritePace, eventual, listing,
+    AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, Tags, WritePace, eventual, listing,
 };
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
@@ -19,10 +19,10 @@ use keystead_core::{
 };
 use zeroize::Zeroizing;
 
-use crate::batch;
 use crate::config::SecretsManagerConfig;
 use crate::description::{RECREATE_PAUSE, SecretDescription, moment, refine_absence, refine_error, refine_exists};
-use crate::error::{SCHEME, SERVICE, corrupt, kind, retry_rules};
+use crate::error::{INVALID_PARAMETER, SCHEME, SERVICE, corrupt, kind, retry_rules};
+use crate::{batch, replica};
 
 /// How many secrets a page of a listing has at most (`ListSecrets`, `MaxResults`).
 const PAGE: i32 = 100;
@@ -41,7 +41,7 @@ const CONTENDED: &str = "the name is taken, but no secret can be written under i
 pub struct SecretsManagerStore {
     pub(crate) client: Client,
     pub(crate) config: SecretsManagerConfig,
-    visibility_bound: Duration,
+    pub(crate) visibility_bound: Duration,
     pub(crate) identity: AwsIdentity,
     writes: WritePace,
 }
@@ -122,6 +122,9 @@ impl SecretsManagerStore {
                 .name(name)
                 .secret_binary(blob(key))
                 .kms_key_id(self.config.kms_key())
+                .set_tags(sdk_tags(self.config.tags()))
+                .set_description(self.config.description_text().map(str::to_owned))
+                .set_add_replica_regions(replica::to_sdk(self.config.replicas()))
                 .client_request_token(&token);
             call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
         };
@@ -248,7 +251,8 @@ impl KeyStore for SecretsManagerStore {
         answer.map_err(|e| e.during(operation, &[id.as_str(), &name]))
     }
 
-    /// Looks first: a forced delete succeeds for a secret that is not there, too.
+    /// Looks first: a forced delete succeeds for a secret that is not there, too. If the store has
+    /// replica regions, the replicas of the secret are removed before it is deleted.
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         let name = self.name(id);
         let failed = |e: Failure| e.during(Operation::Delete, &[id.as_str(), &name]);
@@ -258,10 +262,7 @@ impl KeyStore for SecretsManagerStore {
                 .with_retry_after(remaining)
                 .with_source("the secret is scheduled for deletion already: wait, or restore it"));
         }
-        if description.has_replicas {
-            return Err(Error::new(ErrorKind::Unsupported, Operation::Delete, SCHEME)
-                .with_source("the secret has replicas in other regions, which keep the key: remove these first"));
-        }
+        let is_replicated = replica::remove_before_delete(self, &name, description, failed).await?;
         let call = Call::new();
         let days = self.config.window_days();
         let delete = || {
@@ -279,6 +280,7 @@ impl KeyStore for SecretsManagerStore {
                 let unsettled = call.attempts().earlier_attempt_may_have_applied();
                 return Ok(Deletion::new(finality).with_unsettled(unsettled));
             }
+            Err(e) if e.code() == Some(INVALID_PARAMETER) => replica::explain_refusal(e, self),
             Err(e) => refine_error(self, &name, e, Operation::Delete).await,
         };
         match refusal.kind() {
@@ -291,6 +293,8 @@ impl KeyStore for SecretsManagerStore {
                 let until = refusal.retry_after().and_then(|remaining| SystemTime::now().checked_add(remaining));
                 Ok(Deletion::new(self.finality(until)))
             }
+            // The replicas are gone, the secret is not.
+            _ if is_replicated => Err(failed(refusal.partly_applied())),
             _ => Err(failed(refusal)),
         }
     }
@@ -353,6 +357,11 @@ pub(crate) fn key_of(binary: Option<Blob>, text: Option<String>) -> Result<Secre
 fn is_taken(e: &Failure) -> bool {
     use ErrorKind::{AlreadyExists, Conflict, Corrupt};
     !e.may_have_landed() && matches!(e.kind(), AlreadyExists | Conflict | Corrupt)
+}
+
+/// Returns the tags as the SDK takes them; `None` if there are none.
+fn sdk_tags(tags: &Tags) -> Option<Vec<Tag>> {
+    (!tags.is_empty()).then(|| tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect())
 }
 
 fn blob(key: &SecretKey) -> Blob {

@@ -6,6 +6,7 @@ use keystead_aws::{Batches, Call, Failure, Outcomes};
 use keystead_core::{Deletion, Finality, KeyId, KeyStore, Operation, Result, SecretKey};
 
 use crate::error::{SERVICE, kind, missing_in_batch};
+use crate::legacy;
 use crate::store::{SsmStore, key_of};
 
 /// How many names a call has at most (`GetParameters`, `DeleteParameters`, `Names`).
@@ -17,6 +18,11 @@ pub(crate) async fn get(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<SecretKey
 }
 
 async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, Failure> {
+    // One of these would fail the call for its neighbors; left out, it is asked for by itself.
+    let names = legacy::without_reserved(store, names);
+    if names.is_empty() {
+        return Ok(Outcomes::new());
+    }
     let call = Call::new();
     let request = store.client.get_parameters().set_names(Some(names)).with_decryption(true);
     let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
@@ -33,6 +39,9 @@ async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Secre
 }
 
 pub(crate) async fn delete(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<Deletion>> {
+    if let Err(refusal) = legacy::refuse_write(store, Operation::Delete) {
+        return ids.iter().map(|_| Err(refusal.clone())).collect();
+    }
     let batches = Batches { service: SERVICE, operation: Operation::Delete, names: NAMES };
     batches.run(ids, |id| store.name(id), |names| Box::pin(delete_some(store, names)), |id| store.delete_key(id)).await
 }

@@ -2,10 +2,15 @@
 
 mod batch;
 mod config;
+mod describe;
 mod error;
 mod format;
+mod legacy;
 mod name;
+mod put;
 mod store;
+
+pub use keystead_aws::InvalidTag;
 
 pub use crate::config::{InvalidSsmConfig, SsmConfig, Tier};
 pub use crate::name::InvalidParameterTemplate;

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use keystead_aws::is_arn;
 use keystead_core::{InvalidNameTemplate, NameTemplate};
 
 /// The longest name with the ARN before it, in characters (`PutParameter`, `Name`).
@@ -16,15 +17,39 @@ const MOST_LEVELS: usize = 15;
 
 /// The template of this path, if every id's name is one that Parameter Store takes.
 pub(crate) fn template(path: &str) -> Result<NameTemplate, InvalidParameterTemplate> {
+    refuse_arn(path)?;
     let template = NameTemplate::new(path).map_err(InvalidParameterTemplate::Template)?;
+    if !path.starts_with('/') {
+        return Err(InvalidParameterTemplate::NoLeadingSlash);
+    }
+    checked(path, template)
+}
+
+/// Returns the template of a path that other software has used, which may be flat: `/%s`, `/app-%s`
+/// or `app-%s`. An id can then spell a name that [is reserved](is_reserved).
+pub(crate) fn legacy_template(path: &str) -> Result<NameTemplate, InvalidParameterTemplate> {
+    refuse_arn(path)?;
+    let template = NameTemplate::new_flat(path).map_err(InvalidParameterTemplate::Template)?;
+    if path.contains('/') && !path.starts_with('/') {
+        return Err(InvalidParameterTemplate::NoLeadingSlash);
+    }
+    checked(path, template)
+}
+
+/// Refuses an ARN by its own reason: the colons in it say little.
+fn refuse_arn(path: &str) -> Result<(), InvalidParameterTemplate> {
+    match is_arn(path.trim_start_matches('/')) {
+        true => Err(InvalidParameterTemplate::Arn),
+        false => Ok(()),
+    }
+}
+
+/// Checks the limits that are the same for all paths.
+fn checked(path: &str, template: NameTemplate) -> Result<NameTemplate, InvalidParameterTemplate> {
     if path.contains(['+', '=', '@']) {
         return Err(InvalidParameterTemplate::Character);
     }
-    let Some(relative) = path.strip_prefix('/') else {
-        return Err(InvalidParameterTemplate::NoLeadingSlash);
-    };
-    let lower = relative.to_ascii_lowercase();
-    if lower.starts_with("aws") || lower.starts_with("ssm") {
+    if is_reserved(template.prefix()) {
         return Err(InvalidParameterTemplate::Reserved);
     }
     if path.matches('/').count() > MOST_LEVELS {
@@ -34,6 +59,12 @@ pub(crate) fn template(path: &str) -> Result<NameTemplate, InvalidParameterTempl
         return Err(InvalidParameterTemplate::TooLong);
     }
     Ok(template)
+}
+
+/// Reports whether Parameter Store reserves this name: there is never such a parameter of a user's.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    let first = name.trim_start_matches('/').to_ascii_lowercase();
+    first.starts_with("aws") || first.starts_with("ssm")
 }
 
 /// The path under which all names are, and whether they lie deeper than directly below it.
@@ -53,6 +84,8 @@ pub(crate) fn probe_name(template: &NameTemplate) -> String {
 pub enum InvalidParameterTemplate {
     /// It is no template at all.
     Template(InvalidNameTemplate),
+    /// It is an ARN.
+    Arn,
     /// It has a `+`, `=` or `@`.
     Character,
     /// It does not begin with a slash.
@@ -69,6 +102,10 @@ impl fmt::Display for InvalidParameterTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Template(e) => return e.fmt(f),
+            Self::Arn => {
+                "an ARN cannot be a path, because Parameter Store writes by name only: to use another account, assume a \
+                 role in it, and give the path alone, as /app/user-keys/%s"
+            }
             Self::Character => "a parameter's name has no +, = or @: remove them",
             Self::NoLeadingSlash => "a parameter's path begins with a slash: write it as /app/user-keys/%s",
             Self::Reserved => "a parameter's path must not begin with aws or ssm: begin with another word",
@@ -109,6 +146,41 @@ mod tests {
         }
         assert!(template("/1/2/3/4/5/6/7/8/9/10/11/12/13/14/%s").is_ok());
         assert!(template("/app/no-%s-percent/key").is_ok());
+    }
+
+    #[test]
+    fn an_arn_is_refused_with_the_way_into_another_account() {
+        for path in ["arn:aws:ssm:eu-west-1:123456789012:parameter/app/%s", "/ARN:aws:ssm:::parameter/%s"] {
+            assert_eq!(template(path), Err(InvalidParameterTemplate::Arn), "{path}");
+            assert_eq!(legacy_template(path), Err(InvalidParameterTemplate::Arn), "{path}");
+        }
+        assert!(InvalidParameterTemplate::Arn.to_string().contains("assume a role"));
+    }
+
+    #[test]
+    fn a_legacy_path_may_be_flat() {
+        use InvalidParameterTemplate::{Character, NoLeadingSlash, Reserved, Template};
+        for path in ["/%s", "%s", "/app-%s", "app-%s", "/a%s", "/app/user-keys/%s", "/%s/key"] {
+            assert!(legacy_template(path).is_ok(), "{path}");
+        }
+        for path in ["/%s", "/app-%s"] {
+            assert_eq!(template(path), Err(Template(InvalidNameTemplate::FirstSegmentNotLiteral)), "{path}");
+        }
+        for (path, why) in
+            [("app/%s", NoLeadingSlash), ("%s/key", NoLeadingSlash), ("/aws-%s", Reserved), ("/a@%s", Character)]
+        {
+            assert_eq!(legacy_template(path), Err(why), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_that_parameter_store_reserves_are_known() {
+        for name in ["/aws", "aws-x", "/AWSome", "/ssm/x", "Ssm"] {
+            assert!(is_reserved(name), "{name}");
+        }
+        for name in ["/", "", "/app-aws", "/aw", "/--aws"] {
+            assert!(!is_reserved(name), "{name}");
+        }
     }
 
     #[test]

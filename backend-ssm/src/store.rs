@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::config::SsmConfig;
 use crate::error::{SCHEME, SERVICE, corrupt, kind, no_value, retry_rules};
-use crate::{batch, format, name};
+use crate::{batch, format, legacy, name, put};
 
 /// AWS asks to wait so long before a deleted name is created again.
 const RECREATE_PAUSE: Duration = Duration::from_secs(30);
@@ -83,6 +83,35 @@ impl SsmStore {
         self.config.names().name(id)
     }
 
+    /// Writes a parameter in one call and returns its version. A new one gets its tags and its
+    /// description only without `overwrite`: Parameter Store takes no tags with it.
+    pub(crate) async fn write(&self, name: &str, value: &str, overwrite: bool) -> Result<i64, Failure> {
+        let call = Call::new();
+        let put = || {
+            let mut request = self
+                .client
+                .put_parameter()
+                .name(name)
+                .value(value)
+                .r#type(ParameterType::SecureString)
+                .overwrite(overwrite)
+                .set_key_id(self.config.kms_key().map(str::to_owned))
+                .set_tier(self.config.parameter_tier());
+            if !overwrite {
+                request = request.set_tags(put::sdk_tags(self.config.tags()));
+                request = request.set_description(self.config.description_text().map(str::to_owned));
+            }
+            call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
+        };
+        match self.writes.run(SERVICE, put).await {
+            Ok(answer) => Ok(answer.version),
+            Err(e) if overwrite && e.code() == Some("ValidationException") => {
+                Err(e.with_kind(ErrorKind::Config, self.config.advice_for_invalid_put()))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// What is done about a create that is refused after an attempt of it may have landed: the key that stands tells.
     async fn settled_create(&self, id: &KeyId, key: &SecretKey, refusal: Failure) -> Result<()> {
         let unsettled = |e: Error, text: &'static str| e.with_effect(Effect::Unknown).with_source(text);
@@ -137,6 +166,7 @@ impl KeyStore for SsmStore {
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
+        legacy::refuse_reserved(self, id)?;
         let (call, name) = (Call::new(), self.name(id));
         let request = self.client.get_parameter().name(&name).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
@@ -150,32 +180,28 @@ impl KeyStore for SsmStore {
     }
 
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
-        let (overwrite, operation) = match mode {
-            PutMode::Overwrite => (true, Operation::Put),
-            PutMode::Create => (false, Operation::Create),
+        let operation = match mode {
+            PutMode::Overwrite => Operation::Put,
+            PutMode::Create => Operation::Create,
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
-        let (call, name, value) = (Call::new(), self.name(id), format::encoded(key));
-        let put = || {
-            let request = self
-                .client
-                .put_parameter()
-                .name(&name)
-                .value(value.as_str())
-                .r#type(ParameterType::SecureString)
-                .overwrite(overwrite)
-                .key_id(self.config.kms_key())
-                .tier(self.config.parameter_tier());
-            call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
+        legacy::refuse_write(self, operation)?;
+        let (name, value) = (self.name(id), format::encoded(key));
+        let written = match mode {
+            PutMode::Overwrite if self.config.has_creation_settings() => {
+                put::create_or_overwrite(self, &name, &value).await
+            }
+            mode => self.write(&name, &value, mode == PutMode::Overwrite).await.map(drop),
         };
-        match self.writes.run(SERVICE, put).await {
-            Ok(_) => Ok(()),
+        match written {
+            Ok(()) => Ok(()),
             Err(e) if e.kind() == ErrorKind::AlreadyExists && e.is_ambiguous() => self.settled_create(id, key, e).await,
             Err(e) => Err(e.during(operation, &[id.as_str(), &name, &value])),
         }
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
+        legacy::refuse_write(self, Operation::Delete)?;
         let (call, name) = (Call::new(), self.name(id));
         let delete = || {
             let request = self.client.delete_parameter().name(&name);
@@ -194,9 +220,13 @@ impl KeyStore for SsmStore {
         }
     }
 
-    /// Needs `ssm:GetParametersByPath` on the path above the ids, and no right on the KMS key.
+    /// Needs `ssm:GetParametersByPath` on the path above the ids, and no right on the KMS key. Of a
+    /// legacy path it needs `ssm:DescribeParameters` instead.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
-        listing(SERVICE, |token| Box::pin(self.page(token)))
+        match self.config.is_legacy() {
+            true => listing(SERVICE, |token| Box::pin(legacy::page(self, token))),
+            false => listing(SERVICE, |token| Box::pin(self.page(token))),
+        }
     }
 
     /// Asks for a parameter that no id has: reaching Parameter Store and being allowed to read there is enough.

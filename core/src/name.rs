@@ -38,6 +38,19 @@ impl NameTemplate {
     /// none of `A-Z a-z 0-9 / _ . + = @ -`, or if the first segment is not literal: an id there could spell a word
     /// that the engine reserves.
     pub fn new(template: &str) -> Result<Self, InvalidNameTemplate> {
+        let parsed = Self::new_flat(template)?;
+        if !parsed.prefix.trim_start_matches('/').contains('/') {
+            return Err(InvalidNameTemplate::FirstSegmentNotLiteral);
+        }
+        Ok(parsed)
+    }
+
+    /// Checks a template as [`new`](Self::new) does, but accepts the `%s` in the first segment, as in `/%s` and
+    /// `/app-%s`. An id can then spell a word that the engine reserves, so the backend must check each name.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new), but for [`FirstSegmentNotLiteral`](InvalidNameTemplate::FirstSegmentNotLiteral).
+    pub fn new_flat(template: &str) -> Result<Self, InvalidNameTemplate> {
         let Some((prefix, suffix)) = template.split_once(PLACEHOLDER) else {
             return Err(InvalidNameTemplate::NoPlaceholder);
         };
@@ -51,9 +64,6 @@ impl NameTemplate {
         let relative = template.strip_prefix('/').unwrap_or(template);
         if relative.split('/').any(str::is_empty) {
             return Err(InvalidNameTemplate::EmptySegment);
-        }
-        if !prefix.trim_start_matches('/').contains('/') {
-            return Err(InvalidNameTemplate::FirstSegmentNotLiteral);
         }
         Ok(Self { prefix: prefix.to_owned(), suffix: suffix.to_owned() })
     }
@@ -244,5 +254,21 @@ mod tests {
         assert_eq!(refusal("%s/x"), InvalidNameTemplate::FirstSegmentNotLiteral);
         assert_eq!(refusal("/a%s/x"), InvalidNameTemplate::FirstSegmentNotLiteral);
         assert_eq!(NameTemplate::new("app/%s.key").unwrap().to_string(), "app/%s.key");
+    }
+
+    #[test]
+    fn flat_templates_give_each_id_a_name_of_its_own_too() {
+        for template in ["/%s", "%s", "/app-%s", "app-%s", "/%s.key", "/app/%s"] {
+            let template = NameTemplate::new_flat(template).unwrap();
+            let mut names = std::collections::HashSet::new();
+            for id in ["a", "--", "--a", "-2D", "a/b", "a-2Fb", "--a-2Fb", "app-a", "a.key", "\u{e9}", "%s"] {
+                let id = KeyId::new(id).unwrap();
+                let name = template.name(&id);
+                assert_eq!(template.id(&name), Some(id), "{template}");
+                assert!(names.insert(name), "{template}");
+            }
+        }
+        assert_eq!(NameTemplate::new_flat("/keys"), Err(InvalidNameTemplate::NoPlaceholder));
+        assert_eq!(NameTemplate::new_flat("//%s"), Err(InvalidNameTemplate::EmptySegment));
     }
 }

@@ -4,6 +4,7 @@
 use keystead_aws::{AwsStore, StoreBuilder};
 use percent_encoding::percent_decode_str;
 
+use super::creation::Creation;
 use super::url::StoreUrl;
 use crate::BoxError;
 
@@ -13,6 +14,7 @@ pub(super) struct Settings<'a> {
     path: String,
     /// The value of the one parameter that is the backend's own.
     own: Option<&'a str>,
+    creation: Creation,
     pub(super) location: Location,
 }
 
@@ -28,25 +30,36 @@ impl<'a> Settings<'a> {
         // %s is where the id goes; who encodes a URL by the book writes it as %25s.
         let path = url.path.replace("%25s", "%s");
         let (mut kms_key, mut region, mut endpoint_url, mut own) = (None, None, None, None);
+        let mut creation = Creation::default();
+        let is_ssm = own_name == "tier";
         for (name, value) in url.parameters {
             match name {
                 "kms_key" => kms_key = Some(decoded(value)?),
                 "region" => region = Some(decoded(value)?),
                 "endpoint_url" => endpoint_url = Some(decoded(value)?),
                 _ if name == own_name => own = Some(value),
+                _ if creation.take(name, value, is_ssm)? => {}
                 _ => {
-                    let taken = format!("such a URL takes kms_key, region, endpoint_url and {own_name}");
+                    let more = if is_ssm { "legacy" } else { "replica_region.REGION" };
+                    let taken = format!(
+                        "such a URL takes kms_key, region, endpoint_url, {own_name}, tag.KEY, description and {more}"
+                    );
                     return Err(format!("unknown parameter: {taken}; credentials come from the SDK's chains").into());
                 }
             }
         }
+        let kms_key = kms_key.or(creation.is_legacy.then(String::new));
         let kms_key = kms_key.ok_or("the parameter kms_key is missing: give a key id, an ARN or alias/...")?;
-        Ok(Self { kms_key, path, own, location: Location { region, endpoint_url } })
+        Ok(Self { kms_key, path, own, creation, location: Location { region, endpoint_url } })
     }
 
     #[cfg(feature = "ssm")]
     pub(super) fn ssm(&self) -> Result<keystead_ssm::SsmConfig, BoxError> {
-        let config = keystead_ssm::SsmConfig::new(self.kms_key.as_str(), &self.path)?;
+        let config = match self.creation.is_legacy {
+            true => keystead_ssm::SsmConfig::legacy(&self.path)?,
+            false => keystead_ssm::SsmConfig::new(self.kms_key.as_str(), &self.path)?,
+        };
+        let config = self.creation.of_parameters(config)?;
         Ok(match self.own {
             Some(tier) => config.tier(tier.parse()?),
             None => config,
@@ -56,6 +69,7 @@ impl<'a> Settings<'a> {
     #[cfg(feature = "secretsmanager")]
     pub(super) fn secretsmanager(&self) -> Result<keystead_secretsmanager::SecretsManagerConfig, BoxError> {
         let config = keystead_secretsmanager::SecretsManagerConfig::new(self.kms_key.as_str(), &self.path)?;
+        let config = self.creation.of_secrets(config)?;
         Ok(match self.own {
             Some(days) => {
                 config.recovery_window(days.parse().map_err(|_| "recovery_window_days is no number: give 7 to 30")?)?
@@ -78,7 +92,7 @@ impl Location {
     }
 }
 
-fn decoded(value: &str) -> Result<String, BoxError> {
+pub(super) fn decoded(value: &str) -> Result<String, BoxError> {
     let text = percent_decode_str(value).decode_utf8();
     Ok(text.map_err(|_| "a parameter's value is not UTF-8: mend the %XX in it")?.into_owned())
 }

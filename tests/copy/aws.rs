@@ -102,3 +102,18 @@ async fn a_copy_into_a_store_with_a_quota_of_writes_completes_with_few_writes_to
     assert!(writes as f64 <= 1.1 * keys as f64, "{writes} writes for {keys} keys");
     assert_equal(&source, &target).await;
 }
+
+#[tokio::test]
+async fn keys_under_a_flat_path_of_the_clojure_library_are_copied() {
+    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    for user in ["alice", "67e55044-10b1-426f-9247-bb680e5fe0c8"] {
+        let parameter = format!(r#"{{"Name": "/{ns}-{user}", "Type": "SecureString", "Value": "QUJD"}}"#);
+        bed.ask_emulator("AmazonSSM.PutParameter", parameter.parse().unwrap()).await.unwrap();
+    }
+    let config = SsmConfig::legacy(format!("/{ns}-%s")).unwrap();
+    let source = SsmStore::builder(config).sdk_config(&bed.sdk_config()).visibility_bound(BOUND).build().unwrap();
+    let target = parameters(bed, &ns);
+    let report = copy(&source, &target, CopyOptions::default()).await;
+    assert!(report.is_complete() && report.copied == 2, "{report:?}");
+    assert_equal(&source, &target).await;
+}

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod identity;
+mod organization;
 mod refusals;
 
 use std::time::{Duration, SystemTime};

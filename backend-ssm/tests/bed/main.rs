@@ -6,6 +6,8 @@ mod answers;
 mod calls;
 mod identity;
 mod interop;
+mod legacy;
+mod organization;
 mod origin;
 mod quotas;
 mod storm;

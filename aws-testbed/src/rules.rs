@@ -1,0 +1,135 @@
+//! [`Rules`]: what the owner of an account has set up: tags that a policy demands, and a default
+//! tier.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+use crate::answer::Answer;
+use crate::proxy::Call;
+
+/// The rules of accounts, and what they need to know of the resources in them.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    rules: Mutex<Vec<(String, Rule)>>,
+    /// The resources that the proxy has seen created, by service and name.
+    resources: Mutex<HashMap<(String, String), Resource>>,
+}
+
+#[derive(Clone, Debug)]
+enum Rule {
+    RequiredTags(Vec<String>),
+    DefaultTier(String),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Resource {
+    tags: Vec<String>,
+    tier: Option<String>,
+}
+
+impl Rules {
+    /// Has a policy demand these tags of calls whose bodies contain this text.
+    pub(crate) fn require_tags(&self, text: &str, keys: &[&str]) {
+        let keys = keys.iter().map(|&key| key.to_owned()).collect();
+        self.add(text, Rule::RequiredTags(keys));
+    }
+
+    /// Sets the tier of parameters whose put names none, in calls whose bodies contain this text.
+    pub(crate) fn set_default_tier(&self, text: &str, tier: &str) {
+        self.add(text, Rule::DefaultTier(tier.to_owned()));
+    }
+
+    fn add(&self, text: &str, rule: Rule) {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), rule));
+    }
+
+    fn of(&self, call: &Call) -> Vec<Rule> {
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.iter().filter(|(text, _)| call.text.contains(text)).map(|(_, rule)| rule.clone()).collect()
+    }
+
+    /// Returns the tier that the account gives to what is put by this call without one.
+    pub(crate) fn default_tier(&self, call: &Call) -> Option<String> {
+        let tier = |rule| match rule {
+            Rule::DefaultTier(tier) => Some(tier),
+            Rule::RequiredTags(_) => None,
+        };
+        self.of(call).into_iter().find_map(tier)
+    }
+
+    /// Returns the refusal of a create without the tags that a policy demands, and of a standard put
+    /// of an advanced parameter.
+    pub(crate) fn refusal(&self, call: &Call) -> Option<Answer> {
+        if !matches!(call.name.as_str(), "PutParameter" | "CreateSecret") {
+            return None;
+        }
+        let resource = self.resource(call);
+        for rule in self.of(call) {
+            let Rule::RequiredTags(keys) = rule else { continue };
+            let given = tag_keys(&call.body["Tags"]);
+            // As a policy on aws:RequestTag for new resources, and on aws:ResourceTag for old ones.
+            let has_all = |tags: &[String]| keys.iter().all(|key| tags.contains(key));
+            if !has_all(&given) && !resource.as_ref().is_some_and(|resource| has_all(&resource.tags)) {
+                let message = format!(
+                    "User: arn:aws:iam::123456789012:user/test is not authorized to perform: {}:{} on resource: \
+                     arn:aws:{}:us-east-1:123456789012:{} with an explicit deny in an identity-based policy",
+                    call.service,
+                    call.name,
+                    call.service,
+                    call.first_name()
+                );
+                return Some(Answer::error(400, "AccessDeniedException", Some(&message)));
+            }
+        }
+        let is_advanced = resource.is_some_and(|resource| resource.tier.as_deref() == Some("Advanced"));
+        let is_overwrite = call.body["Overwrite"] == true;
+        (is_advanced && is_overwrite && self.tier(call).as_deref() == Some("Standard")).then(|| {
+            let message =
+                "You can't downgrade a parameter from the advanced-parameter tier to the standard-parameter tier.";
+            Answer::error(400, "ValidationException", Some(message))
+        })
+    }
+
+    /// Remembers what a call that was answered like this has created, tagged or deleted.
+    pub(crate) fn remember(&self, call: &Call, answer: &Answer) {
+        if !answer.status.is_success() {
+            return;
+        }
+        let key = |name: &str| (call.service.clone(), name.to_owned());
+        let tier = self.tier(call);
+        let mut resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        match call.name.as_str() {
+            "PutParameter" | "CreateSecret" => {
+                let resource = resources.entry(key(call.first_name())).or_default();
+                resource.tags.extend(tag_keys(&call.body["Tags"]));
+                resource.tier = tier;
+            }
+            "AddTagsToResource" => {
+                let name = call.body["ResourceId"].as_str().unwrap_or_default();
+                resources.entry(key(name)).or_default().tags.extend(tag_keys(&call.body["Tags"]));
+            }
+            "DeleteParameter" | "DeleteSecret" => drop(resources.remove(&key(call.first_name()))),
+            "DeleteParameters" => {
+                for name in call.body["Names"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    resources.remove(&key(name));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn tier(&self, call: &Call) -> Option<String> {
+        call.body["Tier"].as_str().map(str::to_owned).or_else(|| self.default_tier(call))
+    }
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        let resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        resources.get(&(call.service.clone(), call.first_name().to_owned())).cloned()
+    }
+}
+
+fn tag_keys(tags: &Value) -> Vec<String> {
+    tags.as_array().into_iter().flatten().filter_map(|tag| tag["Key"].as_str()).map(str::to_owned).collect()
+}

@@ -1,0 +1,56 @@
+//! A put that gives a new parameter its tags and its description.
+
+use aws_sdk_ssm::types::{ResourceTypeForTagging, Tag};
+use keystead_aws::{Call, Failure, Tags};
+use keystead_core::ErrorKind;
+
+use crate::error::{SERVICE, kind};
+use crate::store::SsmStore;
+
+/// The version of a parameter that was just created (`PutParameter`, `Version`).
+const FIRST_VERSION: i64 = 1;
+
+const UNTAGGED: &str = "the key was written, but its parameter has no tags, because it was deleted during the put and \
+                        created again without them: allow ssm:AddTagsToResource, and put the key again or add the tags";
+
+/// Creates a parameter, or overwrites the one that exists.
+///
+/// Parameter Store takes no tags with an overwrite, so this costs one call for a new parameter and
+/// two for an existing one. A parameter that is deleted between the two calls is created by the
+/// second one: then a third call adds the tags.
+pub(crate) async fn create_or_overwrite(store: &SsmStore, name: &str, value: &str) -> Result<(), Failure> {
+    let refusal = match store.write(name, value, false).await {
+        Ok(_) => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => e,
+        Err(e) => return Err(e),
+    };
+    match store.write(name, value, true).await {
+        Ok(FIRST_VERSION) => add_tags(store, name).await,
+        Ok(_) => Ok(()),
+        // What exists may be the work of an earlier attempt of the create.
+        Err(e) if refusal.is_ambiguous() => Err(e.partly_applied()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Tags a parameter that was created without its tags.
+async fn add_tags(store: &SsmStore, name: &str) -> Result<(), Failure> {
+    let Some(tags) = sdk_tags(store.config.tags()) else { return Ok(()) };
+    let call = Call::new();
+    let request = store.client.add_tags_to_resource().resource_type(ResourceTypeForTagging::Parameter);
+    let request = request.resource_id(name).set_tags(Some(tags));
+    match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            let kind = e.kind();
+            Err(e.with_kind(kind, UNTAGGED).partly_applied())
+        }
+    }
+}
+
+/// Returns the tags as the SDK takes them; `None` if there are none.
+pub(crate) fn sdk_tags(tags: &Tags) -> Option<Vec<Tag>> {
+    let tag = |(key, value)| Tag::builder().key(key).value(value).build().expect("the tag has a key and a value");
+    let tags: Vec<Tag> = tags.iter().map(tag).collect();
+    (!tags.is_empty()).then_some(tags)
+}
