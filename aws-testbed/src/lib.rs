@@ -19,8 +19,10 @@ mod answer;
 mod direct;
 mod emulator;
 mod fault;
+mod heard;
 mod isolated;
 mod log;
+mod policy;
 mod proxy;
 mod quiet;
 mod replica;
@@ -39,8 +41,10 @@ use keystead_core::BoxError;
 pub use crate::account::Account;
 pub use crate::emulator::python;
 pub use crate::fault::BedFaults;
+pub use crate::heard::Heard;
 pub use crate::isolated::isolated;
 pub use crate::log::LoggedCall;
+pub use crate::policy::{Statement, statements_in};
 pub use crate::quiet::shows_nothing;
 
 /// The KMS key that exists, by its alias.
@@ -48,6 +52,12 @@ pub const KMS_KEY: &str = "alias/keystead-test";
 
 /// The KMS key that exists, by its ARN.
 pub const KMS_KEY_ARN: &str = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+/// The access key id in [`sdk_config`].
+pub const ACCESS_KEY_ID: &str = "AKIDTEST";
+
+/// The secret access key in [`sdk_config`].
+pub const SECRET_ACCESS_KEY: &str = "canary-credential-5e1f";
 
 /// An emulator with the proxy in front of it.
 #[derive(Debug)]
@@ -118,7 +128,7 @@ impl TestBed {
 
 /// A configuration for an endpoint on the loopback interface that reads nothing from the environment.
 pub fn sdk_config(url: &str) -> SdkConfig {
-    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test bed");
+    let credentials = Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "test bed");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new("us-east-1"))

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod answer;
 mod batch;
 mod builder;
 mod call;
@@ -12,6 +13,7 @@ mod listing;
 mod message;
 mod retry;
 mod settings;
+mod trace;
 
 pub use crate::batch::{Batches, Outcomes};
 pub use crate::builder::{AwsStore, StoreBuilder};

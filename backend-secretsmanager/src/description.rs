@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_secretsmanager::operation::RequestId;
 use aws_sdk_secretsmanager::primitives::DateTime;
 use keystead_aws::{Call, Failure};
 use keystead_core::{ErrorKind, Operation};
@@ -41,6 +42,8 @@ pub(crate) struct SecretDescription {
     /// The time for which the secret can still be restored, if it is scheduled for deletion.
     pub(crate) remaining: Option<Duration>,
     pub(crate) has_replicas: bool,
+    /// The request id of the answer, for errors.
+    pub(crate) request_id: Option<String>,
     /// The staging labels by version.
     versions: HashMap<String, Vec<String>>,
 }
@@ -54,6 +57,7 @@ impl SecretDescription {
         Ok(Self {
             remaining: answer.deleted_date().map(remaining),
             has_replicas: !answer.replication_status().is_empty(),
+            request_id: answer.request_id().map(str::to_owned),
             versions: answer.version_ids_to_stages.unwrap_or_default(),
         })
     }

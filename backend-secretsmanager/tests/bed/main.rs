@@ -1,6 +1,7 @@
 //! Secrets Manager behind the test bed's proxy: what is sent, how often, and answers that go wrong.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod diagnosis;
 mod identity;
 mod refusals;
 

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod answers;
+mod attempts;
 mod calls;
+mod diagnosis;
 mod identity;
 mod interop;
 mod origin;
