@@ -3,6 +3,7 @@
 
 mod diagnosis;
 mod identity;
+mod policies;
 mod refusals;
 
 use std::time::{Duration, SystemTime};

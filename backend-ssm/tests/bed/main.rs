@@ -9,6 +9,7 @@ mod diagnosis;
 mod identity;
 mod interop;
 mod origin;
+mod policies;
 mod storm;
 
 use std::time::Duration;
