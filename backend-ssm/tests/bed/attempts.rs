@@ -81,7 +81,7 @@ async fn an_attempt_that_never_left_is_told_as_such() {
 }
 
 /// Waits until something holds, and fails if it does not for a long time.
-async fn until(holds: impl Fn() -> bool) {
+async fn until(holds: impl Fn() -> bool + Send + Sync) {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
