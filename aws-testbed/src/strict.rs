@@ -55,6 +55,10 @@ fn ssm(call: &Call) -> Checked {
             demand(body["WithDecryption"] != true, "our stores must not decrypt what they list")?;
             demand(body["MaxResults"].as_u64().is_none_or(|most| (1..=10).contains(&most)), "MaxResults is 1 to 10")
         }
+        "DescribeParameters" => {
+            demand(body["ParameterFilters"].is_array(), "our stores must ask for their own parameters only")?;
+            demand(body["MaxResults"].as_u64().is_none_or(|most| (1..=50).contains(&most)), "MaxResults is 1 to 50")
+        }
         "AddTagsToResource" => Ok(()),
         other => invalid(format!("the test bed has no operation {other:?}")),
     }

@@ -2,6 +2,7 @@
 
 mod batch;
 mod config;
+mod count;
 mod error;
 mod format;
 mod name;

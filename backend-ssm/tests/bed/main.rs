@@ -5,6 +5,7 @@
 mod answers;
 mod attempts;
 mod calls;
+mod count;
 mod diagnosis;
 mod identity;
 mod interop;

@@ -25,6 +25,7 @@ async fn use_everything(space: &Space) {
     store.get_or_create_key(&ids[1]).await.unwrap();
     assert!(store.get_keys(&ids).await.iter().all(Result::is_ok));
     assert_eq!(store.list_keys().try_collect::<Vec<KeyId>>().await.unwrap().len(), 2);
+    assert_eq!(store.count_keys().await.unwrap(), 2);
     store.delete_key(&ids[0]).await.unwrap();
     store.erase_key(&ids[0]).await.unwrap();
     store.delete_keys(&ids).await;
@@ -52,6 +53,8 @@ fn kms_is_allowed_for_these_parameters_only() {
             assert_eq!(service, ["ssm.REGION.amazonaws.com".to_owned()].into());
             let context = statement.values_of("StringLike", "kms:EncryptionContext:PARAMETER_ARN");
             assert_eq!(context, [PARAMETERS.to_owned()].into());
+        } else if statement.actions.contains("ssm:DescribeParameters") {
+            assert_eq!((statement.actions.len(), statement.resources), (1, ["*".to_owned()].into()));
         } else {
             assert!(statement.resources.iter().all(|arn| PARAMETERS.starts_with(arn.as_str())), "{statement:?}");
         }
