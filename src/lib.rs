@@ -37,6 +37,8 @@ pub mod file {
 #[cfg(feature = "ssm")]
 pub mod ssm {
     pub use keystead_ssm::*;
+
+    pub use crate::open::open_ssm as open;
 }
 
 /// Keys in AWS Secrets Manager (feature `secretsmanager`).

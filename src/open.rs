@@ -69,6 +69,20 @@ pub async fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
     Settings::of(url)?.open().await
 }
 
+/// Opens the Parameter Store that a URL names, for programs that do more with it than
+/// [`open`](crate::open) gives. The URL is the same.
+///
+/// # Errors
+/// [`Config`](ErrorKind::Config) if it is not an `ssm:` URL; else those of [`open`](crate::open).
+#[cfg(feature = "ssm")]
+pub async fn open_ssm(url: &str) -> Result<keystead_ssm::SsmStore> {
+    match Settings::of(url)? {
+        Settings::Ssm(config, location) => location.of(keystead_ssm::SsmStore::builder(config)).connect().await,
+        #[allow(unreachable_patterns, reason = "a build may have this store alone")]
+        _ => Err(refusal("ssm", "the URL does not name a Parameter Store: write ssm:///PATH?kms_key=...")),
+    }
+}
+
 /// What [`open`] makes of a URL before it touches anything: the path, if it is a file's. For the
 /// fuzzer, which must not open what it makes up.
 ///

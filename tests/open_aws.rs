@@ -143,3 +143,13 @@ async fn what_will_not_do_is_refused_before_any_call_and_not_quoted() {
         assert!(text.contains(word) && !format!("{text} {error:?}").contains("hunter2"), "{url}: {text}");
     }
 }
+
+#[tokio::test]
+async fn only_the_url_of_a_parameter_store_is_opened_as_one() {
+    let path = "///hunter2/%s?kms_key=alias/app&region=us-east-1";
+    for url in [format!("secretsmanager:{path}"), format!("ssm:{path}&tier=cheap"), "memory:".to_owned()] {
+        let error = keystead::ssm::open(&url).await.unwrap_err();
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, Operation::Open), "{url}");
+        assert!(!format!("{error:?} {}", error.source().unwrap()).contains("hunter2"), "{url}");
+    }
+}

@@ -20,8 +20,10 @@ mod bucket;
 mod direct;
 mod emulator;
 mod fault;
+mod heard;
 mod isolated;
 mod log;
+mod policy;
 mod proxy;
 mod quiet;
 mod replica;
@@ -41,8 +43,10 @@ use keystead_core::BoxError;
 pub use crate::account::Account;
 pub use crate::emulator::python;
 pub use crate::fault::BedFaults;
+pub use crate::heard::Heard;
 pub use crate::isolated::isolated;
 pub use crate::log::LoggedCall;
+pub use crate::policy::{Statement, statements_in};
 pub use crate::quiet::shows_nothing;
 
 /// The KMS key that exists, by its alias.
@@ -53,6 +57,12 @@ pub const KMS_KEY_ARN: &str = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-1
 
 /// A KMS key of another account that exists and may be used, by its ARN.
 pub const FOREIGN_KMS_KEY_ARN: &str = "arn:aws:kms:us-east-1:999999999999:key/9999abcd-12ab-34cd-56ef-1234567890ab";
+
+/// The access key id in [`sdk_config`].
+pub const ACCESS_KEY_ID: &str = "AKIDTEST";
+
+/// The secret access key in [`sdk_config`].
+pub const SECRET_ACCESS_KEY: &str = "canary-credential-5e1f";
 
 /// An emulator with the proxy in front of it.
 #[derive(Debug)]
@@ -142,7 +152,7 @@ impl TestBed {
 
 /// A configuration for an endpoint on the loopback interface that reads nothing from the environment.
 pub fn sdk_config(url: &str) -> SdkConfig {
-    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test bed");
+    let credentials = Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "test bed");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new("us-east-1"))

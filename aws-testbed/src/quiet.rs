@@ -2,8 +2,6 @@
 //! wrong.
 
 use std::error::Error as StdError;
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -13,24 +11,10 @@ use keystead_conformance::{Fault, Faults, Namespace};
 use keystead_core::{Error, KeyId, KeyStore, KeyStoreExt, SecretKey};
 use serde_json::json;
 
-use crate::TestBed;
+use crate::{ACCESS_KEY_ID, Heard, SECRET_ACCESS_KEY, TestBed};
 
 const KEY: &str = "canary-key-0123456789-abcdefghij";
 const ID: &str = "canaryid7x5q@example.com";
-
-#[derive(Clone, Default)]
-struct Traced(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Traced {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Makes every call of this store under every fault, and with AWS-shaped refusals of these operations that quote everything.
 /// It listens to the whole process, so it is the only test of its program.
@@ -38,8 +22,8 @@ impl io::Write for Traced {
 /// # Panics
 /// If a key or an id is shown anywhere, or nothing is heard.
 pub async fn shows_nothing(store: &dyn KeyStore, bed: &'static TestBed, ns: &Namespace, operations: &[&str]) {
-    let traced = Traced::default();
-    let writer = traced.clone();
+    let heard = Heard::default();
+    let writer = heard.clone();
     tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).init();
     tracing::trace!("listening");
 
@@ -76,8 +60,9 @@ pub async fn shows_nothing(store: &dyn KeyStore, bed: &'static TestBed, ns: &Nam
         every_call(store).await;
     }
 
-    let text = String::from_utf8_lossy(&traced.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned();
+    let text = heard.text();
     assert!(text.contains("listening"), "the subscriber hears nothing");
+    assert!(heard.attempts().len() > operations.len(), "the attempts of calls are not told");
     is_clean(&text);
 }
 
@@ -116,7 +101,9 @@ async fn every_call(store: &dyn KeyStore) {
 fn is_clean(text: &str) {
     let hex: String = KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
     let decimal: Vec<String> = KEY.bytes().take(8).map(|byte| byte.to_string()).collect();
-    let wanted = ["canary-key", "canaryid7x5q", &base64(KEY)[..16], &hex[..16], &decimal.join(", ")];
+    let credentials = [ACCESS_KEY_ID, SECRET_ACCESS_KEY];
+    let spellings = [&base64(KEY)[..16], &hex[..16], &decimal.join(", ")];
+    let wanted = ["canary-key", "canaryid7x5q"].into_iter().chain(credentials).chain(spellings);
     for secret in wanted {
         if let Some(at) = text.find(secret) {
             let start = text.floor_char_boundary(at.saturating_sub(400));

@@ -20,6 +20,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
 use crate::failure::{Failure, Service, was_never_sent};
+use crate::trace::Trace;
 
 /// Polls a future of the SDK without a tracing subscriber: at TRACE the SDK writes whole requests, keys included.
 pub async fn quietly<F: Future>(future: F) -> F::Output {
@@ -46,18 +47,38 @@ impl Call {
 
     /// Makes the call. `own` is the backend's table from codes to kinds, which is asked before the common one.
     ///
+    /// Each attempt ends with an event at level DEBUG and with target `keystead_aws`, for the
+    /// subscriber of the thread that polls this first. Its fields are `service`, `operation`,
+    /// `attempt`, `duration_ms`, and as far as they are known `status`, `code` and `request_id`; a
+    /// failed attempt has a `reason`. No field depends on an id, a name or a value.
+    ///
     /// # Errors
     /// What is left of the `SdkError`, which is dropped.
-    pub async fn run<T, E: ProvideErrorMetadata + StdError + 'static>(
+    pub async fn run<T, E: ProvideErrorMetadata + StdError + Send + Sync + 'static>(
         &self,
         service: Service,
         own: fn(&str) -> Option<ErrorKind>,
         future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Failure> {
+        let record = &self.attempts.0;
+        record.trace.listen::<E>();
+        let _told = TellOfEnd(&record.trace);
         match quietly(future).await {
             Ok(answer) => Ok(answer),
-            Err(error) => Err(Failure::of(error, service, own, self.attempts.earlier_attempt_may_have_applied())),
+            Err(error) => {
+                let ambiguous = self.attempts.earlier_attempt_may_have_applied();
+                Err(Failure::of(error, service, own, ambiguous, record.trace.operation().as_deref()))
+            }
         }
+    }
+}
+
+/// Tells of an attempt that nobody waits for any longer, when a call is dropped.
+struct TellOfEnd<'a>(&'a Trace);
+
+impl Drop for TellOfEnd<'_> {
+    fn drop(&mut self) {
+        self.0.call_ends();
     }
 }
 
@@ -71,6 +92,7 @@ struct Record {
     sent: AtomicBool,
     last_is_unknown: AtomicBool,
     earlier_is_unknown: AtomicBool,
+    trace: Trace,
 }
 
 impl Attempts {
@@ -90,8 +112,9 @@ impl Intercept for Attempts {
         &self,
         _: &BeforeTransmitInterceptorContextRef<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        self.0.trace.attempt_begins(config);
         if self.0.last_is_unknown.swap(false, Ordering::SeqCst) {
             self.0.earlier_is_unknown.store(true, Ordering::SeqCst);
         }
@@ -115,6 +138,7 @@ impl Intercept for Attempts {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        self.0.trace.attempt_ends(context);
         let (succeeded, never_sent) = match context.output_or_error() {
             Some(Ok(_)) => (true, false),
             Some(Err(e)) => (false, e.as_connector_error().is_some_and(|e| was_never_sent(e))),

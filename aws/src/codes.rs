@@ -70,8 +70,22 @@ pub fn is_throttling(code: &str) -> bool {
     common(code) == Some(ErrorKind::Throttled)
 }
 
-/// Whether AWS quotes what was sent, a value perhaps, in the message of this code.
-pub(crate) fn may_quote_a_value(code: &str) -> bool {
+/// Reports whether the message of an error with this code, to a call of this operation, can hold no
+/// value: because the call carried none, or because AWS does not quote what was sent with a code
+/// that is known.
+pub(crate) fn message_is_kept(code: Option<&str>, own: fn(&str) -> Option<ErrorKind>, called: Option<&str>) -> bool {
+    let Some(code) = code else { return false };
+    let is_known = own(code).or_else(|| common(code)).is_some();
+    called.is_some_and(carries_no_value) || is_known && !may_quote_a_value(code)
+}
+
+/// Reports whether a call of this operation carries names, tokens and numbers only.
+fn carries_no_value(operation: &str) -> bool {
+    ["BatchGet", "Delete", "Describe", "Get", "List"].iter().any(|verb| operation.starts_with(verb))
+}
+
+/// Reports whether AWS quotes what was sent, a value perhaps, in the message of this code.
+fn may_quote_a_value(code: &str) -> bool {
     common(code) == Some(ErrorKind::Config) || code.starts_with("Invalid") && code.ends_with("Exception")
 }
 
@@ -161,5 +175,20 @@ mod tests {
             }
         }
         assert_eq!(common("ParameterNotFound"), None);
+    }
+
+    #[test]
+    fn messages_to_calls_that_carry_a_value_are_kept_only_where_none_is_quoted() {
+        let kept = |code, called| message_is_kept(Some(code), |_| None, Some(called));
+        for called in ["GetParameter", "GetParameters", "BatchGetSecretValue", "DeleteSecret", "ListSecrets"] {
+            assert!(kept("ValidationException", called) && kept("NewException", called), "{called}");
+        }
+        for called in ["PutParameter", "PutSecretValue", "CreateSecret", "UpdateSecret"] {
+            assert!(kept("AccessDeniedException", called), "{called}");
+            assert!(!kept("ValidationException", called) && !kept("InvalidRequestException", called), "{called}");
+            assert!(!kept("NewException", called), "{called}");
+        }
+        assert!(!message_is_kept(Some("ValidationException"), |_| None, None));
+        assert!(!message_is_kept(None, |_| None, Some("GetParameter")));
     }
 }

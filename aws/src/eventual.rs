@@ -58,8 +58,8 @@ impl Pauses {
 ///
 /// # Errors
 /// [`Conflict`](ErrorKind::Conflict) with `recreate_pause` to wait if a create is refused although
-/// no key is visible for the whole bound, or that of the create if the name is still held back;
-/// else one of [`KeyStore::get_key`] or [`KeyStore::put_key_with`].
+/// no key is visible for the whole bound, with the details of the last refusal, or that of the
+/// create if the name is still held back; else one of [`KeyStore::get_key`] or [`KeyStore::put_key_with`].
 pub async fn get_or_create(
     store: &dyn KeyStore,
     id: &KeyId,
@@ -68,6 +68,7 @@ pub async fn get_or_create(
     recreate_pause: Duration,
 ) -> Result<SecretKey> {
     let mut pauses = Pauses::within(bound);
+    let mut answered = None;
     for _ in 0..CREATE_ROUNDS {
         let refusal = loop {
             match store.put_key_with(id, candidate, PutMode::Create).await {
@@ -81,13 +82,17 @@ pub async fn get_or_create(
             Ok(Some(standing)) => return Ok(standing),
             // Whether our own create was applied is more than any read says.
             _ if refusal.effect() == Effect::Unknown => return Err(refusal),
-            Ok(None) => {}
+            Ok(None) => answered = refusal.details().cloned(),
             Err(e) => return Err(e),
         }
     }
-    Err(Error::new(ErrorKind::Conflict, Operation::Create, store.info().scheme())
+    let conflict = Error::new(ErrorKind::Conflict, Operation::Create, store.info().scheme())
         .with_retry_after(recreate_pause)
-        .with_source("a key was created or deleted a moment ago and cannot be read yet: try again after the pause"))
+        .with_source("a key was created or deleted a moment ago and cannot be read yet: try again after the pause");
+    Err(match answered {
+        Some(details) => conflict.with_details(details),
+        None => conflict,
+    })
 }
 
 /// Reports whether a create was refused only for now.

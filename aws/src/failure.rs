@@ -48,16 +48,19 @@ pub struct Failure {
 struct Cause(String);
 
 impl Failure {
-    /// Takes from an error what may be kept, and drops it.
+    /// Takes from an error what may be kept, and drops it. `called` is the operation's name in AWS's
+    /// words, such as `GetParameter`.
     pub(crate) fn of<E: ProvideErrorMetadata + StdError + 'static>(
         error: SdkError<E, HttpResponse>,
         service: Service,
         own: fn(&str) -> Option<ErrorKind>,
         ambiguous: bool,
+        called: Option<&str>,
     ) -> Self {
         match &error {
             SdkError::ServiceError(e) => {
-                Self::answered(e.raw(), error.code(), error.message(), service, own, ambiguous, error.request_id())
+                let text = error.message().filter(|_| codes::message_is_kept(error.code(), own, called));
+                Self::answered(e.raw(), error.code(), text, service, own, ambiguous, error.request_id())
             }
             SdkError::ResponseError(e) => {
                 Self::answered(e.raw(), None, None, service, own, ambiguous, error.request_id())
@@ -97,7 +100,6 @@ impl Failure {
             _ => ErrorKind::Other,
         });
         let code = code.filter(|code| known.is_some() || looks_like_a_code(code));
-        let text = text.filter(|_| code.is_some_and(|code| known.is_some() && !codes::may_quote_a_value(code)));
         let request_id = request_id.filter(|id| looks_like_a_request_id(id));
         let details = ErrorDetails {
             error_code: code.map(str::to_owned),
@@ -116,15 +118,14 @@ impl Failure {
             None if status.is_success() => format!("{} gave an answer that cannot be read", service.name),
             None => format!("{} answered without a code", service.name),
         };
-        let request = request_id.map_or_else(String::new, |id| format!(", request {id}"));
         Self {
             service,
             kind,
             effect: if status.is_client_error() { Effect::NotApplied } else { Effect::Unknown },
             ambiguous,
             retry_after: retry_after(response).or((kind == ErrorKind::Throttled).then_some(THROTTLED_PAUSE)),
+            cause: Cause(format!("{what}{}: {}", which_answer(&details), advice(kind))),
             details: Some(details),
-            cause: Cause(format!("{what} (HTTP {}{request}): {}", status.as_u16(), advice(kind))),
         }
     }
 
@@ -190,9 +191,11 @@ impl Failure {
     /// the code means here.
     pub fn with_kind(mut self, kind: ErrorKind, advice: &str) -> Self {
         self.kind = kind;
-        self.cause = Cause(match self.code() {
-            Some(code) => format!("{} answered {code}: {advice}", self.service.name),
-            None => advice.to_owned(),
+        self.cause = Cause(match (&self.details, self.code()) {
+            (Some(details), Some(code)) => {
+                format!("{} answered {code}{}: {advice}", self.service.name, which_answer(details))
+            }
+            _ => advice.to_owned(),
         });
         self
     }
@@ -285,13 +288,24 @@ fn retry_after(response: &HttpResponse) -> Option<Duration> {
     number("x-amz-retry-after").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs))
 }
 
-fn looks_like_a_code(code: &str) -> bool {
+/// Returns status and request id in parentheses, as far as they are known.
+fn which_answer(details: &ErrorDetails) -> String {
+    let status = details.status_code.map(|status| format!("HTTP {status}"));
+    let request = details.request_id.as_ref().map(|id| format!("request {id}"));
+    match (status, request) {
+        (Some(status), Some(request)) => format!(" ({status}, {request})"),
+        (Some(only), None) | (None, Some(only)) => format!(" ({only})"),
+        (None, None) => String::new(),
+    }
+}
+
+pub(crate) fn looks_like_a_code(code: &str) -> bool {
     code.len() <= 64
         && code.starts_with(|c: char| c.is_ascii_uppercase())
         && code.bytes().all(|b| b.is_ascii_alphabetic())
 }
 
-fn looks_like_a_request_id(id: &str) -> bool {
+pub(crate) fn looks_like_a_request_id(id: &str) -> bool {
     id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 

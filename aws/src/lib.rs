@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod answer;
 mod batch;
 mod builder;
 mod call;
@@ -14,6 +15,7 @@ mod pace;
 mod retry;
 mod settings;
 mod tags;
+mod trace;
 
 pub use crate::batch::{Batches, Outcomes};
 pub use crate::builder::{AwsStore, StoreBuilder};

@@ -8,8 +8,16 @@ use keystead_core::{BoxStream, Error, ErrorKind, KeyId, Operation, Result};
 
 use crate::failure::Service;
 
-/// The ids of one page, and the token of the next one.
-pub type Page = (Vec<KeyId>, Option<String>);
+/// One page of a listing.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The ids on this page.
+    pub ids: Vec<KeyId>,
+    /// The token of the next page, if there is one.
+    pub next: Option<String>,
+    /// The request id of the answer, for errors.
+    pub request_id: Option<String>,
+}
 
 /// All ids, a page at a time; `page` asks for the page of a token, or for the first one.
 ///
@@ -24,9 +32,9 @@ pub fn listing<'a>(
     let first = (None, HashSet::new());
     let pages = stream::try_unfold((page, Some(first)), move |(page, next)| async move {
         let Some((token, mut seen)) = next else { return Ok::<_, Error>(None) };
-        let (ids, token) = page(token).await?;
-        let next = match token.filter(|token| !token.is_empty()) {
-            Some(token) if !seen.insert(token.clone()) => return Err(endless(service)),
+        let Page { ids, next, request_id } = page(token).await?;
+        let next = match next.filter(|token| !token.is_empty()) {
+            Some(token) if !seen.insert(token.clone()) => return Err(endless(service, request_id.as_deref())),
             Some(token) => Some((Some(token), seen)),
             None => None,
         };
@@ -35,7 +43,8 @@ pub fn listing<'a>(
     pages.try_flatten().boxed()
 }
 
-fn endless(service: Service) -> Error {
+fn endless(service: Service, request_id: Option<&str>) -> Error {
     let text = format!("{} gave the same page's token twice, so the listing would never end: try again", service.name);
-    Error::new(ErrorKind::Corrupt, Operation::List, service.scheme).with_source(text)
+    let details = service.details_of_answer(request_id);
+    Error::new(ErrorKind::Corrupt, Operation::List, service.scheme).with_details(details).with_source(text)
 }

@@ -36,7 +36,7 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
             }
         }
         for secret in answer.secret_values.unwrap_or_default() {
-            let outcome = key_of(secret.secret_binary, secret.secret_string);
+            let outcome = key_of(secret.secret_binary, secret.secret_string, request_id.as_deref());
             if let Some(name) = secret.name {
                 outcomes.insert(name, outcome);
             }

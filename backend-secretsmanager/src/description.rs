@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_secretsmanager::operation::RequestId;
 use aws_sdk_secretsmanager::primitives::DateTime;
 use keystead_aws::{Call, Failure};
 use keystead_core::{ErrorKind, Operation};
@@ -45,6 +46,8 @@ pub(crate) struct SecretDescription {
     /// The region of the secret that this one is a replica of, or its own; `None` if it was never
     /// replicated.
     pub(crate) primary_region: Option<String>,
+    /// The request id of the answer, for errors.
+    pub(crate) request_id: Option<String>,
     /// The staging labels by version.
     versions: HashMap<String, Vec<String>>,
 }
@@ -58,6 +61,7 @@ impl SecretDescription {
         Ok(Self {
             remaining: answer.deleted_date().map(remaining),
             replica_regions: answer.replication_status().iter().filter_map(|of| of.region.clone()).collect(),
+            request_id: answer.request_id().map(str::to_owned),
             primary_region: answer.primary_region,
             versions: answer.version_ids_to_stages.unwrap_or_default(),
         })

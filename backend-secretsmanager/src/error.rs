@@ -5,7 +5,7 @@ use aws_sdk_secretsmanager::operation::create_secret::CreateSecretError;
 use aws_sdk_secretsmanager::operation::delete_secret::DeleteSecretError;
 use aws_sdk_secretsmanager::operation::put_secret_value::PutSecretValueError;
 use keystead_aws::{CodeRule, RetryRules, Service, is_throttling};
-use keystead_core::{Error, ErrorDetails, ErrorKind, ErrorType, Operation};
+use keystead_core::{Error, ErrorKind, Operation};
 
 pub(crate) const SCHEME: &str = "secretsmanager";
 
@@ -52,23 +52,19 @@ pub(crate) fn retry_rules() -> RetryRules {
     })
 }
 
-/// What stands in our place is no key of ours.
-pub(crate) fn corrupt(text: &'static str) -> Error {
+/// Returns the error for a secret in the place of a key that is none of ours. `request_id` is that
+/// of the answer.
+pub(crate) fn corrupt(text: &'static str, request_id: Option<&str>) -> Error {
     let advice = "look at the secret; it is not changed unless this key is put or deleted";
-    Error::new(ErrorKind::Corrupt, Operation::Get, SCHEME).with_source(format!("{text}: {advice}"))
+    Error::new(ErrorKind::Corrupt, Operation::Get, SCHEME)
+        .with_details(SERVICE.details_of_answer(request_id))
+        .with_source(format!("{text}: {advice}"))
 }
 
-/// A secret that a batch did not find.
+/// Returns the error for a secret that a batch did not find.
 pub(crate) fn missing_in_batch(request_id: Option<&str>) -> Error {
-    let details = ErrorDetails {
-        error_code: Some("ResourceNotFoundException".to_owned()),
-        error_type: Some(ErrorType::Client),
-        request_id: request_id.map(str::to_owned),
-        service_name: Some(SERVICE.error_name.to_owned()),
-        ..ErrorDetails::default()
-    };
     Error::new(ErrorKind::NotFound, Operation::Get, SCHEME)
-        .with_details(details)
+        .with_details(SERVICE.details_of_outcome("ResourceNotFoundException", request_id))
         .with_source("Secrets Manager names it among the secrets that do not exist")
 }
 

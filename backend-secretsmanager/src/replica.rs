@@ -82,8 +82,10 @@ pub(crate) async fn remove_before_delete(
     description: SecretDescription,
     failed: impl Fn(Failure) -> Error,
 ) -> Result<bool> {
-    let unsupported =
-        |text: &'static str| Error::new(ErrorKind::Unsupported, Operation::Delete, SCHEME).with_source(text);
+    let details = SERVICE.details_of_answer(description.request_id.as_deref());
+    let unsupported = |text: &'static str| {
+        Error::new(ErrorKind::Unsupported, Operation::Delete, SCHEME).with_details(details.clone()).with_source(text)
+    };
     let own_region = SecretsManagerStore::region_of(&store.client);
     if description.primary_region.is_some_and(|primary| own_region.is_some_and(|own| own != primary)) {
         return Err(unsupported(IS_REPLICA));

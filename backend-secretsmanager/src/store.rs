@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::Builder;
+use aws_sdk_secretsmanager::operation::RequestId;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry, Tag};
@@ -192,7 +193,8 @@ impl SecretsManagerStore {
         self.identity.learn_from_arn(answer.secret_list().iter().find_map(SecretListEntry::arn));
         let ids = answer.secret_list().iter().filter_map(SecretListEntry::name);
         let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
-        Ok((ids, answer.next_token))
+        let request_id = answer.request_id().map(str::to_owned);
+        Ok(Page { ids, next: answer.next_token, request_id })
     }
 
     /// The finality of a deletion that answered with this date. The date cannot shorten the window
@@ -233,7 +235,7 @@ impl KeyStore for SecretsManagerStore {
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
         let name = self.name(id);
         match self.read_or_prove_absence(&name).await {
-            Ok(answer) => key_of(answer.secret_binary, answer.secret_string),
+            Ok(mut answer) => key_of(answer.secret_binary.take(), answer.secret_string.take(), answer.request_id()),
             Err(e) => {
                 let e = refine_error(self, &name, e, Operation::Get).await;
                 Err(e.during(Operation::Get, &[id.as_str(), &name]))
@@ -257,9 +259,11 @@ impl KeyStore for SecretsManagerStore {
         let name = self.name(id);
         let failed = |e: Failure| e.during(Operation::Delete, &[id.as_str(), &name]);
         let description = SecretDescription::of(self, &name).await.map_err(failed)?;
+        let details = SERVICE.details_of_answer(description.request_id.as_deref());
         if let Some(remaining) = description.remaining {
             return Err(Error::new(ErrorKind::PendingDeletion, Operation::Delete, SCHEME)
                 .with_retry_after(remaining)
+                .with_details(details)
                 .with_source("the secret is scheduled for deletion already: wait, or restore it"));
         }
         let is_replicated = replica::remove_before_delete(self, &name, description, failed).await?;
@@ -313,7 +317,7 @@ impl KeyStore for SecretsManagerStore {
         let refusal = match self.read(&probe_name).await {
             Ok(answer) => {
                 // Somebody else's, and none of our business.
-                drop(key_of(answer.secret_binary, answer.secret_string));
+                drop(key_of(answer.secret_binary, answer.secret_string, None));
                 return Ok(());
             }
             Err(e) => refine_error(self, &probe_name, e, Operation::Check).await,
@@ -345,12 +349,14 @@ impl KeyStore for SecretsManagerStore {
     }
 }
 
-/// The key in a secret that was read; either text is wiped.
-pub(crate) fn key_of(binary: Option<Blob>, text: Option<String>) -> Result<SecretKey> {
+/// Returns the key in a secret that was read, by the answer with this request id. Either text is
+/// wiped.
+pub(crate) fn key_of(binary: Option<Blob>, text: Option<String>, request_id: Option<&str>) -> Result<SecretKey> {
     drop(text.map(Zeroizing::new));
-    let bytes = binary.ok_or_else(|| corrupt("the secret has no binary value"))?;
+    let bytes = binary.ok_or_else(|| corrupt("the secret has no binary value", request_id))?;
     let mut bytes = Zeroizing::new(bytes.into_inner());
-    SecretKey::new(std::mem::take(&mut *bytes)).map_err(|_| corrupt("the secret's value has not 1 to 3072 bytes"))
+    SecretKey::new(std::mem::take(&mut *bytes))
+        .map_err(|_| corrupt("the secret's value has not 1 to 3072 bytes", request_id))
 }
 
 /// Reports whether a create was refused because of what stands under the name, and was not applied.

@@ -32,7 +32,7 @@ async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Secre
     let mut outcomes: Outcomes<_> = answer.invalid_parameters.unwrap_or_default().into_iter().map(missing).collect();
     for mut parameter in answer.parameters.unwrap_or_default() {
         if let Some(name) = parameter.name.take() {
-            outcomes.insert(name, key_of(Some(parameter)));
+            outcomes.insert(name, key_of(Some(parameter), request_id.as_deref()));
         }
     }
     Ok(outcomes)

@@ -4,13 +4,20 @@ use aws_sdk_ssm::error::ProvideErrorMetadata;
 use aws_sdk_ssm::operation::delete_parameter::DeleteParameterError;
 use aws_sdk_ssm::operation::delete_parameters::DeleteParametersError;
 use aws_sdk_ssm::operation::put_parameter::PutParameterError;
-use keystead_aws::{CodeRule, RetryRules, Service, is_throttling};
-use keystead_core::{Error, ErrorDetails, ErrorKind, ErrorType, Operation};
+use keystead_aws::{CodeRule, Failure, RetryRules, Service, is_throttling};
+use keystead_core::{Error, ErrorDetails, ErrorKind, Operation};
 
 pub(crate) const SCHEME: &str = "ssm";
 
 pub(crate) const SERVICE: Service =
     Service { scheme: SCHEME, name: "Parameter Store", error_name: "AWSSimpleSystemsManagement" };
+
+/// The code for a put that Parameter Store would have to drop a labelled version for (`PutParameter`,
+/// Errors). No quota can be raised for that.
+const MAX_VERSIONS: &str = "ParameterMaxVersionLimitExceeded";
+
+const MOVE_LABEL: &str = "the oldest of the parameter's 100 versions has a label, so that no version can be added: move \
+                          the label to a newer version or remove it, or delete this key and create it again";
 
 /// Kinds of the codes that are Parameter Store's own.
 pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
@@ -19,7 +26,7 @@ pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
         "ParameterAlreadyExists" => ErrorKind::AlreadyExists,
         // Also of a key that is disabled or pending deletion.
         "InvalidKeyId" => ErrorKind::KeyUnavailable,
-        "ParameterLimitExceeded" | "ParameterMaxVersionLimitExceeded" => ErrorKind::QuotaExceeded,
+        "ParameterLimitExceeded" | MAX_VERSIONS => ErrorKind::QuotaExceeded,
         "TooManyUpdates" => ErrorKind::Conflict,
         "HierarchyLevelLimitExceededException"
         | "HierarchyTypeMismatchException"
@@ -53,33 +60,34 @@ pub(crate) fn retry_rules() -> RetryRules {
     })
 }
 
-/// What stands in our place is no key of ours.
-pub(crate) fn corrupt(text: &'static str) -> Error {
+/// Returns the refusal of a put with the advice for its code, where that of its kind is wrong.
+pub(crate) fn advised(refusal: Failure) -> Failure {
+    match refusal.code() {
+        Some(MAX_VERSIONS) => refusal.with_kind(ErrorKind::QuotaExceeded, MOVE_LABEL),
+        _ => refusal,
+    }
+}
+
+/// Returns the error for a parameter in the place of a key that is none of ours. `request_id` is
+/// that of the answer.
+pub(crate) fn corrupt(text: &'static str, request_id: Option<&str>) -> Error {
     let advice = "look at the parameter; it is not changed unless this key is put or deleted";
-    Error::new(ErrorKind::Corrupt, Operation::Get, SCHEME).with_source(format!("{text}: {advice}"))
+    Error::new(ErrorKind::Corrupt, Operation::Get, SCHEME)
+        .with_details(SERVICE.details_of_answer(request_id))
+        .with_source(format!("{text}: {advice}"))
 }
 
-/// A parameter without a value, in the origin's word.
-pub(crate) fn no_value() -> Error {
-    let details = ErrorDetails {
-        error_code: Some("CryptKeyNotFound".to_owned()),
-        service_name: Some(SERVICE.error_name.to_owned()),
-        ..ErrorDetails::default()
-    };
-    corrupt("the answer holds no value").with_details(details)
+/// Returns the error for a parameter without a value, with the code of the Clojure library.
+pub(crate) fn no_value(request_id: Option<&str>) -> Error {
+    let code = Some("CryptKeyNotFound".to_owned());
+    let details = ErrorDetails { error_code: code, ..SERVICE.details_of_answer(request_id) };
+    corrupt("the answer holds no value", request_id).with_details(details)
 }
 
-/// A name among those that a batch did not find.
+/// Returns the error for a name that a batch did not find.
 pub(crate) fn missing_in_batch(operation: Operation, request_id: Option<&str>) -> Error {
-    let details = ErrorDetails {
-        error_code: Some("ParameterNotFound".to_owned()),
-        error_type: Some(ErrorType::Client),
-        request_id: request_id.map(str::to_owned),
-        service_name: Some(SERVICE.error_name.to_owned()),
-        ..ErrorDetails::default()
-    };
     Error::new(ErrorKind::NotFound, operation, SCHEME)
-        .with_details(details)
+        .with_details(SERVICE.details_of_outcome("ParameterNotFound", request_id))
         .with_source("Parameter Store names it among the parameters that do not exist")
 }
 

@@ -40,5 +40,6 @@ pub(crate) fn without_reserved(store: &SsmStore, mut names: Vec<String>) -> Vec<
 pub(crate) async fn page(store: &SsmStore, token: Option<String>) -> Result<Page> {
     let (parameters, token) = describe::page(store, token).await?;
     let names = store.config.names();
-    Ok((parameters.iter().filter_map(|parameter| names.id(parameter.name()?)).collect(), token))
+    let ids = parameters.iter().filter_map(|parameter| names.id(parameter.name()?)).collect();
+    Ok(Page { ids, next: token, request_id: None })
 }

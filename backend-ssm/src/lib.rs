@@ -2,6 +2,7 @@
 
 mod batch;
 mod config;
+mod count;
 mod describe;
 mod error;
 mod format;

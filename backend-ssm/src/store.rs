@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Builder;
+use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
 use keystead_aws::{
@@ -18,7 +19,7 @@ use keystead_core::{
 use zeroize::Zeroizing;
 
 use crate::config::SsmConfig;
-use crate::error::{SCHEME, SERVICE, corrupt, kind, no_value, retry_rules};
+use crate::error::{SCHEME, SERVICE, advised, corrupt, kind, no_value, retry_rules};
 use crate::{batch, format, legacy, name, put};
 
 /// AWS asks to wait so long before a deleted name is created again.
@@ -149,7 +150,8 @@ impl SsmStore {
         self.identity.learn_from_arn(answer.parameters().iter().find_map(Parameter::arn));
         let ids = answer.parameters().iter().filter_map(Parameter::name);
         let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
-        Ok((ids, answer.next_token))
+        let request_id = answer.request_id().map(str::to_owned);
+        Ok(Page { ids, next: answer.next_token, request_id })
     }
 }
 
@@ -171,9 +173,9 @@ impl KeyStore for SsmStore {
         let request = self.client.get_parameter().name(&name).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 self.identity.learn_from_arn(answer.parameter().and_then(Parameter::arn));
-                key_of(answer.parameter)
+                key_of(answer.parameter.take(), answer.request_id())
             }
             Err(e) => Err(e.during(Operation::Get, &[id.as_str(), &name])),
         }
@@ -196,7 +198,7 @@ impl KeyStore for SsmStore {
         match written {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == ErrorKind::AlreadyExists && e.is_ambiguous() => self.settled_create(id, key, e).await,
-            Err(e) => Err(e.during(operation, &[id.as_str(), &name, &value])),
+            Err(e) => Err(advised(e).during(operation, &[id.as_str(), &name, &value])),
         }
     }
 
@@ -270,16 +272,15 @@ impl KeyStore for SsmStore {
     }
 }
 
-/// The key in a parameter that was read.
-pub(crate) fn key_of(parameter: Option<Parameter>) -> Result<SecretKey> {
-    let Some(parameter) = parameter else { return Err(no_value()) };
+/// Returns the key in a parameter that was read, by the answer with this request id.
+pub(crate) fn key_of(parameter: Option<Parameter>, request_id: Option<&str>) -> Result<SecretKey> {
+    let Some(parameter) = parameter else { return Err(no_value(request_id)) };
     let is_ours = parameter.r#type == Some(ParameterType::SecureString);
     match parameter.value.map(Zeroizing::new) {
-        None => Err(no_value()),
-        Some(_) if !is_ours => Err(corrupt("the parameter is no SecureString")),
-        Some(value) => {
-            format::decoded(&value).ok_or_else(|| corrupt("the parameter's value is no base64 of 1 to 3072 bytes"))
-        }
+        None => Err(no_value(request_id)),
+        Some(_) if !is_ours => Err(corrupt("the parameter is no SecureString", request_id)),
+        Some(value) => format::decoded(&value)
+            .ok_or_else(|| corrupt("the parameter's value is no base64 of 1 to 3072 bytes", request_id)),
     }
 }
 

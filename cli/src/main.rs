@@ -12,6 +12,7 @@ mod progress;
 mod session;
 mod stores;
 mod terminal;
+mod verbose;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
         Err(e) => return args::refused(e),
     };
     let json = cli.global.json;
+    if cli.global.verbose {
+        verbose::listen();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return Failure::other("starting the program's threads failed").because(e).report(json),

@@ -1,8 +1,10 @@
 //! Secrets Manager behind the test bed's proxy: what is sent, how often, and answers that go wrong.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod diagnosis;
 mod identity;
 mod organization;
+mod policies;
 mod refusals;
 
 use std::time::{Duration, SystemTime};

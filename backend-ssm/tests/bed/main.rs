@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod answers;
+mod attempts;
 mod calls;
+mod count;
+mod diagnosis;
 mod identity;
 mod interop;
 mod legacy;
 mod organization;
 mod origin;
+mod policies;
 mod quotas;
 mod storm;
 

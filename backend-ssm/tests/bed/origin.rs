@@ -143,7 +143,7 @@ async fn unknown_kms_key_is_invalid_key_id() {
     assert_eq!(error.kind(), ErrorKind::KeyUnavailable);
     let details = error.details().unwrap();
     assert_eq!(details.error_code.as_deref(), Some("InvalidKeyId"));
-    assert_eq!(details.message.as_deref(), Some("Invalid keyId <redacted>"));
+    assert_eq!(details.message.as_deref(), Some("Invalid keyId alias/no-such-key"));
 }
 
 #[tokio::test]

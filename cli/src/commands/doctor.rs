@@ -65,7 +65,7 @@ pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
         Some(file) => Arc::new(file.clone()),
         None => stores::open_url(session, &url).await?,
     };
-    let (count, mut checks) = examine(&store).await?;
+    let (count, mut checks) = examine(&store, &url).await?;
     if let Some(file) = file {
         checks.push(examine_structure(&file).await);
     }
@@ -96,8 +96,8 @@ fn secret_file(session: &Session, url: &str) -> Outcome<Option<SecretFileState>>
     Ok(Some(SecretFileState { file, is_readable_by_others: opened.is_readable_by_others() }))
 }
 
-/// The rights one by one, and how many keys there are, if they can be listed.
-async fn examine(store: &Arc<dyn KeyStore>) -> Outcome<(Option<u64>, Vec<Check>)> {
+/// The rights one by one, and how many keys there are, if they can be counted.
+async fn examine(store: &Arc<dyn KeyStore>, url: &str) -> Outcome<(Option<u64>, Vec<Check>)> {
     let reach = Check {
         name: "reach",
         means: "the store answers, and knows who asks",
@@ -108,22 +108,42 @@ async fn examine(store: &Arc<dyn KeyStore>) -> Outcome<(Option<u64>, Vec<Check>)
         answer => answer.err().map(Failure::from),
     };
     let read = Check { name: "read", means: "a key can be read", failure: read };
-    let (mut count, mut failure) = (0, None);
-    let mut ids = store.list_keys();
+    let described = described_count(url).await;
+    // The first ids show the right to list; all of them are needed only to count them.
+    let listed = listed_count(store, if described.is_some() { 1 } else { usize::MAX }).await;
+    let count = described.or(listed.as_ref().ok().copied());
+    let list = Check { name: "list", means: "the ids can be listed", failure: listed.err().map(Failure::from) };
+    Ok((count, vec![reach, read, list]))
+}
+
+/// Lists ids, at most so many, and returns how many there were.
+async fn listed_count(store: &Arc<dyn KeyStore>, most: usize) -> Result<u64> {
+    let mut count = 0;
+    let mut ids = store.list_keys().take(most);
     while let Some(item) = ids.next().await {
         match item {
-            Ok(_) => count += 1,
             // A damaged entry is no matter of rights, and it takes its place.
-            Err(e) if e.kind() == ErrorKind::Corrupt => count += 1,
-            Err(e) => {
-                failure = Some(Failure::from(e));
-                break;
-            }
+            Err(e) if e.kind() != ErrorKind::Corrupt => return Err(e),
+            _ => count += 1,
         }
     }
-    let list = Check { name: "list", means: "the ids can be listed", failure };
-    let count = list.failure.is_none().then_some(count);
-    Ok((count, vec![reach, read, list]))
+    Ok(count)
+}
+
+/// Counts the keys without a listing: in Parameter Store, where this identity may describe
+/// parameters, with a fifth of the calls.
+#[cfg(feature = "ssm")]
+async fn described_count(url: &str) -> Option<u64> {
+    if !stores::scheme(url).eq_ignore_ascii_case("ssm") {
+        return None;
+    }
+    keystead::ssm::open(url).await.ok()?.count_keys().await.ok()
+}
+
+/// Counts the keys without a listing, which no store of this build can.
+#[cfg(not(feature = "ssm"))]
+async fn described_count(_url: &str) -> Option<u64> {
+    None
 }
 
 /// The pages of a file store's database.

@@ -66,6 +66,32 @@ fn keys_are_kept_in_parameter_store() {
 }
 
 #[test]
+fn doctor_counts_with_a_call_of_its_own_where_that_is_allowed_and_lists_elsewhere() {
+    let aws = Aws::new("ssm");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for number in 0..12 {
+        let name = format!("/{}/user-keys/user-{number}", aws.namespace);
+        let parameter = json!({ "Name": name, "Type": "SecureString", "Value": "QUJD" });
+        runtime.block_on(aws.bed.ask_emulator("AmazonSSM.PutParameter", parameter)).unwrap();
+    }
+    let calls = |name: &str| {
+        let calls = aws.bed.calls(aws.namespace.as_str());
+        calls.iter().filter(|call| call.operation == name).count()
+    };
+    let doctor = || {
+        let told = aws.run(&["--json", "doctor"]).json();
+        assert!(told["checks"].as_array().unwrap().iter().all(|check| check["ok"] == true), "{told}");
+        assert_eq!(told["keys"]["count"], 12);
+        (calls("DescribeParameters"), calls("GetParametersByPath"))
+    };
+    // The emulator's pages are of ten at most.
+    assert_eq!(doctor(), (2, 1));
+    let denied = json!({ "__type": "AccessDeniedException", "message": "User is not authorized" }).to_string();
+    aws.bed.answer("DescribeParameters", aws.namespace.as_str(), 1, 400, denied);
+    assert_eq!(doctor(), (3, 3));
+}
+
+#[test]
 fn what_aws_refuses_is_told_with_the_request_and_its_own_exit_code() {
     let aws = Aws::new("ssm");
     let denied = json!({ "__type": "AccessDeniedException", "message": "User is not authorized" }).to_string();
@@ -94,6 +120,30 @@ fn what_aws_refuses_is_told_with_the_request_and_its_own_exit_code() {
     assert_eq!(told["error"]["aws"]["error-code"], "ParameterNotFound");
     assert!(told["error"]["aws"]["request-id"].as_str().is_some_and(|id| !id.is_empty()), "{told}");
     assert!(aws.run(&["get", "alice"]).stderr.contains("request"), "the request is named");
+}
+
+#[test]
+fn verbose_tells_each_attempt_and_neither_an_id_nor_a_key() {
+    let aws = Aws::new("ssm");
+    aws.run_with(&["put", "canaryid7x5q"], KEY).done();
+    let throttled = json!({ "__type": "ThrottlingException", "message": "Rate exceeded" }).to_string();
+    for args in [["get", "canaryid7x5q", "--verbose"], ["-v", "get", "canaryid7x5q"]] {
+        aws.bed.answer("GetParameter", aws.namespace.as_str(), 1, 400, throttled.clone());
+        let ran = aws.run(&args);
+        assert_eq!((ran.code, ran.stdout.trim_end()), (0, KEY), "{ran:?}");
+        let lines: Vec<&str> = ran.stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "{ran:?}");
+        for (line, texts) in
+            lines.iter().zip([["attempt=1 status=400 ", "code=\"ThrottlingException\""], ["attempt=2 ", "status=200"]])
+        {
+            assert!(line.contains("DEBUG keystead_aws: ") && texts.iter().all(|text| line.contains(text)), "{line}");
+            assert!(line.contains("operation=\"GetParameter\"") && line.contains("request_id="), "{line}");
+        }
+        for canary in ["canary", aws.namespace.as_str(), &KEY[..16], "AKIDTEST"] {
+            assert!(!ran.stderr.contains(canary), "{ran:?}");
+        }
+    }
+    assert_eq!(aws.run(&["get", "canaryid7x5q"]).stderr, "");
 }
 
 #[test]
