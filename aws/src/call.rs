@@ -19,7 +19,9 @@ use keystead_core::ErrorKind;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use crate::failure::{Failure, Service, was_never_sent};
+use crate::connection::never_connected;
+use crate::failure::{Failure, Service};
+use crate::session::Session;
 
 /// Polls a future of the SDK without a tracing subscriber: at TRACE the SDK writes whole requests, keys included.
 pub async fn quietly<F: Future>(future: F) -> F::Output {
@@ -28,15 +30,23 @@ pub async fn quietly<F: Future>(future: F) -> F::Output {
 
 /// One call of the SDK: give `call.attempts()` to its `customize().interceptor(..)`, then the future of `send()` to
 /// [`run`](Self::run).
+///
+/// [`AwsIdentity::call`](crate::AwsIdentity::call) gives one with the credentials of a store.
 #[derive(Debug, Default)]
 pub struct Call {
     attempts: Attempts,
+    session: Option<Session>,
 }
 
 impl Call {
-    /// A call that was not made yet.
+    /// Creates a call whose credentials the SDK loads within its attempts.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Creates a call whose credentials are loaded before its first attempt.
+    pub(crate) fn of(session: Option<Session>) -> Self {
+        Self { attempts: Attempts::default(), session }
     }
 
     /// What records the attempts.
@@ -44,20 +54,27 @@ impl Call {
         self.attempts.clone()
     }
 
-    /// Makes the call. `own` is the backend's table from codes to kinds, which is asked before the common one.
+    /// Makes the call, once there are credentials for it. `own` is the backend's table from codes to
+    /// kinds, which is asked before the common one.
     ///
     /// # Errors
-    /// What is left of the `SdkError`, which is dropped.
+    /// What is left of the `SdkError` or the `CredentialsError`, which are dropped.
     pub async fn run<T, E: ProvideErrorMetadata + StdError + 'static>(
         &self,
         service: Service,
         own: fn(&str) -> Option<ErrorKind>,
         future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Failure> {
-        match quietly(future).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(Failure::of(error, service, own, self.attempts.earlier_attempt_may_have_applied())),
+        if let Some(session) = &self.session {
+            session.credentials().await.map_err(|e| Failure::without_credentials(service, e))?;
         }
+        let error = match quietly(future).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let timed_out = matches!(error, SdkError::TimeoutError(_));
+        let failure = Failure::of(error, service, own, self.attempts.earlier_attempt_may_have_applied());
+        Err(if self.attempts.was_any_sent() { failure } else { failure.without_an_attempt(timed_out) })
     }
 }
 
@@ -69,6 +86,7 @@ pub struct Attempts(Arc<Record>);
 #[derive(Debug, Default)]
 struct Record {
     sent: AtomicBool,
+    any_sent: AtomicBool,
     last_is_unknown: AtomicBool,
     earlier_is_unknown: AtomicBool,
 }
@@ -77,6 +95,11 @@ impl Attempts {
     /// Reports whether an attempt before the last one may have taken effect.
     pub fn earlier_attempt_may_have_applied(&self) -> bool {
         self.0.earlier_is_unknown.load(Ordering::SeqCst)
+    }
+
+    /// Reports whether any attempt was sent, or was about to be.
+    fn was_any_sent(&self) -> bool {
+        self.0.any_sent.load(Ordering::SeqCst)
     }
 }
 
@@ -106,6 +129,7 @@ impl Intercept for Attempts {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         self.0.sent.store(true, Ordering::SeqCst);
+        self.0.any_sent.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -117,7 +141,7 @@ impl Intercept for Attempts {
     ) -> Result<(), BoxError> {
         let (succeeded, never_sent) = match context.output_or_error() {
             Some(Ok(_)) => (true, false),
-            Some(Err(e)) => (false, e.as_connector_error().is_some_and(|e| was_never_sent(e))),
+            Some(Err(e)) => (false, e.as_connector_error().is_some_and(|e| never_connected(e))),
             None => (false, false),
         };
         // A refusal (4xx) is an answer; a failure of the service's own (5xx) says nothing about what it did before.

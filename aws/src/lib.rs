@@ -3,7 +3,11 @@
 mod batch;
 mod builder;
 mod call;
+mod checks;
 mod codes;
+mod connection;
+mod credentials;
+mod default_chain;
 pub mod eventual;
 mod failure;
 mod identity;
@@ -11,7 +15,10 @@ mod kms;
 mod listing;
 mod message;
 mod retry;
+mod role;
+mod session;
 mod settings;
+mod texts;
 
 pub use crate::batch::{Batches, Outcomes};
 pub use crate::builder::{AwsStore, StoreBuilder};
@@ -21,4 +28,4 @@ pub use crate::identity::AwsIdentity;
 pub use crate::kms::is_kms_key;
 pub use crate::listing::{Page, listing};
 pub use crate::retry::{CodeRule, RetryRules};
-pub use crate::settings::{ClientSettings, default_sdk_config};
+pub use crate::settings::ClientSettings;

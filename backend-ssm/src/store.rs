@@ -8,7 +8,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
-use keystead_aws::{AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
+use keystead_aws::{AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, eventual, listing};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error, ErrorKind,
     Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
@@ -101,7 +101,7 @@ impl SsmStore {
 
     /// One page of the listing, and the token of the next one.
     async fn page(&self, token: Option<String>) -> Result<Page> {
-        let call = Call::new();
+        let call = self.identity.call();
         let (path, deeper) = name::listed_path(self.config.names());
         let request = self
             .client
@@ -133,7 +133,7 @@ impl KeyStore for SsmStore {
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
-        let (call, name) = (Call::new(), self.name(id));
+        let (call, name) = (self.identity.call(), self.name(id));
         let request = self.client.get_parameter().name(&name).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
@@ -151,7 +151,7 @@ impl KeyStore for SsmStore {
             PutMode::Create => (false, Operation::Create),
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
-        let (call, name, value) = (Call::new(), self.name(id), format::encoded(key));
+        let (call, name, value) = (self.identity.call(), self.name(id), format::encoded(key));
         let request = self
             .client
             .put_parameter()
@@ -170,7 +170,7 @@ impl KeyStore for SsmStore {
     }
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
-        let (call, name) = (Call::new(), self.name(id));
+        let (call, name) = (self.identity.call(), self.name(id));
         let answer = self.client.delete_parameter().name(&name).customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
             Ok(_) => {
@@ -192,7 +192,7 @@ impl KeyStore for SsmStore {
 
     /// Asks for a parameter that no id has: reaching Parameter Store and being allowed to read there is enough.
     async fn check(&self) -> Result<()> {
-        let call = Call::new();
+        let call = self.identity.call();
         let request = self.client.get_parameter().name(name::probe_name(self.config.names())).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {

@@ -4,6 +4,8 @@
 
 mod answers;
 mod calls;
+mod connections;
+mod credentials;
 mod identity;
 mod interop;
 mod origin;
