@@ -42,7 +42,7 @@ step "rustdoc"
 RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --locked
 
 step "features: none, each backend alone, the others"
-for features in "" memory file ssm secretsmanager layers metrics serde uuid fuzzing memory,file layers,memory layers,serde; do
+for features in "" memory file ssm secretsmanager credentials-login layers metrics serde uuid fuzzing memory,file layers,memory layers,serde; do
     cargo clippy --package keystead --tests --no-default-features --features "$features" --locked -- --deny warnings
 done
 for features in "" serde uuid; do
@@ -64,6 +64,16 @@ tree=$(cargo tree --package keystead --no-default-features --features ssm --edge
 for unwanted in keystead-file keystead-memory keystead-secretsmanager "hyper v0" "rustls v0.21" "ring v" openssl-sys native-tls; do
     if grep --quiet "^$unwanted" <<<"$tree"; then
         echo "the feature ssm compiles $unwanted"
+        exit 1
+    fi
+done
+
+step "the tool alone can use every kind of AWS profile"
+# In a build of the workspace, another package may have turned these features on.
+features=$(cargo tree --package keystead-cli --edges normal --prefix none --format '{p} {f}' --locked | grep '^aws-config ' | sort --unique)
+for feature in sso credentials-process credentials-login; do
+    if ! grep --quiet --word-regexp -- "$feature" <<<"${features//,/ }"; then
+        echo "keystead-cli compiles aws-config without $feature"
         exit 1
     fi
 done

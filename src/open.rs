@@ -49,22 +49,34 @@ const BACKENDS: &[(&str, bool)] = &[
 /// A file with a secret is made with mode 0600. Links are followed. A file that others may write is
 /// refused; a file that others may read is refused if this user can run `chmod` on it.
 ///
-/// An AWS store needs `kms_key` (a key id, an ARN or `alias/...`). It takes `region` and
-/// `endpoint_url` instead of what the SDK's default chains say, from which credentials always come;
-/// `ssm:` takes `tier` (`standard`, `advanced`, `intelligent-tiering`, `account-default`),
-/// `secretsmanager:` takes `recovery_window_days` (7 to 30). Opening makes no call to AWS:
-/// [`check`](KeyStore::check) makes one. These stores need a tokio runtime.
+/// An AWS store needs `kms_key` (a key id, an ARN or `alias/...`). `ssm:` takes `tier` (`standard`,
+/// `advanced`, `intelligent-tiering`, `account-default`), `secretsmanager:` takes `recovery_window_days` (7 to 30). Both
+/// take these instead of what the SDK's default chains (environment, profile, container, instance)
+/// say:
+///
+/// | parameter | |
+/// |---|---|
+/// | `region`, `endpoint_url` | where AWS is |
+/// | `profile` | a profile of the AWS configuration files; credentials come from it alone |
+/// | `role_arn`, with `external_id` and `session_name` | a role to assume with the credentials that are found |
+/// | `fips`, `dualstack` | `true` or `false`: AWS's endpoints of that kind |
+/// | `sdk_attempts` | the number of attempts of a call; 1 where a layer retries |
+/// | `attempt_timeout`, `operation_timeout` | whole seconds for one attempt and for a call |
 ///
 /// What an AWS store creates gets a tag for each `tag.KEY=VALUE`, and the `description`.
 /// `secretsmanager:` takes `replica_region.REGION=KMS_KEY` for each region to which secrets are
 /// replicated. `ssm:` takes `legacy=true` for a path of other software, which may be flat, as
 /// `ssm:///app-%s?legacy=true`: such a store only reads, and needs no `kms_key`.
 ///
+/// Opening makes no call to AWS: [`check`](KeyStore::check) makes one. These stores need a tokio
+/// runtime.
+///
 /// # Errors
 /// [`Config`](ErrorKind::Config) if the URL will not do: an unknown scheme (the error names those
 /// of this build, and the feature to enable), an unknown, repeated or missing parameter, user info,
 /// a host or a fragment, a secret in the URL itself, or a secret that cannot be read. No error
-/// quotes the URL. Beyond that, the errors of the store's own opening.
+/// quotes the URL, but one names a profile that does not exist. Beyond that, the errors of the
+/// store's own opening.
 pub async fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
     Settings::of(url)?.open().await
 }

@@ -78,11 +78,15 @@ impl Answer {
         response.map(|()| body)
     }
 
-    /// Half of the body, and the end of the connection.
+    /// Half of the body, and the end of the connection. The pause in between lets the half be sent:
+    /// without it, the connection ends before the status.
     pub(crate) fn truncated(self) -> Response<Body> {
         let half = self.body.slice(..self.body.len() / 2);
-        let frames = [Ok(Frame::data(half)), Err(io::Error::other("cut off"))];
-        let body = BodyExt::boxed(StreamBody::new(stream::iter(frames)));
+        let end = stream::once(Box::pin(async {
+            tokio::time::sleep(SLOW).await;
+            Err(io::Error::other("cut off"))
+        }));
+        let body = BodyExt::boxed(StreamBody::new(stream::iter([Ok(Frame::data(half))]).chain(end)));
         self.announcing_its_length().map(|()| body)
     }
 

@@ -12,6 +12,8 @@ pub struct LoggedCall {
     pub operation: String,
     /// The body as it was sent. Test keys only: it holds values.
     pub body: Value,
+    /// The body as text, for calls in the query protocol.
+    pub text: String,
     /// When it was there.
     pub begun: Instant,
 }
@@ -21,7 +23,12 @@ pub(crate) struct Log(Mutex<Vec<(String, LoggedCall)>>);
 
 impl Log {
     pub(crate) fn add(&self, text: &str, operation: &str, body: &Value) {
-        let call = LoggedCall { operation: operation.to_owned(), body: body.clone(), begun: Instant::now() };
+        let call = LoggedCall {
+            operation: operation.to_owned(),
+            body: body.clone(),
+            text: text.to_owned(),
+            begun: Instant::now(),
+        };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), call));
     }
 

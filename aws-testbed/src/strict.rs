@@ -18,7 +18,7 @@ pub(crate) fn refusal(call: &Call, rules: &Rules) -> Option<Answer> {
     let refused = match call.service.as_str() {
         "ssm" => ssm(call, rules),
         "secretsmanager" => secrets_manager(call),
-        "sts" if call.name == "GetCallerIdentity" => Ok(()),
+        "sts" if matches!(call.name.as_str(), "GetCallerIdentity" | "AssumeRole") => Ok(()),
         other => invalid(format!("the test bed has no service {other:?}")),
     };
     refused.err().map(|Refusal(code, message)| Answer::error(400, code, Some(&message)))

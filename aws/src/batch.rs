@@ -79,6 +79,8 @@ impl Batches {
 /// tells its own reason.
 fn is_about_one_name(e: &Failure, names: usize) -> bool {
     match e.kind() {
+        // It would be the same for each name.
+        _ if e.lacks_credentials() => false,
         ErrorKind::PermissionDenied | ErrorKind::KeyUnavailable => names > 1,
         ErrorKind::Config | ErrorKind::NotFound => true,
         _ => false,

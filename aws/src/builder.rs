@@ -5,17 +5,25 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::SdkConfig;
 use aws_types::origin::Origin;
 use aws_types::region::Region;
 use aws_types::service_config::ServiceConfigKey;
-use keystead_core::{Effect, Error, ErrorKind, Operation, Result, StoreInfo};
+use keystead_core::{BoxError, Effect, Error, ErrorKind, Operation, Result, StoreInfo};
 
+use crate::checks::{endpoint_problem, region_problem};
+use crate::default_chain::DefaultChain;
 use crate::identity::{AwsIdentity, Sts};
-use crate::settings::{ClientSettings, default_sdk_config};
+use crate::role::Role;
+use crate::session::Session;
+use crate::settings::ClientSettings;
 
 /// AWS promises no bound; "not found" right after a write has been seen for well under a second.
 const VISIBILITY_BOUND: Duration = Duration::from_secs(5);
+
+/// The services that give credentials, by the names under which the SDK looks for an endpoint.
+const CREDENTIAL_SERVICES: [&str; 4] = ["STS", "SSO", "SSO OIDC", "Signin"];
 
 /// What [`StoreBuilder`] needs to know of a store.
 pub trait AwsStore: Sized {
@@ -60,8 +68,10 @@ pub struct StoreBuilder<S: AwsStore> {
     config: S::Config,
     settings: ClientSettings,
     visibility_bound: Duration,
-    region: Option<String>,
+    /// What is set of a configuration, instead of what the source says.
+    chain: DefaultChain,
     endpoint_url: Option<String>,
+    role: Role,
     source: Source<S::Client>,
 }
 
@@ -78,8 +88,9 @@ impl<S: AwsStore> StoreBuilder<S> {
             config,
             settings: ClientSettings::new(),
             visibility_bound: VISIBILITY_BOUND,
-            region: None,
+            chain: DefaultChain::default(),
             endpoint_url: None,
+            role: Role::default(),
             source: Source::None,
         }
     }
@@ -98,7 +109,55 @@ impl<S: AwsStore> StoreBuilder<S> {
 
     /// Uses this region instead of what the configuration or the default chain says. A ready client keeps its own.
     pub fn region(mut self, region: impl Into<String>) -> Self {
-        self.region = Some(region.into());
+        self.chain.region = Some(region.into());
+        self
+    }
+
+    /// Takes region, endpoint and credentials from this profile of the AWS configuration files,
+    /// instead of the one that `AWS_PROFILE` names.
+    ///
+    /// Credentials come from the profile alone, even where the environment has some. A region or an
+    /// endpoint in the environment has precedence over that of the profile. For
+    /// [`connect`](Self::connect) without [`sdk_config`](Self::sdk_config) and
+    /// [`client`](Self::client), which have their credentials already.
+    pub fn profile(mut self, name: impl Into<String>) -> Self {
+        self.chain.profile = Some(name.into());
+        self
+    }
+
+    /// Assumes this role (`arn:aws:iam::ACCOUNT:role/NAME`) with the credentials that are found, and
+    /// makes the store's calls as the role. Not with a ready client.
+    ///
+    /// It is assumed again before its session ends. An [`endpoint_url`](Self::endpoint_url) is not
+    /// asked for the role unless it is on the loopback interface.
+    pub fn role_arn(mut self, arn: impl Into<String>) -> Self {
+        self.role.arn = Some(arn.into());
+        self
+    }
+
+    /// Sends this external id when the role is assumed, as its trust policy can demand.
+    pub fn external_id(mut self, id: impl Into<String>) -> Self {
+        self.role.external_id = Some(id.into());
+        self
+    }
+
+    /// Names the session of the role, as AWS CloudTrail shows it; `keystead` if it is not called.
+    pub fn session_name(mut self, name: impl Into<String>) -> Self {
+        self.role.session_name = Some(name.into());
+        self
+    }
+
+    /// Uses AWS's endpoints that are validated under FIPS 140, or does not, whatever the environment
+    /// says. Not every region has them. Not with an endpoint of one's own or a ready client.
+    pub fn fips(mut self, is_used: bool) -> Self {
+        self.chain.fips = Some(is_used);
+        self
+    }
+
+    /// Uses AWS's endpoints that have IPv4 and IPv6 addresses, or does not, whatever the environment
+    /// says. Not with an endpoint of one's own or a ready client.
+    pub fn dualstack(mut self, is_used: bool) -> Self {
+        self.chain.dualstack = Some(is_used);
         self
     }
 
@@ -125,6 +184,15 @@ impl<S: AwsStore> StoreBuilder<S> {
         self
     }
 
+    /// Bounds the loading of credentials, which comes before the first attempt and is in neither of
+    /// the other two timeouts; 30 s if it is not called.
+    ///
+    /// It has no effect on a ready client, whose SDK loads credentials within an attempt.
+    pub fn credentials_timeout(mut self, timeout: Duration) -> Self {
+        self.settings = self.settings.credentials_timeout(timeout);
+        self
+    }
+
     /// Bounds the SDK's attempts of a call; 3 if it is not set anywhere. Set 1 where a layer outside retries, so that attempts
     /// don't multiply.
     pub fn sdk_attempts(mut self, attempts: u32) -> Self {
@@ -139,62 +207,166 @@ impl<S: AwsStore> StoreBuilder<S> {
         self
     }
 
-    /// The store. No call is made: [`check`](keystead_core::KeyStore::check) makes one.
+    /// Builds the store. No call is made: [`check`](keystead_core::KeyStore::check) makes one.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if neither [`sdk_config`](Self::sdk_config) nor [`client`](Self::client) was called, or
-    /// if no region is set.
+    /// [`Config`](ErrorKind::Config), naming the setting, if
+    /// - neither [`sdk_config`](Self::sdk_config) nor [`client`](Self::client) was called,
+    /// - no region is set, or one that is not a region,
+    /// - an endpoint is not an HTTP URL, or is set together with FIPS or dual-stack endpoints,
+    /// - a timeout or the number of attempts is zero,
+    /// - the role, the external id or the session name is not one, or
+    /// - a setting was made that the source of the configuration does not take.
     pub fn build(self) -> Result<S> {
-        let (client, endpoint, sts) = match self.source {
-            Source::Client(client) => (S::configure_client(client, &self.settings), None, Sts::Unknown),
-            Source::SdkConfig(config) => {
-                let mut builder = config.to_builder();
-                if let Some(region) = self.region {
-                    builder.set_region(Region::new(region));
-                }
-                let config = self.settings.applied_to(&builder.build(), S::SCHEME)?;
-                match self.endpoint_url {
-                    None => (
-                        S::client_from_config(&config),
-                        endpoint_of(&config, S::SERVICE_ID),
-                        Sts::Configured(Arc::new(config)),
-                    ),
-                    Some(url) => {
-                        let mut builder = config.into_builder();
-                        builder.set_endpoint_url(Some(url.clone()));
-                        // Before one that the environment has for this service.
-                        builder.insert_origin("endpoint_url", Origin::shared_config());
-                        let config = builder.build();
-                        let client = S::client_from_config(&config);
-                        let sts = if is_loopback(&url) { Sts::Guessed(Arc::new(config)) } else { Sts::Unknown };
-                        (client, Some(url), sts)
-                    }
-                }
+        self.check().map_err(config_error::<S>)?;
+        match self.source {
+            Source::Client(client) => {
+                let client = S::configure_client(client, &self.settings);
+                let info = StoreInfo::new(S::SCHEME, S::location_of(&self.config));
+                let identity = AwsIdentity::new(info, S::region_of(&client), None, Sts::Unknown);
+                Ok(S::from_parts(client, self.config, self.visibility_bound, identity))
             }
-            Source::None => {
-                let text = "no AWS configuration is given: call sdk_config or client, or connect instead of build";
-                let error = Error::new(ErrorKind::Config, Operation::Open, S::SCHEME);
-                return Err(error.with_effect(Effect::NotApplied).with_source(text));
+            Source::SdkConfig(ref config) => {
+                let config = (**config).clone();
+                self.build_from(config)
             }
-        };
-        let info = StoreInfo::new(S::SCHEME, S::location_of(&self.config));
-        let identity = AwsIdentity::new(info, S::region_of(&client), endpoint.as_deref(), sts);
-        Ok(S::from_parts(client, self.config, self.visibility_bound, identity))
+            Source::None => Err(config_error::<S>(
+                "no AWS configuration is given: call sdk_config or client, or connect instead of build",
+            )),
+        }
     }
 
-    /// The store with what the SDK's default chains give, where neither [`sdk_config`](Self::sdk_config) nor
-    /// [`client`](Self::client) was called: region and credentials from the environment, a profile, the container or the
-    /// instance.
+    /// Builds the store with what the SDK's default chains give, where neither
+    /// [`sdk_config`](Self::sdk_config) nor [`client`](Self::client) was called: region and
+    /// credentials from the environment, a profile, the container or the instance.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if no region is found.
+    /// [`Config`](ErrorKind::Config), naming the setting, as [`build`](Self::build), if no region is
+    /// found, if the profile does not exist, or if `AWS_MAX_ATTEMPTS`, `AWS_RETRY_MODE`,
+    /// `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT` or `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`
+    /// has a value that the SDK does not know.
     pub async fn connect(mut self) -> Result<S> {
+        self.check().map_err(config_error::<S>)?;
         if let Source::None = self.source {
-            let config = default_sdk_config(self.region.take()).await;
+            let chain = std::mem::take(&mut self.chain);
+            let config = chain.load().await.map_err(config_error::<S>)?;
             self.source = Source::SdkConfig(Box::new(config));
         }
         self.build()
     }
+
+    /// Refuses what can be refused before the configuration is known.
+    fn check(&self) -> Result<(), String> {
+        let region = self.chain.region.as_deref().and_then(region_problem).map(|problem| format!("region {problem}"));
+        let endpoint = self.endpoint_url.as_deref().and_then(endpoint_problem);
+        let endpoint = endpoint.map(|problem| format!("endpoint_url {problem}"));
+        let problem = self.settings.problem().or_else(|| self.role.problem()).or_else(|| self.misplaced());
+        match region.or(endpoint).or_else(|| problem.map(str::to_owned)) {
+            Some(problem) => Err(problem),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns what is said of a setting that the source of the configuration does not take.
+    fn misplaced(&self) -> Option<&'static str> {
+        let has_endpoint_variant = self.chain.fips.is_some() || self.chain.dualstack.is_some();
+        match self.source {
+            Source::None => None,
+            Source::SdkConfig(_) => self.chain.profile.is_some().then_some(
+                "profile is set together with sdk_config, which has its credentials: load that with the profile",
+            ),
+            Source::Client(_) => (self.chain.profile.is_some() || self.role.arn.is_some() || has_endpoint_variant)
+                .then_some(
+                    "profile, role_arn, fips or dualstack is set together with client, which has its own: set it there",
+                ),
+        }
+    }
+
+    /// Builds the store with this configuration.
+    fn build_from(self, config: SdkConfig) -> Result<S> {
+        let mut changed = config.to_builder();
+        if let Some(region) = self.chain.region {
+            changed.set_region(Region::new(region));
+        }
+        if self.chain.fips.is_some() {
+            changed.set_use_fips(self.chain.fips);
+        }
+        if self.chain.dualstack.is_some() {
+            changed.set_use_dual_stack(self.chain.dualstack);
+        }
+        let shared = self.settings.applied_to(&changed.build(), S::SCHEME)?;
+        check_config(&shared, S::SERVICE_ID).map_err(config_error::<S>)?;
+        let own = self.endpoint_url.as_deref().map(|url| with_endpoint(&shared, url));
+        let endpoint = match &self.endpoint_url {
+            Some(url) => Some(url.clone()),
+            None => endpoint_of(&shared, S::SERVICE_ID),
+        };
+        if endpoint.is_some() {
+            check_endpoint_variant(&shared).map_err(config_error::<S>)?;
+        }
+        let serves_all = self.endpoint_url.as_deref().is_some_and(is_loopback);
+        let of_other_services = own.as_ref().filter(|_| serves_all).unwrap_or(&shared);
+        let role = self.role.provider(of_other_services).map(SharedCredentialsProvider::new);
+        let provider = role.or_else(|| shared.credentials_provider());
+        let session = provider.map(|provider| Session::new(provider, self.settings.credentials_limit()));
+        let with_session = |config: &SdkConfig| {
+            let mut config = config.to_builder();
+            config.set_credentials_provider(session.clone().map(SharedCredentialsProvider::new));
+            config.build()
+        };
+        let sts = match own.is_some() {
+            false => Sts::Configured(Arc::new(with_session(&shared))),
+            true if serves_all => Sts::Guessed(Arc::new(with_session(of_other_services))),
+            true => Sts::Unknown,
+        };
+        let client = S::client_from_config(&with_session(own.as_ref().unwrap_or(&shared)));
+        let info = StoreInfo::new(S::SCHEME, S::location_of(&self.config));
+        let identity = AwsIdentity::new(info, S::region_of(&client), endpoint.as_deref(), sts).with_session(session);
+        Ok(S::from_parts(client, self.config, self.visibility_bound, identity))
+    }
+}
+
+fn config_error<S: AwsStore>(text: impl Into<BoxError>) -> Error {
+    Error::new(ErrorKind::Config, Operation::Open, S::SCHEME).with_effect(Effect::NotApplied).with_source(text)
+}
+
+/// Refuses a region or an endpoint that the SDK would take for a network failure, or panic at.
+fn check_config(config: &SdkConfig, service_id: &str) -> Result<(), String> {
+    if let Some(problem) = config.region().and_then(|region| region_problem(region.as_ref())) {
+        return Err(format!("the region of the AWS configuration {problem}"));
+    }
+    for service_id in [service_id].into_iter().chain(CREDENTIAL_SERVICES) {
+        if let Some(problem) = endpoint_of(config, service_id).and_then(|url| endpoint_problem(&url)) {
+            let variable = service_id.to_uppercase().replace(' ', "_");
+            let name =
+                format!("the endpoint of {service_id} (AWS_ENDPOINT_URL_{variable}, AWS_ENDPOINT_URL or endpoint_url)");
+            return Err(format!("{name} {problem}"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses FIPS and dual-stack endpoints beside an endpoint of one's own: the SDK refuses each call.
+fn check_endpoint_variant(config: &SdkConfig) -> Result<(), String> {
+    for (is_used, setting, variable) in [
+        (config.use_fips(), "fips", "AWS_USE_FIPS_ENDPOINT"),
+        (config.use_dual_stack(), "dualstack", "AWS_USE_DUALSTACK_ENDPOINT"),
+    ] {
+        if is_used == Some(true) {
+            return Err(format!(
+                "{setting} (or {variable}) is set together with an endpoint URL, and the SDK refuses both: unset one"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The configuration with this endpoint for one service, before one that the environment has.
+fn with_endpoint(config: &SdkConfig, url: &str) -> SdkConfig {
+    let mut config = config.to_builder();
+    config.set_endpoint_url(Some(url.to_owned()));
+    config.insert_origin("endpoint_url", Origin::shared_config());
+    config.build()
 }
 
 /// The endpoint that the SDK takes from this configuration for a service, if one is set.

@@ -19,7 +19,9 @@ use keystead_core::ErrorKind;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
-use crate::failure::{Failure, Service, was_never_sent};
+use crate::connection::never_connected;
+use crate::failure::{Failure, Service};
+use crate::session::Session;
 use crate::trace::Trace;
 
 /// Polls a future of the SDK without a tracing subscriber: at TRACE the SDK writes whole requests, keys included.
@@ -29,15 +31,23 @@ pub async fn quietly<F: Future>(future: F) -> F::Output {
 
 /// One call of the SDK: give `call.attempts()` to its `customize().interceptor(..)`, then the future of `send()` to
 /// [`run`](Self::run).
+///
+/// [`AwsIdentity::call`](crate::AwsIdentity::call) gives one with the credentials of a store.
 #[derive(Debug, Default)]
 pub struct Call {
     attempts: Attempts,
+    session: Option<Session>,
 }
 
 impl Call {
-    /// A call that was not made yet.
+    /// Creates a call whose credentials the SDK loads within its attempts.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Creates a call whose credentials are loaded before its first attempt.
+    pub(crate) fn of(session: Option<Session>) -> Self {
+        Self { attempts: Attempts::default(), session }
     }
 
     /// What records the attempts.
@@ -45,7 +55,8 @@ impl Call {
         self.attempts.clone()
     }
 
-    /// Makes the call. `own` is the backend's table from codes to kinds, which is asked before the common one.
+    /// Makes the call, once there are credentials for it. `own` is the backend's table from codes to
+    /// kinds, which is asked before the common one.
     ///
     /// Each attempt ends with an event at level DEBUG and with target `keystead_aws`, for the
     /// subscriber of the thread that polls this first. Its fields are `service`, `operation`,
@@ -53,23 +64,27 @@ impl Call {
     /// failed attempt has a `reason`. No field depends on an id, a name or a value.
     ///
     /// # Errors
-    /// What is left of the `SdkError`, which is dropped.
+    /// What is left of the `SdkError` or the `CredentialsError`, which are dropped.
     pub async fn run<T, E: ProvideErrorMetadata + StdError + Send + Sync + 'static>(
         &self,
         service: Service,
         own: fn(&str) -> Option<ErrorKind>,
         future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Failure> {
+        if let Some(session) = &self.session {
+            session.credentials().await.map_err(|e| Failure::without_credentials(service, e))?;
+        }
         let record = &self.attempts.0;
         record.trace.listen::<E>();
         let _told = TellOfEnd(&record.trace);
-        match quietly(future).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                let ambiguous = self.attempts.earlier_attempt_may_have_applied();
-                Err(Failure::of(error, service, own, ambiguous, record.trace.operation().as_deref()))
-            }
-        }
+        let error = match quietly(future).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let timed_out = matches!(error, SdkError::TimeoutError(_));
+        let ambiguous = self.attempts.earlier_attempt_may_have_applied();
+        let failure = Failure::of(error, service, own, ambiguous, record.trace.operation().as_deref());
+        Err(if self.attempts.was_any_sent() { failure } else { failure.without_an_attempt(timed_out) })
     }
 }
 
@@ -90,6 +105,7 @@ pub struct Attempts(Arc<Record>);
 #[derive(Debug, Default)]
 struct Record {
     sent: AtomicBool,
+    any_sent: AtomicBool,
     last_is_unknown: AtomicBool,
     earlier_is_unknown: AtomicBool,
     trace: Trace,
@@ -99,6 +115,11 @@ impl Attempts {
     /// Reports whether an attempt before the last one may have taken effect.
     pub fn earlier_attempt_may_have_applied(&self) -> bool {
         self.0.earlier_is_unknown.load(Ordering::SeqCst)
+    }
+
+    /// Reports whether any attempt was sent, or was about to be.
+    fn was_any_sent(&self) -> bool {
+        self.0.any_sent.load(Ordering::SeqCst)
     }
 }
 
@@ -129,6 +150,7 @@ impl Intercept for Attempts {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         self.0.sent.store(true, Ordering::SeqCst);
+        self.0.any_sent.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -141,7 +163,7 @@ impl Intercept for Attempts {
         self.0.trace.attempt_ends(context);
         let (succeeded, never_sent) = match context.output_or_error() {
             Some(Ok(_)) => (true, false),
-            Some(Err(e)) => (false, e.as_connector_error().is_some_and(|e| was_never_sent(e))),
+            Some(Err(e)) => (false, e.as_connector_error().is_some_and(|e| never_connected(e))),
             None => (false, false),
         };
         // A refusal (4xx) is an answer; a failure of the service's own (5xx) says nothing about what it did before.

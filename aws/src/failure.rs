@@ -2,7 +2,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -12,6 +11,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::request_id::RequestId;
 use keystead_core::{Effect, Error, ErrorDetails, ErrorKind, ErrorType, Operation};
 
+use crate::connection::{diagnosis, ended_early, find, never_connected};
+use crate::credentials::CredentialsFailure;
 use crate::{codes, message};
 
 /// The pause to ask for after a call that was throttled, where the service names none: quotas are by
@@ -40,6 +41,8 @@ pub struct Failure {
     ambiguous: bool,
     retry_after: Option<Duration>,
     details: Option<ErrorDetails>,
+    /// True if nothing was asked, because there were no credentials.
+    lacks_credentials: bool,
     cause: Cause,
 }
 
@@ -63,7 +66,11 @@ impl Failure {
                 Self::answered(e.raw(), error.code(), text, service, own, ambiguous, error.request_id())
             }
             SdkError::ResponseError(e) => {
-                Self::answered(e.raw(), None, None, service, own, ambiguous, error.request_id())
+                let failure = Self::answered(e.raw(), None, None, service, own, ambiguous, error.request_id());
+                match error.source().is_some_and(ended_early) {
+                    true => failure.cut_short(),
+                    false => failure,
+                }
             }
             SdkError::TimeoutError(_) => {
                 Self::unanswered(service, ErrorKind::Timeout, Effect::Unknown, ambiguous, "did not answer in time")
@@ -126,34 +133,65 @@ impl Failure {
             retry_after: retry_after(response).or((kind == ErrorKind::Throttled).then_some(THROTTLED_PAUSE)),
             cause: Cause(format!("{what}{}: {}", which_answer(&details), advice(kind))),
             details: Some(details),
+            lacks_credentials: false,
         }
     }
 
     /// A failure before or while the request was sent.
     fn unsent(service: Service, error: &(dyn StdError + 'static), timed_out: bool, ambiguous: bool) -> Self {
-        if find::<CredentialsError>(error).is_some() {
-            let text = "no usable AWS credentials were found: give this process some (environment, profile or role)";
-            return Self {
-                service,
-                kind: ErrorKind::Unauthenticated,
-                effect: Effect::NotApplied,
-                ambiguous,
-                retry_after: None,
-                details: None,
-                cause: Cause(text.to_owned()),
-            };
+        if let Some(error) = find::<CredentialsError>(error) {
+            let failure = Self::without_credentials(service, CredentialsFailure::of(error));
+            return Self { ambiguous, ..failure };
         }
-        let effect = if was_never_sent(error) { Effect::NotApplied } else { Effect::Unknown };
+        let effect = if never_connected(error) { Effect::NotApplied } else { Effect::Unknown };
         let (kind, what) = match timed_out {
             true => (ErrorKind::Timeout, "did not answer in time"),
             false => (ErrorKind::Unavailable, "could not be reached, or ended the connection"),
         };
-        Self::unanswered(service, kind, effect, ambiguous, what)
+        let failure = Self::unanswered(service, kind, effect, ambiguous, what);
+        match diagnosis(error) {
+            Some((what, advice)) => Self { cause: Cause(format!("{} {what}: {advice}", service.name)), ..failure },
+            None => failure,
+        }
+    }
+
+    /// Returns the failure of a call for which there were no credentials.
+    pub(crate) fn without_credentials(service: Service, failure: CredentialsFailure) -> Self {
+        Self {
+            service,
+            kind: failure.kind,
+            effect: Effect::NotApplied,
+            ambiguous: false,
+            retry_after: None,
+            details: failure.details.map(|details| *details),
+            lacks_credentials: true,
+            cause: Cause(failure.text),
+        }
+    }
+
+    /// Returns the failure of a call that ended before any attempt was sent. What takes time before
+    /// that, and so makes it time out, is the loading of credentials.
+    pub(crate) fn without_an_attempt(mut self, timed_out: bool) -> Self {
+        self.effect = Effect::NotApplied;
+        if timed_out {
+            let text = "was not asked, because AWS credentials were not there in time: look at what provides them, or \
+                        allow more time";
+            self.cause = Cause(format!("{} {text}", self.service.name));
+        }
+        self
+    }
+
+    /// Returns the failure of a call whose answer ended before it was whole.
+    fn cut_short(mut self) -> Self {
+        self.kind = ErrorKind::Unavailable;
+        let advice = advice(self.kind);
+        self.cause = Cause(format!("the answer of {} ended before it was whole: {advice}", self.service.name));
+        self
     }
 
     fn unanswered(service: Service, kind: ErrorKind, effect: Effect, ambiguous: bool, what: &str) -> Self {
         let cause = Cause(format!("{} {what}: {}", service.name, advice(kind)));
-        Self { service, kind, effect, ambiguous, retry_after: None, details: None, cause }
+        Self { service, kind, effect, ambiguous, retry_after: None, details: None, lacks_credentials: false, cause }
     }
 
     /// A write that was not sent, because it is not its turn within its time.
@@ -170,6 +208,11 @@ impl Failure {
     /// The kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// Reports whether nothing was asked, because there were no credentials.
+    pub fn lacks_credentials(&self) -> bool {
+        self.lacks_credentials
     }
 
     /// The service's code, if it gave one.
@@ -259,28 +302,6 @@ impl fmt::Display for Cause {
 }
 
 impl StdError for Cause {}
-
-/// Whether no connection was made, so that nothing can have been asked.
-pub(crate) fn was_never_sent(error: &(dyn StdError + 'static)) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    find::<io::Error>(error).is_some_and(|e| {
-        matches!(e.kind(), AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable)
-    })
-}
-
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
-}
 
 /// When the service asks to come back: in seconds (RFC 9110, section 10.2.3) or in AWS's milliseconds.
 fn retry_after(response: &HttpResponse) -> Option<Duration> {

@@ -13,6 +13,7 @@ use keystead_core::{Operation, Result, StoreIdentity, StoreInfo};
 
 use crate::call::Call;
 use crate::failure::Service;
+use crate::session::Session;
 
 /// The number of digits of an account (AWS Account Management, account identifiers).
 const ACCOUNT_DIGITS: usize = 12;
@@ -34,6 +35,8 @@ pub struct AwsIdentity {
     /// the store.
     is_contradicted: Arc<AtomicBool>,
     sts: Sts,
+    /// The credentials of the store's calls, unless its client keeps them to itself.
+    session: Option<Session>,
 }
 
 /// The means of asking for the account.
@@ -58,7 +61,22 @@ impl AwsIdentity {
         if let Some(url) = endpoint {
             known = known.with_endpoint(url);
         }
-        Self { known, account: Arc::default(), is_contradicted: Arc::default(), sts }
+        Self { known, account: Arc::default(), is_contradicted: Arc::default(), sts, session: None }
+    }
+
+    /// Loads the credentials of the store's calls here.
+    pub(crate) fn with_session(mut self, session: Option<Session>) -> Self {
+        self.session = session;
+        self
+    }
+
+    /// Begins a call with the store's credentials. They are loaded before its first attempt, with a
+    /// time limit of their own, so that the timeouts of the call do not cut the loading.
+    ///
+    /// A client that was given ready-made keeps its credentials to itself: the SDK loads them within
+    /// the attempts.
+    pub fn call(&self) -> Call {
+        Call::of(self.session.clone())
     }
 
     /// Returns the store's description, with the account if it is known. It is not if the handle
@@ -101,7 +119,7 @@ impl AwsIdentity {
             _ => return Ok(self.info().identity().clone()),
         };
         let service = Service { scheme: self.known.scheme(), name: "AWS STS", error_name: "AWSSecurityTokenService" };
-        let call = Call::new();
+        let call = self.call();
         let timeouts =
             TimeoutConfig::builder().operation_attempt_timeout(STS_TIMEOUT).operation_timeout(2 * STS_TIMEOUT).build();
         let client = Client::from_conf(Builder::from(config.as_ref()).timeout_config(timeouts).build());

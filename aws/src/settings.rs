@@ -6,10 +6,7 @@ use aws_config::BehaviorVersion;
 use aws_smithy_types::retry::{RetryConfig, RetryMode};
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
-use aws_types::region::Region;
 use keystead_core::{Effect, Error, ErrorKind, Operation};
-
-use crate::call::quietly;
 
 /// Timeouts and retries of an AWS client.
 ///
@@ -20,19 +17,25 @@ use crate::call::quietly;
 /// | connecting | 3 s |
 /// | one attempt, from its beginning to the end of its answer | 5 s |
 /// | a call with all its attempts and the pauses between them | 15 s |
-/// | attempts | 3, in the SDK's standard mode, with jittered pauses that begin at 100 ms |
+/// | attempts | 3, in the SDK's standard mode |
+/// | the pauses between attempts | jittered, from 100 ms to 5 s |
+/// | loading credentials, before the first attempt | 30 s |
 ///
-/// The SDK's adaptive mode is never used: a single refusal can hold back a new client for 20 s.
+/// The SDK's adaptive mode is never used: a single refusal can hold back a new client for 20 s. The
+/// pauses of an `SdkConfig` or a client are kept if they differ from those of the SDK (1 s and
+/// 20 s), which it sets where the user has set none.
 #[derive(Clone, Debug, Default)]
 pub struct ClientSettings {
     attempt_timeout: Option<Duration>,
     operation_timeout: Option<Duration>,
+    credentials_timeout: Option<Duration>,
     attempts: Option<u32>,
 }
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPTS: u32 = 3;
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -55,10 +58,38 @@ impl ClientSettings {
         self
     }
 
-    /// Bounds the number of attempts of a call; 1 turns the SDK's retries off, for those who retry outside. 0 counts as 1.
-    pub fn attempts(mut self, attempts: u32) -> Self {
-        self.attempts = Some(attempts.max(1));
+    /// Bounds the loading of credentials.
+    pub fn credentials_timeout(mut self, timeout: Duration) -> Self {
+        self.credentials_timeout = Some(timeout);
         self
+    }
+
+    /// Bounds the number of attempts of a call. 1 turns the SDK's retries off, for callers that
+    /// retry themselves.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = Some(attempts);
+        self
+    }
+
+    /// Returns what is wrong with these settings, and what to do.
+    pub(crate) fn problem(&self) -> Option<&'static str> {
+        let is_zero = |timeout: Option<Duration>| timeout.is_some_and(|timeout| timeout.is_zero());
+        if self.attempts == Some(0) {
+            return Some("sdk_attempts is 0: set it to 1 or more; 1 turns the SDK's retries off");
+        }
+        if is_zero(self.attempt_timeout) {
+            return Some("attempt_timeout is zero: set the longest time that one attempt may take");
+        }
+        if is_zero(self.operation_timeout) {
+            return Some("operation_timeout is zero: set the longest time that a call may take");
+        }
+        is_zero(self.credentials_timeout)
+            .then_some("credentials_timeout is zero: set the longest time that loading credentials may take")
+    }
+
+    /// Returns the time in which credentials must be loaded.
+    pub(crate) fn credentials_limit(&self) -> Duration {
+        self.credentials_timeout.unwrap_or(CREDENTIALS_TIMEOUT)
     }
 
     /// The timeouts of a client for which these were given elsewhere. One that is switched off there gets the default.
@@ -76,17 +107,20 @@ impl ClientSettings {
         timeouts.build()
     }
 
-    /// The retries of a client for which these were given elsewhere.
+    /// Returns the retries of a client for which these were given elsewhere. Pauses that are given
+    /// are kept, unless they are those that the SDK sets where the user has set none.
     pub fn retries(&self, given: Option<&RetryConfig>) -> RetryConfig {
+        let sdks_own = RetryConfig::standard();
+        let pause = |of: fn(&RetryConfig) -> Duration| given.map(of).filter(|given| *given != of(&sdks_own));
         let attempts = self.attempts.or(given.map(RetryConfig::max_attempts)).unwrap_or(ATTEMPTS);
         RetryConfig::standard()
             .with_retry_mode(RetryMode::Standard)
-            .with_max_attempts(attempts)
-            .with_initial_backoff(INITIAL_BACKOFF)
-            .with_max_backoff(MAX_BACKOFF)
+            .with_max_attempts(attempts.max(1))
+            .with_initial_backoff(pause(RetryConfig::initial_backoff).unwrap_or(INITIAL_BACKOFF))
+            .with_max_backoff(pause(RetryConfig::max_backoff).unwrap_or(MAX_BACKOFF))
     }
 
-    /// The same configuration with these timeouts and retries, and with the behaviour of the SDK pinned.
+    /// The same configuration with these timeouts and retries, and with the behavior of the SDK pinned.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) if it names no region, or has nothing that provides credentials.
@@ -104,26 +138,15 @@ impl ClientSettings {
         let retries = self.retries(config.retry_config());
         let mut tuned = config.to_builder().timeout_config(timeouts).retry_config(retries);
         if config.behavior_version().is_none() {
-            tuned.set_behavior_version(Some(behaviour()));
+            tuned.set_behavior_version(Some(behavior()));
         }
         Ok(tuned.build())
     }
 }
 
-/// The SDK's behaviour, pinned: an update must not change timeouts or retries by itself.
-fn behaviour() -> BehaviorVersion {
+/// The SDK's behavior, pinned: an update must not change timeouts or retries by itself.
+pub(crate) fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
-}
-
-/// Returns what the SDK's default chains give (environment, profile, container, instance), with a
-/// region of one's own.
-pub async fn default_sdk_config(region: Option<String>) -> SdkConfig {
-    let mut loader = aws_config::defaults(behaviour());
-    if let Some(region) = region {
-        loader = loader.region(Region::new(region));
-    }
-    // Boxed: it holds the whole chain of providers.
-    quietly(Box::pin(loader.load())).await
 }
 
 #[cfg(test)]
@@ -162,6 +185,18 @@ mod tests {
         assert_eq!(settings.retries(Some(&given)).max_attempts(), 7);
         assert_eq!(settings.retries(Some(&given)).mode(), RetryMode::Standard);
         assert_eq!(settings.attempts(1).retries(Some(&given)).max_attempts(), 1);
+    }
+
+    #[test]
+    fn pauses_that_the_user_has_set_are_kept() {
+        let (short, long) = (Duration::from_millis(7), Duration::from_secs(60));
+        let given = RetryConfig::standard().with_initial_backoff(short).with_max_backoff(long);
+        let retries = ClientSettings::new().retries(Some(&given));
+        assert_eq!((retries.initial_backoff(), retries.max_backoff()), (short, long));
+        let retries = ClientSettings::new().retries(Some(&RetryConfig::standard().with_max_backoff(long)));
+        assert_eq!((retries.initial_backoff(), retries.max_backoff()), (INITIAL_BACKOFF, long));
+        let retries = ClientSettings::new().retries(Some(&RetryConfig::standard()));
+        assert_eq!((retries.initial_backoff(), retries.max_backoff()), (INITIAL_BACKOFF, MAX_BACKOFF));
     }
 
     #[test]

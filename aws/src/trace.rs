@@ -12,7 +12,8 @@ use aws_types::request_id::RequestId;
 use tracing::Dispatch;
 use tracing::dispatcher::{get_default, with_default};
 
-use crate::failure::{looks_like_a_code, looks_like_a_request_id, was_never_sent};
+use crate::connection::never_connected;
+use crate::failure::{looks_like_a_code, looks_like_a_request_id};
 
 /// Tells the caller's subscriber about the attempts of one call: an event at level DEBUG and with
 /// target `keystead_aws` at the end of each attempt.
@@ -123,7 +124,7 @@ fn reason(error: &OrchestratorError<OperationError>) -> &'static str {
     match error.as_connector_error() {
         _ if error.is_timeout_error() => "no answer in time",
         Some(e) if e.is_timeout() => "no answer in time",
-        Some(e) if was_never_sent(e) => "no connection",
+        Some(e) if never_connected(e) => "no connection",
         Some(_) => "the connection ended",
         None if error.is_operation_error() => "refused",
         None if error.is_response_error() => "the answer cannot be read",

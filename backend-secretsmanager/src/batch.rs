@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use aws_sdk_secretsmanager::operation::RequestId;
 use aws_sdk_secretsmanager::types::SecretValueEntry;
-use keystead_aws::{Batches, Call, Failure, Outcomes};
+use keystead_aws::{Batches, Failure, Outcomes};
 use keystead_core::{KeyId, KeyStore, Operation, Result, SecretKey};
 
 use crate::error::{SERVICE, kind, missing_in_batch};
@@ -21,7 +21,7 @@ pub(crate) async fn get(store: &SecretsManagerStore, ids: &[KeyId]) -> Vec<Resul
 async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, Failure> {
     let (mut outcomes, mut token, mut seen) = (Outcomes::with_capacity(names.len()), None, HashSet::new());
     loop {
-        let call = Call::new();
+        let call = store.identity.call();
         let request = store.client.batch_get_secret_value().set_secret_id_list(Some(names.clone()));
         let request = request.set_next_token(token.take());
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::operation::RequestId;
 use aws_sdk_secretsmanager::primitives::DateTime;
-use keystead_aws::{Call, Failure};
+use keystead_aws::Failure;
 use keystead_core::{ErrorKind, Operation};
 
 use crate::config::LONGEST_WINDOW;
@@ -54,7 +54,7 @@ pub(crate) struct SecretDescription {
 
 impl SecretDescription {
     pub(crate) async fn of(store: &SecretsManagerStore, name: &str) -> Result<Self, Failure> {
-        let call = Call::new();
+        let call = store.identity.call();
         let request = store.client.describe_secret().secret_id(name);
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
         store.identity.learn_from_arn(answer.arn());

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::types::ReplicaRegionType;
-use keystead_aws::{AwsStore, Call, Failure, is_kms_key, kms_key_region};
+use keystead_aws::{AwsStore, Failure, is_kms_key, kms_key_region};
 use keystead_core::{Effect, Error, ErrorKind, Operation, Result};
 use tokio::time::{Instant, sleep};
 
@@ -109,7 +109,7 @@ async fn remove(
     regions: Vec<String>,
     failed: impl Fn(Failure) -> Error,
 ) -> Result<()> {
-    let call = Call::new();
+    let call = store.identity.call();
     let request = store.client.remove_regions_from_replication().secret_id(name);
     let request = request.set_remove_replica_regions(Some(regions));
     let answer = match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {

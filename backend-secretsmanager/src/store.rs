@@ -12,7 +12,7 @@ use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry, Tag};
 use aws_types::SdkConfig;
 use keystead_aws::{
-    AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, Tags, WritePace, eventual, listing,
+    AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, Tags, WritePace, eventual, listing,
 };
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
@@ -99,7 +99,7 @@ impl SecretsManagerStore {
 
     /// Writes a new version of a secret that is there.
     async fn put_value(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
-        let call = Call::new();
+        let call = self.identity.call();
         let token = request_token();
         let put = || {
             let request =
@@ -114,7 +114,7 @@ impl SecretsManagerStore {
     /// Creates a secret. The request token tells whether a secret that exists is the work of an
     /// earlier attempt.
     async fn create(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
-        let call = Call::new();
+        let call = self.identity.call();
         let token = request_token();
         let create = || {
             let request = self
@@ -164,7 +164,7 @@ impl SecretsManagerStore {
 
     /// Reads the value of a secret.
     async fn read(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
-        let call = Call::new();
+        let call = self.identity.call();
         let request = self.client.get_secret_value().secret_id(name);
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
         self.identity.learn_from_arn(answer.arn());
@@ -184,7 +184,7 @@ impl SecretsManagerStore {
 
     /// One page of the listing, and the token of the next one.
     async fn page(&self, token: Option<String>) -> Result<Page> {
-        let call = Call::new();
+        let call = self.identity.call();
         let prefix = self.config.names().prefix();
         let filter = Filter::builder().key(FilterNameStringType::Name).values(prefix).build();
         let request = self.client.list_secrets().filters(filter).max_results(PAGE).set_next_token(token);
@@ -267,7 +267,7 @@ impl KeyStore for SecretsManagerStore {
                 .with_source("the secret is scheduled for deletion already: wait, or restore it"));
         }
         let is_replicated = replica::remove_before_delete(self, &name, description, failed).await?;
-        let call = Call::new();
+        let call = self.identity.call();
         let days = self.config.window_days();
         let delete = || {
             let request = self

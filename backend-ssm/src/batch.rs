@@ -2,7 +2,7 @@
 
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::Parameter;
-use keystead_aws::{Batches, Call, Failure, Outcomes};
+use keystead_aws::{Batches, Failure, Outcomes};
 use keystead_core::{Deletion, Finality, KeyId, KeyStore, Operation, Result, SecretKey};
 
 use crate::error::{SERVICE, kind, missing_in_batch};
@@ -23,7 +23,7 @@ async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Secre
     if names.is_empty() {
         return Ok(Outcomes::new());
     }
-    let call = Call::new();
+    let call = store.identity.call();
     let request = store.client.get_parameters().set_names(Some(names)).with_decryption(true);
     let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
     store.identity.learn_from_arn(answer.parameters().iter().find_map(Parameter::arn));
@@ -47,7 +47,7 @@ pub(crate) async fn delete(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<Deleti
 }
 
 async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Deletion>, Failure> {
-    let call = Call::new();
+    let call = store.identity.call();
     let delete = || {
         let request = store.client.delete_parameters().set_names(Some(names.clone()));
         call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())

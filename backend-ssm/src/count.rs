@@ -3,7 +3,7 @@
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::ParameterStringFilter;
 use futures_util::TryStreamExt;
-use keystead_aws::{Call, Page, listing};
+use keystead_aws::{Page, listing};
 use keystead_core::{Error, ErrorKind, Operation, Result};
 
 use crate::error::{SCHEME, SERVICE, kind};
@@ -31,7 +31,7 @@ impl SsmStore {
         let names = self.config.names();
         let filter = ParameterStringFilter::builder().key("Name").option("BeginsWith").values(names.prefix()).build();
         let filter = filter.map_err(|_| Error::new(ErrorKind::Other, Operation::List, SCHEME))?;
-        let call = Call::new();
+        let call = self.identity.call();
         let request =
             self.client.describe_parameters().parameter_filters(filter).max_results(PAGE).set_next_token(token);
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await;

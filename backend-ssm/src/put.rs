@@ -1,7 +1,7 @@
 //! A put that gives a new parameter its tags and its description.
 
 use aws_sdk_ssm::types::{ResourceTypeForTagging, Tag};
-use keystead_aws::{Call, Failure, Tags};
+use keystead_aws::{Failure, Tags};
 use keystead_core::ErrorKind;
 
 use crate::error::{SERVICE, kind};
@@ -36,7 +36,7 @@ pub(crate) async fn create_or_overwrite(store: &SsmStore, name: &str, value: &st
 /// Tags a parameter that was created without its tags.
 async fn add_tags(store: &SsmStore, name: &str) -> Result<(), Failure> {
     let Some(tags) = sdk_tags(store.config.tags()) else { return Ok(()) };
-    let call = Call::new();
+    let call = store.identity.call();
     let request = store.client.add_tags_to_resource().resource_type(ResourceTypeForTagging::Parameter);
     let request = request.resource_id(name).set_tags(Some(tags));
     match call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await {

@@ -9,9 +9,7 @@ use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
-use keystead_aws::{
-    AwsIdentity, AwsStore, Call, ClientSettings, Failure, Page, StoreBuilder, WritePace, eventual, listing,
-};
+use keystead_aws::{AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, WritePace, eventual, listing};
 use keystead_core::{
     BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error, ErrorKind,
     Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
@@ -87,7 +85,7 @@ impl SsmStore {
     /// Writes a parameter in one call and returns its version. A new one gets its tags and its
     /// description only without `overwrite`: Parameter Store takes no tags with it.
     pub(crate) async fn write(&self, name: &str, value: &str, overwrite: bool) -> Result<i64, Failure> {
-        let call = Call::new();
+        let call = self.identity.call();
         let put = || {
             let mut request = self
                 .client
@@ -135,7 +133,7 @@ impl SsmStore {
 
     /// One page of the listing, and the token of the next one.
     async fn page(&self, token: Option<String>) -> Result<Page> {
-        let call = Call::new();
+        let call = self.identity.call();
         let (path, deeper) = name::listed_path(self.config.names());
         let request = self
             .client
@@ -169,7 +167,7 @@ impl KeyStore for SsmStore {
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
         legacy::refuse_reserved(self, id)?;
-        let (call, name) = (Call::new(), self.name(id));
+        let (call, name) = (self.identity.call(), self.name(id));
         let request = self.client.get_parameter().name(&name).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
@@ -204,7 +202,7 @@ impl KeyStore for SsmStore {
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         legacy::refuse_write(self, Operation::Delete)?;
-        let (call, name) = (Call::new(), self.name(id));
+        let (call, name) = (self.identity.call(), self.name(id));
         let delete = || {
             let request = self.client.delete_parameter().name(&name);
             call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
@@ -233,7 +231,7 @@ impl KeyStore for SsmStore {
 
     /// Asks for a parameter that no id has: reaching Parameter Store and being allowed to read there is enough.
     async fn check(&self) -> Result<()> {
-        let call = Call::new();
+        let call = self.identity.call();
         let request = self.client.get_parameter().name(name::probe_name(self.config.names())).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {

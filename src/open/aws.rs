@@ -1,9 +1,11 @@
-//! What an `ssm:` or `secretsmanager:` URL says: names, KMS key, region and endpoint. Credentials come from the SDK's default
-//! chains only.
+//! What an `ssm:` or `secretsmanager:` URL says: names, KMS key, and how to reach AWS. Credentials
+//! come from the SDK's default chains or from a profile, never from the URL.
 
-use keystead_aws::{AwsStore, StoreBuilder};
+mod location;
+
 use percent_encoding::percent_decode_str;
 
+pub(super) use self::location::Location;
 use super::creation::Creation;
 use super::url::StoreUrl;
 use crate::BoxError;
@@ -18,31 +20,27 @@ pub(super) struct Settings<'a> {
     pub(super) location: Location,
 }
 
-/// Where AWS is, if not where the SDK's default chains say.
-pub(super) struct Location {
-    region: Option<String>,
-    endpoint_url: Option<String>,
-}
-
 impl<'a> Settings<'a> {
-    /// Takes a URL with this parameter besides `kms_key`, `region` and `endpoint_url`.
+    /// Takes a URL with this parameter besides `kms_key` and those of a [`Location`].
     pub(super) fn of(url: StoreUrl<'a>, own_name: &str) -> Result<Self, BoxError> {
         // %s is where the id goes; who encodes a URL by the book writes it as %25s.
         let path = url.path.replace("%25s", "%s");
-        let (mut kms_key, mut region, mut endpoint_url, mut own) = (None, None, None, None);
+        let mut kms_key = None;
+        let mut own = None;
         let mut creation = Creation::default();
+        let mut location = Location::default();
         let is_ssm = own_name == "tier";
         for (name, value) in url.parameters {
             match name {
                 "kms_key" => kms_key = Some(decoded(value)?),
-                "region" => region = Some(decoded(value)?),
-                "endpoint_url" => endpoint_url = Some(decoded(value)?),
                 _ if name == own_name => own = Some(value),
                 _ if creation.take(name, value, is_ssm)? => {}
+                _ if location.take(name, value)? => {}
                 _ => {
                     let more = if is_ssm { "legacy" } else { "replica_region.REGION" };
                     let taken = format!(
-                        "such a URL takes kms_key, region, endpoint_url, {own_name}, tag.KEY, description and {more}"
+                        "such a URL takes kms_key, {own_name}, tag.KEY, description, {more}, {}",
+                        location::NAMES
                     );
                     return Err(format!("unknown parameter: {taken}; credentials come from the SDK's chains").into());
                 }
@@ -50,7 +48,7 @@ impl<'a> Settings<'a> {
         }
         let kms_key = kms_key.or(creation.is_legacy.then(String::new));
         let kms_key = kms_key.ok_or("the parameter kms_key is missing: give a key id, an ARN or alias/...")?;
-        Ok(Self { kms_key, path, own, creation, location: Location { region, endpoint_url } })
+        Ok(Self { kms_key, path, own, creation, location })
     }
 
     #[cfg(feature = "ssm")]
@@ -76,19 +74,6 @@ impl<'a> Settings<'a> {
             }
             None => config,
         })
-    }
-}
-
-impl Location {
-    /// The builder with this region and endpoint.
-    pub(super) fn of<S: AwsStore>(self, mut builder: StoreBuilder<S>) -> StoreBuilder<S> {
-        if let Some(region) = self.region {
-            builder = builder.region(region);
-        }
-        if let Some(url) = self.endpoint_url {
-            builder = builder.endpoint_url(url);
-        }
-        builder
     }
 }
 

@@ -228,3 +228,21 @@ async fn a_listing_says_that_it_may_lag_by_five_minutes() {
     let within = Duration::from_secs(300);
     assert_eq!(Space::new().store().capabilities().listing, Some(Consistency::Eventual { within }));
 }
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_is_unavailable_and_may_have_been_applied() {
+    let space = Space::new();
+    let faults = space.bed.faults(Duration::from_secs(5));
+    let builder = SecretsManagerStore::builder(space.config()).sdk_config(&space.bed.sdk_config());
+    let store = builder.sdk_attempts(1).build().unwrap();
+    store.put_key(&id("alice"), &key(1)).await.unwrap();
+    faults.inject(&space.ns, Some(Operation::Get), Fault::Truncated, 1).await.unwrap();
+    let read = store.get_key(&id("alice")).await.unwrap_err();
+    assert_eq!((read.kind(), read.effect(), read.is_retryable()), (ErrorKind::Unavailable, Effect::NotApplied, true));
+    faults.inject(&space.ns, Some(Operation::Put), Fault::Truncated, 1).await.unwrap();
+    let write = store.put_key(&id("alice"), &key(2)).await.unwrap_err();
+    assert_eq!((write.kind(), write.effect(), write.is_retryable()), (ErrorKind::Unavailable, Effect::Unknown, true));
+    // What is whole and means nothing is no answer of Secrets Manager.
+    faults.inject(&space.ns, Some(Operation::Get), Fault::Garbage, 1).await.unwrap();
+    assert_eq!(store.get_key(&id("alice")).await.unwrap_err().kind(), ErrorKind::Corrupt);
+}

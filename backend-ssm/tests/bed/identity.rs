@@ -117,3 +117,16 @@ async fn stores_in_two_regions_or_of_two_paths_differ_before_anything_is_learned
     }
     assert_eq!(here.info().identity().compare(space.store().info().identity()), IdentityMatch::Unknown);
 }
+
+#[tokio::test]
+async fn the_account_is_that_of_the_role_that_is_assumed() {
+    let space = Space::new();
+    let role = format!("arn:aws:iam::111122223333:role/{}", space.ns);
+    let store = space.builder().role_arn(&role).build().unwrap();
+    assert_eq!(store.identify().await.unwrap().account(), Some("111122223333"));
+    store.put_key(&id("alice"), &key([1; 32])).await.unwrap();
+    store.get_key(&id("alice")).await.unwrap();
+    assert_eq!(store.info().identity().account(), Some("111122223333"));
+    let own = space.store();
+    assert_eq!(own.identify().await.unwrap().compare(&store.identify().await.unwrap()), IdentityMatch::Different);
+}

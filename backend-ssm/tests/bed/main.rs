@@ -5,7 +5,9 @@
 mod answers;
 mod attempts;
 mod calls;
+mod connections;
 mod count;
+mod credentials;
 mod diagnosis;
 mod identity;
 mod interop;
