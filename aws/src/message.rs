@@ -117,15 +117,16 @@ mod tests {
     use super::*;
 
     const DENIED: &str = "User: arn:aws:sts::123456789012:assumed-role/app-role/i-0abc is not authorized to perform: \
-                          ssm:GetParameter on resource: arn:aws:ssm:us-east-1:123456789012:parameter/app/alice because no \
-                          identity-based policy allows the ssm:GetParameter action";
+                          ssm:GetParameter on resource: arn:aws:ssm:us-east-1:123456789012:parameter/app/alice \
+                          because no identity-based policy allows the ssm:GetParameter action";
 
     #[test]
     fn words_and_the_principal_are_kept_and_names_are_not() {
         assert_eq!(
             redacted(DENIED, &["alice", "/app/alice"]),
             "User: arn:aws:sts::123456789012:assumed-role/app-role/<redacted> is not authorized to perform: \
-             ssm:GetParameter on resource: <redacted> because no identity-based policy allows the ssm:GetParameter action"
+             ssm:GetParameter on resource: <redacted> because no identity-based policy allows the ssm:GetParameter \
+             action"
         );
     }
 

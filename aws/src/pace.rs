@@ -32,9 +32,10 @@ const FASTER: f64 = 0.99;
 /// The pace of a store's writes, shared by its clones.
 ///
 /// Parameter Store takes three writes a second from an account by default. A write that is
-/// throttled is tried again until the time of the operation is over, and the writes of the process
-/// are spaced out so that most of them are sent once. As long as nothing is throttled, nothing
-/// waits.
+/// throttled is tried again for three quarters of the operation timeout, and the writes of the
+/// process are spaced out so that most of them are sent once. As long as nothing is throttled,
+/// nothing waits. A client with a single attempt does not wait either: a write whose turn has not
+/// come is refused without a call.
 ///
 /// The SDK has a mode of its own for that, which a single refusal can make hold back all calls of a
 /// client for 20 s.
@@ -61,8 +62,7 @@ struct State {
 }
 
 impl WritePace {
-    /// Creates a pace for a client with these settings: a write is tried again until its operation
-    /// timeout is over, and never if a single attempt is allowed.
+    /// Creates a pace for a client with these settings.
     pub fn new(timeouts: Option<&TimeoutConfig>, retries: Option<&RetryConfig>) -> Self {
         let now = Instant::now();
         let state = State {
@@ -90,10 +90,16 @@ impl WritePace {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let deadline = Instant::now().checked_add(self.limit);
+        let begun = Instant::now();
+        let deadline = begun.checked_add(self.limit);
+        // The last call needs some of the time, too.
+        let last_turn = match self.repeats {
+            true => begun.checked_add(self.limit / 4 * 3),
+            false => Some(begun),
+        };
         let mut refusal: Option<Failure> = None;
         loop {
-            match self.turn(deadline) {
+            match self.turn(last_turn) {
                 Ok(None) => {}
                 Ok(Some(turn)) => sleep_until(turn).await,
                 Err(wait) => {
@@ -130,8 +136,8 @@ impl WritePace {
     }
 
     /// Takes the next turn: the moment of it, or `None` if that is now. Fails with the time until
-    /// the turn if that comes after the deadline.
-    fn turn(&self, deadline: Option<Instant>) -> Result<Option<Instant>, Duration> {
+    /// the turn if that comes after the last one that is of use.
+    fn turn(&self, last: Option<Instant>) -> Result<Option<Instant>, Duration> {
         let mut state = self.state();
         let now = Instant::now();
         if state.last_throttled.is_none_or(|at| now - at > FORGOTTEN_AFTER) {
@@ -141,7 +147,7 @@ impl WritePace {
             return Ok(None);
         }
         let turn = state.next.max(now);
-        if deadline.is_some_and(|deadline| turn > deadline) {
+        if turn > now && last.is_some_and(|last| turn > last) {
             return Err(turn - now);
         }
         state.next = turn + state.interval;
@@ -308,9 +314,20 @@ mod tests {
                     None => refusal,
                 })
             };
-            let refusal = pace(15, attempts).run(SERVICE, write).await.unwrap_err();
+            let pace = pace(15, attempts);
+            let refusal = pace.run(SERVICE, &write).await.unwrap_err();
             assert_eq!(calls.load(Ordering::SeqCst), 1);
             assert!(refusal.retry_after() >= asked_for.or(Some(Duration::from_millis(100))));
+            if attempts == 1 {
+                // Nor is it asked before its turn.
+                let begun = Instant::now();
+                let refusal = pace.run(SERVICE, &write).await.unwrap_err();
+                assert_eq!((calls.load(Ordering::SeqCst), refusal.kind()), (1, ErrorKind::Throttled));
+                assert!(begun.elapsed().is_zero() && !refusal.may_have_landed());
+                tokio::time::sleep(refusal.retry_after().unwrap()).await;
+                pace.run(SERVICE, &write).await.unwrap_err();
+                assert_eq!(calls.load(Ordering::SeqCst), 2);
+            }
         }
     }
 

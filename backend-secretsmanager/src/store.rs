@@ -11,6 +11,8 @@ use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SecretListEntry, Tag};
 use aws_types::SdkConfig;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use keystead_aws::{
     AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, Tags, WritePace, eventual, listing,
 };
@@ -250,7 +252,11 @@ impl KeyStore for SecretsManagerStore {
             PutMode::Create => (self.create(&name, key).await, Operation::Create),
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
-        answer.map_err(|e| e.during(operation, &[id.as_str(), &name]))
+        answer.map_err(|e| {
+            // As it is sent, and as AWS might quote it.
+            let value = Zeroizing::new(STANDARD.encode(key.expose_secret()));
+            e.during(operation, &[id.as_str(), &name, &value])
+        })
     }
 
     /// Looks first: a forced delete succeeds for a secret that is not there, too. If the store has

@@ -54,8 +54,8 @@ pub(crate) struct Global {
     /// Writes results and errors as JSON
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
-    /// Writes a line about each attempt of a call to AWS to standard error: operation, status, code, request id and time,
-    /// but no id and no key
+    /// Writes a line about each attempt of a call to AWS to standard error: operation, status, code,
+    /// request id and time, but no id and no key
     #[arg(short, long, global = true, help_heading = EVERYWHERE)]
     pub(crate) verbose: bool,
 }

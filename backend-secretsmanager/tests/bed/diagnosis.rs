@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use futures_util::TryStreamExt;
 use keystead_aws_testbed::Heard;
-use keystead_core::{Error, ErrorKind, KeyId, KeyStore, KeyStoreExt};
+use keystead_core::{Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey};
 use serde_json::json;
 
 use crate::{Space, id, key};
@@ -30,8 +30,8 @@ async fn a_denied_call_names_the_principal_and_no_user() {
     let space = Space::new();
     let principal = "arn:aws:sts::123456789012:assumed-role/app-role";
     let text = format!(
-        "User: {principal}/alice is not authorized to perform: secretsmanager:GetSecretValue on resource: {} because no \
-         identity-based policy allows the secretsmanager:GetSecretValue action",
+        "User: {principal}/alice is not authorized to perform: secretsmanager:GetSecretValue on resource: {} because \
+         no identity-based policy allows the secretsmanager:GetSecretValue action",
         space.name("bob")
     );
     space.answer("GetSecretValue", 1, 400, json!({"__type": "AccessDeniedException", "message": text}));
@@ -43,6 +43,15 @@ async fn a_denied_call_names_the_principal_and_no_user() {
              <redacted> because no identity-based policy allows the secretsmanager:GetSecretValue action"
         )
     );
+}
+
+#[tokio::test]
+async fn a_value_that_reads_like_a_word_is_replaced() {
+    let space = Space::new();
+    let refused = json!({"__type": "EncryptionFailure", "message": "no key for QUJDREVG of alice"});
+    space.answer("CreateSecret", 1, 400, refused);
+    let error = space.store().create_key(&id("alice"), &SecretKey::new("ABCDEF").unwrap()).await.unwrap_err();
+    assert_eq!(message(&error), "no key for <redacted> of <redacted>");
 }
 
 #[tokio::test]

@@ -129,9 +129,9 @@ async fn every_error_about_an_answer_names_the_answer() {
 #[tokio::test]
 async fn too_many_versions_are_no_quota_that_can_be_raised() {
     let space = Space::new();
-    let text = "You attempted to create a new version of alice by calling the PutParameter API with the overwrite flag. \
-                Version 1, the oldest version, can't be deleted because it has a label associated with it. Move the label \
-                to another version of the parameter, and try again.";
+    let text = "You attempted to create a new version of alice by calling the PutParameter API with the overwrite \
+                flag. Version 1, the oldest version, can't be deleted because it has a label associated with it. Move \
+                the label to another version of the parameter, and try again.";
     space.answer("PutParameter", 1, 400, json!({"__type": "ParameterMaxVersionLimitExceeded", "message": text}));
     let error = space.store().put_key(&id("alice"), &key([1; 32])).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::QuotaExceeded, Effect::NotApplied));
