@@ -1,7 +1,7 @@
 //! Parameters without their values, by `DescribeParameters`.
 
 use aws_sdk_ssm::types::{ParameterMetadata, ParameterStringFilter};
-use keystead_aws::Call;
+use keystead_aws::{Call, Page};
 use keystead_core::{Operation, Result};
 
 use crate::error::{SERVICE, kind};
@@ -12,7 +12,7 @@ const PAGE: i32 = 50;
 
 /// Returns one page of the parameters whose names begin as the store's do, and the token of the
 /// next one. Other parameters may be among them.
-pub(crate) async fn page(store: &SsmStore, token: Option<String>) -> Result<(Vec<ParameterMetadata>, Option<String>)> {
+pub(crate) async fn page(store: &SsmStore, token: Option<String>) -> Result<Page<ParameterMetadata>> {
     let call = Call::new();
     let prefix = store.config.names().prefix();
     let request = store.client.describe_parameters().max_results(PAGE).set_next_token(token);

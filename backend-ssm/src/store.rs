@@ -31,7 +31,7 @@ const PAGE: i32 = 10;
 pub struct SsmStore {
     pub(crate) client: Client,
     pub(crate) config: SsmConfig,
-    visibility_bound: Duration,
+    pub(crate) visibility_bound: Duration,
     pub(crate) identity: AwsIdentity,
 }
 

@@ -9,6 +9,7 @@ mod interop;
 mod legacy;
 mod organization;
 mod origin;
+mod reencrypt;
 mod storm;
 
 use std::time::Duration;
