@@ -45,6 +45,9 @@ pub(crate) struct SecretDescription {
     /// The region of the secret that this one is a replica of, or its own; `None` if it was never
     /// replicated.
     pub(crate) primary_region: Option<String>,
+    pub(crate) arn: Option<String>,
+    /// The KMS key that encrypts it; `None` if it is the default one.
+    pub(crate) kms_key: Option<String>,
     /// The staging labels by version.
     versions: HashMap<String, Vec<String>>,
 }
@@ -59,6 +62,8 @@ impl SecretDescription {
             remaining: answer.deleted_date().map(remaining),
             replica_regions: answer.replication_status().iter().filter_map(|of| of.region.clone()).collect(),
             primary_region: answer.primary_region,
+            arn: answer.arn,
+            kms_key: answer.kms_key_id,
             versions: answer.version_ids_to_stages.unwrap_or_default(),
         })
     }

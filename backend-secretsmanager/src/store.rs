@@ -176,6 +176,14 @@ impl SecretsManagerStore {
 
     /// One page of the listing, and the token of the next one.
     async fn page(&self, token: Option<String>) -> Result<Page> {
+        let (secrets, token) = self.secrets(token).await?;
+        let ids = secrets.iter().filter_map(SecretListEntry::name);
+        Ok((ids.filter_map(|name| self.config.names().id(name)).collect(), token))
+    }
+
+    /// Returns one page of the secrets whose names begin as the store's do, and the token of the next
+    /// one. Others may be among them.
+    pub(crate) async fn secrets(&self, token: Option<String>) -> Result<Page<SecretListEntry>> {
         let call = Call::new();
         let prefix = self.config.names().prefix();
         let filter = Filter::builder().key(FilterNameStringType::Name).values(prefix).build();
@@ -183,9 +191,7 @@ impl SecretsManagerStore {
         let answer = request.customize().interceptor(call.attempts()).send();
         let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[prefix]))?;
         self.identity.learn_from_arn(answer.secret_list().iter().find_map(SecretListEntry::arn));
-        let ids = answer.secret_list().iter().filter_map(SecretListEntry::name);
-        let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
-        Ok((ids, answer.next_token))
+        Ok((answer.secret_list.unwrap_or_default(), answer.next_token))
     }
 
     /// The finality of a deletion that answered with this date. The date cannot shorten the window

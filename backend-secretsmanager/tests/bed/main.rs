@@ -3,6 +3,7 @@
 
 mod identity;
 mod organization;
+mod reencrypt;
 mod refusals;
 
 use std::time::{Duration, SystemTime};
