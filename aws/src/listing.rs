@@ -11,7 +11,8 @@ use crate::failure::Service;
 /// The entries of one page, and the token of the next one.
 pub type Page<T = KeyId> = (Vec<T>, Option<String>);
 
-/// Returns all entries, a page at a time; `page` asks for the page of a token, or for the first one.
+/// Returns all entries, a page at a time; `page` asks for the page of a token, or for the first
+/// one.
 ///
 /// A page may be empty and have a next one: only a missing token is the end.
 ///

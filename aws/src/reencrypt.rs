@@ -37,7 +37,7 @@ pub trait Reencrypt: KeyStore {
     async fn reencrypt_key(&self, id: &KeyId) -> Result<Reencryption>;
 }
 
-/// What became of a key that was to be encrypted anew.
+/// The outcome for a key that was to be encrypted anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reencryption {
@@ -79,7 +79,7 @@ impl ReencryptOptions {
     }
 }
 
-/// What [`reencrypt`] has done.
+/// The result of [`reencrypt`].
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct ReencryptReport {
@@ -135,18 +135,17 @@ impl fmt::Debug for ReencryptReport {
     }
 }
 
-/// Encrypts every key of a store under the KMS key, and in the tier, of its configuration, one after
-/// the other, and reads each back. `progress` is called after each key.
+/// Encrypts every key of a store under the KMS key, and in the tier, of its configuration, one
+/// after the other, and reads each back. `progress` is called after each key.
 ///
-/// It can be repeated: keys that are as the configuration asks for are only listed. Keys that others
-/// create or delete while it lists can be missed, so a second run that finds nothing to do is the
-/// proof that all are done. An alias that
-/// was moved to another KMS key is still the same name, so such keys count as current: configure the
-/// new KMS key by its ARN.
+/// It can be repeated: keys that are as the configuration asks for are only listed. Keys that
+/// others create or delete while it lists can be missed, so a second run that finds nothing to do
+/// is the proof that all are done. An alias that was moved to another KMS key is still the same
+/// name, so such keys count as current: configure the new KMS key by its ARN.
 ///
 /// Where [`needs_exclusive`](Reencrypt::needs_exclusive) says so, a write or a delete by somebody
-/// else can be undone for a moment. This is noticed, mended and reported, but a reader may have seen
-/// it, and two such accidents to one key at once may lose a write. So it needs
+/// else can be undone for a moment. This is noticed, mended and reported, but a reader may have
+/// seen it, and two such accidents to one key at once may lose a write. So it needs
 /// [`exclusive`](ReencryptOptions::exclusive).
 ///
 /// # Errors

@@ -80,8 +80,8 @@ impl Reencrypt for SecretsManagerStore {
     }
 }
 
-/// Returns the ids on one page of the listing, each with whether it is current, and the token of the
-/// next one.
+/// Returns the ids on one page of the listing, each with whether it is current, and the token of
+/// the next one.
 async fn current_page(store: &SecretsManagerStore, token: Option<String>) -> Result<Page<(KeyId, bool)>> {
     let (secrets, token) = store.secrets(token).await?;
     let entry = |secret: &SecretListEntry| {

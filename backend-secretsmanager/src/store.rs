@@ -181,8 +181,8 @@ impl SecretsManagerStore {
         Ok((ids.filter_map(|name| self.config.names().id(name)).collect(), token))
     }
 
-    /// Returns one page of the secrets whose names begin as the store's do, and the token of the next
-    /// one. Others may be among them.
+    /// Returns one page of the secrets whose names begin as the store's do, and the token of the
+    /// next one. Others may be among them.
     pub(crate) async fn secrets(&self, token: Option<String>) -> Result<Page<SecretListEntry>> {
         let call = Call::new();
         let prefix = self.config.names().prefix();

@@ -1,5 +1,5 @@
-//! Stores of a [legacy](crate::SsmConfig::legacy) configuration: they only read, and an id may spell
-//! a name that Parameter Store reserves.
+//! Stores of a [legacy](crate::SsmConfig::legacy) configuration: they only read, and an id may
+//! spell a name that Parameter Store reserves.
 
 use keystead_aws::Page;
 use keystead_core::{Error, ErrorKind, KeyId, Operation, Result};

@@ -98,8 +98,8 @@ impl Reencrypt for SsmStore {
     }
 }
 
-/// Returns the ids on one page of the listing, each with whether it is current, and the token of the
-/// next one.
+/// Returns the ids on one page of the listing, each with whether it is current, and the token of
+/// the next one.
 async fn current_page(store: &SsmStore, token: Option<String>) -> Result<Page<(KeyId, bool)>> {
     let (parameters, token) = describe::page(store, token).await?;
     let entry = |of: &ParameterMetadata| Some((store.config.names().id(of.name()?)?, is_current(&store.config, of)));

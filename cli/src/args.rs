@@ -88,8 +88,8 @@ pub(crate) enum Command {
     Reconcile(ReconcileArgs),
     /// Gives a file store a new root secret, while it is in use
     Rotate(RotateArgs),
-    /// Encrypts each key of an AWS store under the KMS key, and in the tier, that the URL names, and reads it back; can be
-    /// repeated
+    /// Encrypts each key of an AWS store under the KMS key, and in the tier, that the URL names,
+    /// and reads it back; can be repeated
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
     Reencrypt(ReencryptArgs),
     /// Takes what is left of deleted and overwritten keys out of a file store's files now

@@ -1,8 +1,8 @@
 //! `reencrypt`: moves the keys of an AWS store to another KMS key or tier.
 
 use clap::Args;
-use keystead::KeyId;
 use keystead::reencrypt::{ReencryptOptions, ReencryptReport, reencrypt};
+use keystead::{Error, KeyId};
 use serde_json::{Value, json};
 
 use crate::exit::{Code, Failure, Outcome};
@@ -13,8 +13,8 @@ use crate::stores;
 
 #[derive(Args, Debug)]
 pub(crate) struct ReencryptArgs {
-    /// Asserts that nobody else writes or deletes keys meanwhile; ssm needs that, because a key that somebody else
-    /// writes or deletes could be lost or come back
+    /// Asserts that nobody else writes or deletes keys meanwhile; ssm needs that, because a key
+    /// that somebody else writes or deletes could be lost or come back
     #[arg(long)]
     exclusive: bool,
     /// Encrypts at most so many keys a second [default: what AWS's default quotas allow]
@@ -84,7 +84,10 @@ fn to_json(report: &ReencryptReport, show_ids: bool) -> Value {
     let id = |id: &KeyId| show_ids.then(|| id.as_str().to_owned());
     let ids =
         |ids: &[KeyId]| json!({ "total": ids.len(), "ids": show_ids.then(|| ids.iter().map(id).collect::<Vec<_>>()) });
-    let failure = |(of, error): &(KeyId, keystead::Error)| json!({ "id": id(of), "error": Failure::from(error.clone()).to_json() });
+    let failure = |(of, error): &(KeyId, Error)| {
+        let error = Failure::from(error.clone()).to_json();
+        json!({ "id": id(of), "error": error })
+    };
     json!({
         "complete": report.is_complete(),
         "current": report.current,
