@@ -47,6 +47,14 @@ pub mod secretsmanager {
     pub use keystead_secretsmanager::*;
 }
 
+/// Keys that move to another KMS key, or to another tier (features `ssm` and `secretsmanager`).
+#[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+pub mod reencrypt {
+    pub use keystead_aws::{Reencrypt, ReencryptOptions, ReencryptReport, Reencryption, reencrypt};
+
+    pub use crate::open::open_to_reencrypt as open;
+}
+
 /// Layers around any store: each adds one thing to it, and is a store again (feature `layers`).
 #[cfg(feature = "layers")]
 pub mod layers {

@@ -95,6 +95,31 @@ pub async fn open_ssm(url: &str) -> Result<keystead_ssm::SsmStore> {
     }
 }
 
+/// Opens the store that a URL names, for [`reencrypt`](keystead_aws::reencrypt()): its KMS key and
+/// tier are those that the keys are to have.
+///
+/// # Errors
+/// Those of [`open`], and [`Unsupported`](ErrorKind::Unsupported) if the store is not one in AWS.
+#[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+pub async fn open_to_reencrypt(url: &str) -> Result<Arc<dyn keystead_aws::Reencrypt>> {
+    match Settings::of(url)? {
+        #[cfg(feature = "ssm")]
+        Settings::Ssm(config, location) => {
+            Ok(Arc::new(location.of(keystead_ssm::SsmStore::builder(config)).connect().await?))
+        }
+        #[cfg(feature = "secretsmanager")]
+        Settings::SecretsManager(config, location) => {
+            let builder = keystead_secretsmanager::SecretsManagerStore::builder(config);
+            Ok(Arc::new(location.of(builder).connect().await?))
+        }
+        #[allow(unreachable_patterns, reason = "a build may have the AWS stores alone")]
+        _ => {
+            let text = "only the AWS stores have a KMS key: use rotate for a file store";
+            Err(Error::new(ErrorKind::Unsupported, Operation::Open, "keystead").with_source(text))
+        }
+    }
+}
+
 /// What [`open`] makes of a URL before it touches anything: the path, if it is a file's. For the
 /// fuzzer, which must not open what it makes up.
 ///

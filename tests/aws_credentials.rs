@@ -29,7 +29,7 @@ struct Process {
     variables: Vec<(String, String)>,
 }
 
-/// What the process says.
+/// The output of the process.
 #[derive(Debug)]
 struct Told {
     /// `ok`, or kind, operation, effect, whether it is retryable, and the code.

@@ -130,15 +130,15 @@ impl TestBed {
         self.state.buckets.add(text, per_second);
     }
 
-    /// Has a policy demand tags with these keys of every create whose body contains this text, and of
-    /// every parameter that is overwritten: calls without them are refused with
+    /// Has a policy demand tags with these keys of every create whose body contains this text, and
+    /// of every parameter that is overwritten: calls without them are refused with
     /// `AccessDeniedException`.
     pub fn require_tags(&self, text: &str, keys: &[&str]) {
         self.state.rules.require_tags(text, keys);
     }
 
-    /// Sets the default tier of the account for puts whose bodies contain this text. Without it a put
-    /// that names no tier is refused.
+    /// Sets the default tier of the account for puts whose bodies contain this text. Without it a
+    /// put that names no tier is refused.
     pub fn set_default_tier(&self, text: &str, tier: &str) {
         self.state.rules.set_default_tier(text, tier);
     }

@@ -59,8 +59,8 @@ impl Rules {
         self.of(call).into_iter().find_map(tier)
     }
 
-    /// Returns the refusal of a create without the tags that a policy demands, and of a standard put
-    /// of an advanced parameter.
+    /// Returns the refusal of a create without the tags that a policy demands, and of a standard
+    /// put of an advanced parameter.
     pub(crate) fn refusal(&self, call: &Call) -> Option<Answer> {
         if !matches!(call.name.as_str(), "PutParameter" | "CreateSecret") {
             return None;

@@ -41,7 +41,7 @@ fn ssm(call: &Call, rules: &Rules) -> Checked {
     let body = &call.body;
     match call.name.as_str() {
         "GetParameter" => {
-            parameter_name(text(&body["Name"]))?;
+            parameter_name(without_selector(text(&body["Name"])))?;
             demand(body["WithDecryption"] == true, "our stores must read with decryption")
         }
         "GetParameters" => {
@@ -109,6 +109,12 @@ fn is_known(key: &str) -> bool {
     key == KMS_KEY || key == FOREIGN_KMS_KEY_ARN || key == KMS_KEY_ARN || KMS_KEY_ARN.ends_with(&format!("/{key}"))
 }
 
+/// Returns the name in front of the number of a version.
+fn without_selector(name: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.rsplit_once(':').filter(|(_, number)| is_number(number)).map_or(name, |(name, _)| name)
+}
+
 fn parameter_name(name: &str) -> Checked {
     let literal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte);
     demand(!name.is_empty() && name.bytes().all(literal), "a name is made of A-Z a-z 0-9 _ . - /")?;
@@ -150,6 +156,14 @@ fn secrets_manager(call: &Call) -> Checked {
             let (force, window) = (&body["ForceDeleteWithoutRecovery"], &body["RecoveryWindowInDays"]);
             let days = window.as_u64().is_some_and(|days| (7..=30).contains(&days));
             demand((*force == true) != days, "a delete is forced, or has a window of 7 to 30 days")
+        }
+        "UpdateSecret" => {
+            secret_name(text(&body["SecretId"]))?;
+            demand(body["SecretBinary"].is_null(), "our stores must not write a value with UpdateSecret")?;
+            match body["KmsKeyId"].as_str() {
+                Some(key) if is_known(key) => Ok(()),
+                _ => Err(Refusal("EncryptionFailure", "the KMS key does not exist".to_owned())),
+            }
         }
         "RemoveRegionsFromReplication" => {
             secret_name(text(&body["SecretId"]))?;

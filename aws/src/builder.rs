@@ -68,7 +68,7 @@ pub struct StoreBuilder<S: AwsStore> {
     config: S::Config,
     settings: ClientSettings,
     visibility_bound: Duration,
-    /// What is set of a configuration, instead of what the source says.
+    /// The settings that replace those of the source.
     chain: DefaultChain,
     endpoint_url: Option<String>,
     role: Role,
@@ -95,7 +95,8 @@ impl<S: AwsStore> StoreBuilder<S> {
         }
     }
 
-    /// Takes region, credentials, endpoint and HTTP client from here. Timeouts that it leaves open get our defaults.
+    /// Takes region, credentials, endpoint and HTTP client from here. Timeouts that it leaves open get
+    /// our defaults. Credentials without an end are asked for again after 15 minutes.
     pub fn sdk_config(mut self, config: &SdkConfig) -> Self {
         self.source = Source::SdkConfig(Box::new(config.clone()));
         self
@@ -217,19 +218,19 @@ impl<S: AwsStore> StoreBuilder<S> {
     /// - a timeout or the number of attempts is zero,
     /// - the role, the external id or the session name is not one, or
     /// - a setting was made that the source of the configuration does not take.
-    pub fn build(self) -> Result<S> {
+    pub fn build(mut self) -> Result<S> {
         self.check().map_err(config_error::<S>)?;
-        match self.source {
+        match std::mem::replace(&mut self.source, Source::None) {
             Source::Client(client) => {
+                if let Some(problem) = S::region_of(&client).and_then(region_problem) {
+                    return Err(config_error::<S>(format!("the region of the AWS client {problem}")));
+                }
                 let client = S::configure_client(client, &self.settings);
                 let info = StoreInfo::new(S::SCHEME, S::location_of(&self.config));
                 let identity = AwsIdentity::new(info, S::region_of(&client), None, Sts::Unknown);
                 Ok(S::from_parts(client, self.config, self.visibility_bound, identity))
             }
-            Source::SdkConfig(ref config) => {
-                let config = (**config).clone();
-                self.build_from(config)
-            }
+            Source::SdkConfig(config) => self.build_from(*config),
             Source::None => Err(config_error::<S>(
                 "no AWS configuration is given: call sdk_config or client, or connect instead of build",
             )),
@@ -267,7 +268,7 @@ impl<S: AwsStore> StoreBuilder<S> {
         }
     }
 
-    /// Returns what is said of a setting that the source of the configuration does not take.
+    /// Returns the objection to a setting that the source of the configuration does not take.
     fn misplaced(&self) -> Option<&'static str> {
         let has_endpoint_variant = self.chain.fips.is_some() || self.chain.dualstack.is_some();
         match self.source {
@@ -284,7 +285,7 @@ impl<S: AwsStore> StoreBuilder<S> {
 
     /// Builds the store with this configuration.
     fn build_from(self, config: SdkConfig) -> Result<S> {
-        let mut changed = config.to_builder();
+        let mut changed = config.into_builder();
         if let Some(region) = self.chain.region {
             changed.set_region(Region::new(region));
         }
@@ -361,7 +362,8 @@ fn check_endpoint_variant(config: &SdkConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// The configuration with this endpoint for one service, before one that the environment has.
+/// Returns the configuration with this endpoint for one service, instead of one that the
+/// environment has.
 fn with_endpoint(config: &SdkConfig, url: &str) -> SdkConfig {
     let mut config = config.to_builder();
     config.set_endpoint_url(Some(url.to_owned()));

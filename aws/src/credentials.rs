@@ -67,7 +67,7 @@ impl CredentialsFailure {
         levels(error).skip(1).find_map(Self::of_cause).unwrap_or_else(|| Self::of_variant(error))
     }
 
-    /// The credentials were not provided within this time.
+    /// Returns the failure of a provider that has not answered within this time.
     pub(crate) fn timed_out(timeout: Duration) -> Self {
         let text = format!(
             "no AWS credentials were provided within {timeout:?}: try again; if it stays, look at the network and at \
@@ -76,7 +76,7 @@ impl CredentialsFailure {
         Self::new(ErrorKind::Timeout, text)
     }
 
-    /// The runtime that loaded the credentials has ended.
+    /// Returns the failure of a load whose runtime has ended.
     pub(crate) fn interrupted() -> Self {
         Self::new(ErrorKind::Unavailable, "the loading of AWS credentials was interrupted: try again")
     }
@@ -85,6 +85,7 @@ impl CredentialsFailure {
         Self { kind, details: None, text: text.into(), was_told_before: false }
     }
 
+    /// Returns the failure of an error that tells its variant alone.
     fn of_variant(error: &CredentialsError) -> Self {
         match error {
             CredentialsError::CredentialsNotLoaded(_) => Self::new(
@@ -108,6 +109,7 @@ impl CredentialsFailure {
         }
     }
 
+    /// Returns the failure that a cause of an error tells, if it is one of those that are known.
     fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Self> {
         if let Some(chain) = cause.downcast_ref::<ProviderChainError<CredentialsError>>() {
             return Some(Self::of_chain(chain));
@@ -124,7 +126,7 @@ impl CredentialsFailure {
             .or_else(|| Self::of_text(&cause.to_string()))
     }
 
-    /// What an AWS service has answered.
+    /// Returns the failure that the refusal of an AWS service tells.
     fn of_answer<E>(cause: &(dyn StdError + 'static), call: &CredentialsCall) -> Option<Self>
     where
         E: ProvideErrorMetadata + StdError + 'static,
@@ -164,7 +166,7 @@ impl CredentialsFailure {
         Some(Self { details: Some(Box::new(details)), ..Self::new(kind, text) })
     }
 
-    /// What an endpoint that speaks no AWS protocol has answered.
+    /// Returns the failure that the status of an endpoint without an AWS protocol tells.
     fn of_status(who: &str, status: u16) -> Self {
         let kind = kind_of_status(status);
         let advice = match kind {
@@ -174,6 +176,7 @@ impl CredentialsFailure {
         Self::new(kind, format!("no AWS credentials: {who} answered HTTP {status}: {advice}"))
     }
 
+    /// Returns the failure of a connection to what provides credentials.
     fn of_connection(error: &ConnectorError) -> Self {
         let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Unavailable };
         let (what, advice) =
@@ -181,7 +184,7 @@ impl CredentialsFailure {
         Self::new(kind, format!("no AWS credentials: the service that provides them {what}: {advice}"))
     }
 
-    /// What each provider of a chain has said.
+    /// Returns the failure of a chain, with the reason of each of its providers.
     fn of_chain(chain: &ProviderChainError<CredentialsError>) -> Self {
         let mut tried = Vec::new();
         let mut advice = "give this process some (environment, profile or role)";
@@ -197,6 +200,7 @@ impl CredentialsFailure {
         Self::new(ErrorKind::Unauthenticated, text)
     }
 
+    /// Returns the failure that a fixed text of the SDK tells.
     fn of_text(text: &str) -> Option<Self> {
         if text == texts::TOLD_BEFORE {
             let text = "the AWS profile cannot be used: correct it, and start this process again";
@@ -230,7 +234,7 @@ fn metadata_status(cause: &(dyn StdError + 'static)) -> Option<u16> {
     }
 }
 
-/// What AWS IAM Identity Center has answered.
+/// Returns the failure that the refusal of AWS IAM Identity Center tells.
 #[cfg(feature = "sso")]
 fn of_sso(cause: &(dyn StdError + 'static)) -> Option<CredentialsFailure> {
     use aws_sdk_sso::operation::get_role_credentials::GetRoleCredentialsError;

@@ -13,8 +13,8 @@ use crate::call::quietly;
 use crate::checks::region_problem;
 use crate::settings::behavior;
 
-/// What the user sets of what the SDK's default chains would find: environment, profile, container
-/// and instance.
+/// The settings that the user makes instead of what the SDK's default chains (environment, profile,
+/// container, instance) would find.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DefaultChain {
     pub(crate) region: Option<String>,
@@ -56,8 +56,8 @@ impl DefaultChain {
     }
 }
 
-/// The configuration with credentials from this profile alone. The SDK's chain takes those in the
-/// environment first, which can be of another account.
+/// Returns the configuration with credentials from this profile alone. The SDK's chain takes those in
+/// the environment first, which can be of another account.
 fn with_credentials_of(profile: String, config: &SdkConfig) -> SdkConfig {
     let mut surroundings = ProviderConfig::default()
         .with_region(config.region().cloned())
@@ -81,7 +81,10 @@ struct Surroundings {
 impl Surroundings {
     /// Reads the profile files.
     async fn of(profile: Option<String>) -> Result<Self, String> {
-        let (fs, env, files) = Default::default();
+        // The real file system and environment, and the files in their usual places.
+        let fs = Default::default();
+        let env = Default::default();
+        let files = Default::default();
         let profiles = quietly(profile::load(&fs, &env, &files, profile.clone().map(Cow::Owned))).await;
         match (profile, profiles) {
             (None, profiles) => Ok(Self { profiles: profiles.ok() }),
@@ -133,6 +136,7 @@ impl Surroundings {
         Ok(())
     }
 
+    /// Refuses a region that is not one.
     fn check_region(&self) -> Result<(), String> {
         let by_default = || self.setting("AWS_DEFAULT_REGION", "region");
         let region = match std::env::var("AWS_REGION") {

@@ -30,6 +30,25 @@ pub fn kms_key_region(text: &str) -> Option<&str> {
     (arn == "arn" && service == "kms" && !region.is_empty() && is_account && is_named).then_some(region)
 }
 
+/// Reports whether two names are surely of the same KMS key, as seen from a resource with this ARN:
+/// a key id or alias alone is one of the resource's own region and account.
+///
+/// An alias and a key id may name the same key and are told apart.
+pub fn is_same_kms_key(one: &str, other: &str, resource_arn: Option<&str>) -> bool {
+    one == other || full_name(one, resource_arn).is_some_and(|one| Some(one) == full_name(other, resource_arn))
+}
+
+/// Returns region, account, and `key/...` or `alias/...`.
+fn full_name(key: &str, resource_arn: Option<&str>) -> Option<(String, String, String)> {
+    if is_arn(key) {
+        let mut parts = key.splitn(6, ':').skip(3).map(str::to_owned);
+        return Some((parts.next()?, parts.next()?, parts.next()?));
+    }
+    let mut parts = resource_arn?.splitn(6, ':').skip(3).map(str::to_owned);
+    let resource = if key.starts_with("alias/") { key.to_owned() } else { format!("key/{key}") };
+    Some((parts.next()?, parts.next()?, resource))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +90,24 @@ mod tests {
         ] {
             assert!(!is_kms_key(key), "{key}");
         }
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_short_name_only_in_the_account_of_the_resource() {
+        let resource = Some("arn:aws:ssm:eu-west-1:123456789012:parameter/app/x");
+        let own = "arn:aws:kms:eu-west-1:123456789012:";
+        let foreign = "arn:aws:kms:eu-west-1:999999999999:";
+        for (one, other, expected) in [
+            ("alias/app", "alias/app", true),
+            ("alias/app", &format!("{own}alias/app"), true),
+            (&format!("{own}key/1"), "1", true),
+            ("alias/app", &format!("{foreign}alias/app"), false),
+            (&format!("{own}key/1"), &format!("{foreign}key/1"), false),
+            ("alias/app", "1", false),
+            ("alias/app", "alias/other", false),
+        ] {
+            assert_eq!(is_same_kms_key(one, other, resource), expected, "{one} {other}");
+        }
+        assert!(!is_same_kms_key("alias/app", &format!("{own}alias/app"), None));
     }
 }

@@ -1,4 +1,4 @@
-//! [`listing`]: the ids on all pages of a listing.
+//! [`listing`]: the entries on all pages of a listing.
 
 use std::collections::HashSet;
 
@@ -9,36 +9,45 @@ use keystead_core::{BoxStream, Error, ErrorKind, KeyId, Operation, Result};
 use crate::failure::Service;
 
 /// One page of a listing.
-#[derive(Clone, Debug, Default)]
-pub struct Page {
-    /// The ids on this page.
-    pub ids: Vec<KeyId>,
+#[derive(Clone, Debug)]
+pub struct Page<T = KeyId> {
+    /// The entries on this page.
+    pub entries: Vec<T>,
     /// The token of the next page, if there is one.
     pub next: Option<String>,
     /// The request id of the answer, for errors.
     pub request_id: Option<String>,
 }
 
-/// All ids, a page at a time; `page` asks for the page of a token, or for the first one.
+impl<T> Page<T> {
+    /// Returns the page with what is made of each entry, without those of which nothing is made.
+    pub fn filter_map<U>(self, make: impl FnMut(T) -> Option<U>) -> Page<U> {
+        let Self { entries, next, request_id } = self;
+        Page { entries: entries.into_iter().filter_map(make).collect(), next, request_id }
+    }
+}
+
+/// Returns all entries, a page at a time; `page` asks for the page of a token, or for the first
+/// one.
 ///
 /// A page may be empty and have a next one: only a missing token is the end.
 ///
 /// # Errors
 /// Those of `page`, and [`Corrupt`](ErrorKind::Corrupt) where a token comes again, as the listing would never end.
-pub fn listing<'a>(
+pub fn listing<'a, T: Send + 'a>(
     service: Service,
-    page: impl Fn(Option<String>) -> BoxFuture<'a, Result<Page>> + Send + Sync + 'a,
-) -> BoxStream<'a, Result<KeyId>> {
+    page: impl Fn(Option<String>) -> BoxFuture<'a, Result<Page<T>>> + Send + Sync + 'a,
+) -> BoxStream<'a, Result<T>> {
     let first = (None, HashSet::new());
     let pages = stream::try_unfold((page, Some(first)), move |(page, next)| async move {
         let Some((token, mut seen)) = next else { return Ok::<_, Error>(None) };
-        let Page { ids, next, request_id } = page(token).await?;
+        let Page { entries, next, request_id } = page(token).await?;
         let next = match next.filter(|token| !token.is_empty()) {
             Some(token) if !seen.insert(token.clone()) => return Err(endless(service, request_id.as_deref())),
             Some(token) => Some((Some(token), seen)),
             None => None,
         };
-        Ok(Some((stream::iter(ids.into_iter().map(Ok)), (page, next))))
+        Ok(Some((stream::iter(entries.into_iter().map(Ok)), (page, next))))
     });
     pages.try_flatten().boxed()
 }

@@ -186,7 +186,7 @@ pub(crate) fn reason(text: &str) -> Option<Reason> {
     Some(Reason { text: known.to_owned(), is_about_a_profile: false })
 }
 
-/// A profile that is missing or lacks a setting.
+/// Returns the reason of a profile that is missing or lacks a setting.
 fn of_profile(text: &str) -> Option<Reason> {
     let about = |text: String| Some(Reason { text, is_about_a_profile: true });
     if text.starts_with("selected profile will resolve an access token") {

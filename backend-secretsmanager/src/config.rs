@@ -42,9 +42,9 @@ pub struct SecretsManagerConfig {
 
 impl SecretsManagerConfig {
     /// Creates a configuration. `aws_kms_key` is a key id, `alias/...`, as
-    /// `alias/aws/secretsmanager`, or the ARN of a key or of an alias; a key of another account needs
-    /// its ARN. `user_keys_path` has one `%s` where the id goes, as `/app/user-keys/%s`; the name of
-    /// the longest id must not exceed 512 characters.
+    /// `alias/aws/secretsmanager`, or the ARN of a key or of an alias; a key of another account
+    /// needs its ARN. `user_keys_path` has one `%s` where the id goes, as `/app/user-keys/%s`; the name
+    /// of the longest id must not exceed 512 characters.
     ///
     /// # Errors
     /// [`InvalidSecretsManagerConfig`] with what to mend.

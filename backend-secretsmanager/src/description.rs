@@ -48,6 +48,9 @@ pub(crate) struct SecretDescription {
     pub(crate) primary_region: Option<String>,
     /// The request id of the answer, for errors.
     pub(crate) request_id: Option<String>,
+    pub(crate) arn: Option<String>,
+    /// The KMS key that encrypts it; `None` if it is the default one.
+    pub(crate) kms_key: Option<String>,
     /// The staging labels by version.
     versions: HashMap<String, Vec<String>>,
 }
@@ -63,6 +66,8 @@ impl SecretDescription {
             replica_regions: answer.replication_status().iter().filter_map(|of| of.region.clone()).collect(),
             request_id: answer.request_id().map(str::to_owned),
             primary_region: answer.primary_region,
+            arn: answer.arn,
+            kms_key: answer.kms_key_id,
             versions: answer.version_ids_to_stages.unwrap_or_default(),
         })
     }

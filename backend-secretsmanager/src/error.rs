@@ -4,6 +4,7 @@ use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use aws_sdk_secretsmanager::operation::create_secret::CreateSecretError;
 use aws_sdk_secretsmanager::operation::delete_secret::DeleteSecretError;
 use aws_sdk_secretsmanager::operation::put_secret_value::PutSecretValueError;
+use aws_sdk_secretsmanager::operation::update_secret::UpdateSecretError;
 use keystead_aws::{CodeRule, RetryRules, Service, is_throttling};
 use keystead_core::{Error, ErrorKind, Operation};
 
@@ -44,7 +45,8 @@ pub(crate) fn retry_rules() -> RetryRules {
         let created = error.downcast_ref::<CreateSecretError>().and_then(|error| error.code());
         let put = error.downcast_ref::<PutSecretValueError>().and_then(|error| error.code());
         let deleted = error.downcast_ref::<DeleteSecretError>().and_then(|error| error.code());
-        match created.or(put).or(deleted) {
+        let updated = error.downcast_ref::<UpdateSecretError>().and_then(|error| error.code());
+        match created.or(put).or(deleted).or(updated) {
             Some("LimitExceededException") => CodeRule::GiveUp,
             Some(code) if is_throttling(code) => CodeRule::GiveUp,
             _ => CodeRule::AsTheSdkDoes,

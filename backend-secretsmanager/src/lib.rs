@@ -4,6 +4,7 @@ mod batch;
 mod config;
 mod description;
 mod error;
+mod reencrypt;
 mod replica;
 mod store;
 

@@ -19,11 +19,11 @@ const LONGEST_REGION: usize = 128;
 /// The pause between two looks at replicas that are being removed.
 const PAUSE: Duration = Duration::from_millis(200);
 
-const NOT_REMOVED: &str = "the secret's replicas in other regions could not be removed, so the key was not deleted, though \
-                           some replicas may be gone: delete again";
+const NOT_REMOVED: &str = "the secret's replicas in other regions could not be removed, so the key was not \
+                           deleted, though some replicas may be gone: delete again";
 
-const STILL_THERE: &str = "the secret still has replicas in other regions, and the key was not deleted: delete again after \
-                           the pause";
+const STILL_THERE: &str = "the secret still has replicas in other regions, and the key was not deleted: \
+                           delete again after the pause";
 
 /// The refusal of a delete of a replicated secret by a store without replicas.
 const KEPT: &str = "the secret has replicas in other regions, which keep the key: give the store its \
@@ -73,9 +73,9 @@ pub(crate) fn to_sdk(replicas: &[Replica]) -> Option<Vec<ReplicaRegionType>> {
 /// Removes the replicas of a secret that is to be deleted, and returns whether there were any.
 ///
 /// # Errors
-/// [`Unsupported`](ErrorKind::Unsupported), before any effect, if the secret is a replica itself, or
-/// if it has replicas and the store was told of none, which then may lack the permission; else that
-/// of the removal.
+/// [`Unsupported`](ErrorKind::Unsupported), before any effect, if the secret is a replica itself,
+/// or if it has replicas and the store was told of none, which then may lack the permission; else
+/// that of the removal.
 pub(crate) async fn remove_before_delete(
     store: &SecretsManagerStore,
     name: &str,

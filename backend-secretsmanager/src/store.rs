@@ -46,7 +46,7 @@ pub struct SecretsManagerStore {
     pub(crate) config: SecretsManagerConfig,
     pub(crate) visibility_bound: Duration,
     pub(crate) identity: AwsIdentity,
-    writes: WritePace,
+    pub(crate) writes: WritePace,
 }
 
 /// Builds a [`SecretsManagerStore`].
@@ -186,6 +186,12 @@ impl SecretsManagerStore {
 
     /// One page of the listing, and the token of the next one.
     async fn page(&self, token: Option<String>) -> Result<Page> {
+        let secrets = self.secrets(token).await?;
+        Ok(secrets.filter_map(|secret| self.config.names().id(secret.name()?)))
+    }
+
+    /// Returns one page of the secrets whose names begin as the store's do. Others may be among them.
+    pub(crate) async fn secrets(&self, token: Option<String>) -> Result<Page<SecretListEntry>> {
         let call = self.identity.call();
         let prefix = self.config.names().prefix();
         let filter = Filter::builder().key(FilterNameStringType::Name).values(prefix).build();
@@ -193,10 +199,8 @@ impl SecretsManagerStore {
         let answer = request.customize().interceptor(call.attempts()).send();
         let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[prefix]))?;
         self.identity.learn_from_arn(answer.secret_list().iter().find_map(SecretListEntry::arn));
-        let ids = answer.secret_list().iter().filter_map(SecretListEntry::name);
-        let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
         let request_id = answer.request_id().map(str::to_owned);
-        Ok(Page { ids, next: answer.next_token, request_id })
+        Ok(Page { entries: answer.secret_list.unwrap_or_default(), next: answer.next_token, request_id })
     }
 
     /// The finality of a deletion that answered with this date. The date cannot shorten the window

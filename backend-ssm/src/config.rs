@@ -40,10 +40,11 @@ pub struct SsmConfig {
 }
 
 impl SsmConfig {
-    /// Creates a configuration. `aws_kms_key` is a key id, `alias/...`, or the ARN of a key or of an
-    /// alias; a key of another account needs its ARN. `user_keys_path` has one `%s` where the id goes,
-    /// as `/app/user-keys/%s`; the name of the longest id must fit into the limits of Parameter Store:
-    /// 1,011 characters with the ARN before it, for which 70 are set aside, and 15 levels.
+    /// Creates a configuration. `aws_kms_key` is a key id, `alias/...`, or the ARN of a key or of
+    /// an alias; a key of another account needs its ARN. `user_keys_path` has one `%s` where the id
+    /// goes, as `/app/user-keys/%s`; the name of the longest id must fit into the limits of
+    /// Parameter Store: 1,011 characters with the ARN before it, for which 70 are set aside, and 15
+    /// levels.
     ///
     /// # Errors
     /// [`InvalidSsmConfig`] with what to mend.
@@ -159,8 +160,8 @@ impl SsmConfig {
 }
 
 /// The tier of parameters (AWS Systems Manager, `PutParameter`). It is sent with each put, except
-/// for [`AccountDefault`](Self::AccountDefault), because the account's own default may cost money. A
-/// parameter that is in the advanced tier can't go back.
+/// for [`AccountDefault`](Self::AccountDefault), because the account's own default may cost money.
+/// A parameter that is in the advanced tier can't go back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Tier {

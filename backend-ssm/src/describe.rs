@@ -1,6 +1,8 @@
 //! Parameters without their values, by `DescribeParameters`.
 
+use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{ParameterMetadata, ParameterStringFilter};
+use keystead_aws::Page;
 use keystead_core::{Operation, Result};
 
 use crate::error::{SERVICE, kind};
@@ -9,9 +11,9 @@ use crate::store::SsmStore;
 /// The most parameters on a page (`DescribeParameters`, `MaxResults`).
 const PAGE: i32 = 50;
 
-/// Returns one page of the parameters whose names begin as the store's do, and the token of the
-/// next one. Other parameters may be among them.
-pub(crate) async fn page(store: &SsmStore, token: Option<String>) -> Result<(Vec<ParameterMetadata>, Option<String>)> {
+/// Returns one page of the parameters whose names begin as the store's do. Other parameters may be
+/// among them.
+pub(crate) async fn page(store: &SsmStore, token: Option<String>) -> Result<Page<ParameterMetadata>> {
     let call = store.identity.call();
     let prefix = store.config.names().prefix();
     let request = store.client.describe_parameters().max_results(PAGE).set_next_token(token);
@@ -19,7 +21,14 @@ pub(crate) async fn page(store: &SsmStore, token: Option<String>) -> Result<(Vec
     let answer = request.customize().interceptor(call.attempts()).send();
     let answer = call.run(SERVICE, kind, answer).await.map_err(|e| e.during(Operation::List, &[prefix]))?;
     store.identity.learn_from_arn(answer.parameters().iter().find_map(ParameterMetadata::arn));
-    Ok((answer.parameters.unwrap_or_default(), answer.next_token))
+    let request_id = answer.request_id().map(str::to_owned);
+    Ok(Page { entries: answer.parameters.unwrap_or_default(), next: answer.next_token, request_id })
+}
+
+/// Returns one page of the ids of the store's parameters.
+pub(crate) async fn ids(store: &SsmStore, token: Option<String>) -> Result<Page> {
+    let parameters = page(store, token).await?;
+    Ok(parameters.filter_map(|parameter| store.config.names().id(parameter.name()?)))
 }
 
 /// Returns the filter for a prefix; `None` if it has no letter by which to tell names apart.

@@ -1,10 +1,8 @@
-//! Stores of a [legacy](crate::SsmConfig::legacy) configuration: they only read, and an id may spell
-//! a name that Parameter Store reserves.
+//! Stores of a [legacy](crate::SsmConfig::legacy) configuration: they only read, and an id may
+//! spell a name that Parameter Store reserves.
 
-use keystead_aws::Page;
 use keystead_core::{Error, ErrorKind, KeyId, Operation, Result};
 
-use crate::describe;
 use crate::error::SCHEME;
 use crate::name::is_reserved;
 use crate::store::SsmStore;
@@ -34,12 +32,4 @@ pub(crate) fn without_reserved(store: &SsmStore, mut names: Vec<String>) -> Vec<
         names.retain(|name| !is_reserved(name));
     }
     names
-}
-
-/// Returns one page of the listing, and the token of the next one.
-pub(crate) async fn page(store: &SsmStore, token: Option<String>) -> Result<Page> {
-    let (parameters, token) = describe::page(store, token).await?;
-    let names = store.config.names();
-    let ids = parameters.iter().filter_map(|parameter| names.id(parameter.name()?)).collect();
-    Ok(Page { ids, next: token, request_id: None })
 }

@@ -9,6 +9,7 @@ mod format;
 mod legacy;
 mod name;
 mod put;
+mod reencrypt;
 mod store;
 
 pub use keystead_aws::InvalidTag;

@@ -103,8 +103,8 @@ impl fmt::Display for InvalidParameterTemplate {
         f.write_str(match self {
             Self::Template(e) => return e.fmt(f),
             Self::Arn => {
-                "an ARN cannot be a path, because Parameter Store writes by name only: to use another account, assume a \
-                 role in it, and give the path alone, as /app/user-keys/%s"
+                "an ARN cannot be a path, because Parameter Store writes by name only: to use another account, \
+                 assume a role in it, and give the path alone, as /app/user-keys/%s"
             }
             Self::Character => "a parameter's name has no +, = or @: remove them",
             Self::NoLeadingSlash => "a parameter's path begins with a slash: write it as /app/user-keys/%s",

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::config::SsmConfig;
 use crate::error::{SCHEME, SERVICE, advised, corrupt, kind, no_value, retry_rules};
-use crate::{batch, format, legacy, name, put};
+use crate::{batch, describe, format, legacy, name, put};
 
 /// AWS asks to wait so long before a deleted name is created again.
 const RECREATE_PAUSE: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ const PAGE: i32 = 10;
 pub struct SsmStore {
     pub(crate) client: Client,
     pub(crate) config: SsmConfig,
-    visibility_bound: Duration,
+    pub(crate) visibility_bound: Duration,
     pub(crate) identity: AwsIdentity,
     pub(crate) writes: WritePace,
 }
@@ -149,7 +149,7 @@ impl SsmStore {
         let ids = answer.parameters().iter().filter_map(Parameter::name);
         let ids = ids.filter_map(|name| self.config.names().id(name)).collect();
         let request_id = answer.request_id().map(str::to_owned);
-        Ok(Page { ids, next: answer.next_token, request_id })
+        Ok(Page { entries: ids, next: answer.next_token, request_id })
     }
 }
 
@@ -224,7 +224,7 @@ impl KeyStore for SsmStore {
     /// legacy path it needs `ssm:DescribeParameters` instead.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         match self.config.is_legacy() {
-            true => listing(SERVICE, |token| Box::pin(legacy::page(self, token))),
+            true => listing(SERVICE, |token| Box::pin(describe::ids(self, token))),
             false => listing(SERVICE, |token| Box::pin(self.page(token))),
         }
     }

@@ -16,6 +16,8 @@ use crate::commands::get::GetArgs;
 use crate::commands::init::InitArgs;
 use crate::commands::put::PutArgs;
 use crate::commands::reconcile::ReconcileArgs;
+#[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+use crate::commands::reencrypt::ReencryptArgs;
 use crate::commands::restore::RestoreArgs;
 use crate::commands::rotate::RotateArgs;
 use crate::commands::verify::VerifyArgs;
@@ -90,6 +92,10 @@ pub(crate) enum Command {
     Reconcile(ReconcileArgs),
     /// Gives a file store a new root secret, while it is in use
     Rotate(RotateArgs),
+    /// Encrypts each key of an AWS store under the KMS key, and in the tier, that the URL names,
+    /// and reads it back; can be repeated
+    #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+    Reencrypt(ReencryptArgs),
     /// Takes what is left of deleted and overwritten keys out of a file store's files now
     Scrub,
     /// Copies a file store as it is at this moment, while it is in use

@@ -14,6 +14,8 @@ mod list;
 mod prices;
 pub(crate) mod put;
 pub(crate) mod reconcile;
+#[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+pub(crate) mod reencrypt;
 pub(crate) mod restore;
 pub(crate) mod rotate;
 mod scrub;
@@ -41,6 +43,8 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
         Command::Verify(args) => verify::run(&session, args).await,
         Command::Reconcile(args) => reconcile::run(&session, args).await,
         Command::Rotate(args) => rotate::run(&session, args).await,
+        #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+        Command::Reencrypt(args) => reencrypt::run(&session, args).await,
         Command::Scrub => scrub::run(&session).await,
         Command::Backup { target } => backup::run(&session, target).await,
         Command::Restore(args) => restore::run(&session, args).await,
@@ -60,6 +64,11 @@ pub(crate) fn when_interrupted(command: &Command) -> &'static str {
         Command::Rotate(_) => {
             "if the store opens with the new root secret, the rotation has begun: end it with rotate --resume; \
              if it opens with the old one, nothing was changed"
+        }
+        #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+        Command::Reencrypt(_) => {
+            "one key may stand under the new KMS key without having been checked: look at its parameter's history if \
+             others could write; run reencrypt again to finish"
         }
         Command::Reconcile(_) => "each erasure was made whole or not at all: run reconcile again to finish",
         Command::Copy(_) => {

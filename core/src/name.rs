@@ -45,11 +45,13 @@ impl NameTemplate {
         Ok(parsed)
     }
 
-    /// Checks a template as [`new`](Self::new) does, but accepts the `%s` in the first segment, as in `/%s` and
-    /// `/app-%s`. An id can then spell a word that the engine reserves, so the backend must check each name.
+    /// Checks a template as [`new`](Self::new) does, but accepts the `%s` in the first segment, as
+    /// in `/%s` and `/app-%s`. An id can then spell a word that the engine reserves, so the backend
+    /// must check each name.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new), but for [`FirstSegmentNotLiteral`](InvalidNameTemplate::FirstSegmentNotLiteral).
+    /// Those of [`new`](Self::new), but for
+    /// [`FirstSegmentNotLiteral`](InvalidNameTemplate::FirstSegmentNotLiteral).
     pub fn new_flat(template: &str) -> Result<Self, InvalidNameTemplate> {
         let Some((prefix, suffix)) = template.split_once(PLACEHOLDER) else {
             return Err(InvalidNameTemplate::NoPlaceholder);

@@ -5,6 +5,7 @@ mod diagnosis;
 mod identity;
 mod organization;
 mod policies;
+mod reencrypt;
 mod refusals;
 
 use std::time::{Duration, SystemTime};

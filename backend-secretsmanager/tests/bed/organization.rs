@@ -1,4 +1,5 @@
-//! What organizations require: tags, a description, replicas, and KMS keys of another account.
+//! The requirements of organizations: tags, a description, replicas, and KMS keys of another
+//! account.
 
 use std::error::Error as StdError;
 use std::time::Duration;

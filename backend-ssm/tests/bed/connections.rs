@@ -15,7 +15,7 @@ fn cause(error: &Error) -> String {
     error.source().unwrap().to_string()
 }
 
-/// What a put at this endpoint fails with, over the client that the SDK makes by itself.
+/// Returns the error of a put at this endpoint, over the client that the SDK makes by itself.
 async fn refusal(url: &str) -> Error {
     let space = Space::new();
     let config = space.bed.sdk_config().to_builder();

@@ -26,7 +26,7 @@ use crate::{id, key};
 /// A secret that no error may show.
 const CANARY: &str = "wJalrCanary";
 
-/// What a provider says.
+/// The answer of a provider.
 type Says = fn() -> provider::Result;
 
 /// A provider that takes its time, and what it says then.
@@ -327,6 +327,8 @@ async fn what_a_source_of_the_configuration_does_not_take_is_refused() {
     config_with(|config| config.endpoint_url("")).unwrap_err();
     config_with(|config| config.endpoint_url("http://localhost").use_fips(true)).unwrap_err();
     config_with(|config| config.use_fips(true)).unwrap();
+    let odd = server.config(&provider).into_builder().region(Region::new("eu_west_1")).build();
+    SsmStore::builder(config()).client(aws_sdk_ssm::Client::new(&odd)).build().unwrap_err();
 }
 
 #[tokio::test]

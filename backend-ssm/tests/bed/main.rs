@@ -16,6 +16,7 @@ mod organization;
 mod origin;
 mod policies;
 mod quotas;
+mod reencrypt;
 mod storm;
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What organizations require: tags, a description, a tier, and KMS keys of another account.
+//! The requirements of organizations: tags, a description, a tier, and KMS keys of another account.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -33,7 +33,7 @@ async fn tags_of(space: &Space, segment: &str) -> Value {
     answer["TagList"].take()
 }
 
-/// Why a call failed, as a person reads it.
+/// The cause of a failure, as a person reads it.
 fn cause(error: &Error) -> String {
     error.source().unwrap().to_string()
 }

@@ -184,6 +184,8 @@ fn backend(url: &str) -> Option<Backend> {
     match (stores::scheme(url).to_ascii_lowercase().as_str(), tier(url)) {
         ("file", _) => Some(prices::FILE),
         ("ssm", Some("standard")) => Some(prices::SSM_STANDARD),
+        // Only the account knows.
+        ("ssm", Some("account-default")) => None,
         ("ssm", _) => Some(prices::SSM_ADVANCED),
         ("secretsmanager", _) => Some(prices::SECRETS_MANAGER),
         _ => None,
@@ -199,6 +201,7 @@ fn tier(url: &str) -> Option<&'static str> {
     Some(match asked_for.map(str::to_ascii_lowercase).as_deref() {
         None | Some("standard") => "standard",
         Some("advanced") => "advanced",
+        Some("account-default") => "account-default",
         Some(_) => "intelligent-tiering",
     })
 }

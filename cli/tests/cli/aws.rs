@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use keystead_aws_testbed::{KMS_KEY, TestBed};
+use keystead_aws_testbed::{FOREIGN_KMS_KEY_ARN, KMS_KEY, TestBed};
 use keystead_conformance::Namespace;
 
 use crate::room::{KEY, Ran, Room};
@@ -144,6 +144,53 @@ fn verbose_tells_each_attempt_and_neither_an_id_nor_a_key() {
         }
     }
     assert_eq!(aws.run(&["get", "canaryid7x5q"]).stderr, "");
+}
+
+#[test]
+fn the_tier_of_the_account_is_told_without_a_limit() {
+    let mut aws = Aws::new("ssm");
+    aws.url.push_str("&tier=account-default");
+    let told = aws.run(&["--json", "doctor"]).json();
+    assert_eq!((&told["tier"], &told["keys"]["limit"]), (&json!("account-default"), &Value::Null), "{told}");
+}
+
+#[test]
+fn keys_are_encrypted_anew_under_another_kms_key() {
+    for (scheme, exclusive) in [("ssm", true), ("secretsmanager", false)] {
+        let mut aws = Aws::new(scheme);
+        for id in ["alice-canary", "bob"] {
+            aws.run(&["generate", id]).done();
+        }
+        let alice = aws.run(&["get", "alice-canary"]).done();
+        aws.url = aws.url.replace(KMS_KEY, FOREIGN_KMS_KEY_ARN);
+        let mut args = vec!["reencrypt", "--rate", "100"];
+        if exclusive {
+            assert!(aws.run(&args).failed(2).contains("somebody else writes"));
+            args.push("--exclusive");
+        }
+        let text = aws.run(&args).done();
+        assert_eq!(text, "complete: 2 keys were encrypted anew, 0 were as they should be already\n");
+        let told = aws.run(&["--json"].iter().chain(&args).copied().collect::<Vec<_>>()).json();
+        assert_eq!((&told["complete"], &told["current"]), (&json!(true), &json!(2)), "{told}");
+        assert_eq!(aws.run(&["get", "alice-canary"]).done(), alice);
+
+        aws.url = aws.url.replace(FOREIGN_KMS_KEY_ARN, KMS_KEY);
+        let denied = json!({ "__type": "AccessDeniedException", "message": "no" }).to_string();
+        let operation = if exclusive { "PutParameter" } else { "UpdateSecret" };
+        aws.bed.answer(operation, aws.namespace.as_str(), 1, 400, denied);
+        let ran = aws.run(&args);
+        assert!(
+            ran.code == 5 && ran.stdout.starts_with("NOT complete: 1 keys") && !ran.stdout.contains("canary"),
+            "{ran:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_store_has_no_kms_key() {
+    let room = Room::empty();
+    let text = room.run(&["--store", "file:///keys.db?root_secret_env=X", "reencrypt"]).failed(2);
+    assert!(text.contains("use rotate"), "{text}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ const COMMANDS: &[&str] = &[
     "list",
     "put",
     "reconcile",
+    "reencrypt",
     "restore",
     "rotate",
     "scrub",

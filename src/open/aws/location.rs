@@ -11,7 +11,7 @@ use crate::BoxError;
 pub(super) const NAMES: &str = "region, endpoint_url, profile, role_arn, external_id, session_name, fips, dualstack, \
                                 sdk_attempts, attempt_timeout and operation_timeout";
 
-/// What a URL says of region, endpoint, identity, timeouts and attempts. The builder checks it.
+/// The region, endpoint, identity, timeouts and attempts that a URL names. The builder checks them.
 #[derive(Default)]
 pub(in super::super) struct Location {
     region: Option<String>,

@@ -1,0 +1,262 @@
+//! Keys that move to another KMS key or tier, and others who write meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keystead_aws::{ReencryptOptions, ReencryptReport, reencrypt};
+use keystead_aws_testbed::FOREIGN_KMS_KEY_ARN;
+use keystead_conformance::{Fault, Faults};
+use keystead_core::{Effect, ErrorKind, KeyStore, KeyStoreExt, Operation};
+use keystead_ssm::{SsmConfig, SsmStore, Tier};
+use serde_json::json;
+
+use crate::{Space, id, key};
+
+/// The value of the old key: "ABC" in base64.
+const OLD: &str = "QUJD";
+
+fn store(space: &Space, config: SsmConfig) -> SsmStore {
+    let builder = SsmStore::builder(config).sdk_config(&space.bed.sdk_config());
+    builder.visibility_bound(Duration::from_millis(200)).build().unwrap()
+}
+
+/// A store of the same keys under another KMS key.
+fn moved(space: &Space) -> SsmStore {
+    store(space, SsmConfig::new(FOREIGN_KMS_KEY_ARN, space.path()).unwrap())
+}
+
+async fn run(store: &SsmStore) -> ReencryptReport {
+    reencrypt(store, ReencryptOptions::new().exclusive().rate(1e6), |_| {}).await.unwrap()
+}
+
+/// Has the next read of alice's key show the old one, with this version: what was read before
+/// somebody else wrote.
+fn read_before(space: &Space, version: i64) {
+    let name = space.path().replace("%s", "alice");
+    let parameter =
+        json!({"Name": name, "Type": "SecureString", "Value": OLD, "Version": version, "LastModifiedDate": 1});
+    space.answer("GetParameter", 1, 200, json!({"Parameter": parameter}));
+}
+
+/// Has the listing show alice under the old KMS key.
+fn list_alice(space: &Space) {
+    let alice = json!({"Name": space.path().replace("%s", "alice"), "KeyId": "alias/old", "Tier": "Standard"});
+    space.answer("DescribeParameters", 1, 200, json!({"Parameters": [alice]}));
+}
+
+#[tokio::test]
+async fn every_key_is_put_under_the_new_kms_key_and_a_second_run_only_lists() {
+    let space = Space::new();
+    for index in 0..60 {
+        space.store().create_key(&id(&format!("user-{index}")), &key([index; 32])).await.unwrap();
+    }
+    let store = moved(&space);
+    let report = run(&store).await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!((report.current, report.reencrypted), (0, 60));
+    for index in 0..60 {
+        assert_eq!(store.get_key(&id(&format!("user-{index}"))).await.unwrap(), key([index; 32]));
+    }
+    let begun = space.calls().len();
+    let report = run(&store).await;
+    assert_eq!((report.current, report.reencrypted, report.failed), (60, 0, 0));
+    assert!(space.operations()[begun..].iter().all(|operation| operation == "DescribeParameters"));
+}
+
+#[tokio::test]
+async fn a_run_that_was_cut_off_goes_on_where_it_was() {
+    let space = Space::new();
+    for name in ["alice", "bob", "carol"] {
+        space.store().create_key(&id(name), &key([1; 32])).await.unwrap();
+    }
+    let store = moved(&space);
+    space.answer("PutParameter", 9, 400, json!({"__type": "AccessDeniedException", "message": "no"}));
+    let report = run(&store).await;
+    assert_eq!((report.failed, report.failures.len()), (3, 3));
+    assert!(
+        report
+            .failures
+            .iter()
+            .all(|(_, e)| e.kind() == ErrorKind::PermissionDenied && e.effect() == Effect::NotApplied)
+    );
+    space.bed.faults(Duration::from_secs(5)).clear(&space.ns).await.unwrap();
+    store.put_key(&id("bob"), &key([2; 32])).await.unwrap();
+    let report = run(&store).await;
+    assert_eq!((report.current, report.reencrypted, report.failed), (1, 2, 0));
+    assert_eq!(store.get_key(&id("bob")).await.unwrap(), key([2; 32]));
+}
+
+#[tokio::test]
+async fn keys_are_moved_to_another_tier_and_not_back() {
+    let space = Space::new();
+    space.store().create_key(&id("alice"), &key([1; 32])).await.unwrap();
+    let report = run(&store(&space, space.config().tier(Tier::Advanced))).await;
+    assert_eq!((report.current, report.reencrypted), (0, 1));
+    assert_eq!(run(&store(&space, space.config().tier(Tier::AccountDefault))).await.current, 1);
+    let report = run(&space.store()).await;
+    let (_, error) = &report.failures[0];
+    let cause = std::error::Error::source(error).unwrap().to_string();
+    assert!(report.failed == 1 && cause.contains("set tier to advanced"), "{report:?}");
+}
+
+#[tokio::test]
+async fn it_is_refused_before_any_call_unless_nobody_else_writes() {
+    let space = Space::new();
+    let refusal = reencrypt(&moved(&space), ReencryptOptions::new(), |_| {}).await.unwrap_err();
+    assert_eq!((refusal.kind(), refusal.effect()), (ErrorKind::Unsupported, Effect::NotApplied));
+    for rate in [0.0, -1.0, f64::NAN] {
+        let options = ReencryptOptions::new().exclusive().rate(rate);
+        assert_eq!(reencrypt(&moved(&space), options, |_| {}).await.unwrap_err().kind(), ErrorKind::Config);
+    }
+    assert!(space.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_legacy_path_is_not_written_to() {
+    let space = Space::new();
+    list_alice(&space);
+    let config = SsmConfig::legacy(space.path()).unwrap();
+    let report = run(&store(&space, config)).await;
+    assert_eq!(report.failures[0].1.kind(), ErrorKind::Unsupported);
+    assert_eq!(space.operations(), ["DescribeParameters"]);
+}
+
+/// Somebody else puts between the read and the put.
+#[tokio::test]
+async fn a_newer_key_is_put_back_and_reported() {
+    let space = Space::new();
+    let store = moved(&space);
+    store.put_key(&id("alice"), &key(*b"ABC")).await.unwrap();
+    store.put_key(&id("alice"), &key(*b"newer")).await.unwrap();
+    list_alice(&space);
+    read_before(&space, 1);
+    let report = run(&store).await;
+    assert_eq!(report.newer_restored, [id("alice")]);
+    assert!(!report.is_complete() && report.failed == 0, "{report:?}");
+    assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer"));
+}
+
+/// Somebody else deletes and creates between the read and the put, so the version alone tells
+/// nothing.
+#[tokio::test]
+async fn a_key_that_was_created_anew_is_put_back_although_the_version_is_the_next_one() {
+    let space = Space::new();
+    let store = moved(&space);
+    store.create_key(&id("alice"), &key(*b"newer")).await.unwrap();
+    list_alice(&space);
+    read_before(&space, 1);
+    let report = run(&store).await;
+    assert_eq!(report.newer_restored, [id("alice")]);
+    assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer"));
+}
+
+/// Somebody else deletes between the read and the put.
+#[tokio::test]
+async fn a_key_that_comes_back_is_deleted_again_and_reported() {
+    for version in [1, 7] {
+        let space = Space::new();
+        let store = moved(&space);
+        list_alice(&space);
+        read_before(&space, version);
+        let report = run(&store).await;
+        assert_eq!(report.deleted_again, [id("alice")]);
+        assert_eq!(store.find_key(&id("alice")).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_was_deleted_since_it_was_listed_is_left() {
+    let space = Space::new();
+    list_alice(&space);
+    let report = run(&moved(&space)).await;
+    assert_eq!((report.gone, report.failed), (1, 0));
+    assert_eq!(space.operations(), ["DescribeParameters", "GetParameter"]);
+}
+
+/// The answers to all attempts of the put are lost: what stands tells.
+#[tokio::test]
+async fn a_put_whose_answers_are_lost_is_settled() {
+    for deleted in [false, true] {
+        let space = Space::new();
+        let store = moved(&space);
+        if deleted {
+            list_alice(&space);
+            read_before(&space, 1);
+        } else {
+            space.store().create_key(&id("alice"), &key(*b"ABC")).await.unwrap();
+        }
+        let faults = space.bed.faults(Duration::from_secs(5));
+        faults.inject(&space.ns, Some(Operation::Put), Fault::ResetAfterApply, 3).await.unwrap();
+        let report = run(&store).await;
+        assert_eq!(
+            (report.reencrypted, report.deleted_again.len(), report.failed),
+            (u64::from(!deleted), usize::from(deleted), 0),
+            "{report:?}"
+        );
+        assert_eq!(store.find_key(&id("alice")).await.unwrap().is_none(), deleted);
+    }
+}
+
+/// Our own earlier attempts, whose answers were lost, do not hide what is beneath them.
+#[tokio::test]
+async fn a_newer_key_beneath_a_lost_attempt_is_put_back() {
+    let space = Space::new();
+    let store = moved(&space);
+    store.create_key(&id("alice"), &key(*b"newer")).await.unwrap();
+    list_alice(&space);
+    read_before(&space, 1);
+    let faults = space.bed.faults(Duration::from_secs(5));
+    faults.inject(&space.ns, Some(Operation::Put), Fault::ResetAfterApply, 2).await.unwrap();
+    let report = run(&store).await;
+    assert_eq!(report.newer_restored, [id("alice")], "{report:?}");
+    assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer"));
+}
+
+/// Waits until a call for this user's key has reached the proxy.
+async fn until_called(space: &Space, operation: &str, segment: &str) {
+    let name = format!("\"{}\"", space.path().replace("%s", segment));
+    while !space.bed.calls(&name).iter().any(|call| call.operation == operation) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Each user's key is written or deleted once by somebody else while it is encrypted anew: as soon
+/// as it is read, or as soon as it is put.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_race_a_newer_key_stands_and_a_deleted_one_stays_deleted() {
+    let space = Arc::new(Space::new());
+    let users: Vec<_> = (0..8).map(|index| format!("user-{index}")).collect();
+    for user in &users {
+        plant(&space, user).await;
+    }
+    let rival = |(index, user): (usize, &String)| {
+        let (space, user) = (space.clone(), user.clone());
+        tokio::spawn(async move {
+            let store = space.store();
+            until_called(&space, if index % 4 < 2 { "GetParameter" } else { "PutParameter" }, &user).await;
+            match index % 2 {
+                0 => store.put_key(&id(&user), &key(*b"newer")).await.unwrap(),
+                // It was there, so it is found, whatever happens meanwhile.
+                _ => drop(store.delete_key(&id(&user)).await.unwrap()),
+            }
+        })
+    };
+    let rivals: Vec<_> = users.iter().enumerate().map(rival).collect();
+    let store = moved(&space);
+    let report = run(&store).await;
+    for rival in rivals {
+        rival.await.unwrap();
+    }
+    assert_eq!(report.failed, 0, "{report:?}");
+    for (index, user) in users.iter().enumerate() {
+        let expected = (index % 2 == 0).then(|| key(*b"newer"));
+        assert_eq!(store.find_key(&id(user)).await.unwrap(), expected, "{user}: {report:?}");
+    }
+}
+
+/// Writes a user's key past the proxy, under another KMS key.
+async fn plant(space: &Space, segment: &str) {
+    let name = space.path().replace("%s", segment);
+    let parameter = json!({"Name": name, "Type": "SecureString", "KeyId": "alias/old", "Value": OLD});
+    space.bed.ask_emulator("AmazonSSM.PutParameter", parameter).await.unwrap();
+}

@@ -1,0 +1,100 @@
+//! `reencrypt`: moves the keys of an AWS store to another KMS key or tier.
+
+use clap::Args;
+use keystead::reencrypt::{ReencryptOptions, ReencryptReport, reencrypt};
+use keystead::{Error, KeyId};
+use serde_json::{Value, json};
+
+use crate::exit::{Code, Failure, Outcome};
+use crate::output;
+use crate::progress::Meter;
+use crate::session::Session;
+use crate::stores;
+
+#[derive(Args, Debug)]
+pub(crate) struct ReencryptArgs {
+    /// Asserts that nobody else writes or deletes keys meanwhile; ssm needs that, because a key
+    /// that somebody else writes or deletes could be lost or come back
+    #[arg(long)]
+    exclusive: bool,
+    /// Encrypts at most so many keys a second [default: what AWS's default quotas allow]
+    #[arg(long, value_name = "NUMBER")]
+    rate: Option<f64>,
+    /// Names the ids that need looking at in the result
+    #[arg(long)]
+    show_ids: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: ReencryptArgs) -> Outcome {
+    let store = keystead::reencrypt::open(&stores::url(session)?).await?;
+    let mut options = ReencryptOptions::new();
+    if args.exclusive {
+        options = options.exclusive();
+    }
+    if let Some(rate) = args.rate {
+        options = options.rate(rate);
+    }
+    let mut meter = Meter::new(session);
+    let report = reencrypt(&*store, options, |report| meter.tell("keys", done(report), None)).await?;
+    drop(meter);
+    session.output.result(text(&report, args.show_ids), to_json(&report, args.show_ids))?;
+    if !report.newer_restored.is_empty() || !report.deleted_again.is_empty() {
+        output::note("others wrote meanwhile: readers may have seen the wrong state of these keys for a moment");
+    }
+    Ok(match report.failures.first() {
+        Some((_, error)) => error.kind().into(),
+        None if report.is_complete() => Code::Done,
+        None => Code::Other,
+    })
+}
+
+fn done(report: &ReencryptReport) -> u64 {
+    report.current + report.reencrypted + report.gone + report.failed
+}
+
+fn text(report: &ReencryptReport, show_ids: bool) -> String {
+    let verdict = if report.is_complete() { "complete" } else { "NOT complete" };
+    let mut lines = vec![format!(
+        "{verdict}: {} keys were encrypted anew, {} were as they should be already",
+        report.reencrypted, report.current
+    )];
+    if report.gone > 0 {
+        lines.push(format!("  deleted meanwhile: {}", report.gone));
+    }
+    for (what, ids) in [
+        ("a newer key was put back", &report.newer_restored),
+        ("came back after a delete, and were deleted again", &report.deleted_again),
+    ] {
+        if !ids.is_empty() {
+            lines.push(format!("  {what}: {}", ids.len()));
+            lines.extend(ids.iter().filter(|_| show_ids).map(|id| format!("    {}", id.as_str())));
+        }
+    }
+    if report.failed > 0 {
+        lines.push(format!("  failed: {}; run reencrypt again", report.failed));
+    }
+    for (id, error) in &report.failures {
+        let id = if show_ids { id.as_str() } else { "a key (say --show-ids to see which)" };
+        lines.push(format!("    {id}: {}", Failure::from(error.clone()).lines().join("; ")));
+    }
+    lines.join("\n")
+}
+
+fn to_json(report: &ReencryptReport, show_ids: bool) -> Value {
+    let id = |id: &KeyId| show_ids.then(|| id.as_str().to_owned());
+    let ids =
+        |ids: &[KeyId]| json!({ "total": ids.len(), "ids": show_ids.then(|| ids.iter().map(id).collect::<Vec<_>>()) });
+    let failure = |(of, error): &(KeyId, Error)| {
+        let error = Failure::from(error.clone()).to_json();
+        json!({ "id": id(of), "error": error })
+    };
+    json!({
+        "complete": report.is_complete(),
+        "current": report.current,
+        "reencrypted": report.reencrypted,
+        "gone": report.gone,
+        "newer_restored": ids(&report.newer_restored),
+        "deleted_again": ids(&report.deleted_again),
+        "failed": { "total": report.failed, "first": report.failures.iter().map(failure).collect::<Vec<_>>() },
+    })
+}
