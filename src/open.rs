@@ -105,11 +105,11 @@ pub async fn open_to_reencrypt(url: &str) -> Result<Arc<dyn keystead_aws::Reencr
     match Settings::of(url)? {
         #[cfg(feature = "ssm")]
         Settings::Ssm(config, location) => {
-            Ok(Arc::new(location.of(keystead_ssm::SsmStore::builder(config)).connect().await?))
+            Ok(Arc::new(location.of(keystead_ssm::SsmStore::builder(*config)).connect().await?))
         }
         #[cfg(feature = "secretsmanager")]
         Settings::SecretsManager(config, location) => {
-            let builder = keystead_secretsmanager::SecretsManagerStore::builder(config);
+            let builder = keystead_secretsmanager::SecretsManagerStore::builder(*config);
             Ok(Arc::new(location.of(builder).connect().await?))
         }
         #[allow(unreachable_patterns, reason = "a build may have the AWS stores alone")]
@@ -142,9 +142,9 @@ enum Settings {
     #[cfg(feature = "file")]
     File(FileUrl),
     #[cfg(feature = "ssm")]
-    Ssm(keystead_ssm::SsmConfig, aws::Location),
+    Ssm(Box<keystead_ssm::SsmConfig>, aws::Location),
     #[cfg(feature = "secretsmanager")]
-    SecretsManager(keystead_secretsmanager::SecretsManagerConfig, aws::Location),
+    SecretsManager(Box<keystead_secretsmanager::SecretsManagerConfig>, aws::Location),
 }
 
 impl Settings {
@@ -165,7 +165,7 @@ impl Settings {
                 let url = url::StoreUrl::parse(url).map_err(|text| refusal("ssm", text))?;
                 let settings = aws::Settings::of(url, "tier").map_err(|e| refusal("ssm", e))?;
                 let config = settings.ssm().map_err(|e| refusal("ssm", e))?;
-                Ok(Self::Ssm(config, settings.location))
+                Ok(Self::Ssm(Box::new(config), settings.location))
             }
             #[cfg(feature = "secretsmanager")]
             "secretsmanager" => {
@@ -173,7 +173,7 @@ impl Settings {
                 let settings =
                     aws::Settings::of(url, "recovery_window_days").map_err(|e| refusal("secretsmanager", e))?;
                 let config = settings.secretsmanager().map_err(|e| refusal("secretsmanager", e))?;
-                Ok(Self::SecretsManager(config, settings.location))
+                Ok(Self::SecretsManager(Box::new(config), settings.location))
             }
             other => Err(refusal("keystead", unknown_scheme(other))),
         }
@@ -187,11 +187,11 @@ impl Settings {
             Self::File(url) => Ok(Arc::new(url.open_with(url.root_secret()?).await?)),
             #[cfg(feature = "ssm")]
             Self::Ssm(config, location) => {
-                Ok(Arc::new(location.of(keystead_ssm::SsmStore::builder(config)).connect().await?))
+                Ok(Arc::new(location.of(keystead_ssm::SsmStore::builder(*config)).connect().await?))
             }
             #[cfg(feature = "secretsmanager")]
             Self::SecretsManager(config, location) => {
-                let builder = keystead_secretsmanager::SecretsManagerStore::builder(config);
+                let builder = keystead_secretsmanager::SecretsManagerStore::builder(*config);
                 Ok(Arc::new(location.of(builder).connect().await?))
             }
         }
