@@ -98,7 +98,8 @@ fn tags(tags: &Value) -> Checked {
     let keys: HashSet<&str> = tags.iter().map(|tag| text(&tag["Key"])).collect();
     demand(keys.len() == tags.len(), "no two tags have the same key")?;
     tags.iter().try_for_each(|tag| {
-        let (key, value) = (text(&tag["Key"]), text(&tag["Value"]));
+        let key = text(&tag["Key"]);
+        let value = text(&tag["Value"]);
         demand((1..=128).contains(&key.chars().count()), "a tag's key has 1 to 128 characters")?;
         demand(value.chars().count() <= 256, "a tag's value has at most 256 characters")?;
         demand(!key.to_ascii_lowercase().starts_with("aws:"), "aws: is reserved")

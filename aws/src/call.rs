@@ -64,7 +64,7 @@ impl Call {
     /// failed attempt has a `reason`. No field depends on an id, a name or a value.
     ///
     /// # Errors
-    /// What is left of the `SdkError` or the `CredentialsError`, which are dropped.
+    /// The rest of the `SdkError` or the `CredentialsError`, which are dropped.
     pub async fn run<T, E: ProvideErrorMetadata + StdError + Send + Sync + 'static>(
         &self,
         service: Service,

@@ -21,9 +21,8 @@ pub fn is_arn(text: &str) -> bool {
 
 /// Returns the region in the ARN of a KMS key or alias; `None` if this is not such an ARN.
 pub fn kms_key_region(text: &str) -> Option<&str> {
-    let mut parts = text.splitn(6, ':');
-    let (arn, _partition, service) = (parts.next()?, parts.next()?, parts.next()?);
-    let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let &[arn, _, service, region, account, resource] = parts.as_slice() else { return None };
     let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
     let name = resource.strip_prefix("key/").or_else(|| resource.strip_prefix("alias/"))?;
     let is_named = !name.is_empty() && !name.contains(':');

@@ -244,7 +244,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn few_writes_are_sent_twice_at_any_quota() {
         for per_second in [2.0, 3.0, 10.0, 50.0] {
-            let (quota, pace) = (Quota::new(per_second), pace(15, 3));
+            let quota = Quota::new(per_second);
+            let pace = pace(15, 3);
             let begun = Instant::now();
             let writes = stream::iter(0..500).map(|_| pace.run(SERVICE, || quota.write()));
             let outcomes: Vec<_> = writes.buffer_unordered(8).collect().await;
@@ -259,7 +260,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_that_the_quota_takes_within_the_time_of_an_operation_succeeds() {
-        let (quota, pace) = (Quota::new(3.0), pace(15, 3));
+        let quota = Quota::new(3.0);
+        let pace = pace(15, 3);
         let writes = stream::iter(0..30).map(|_| pace.run(SERVICE, || quota.write()));
         let outcomes: Vec<_> = writes.buffer_unordered(30).collect().await;
         assert!(outcomes.iter().all(Result::is_ok));
@@ -267,7 +269,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_that_is_too_large_is_throttled_within_the_time_of_an_operation() {
-        let (quota, pace) = (Quota::new(3.0), pace(5, 3));
+        let quota = Quota::new(3.0);
+        let pace = pace(5, 3);
         let begun = Instant::now();
         let writes = stream::iter(0..200).map(|_| pace.run(SERVICE, || quota.write()));
         let outcomes: Vec<_> = writes.buffer_unordered(200).collect().await;

@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn pauses_that_the_user_has_set_are_kept() {
-        let (short, long) = (Duration::from_millis(7), Duration::from_secs(60));
+        let short = Duration::from_millis(7);
+        let long = Duration::from_secs(60);
         let given = RetryConfig::standard().with_initial_backoff(short).with_max_backoff(long);
         let retries = ClientSettings::new().retries(Some(&given));
         assert_eq!((retries.initial_backoff(), retries.max_backoff()), (short, long));

@@ -7,10 +7,10 @@ use crate::load::Chunk;
 use crate::rotate::Step;
 use crate::transaction::Write;
 
-/// What a handle asks of the writer, with the channel for the answer.
+/// A request of a handle to the writer, with the channel for the answer.
 pub(crate) enum Request {
     Write(Write, Reply<Written>),
-    /// Reports whether the log is empty afterwards.
+    /// Answers with true if the log is empty afterwards.
     Scrub(Reply<bool>),
     Load(Chunk, Reply<Vec<usize>>),
     Rotate(Step),
@@ -33,11 +33,11 @@ impl Request {
     }
 }
 
-/// What a committed write found and did.
+/// The outcome of a committed write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
-    /// Whether there was a record before.
+    /// True if there was a record before.
     pub(crate) existed: bool,
-    /// Whether no byte of a dead record is left in the store's files.
+    /// True if no byte of a dead record is left in the store's files.
     pub(crate) clean: bool,
 }

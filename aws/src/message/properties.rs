@@ -1,4 +1,4 @@
-//! What is kept of a message depends on no id, no name and no value, whatever these are.
+//! The part of a message that is kept depends on no id, no name and no value, whatever these are.
 
 use keystead_core::{KeyId, NameTemplate};
 use proptest::prelude::*;

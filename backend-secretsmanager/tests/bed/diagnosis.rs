@@ -1,4 +1,5 @@
-//! What an operator learns from an error: who was refused what, which request it was, what to do.
+//! The things that an operator learns from an error: who was refused what, which request it was, and
+//! what to do.
 
 use std::error::Error as StdError;
 
@@ -111,7 +112,8 @@ async fn every_error_about_an_answer_names_the_answer() {
 
 #[tokio::test]
 async fn each_attempt_is_told_by_its_own_operation() {
-    let (space, heard) = (Space::new(), Heard::default());
+    let space = Space::new();
+    let heard = Heard::default();
     heard.of(space.store().put_key(&id("canaryid7x5q"), &key(1))).await.unwrap();
     let lines = heard.attempts();
     let expected = [("PutSecretValue", "code=\"ResourceNotFoundException\""), ("CreateSecret", "status=200")];
