@@ -89,7 +89,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
 #[cfg(feature = "ssm")]
 pub async fn open_ssm(url: &str) -> Result<keystead_ssm::SsmStore> {
     match Settings::of(url)? {
-        Settings::Ssm(config, location) => location.of(keystead_ssm::SsmStore::builder(config)).connect().await,
+        Settings::Ssm(config, location) => location.of(keystead_ssm::SsmStore::builder(*config)).connect().await,
         #[allow(unreachable_patterns, reason = "a build may have this store alone")]
         _ => Err(refusal("ssm", "the URL does not name a Parameter Store: write ssm:///PATH?kms_key=...")),
     }

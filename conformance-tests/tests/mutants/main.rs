@@ -94,9 +94,9 @@ mutants! { OVER_MEMORY, suite_over:
         "get.roundtrip_bytes", "get_or_create.loser_gets_the_winners_key", "put.other_ids_untouched",
         "put.overwrites", "race.", "two_handles.see_each_other"];
     create_overwrites: values::CreateOverwrites => "create.refuses_existing",
-        also ["get.", "get_or_create.", "race.", "two_handles."];
+        also ["batch.create_refuses_existing", "get.", "get_or_create.", "race.", "two_handles."];
     create_says_exists_and_overwrites: values::CreateSaysExistsAndOverwrites => "create.refuses_existing",
-        also ["get.", "get_or_create.", "race."];
+        also ["batch.create_refuses_existing", "get.", "get_or_create.", "race."];
     delete_does_nothing: deletes::DeleteDoesNothing => "delete.removes",
         also ["batch.delete_partial", "create.after_delete", "delete.", "erase.", "get_or_create.creates_once",
         "id.", "isolation.namespaces_do_not_meet", "leak.debug_key", "list.", "put.idempotent_same_value", "race.",
@@ -193,7 +193,8 @@ mutants! { OVER_MEMORY, suite_over:
     key_in_a_trace: cancels::KeyInATrace => "leak.tracing";
     id_in_a_trace_of_another_thread: cancels::IdInATraceOfAnotherThread => "leak.tracing";
     key_in_a_panic: cancels::KeyInAPanic => "leak.panic",
-        also ["cancel.many", "create.", "get.", "get_or_create.", "leak.", "race.", "two_handles."];
+        also ["batch.create_refuses_existing", "cancel.many", "create.", "get.", "get_or_create.", "leak.", "race.",
+        "two_handles."];
 }
 
 macro_rules! passes {
