@@ -130,7 +130,7 @@ impl Failure {
             kind,
             effect: if status.is_client_error() { Effect::NotApplied } else { Effect::Unknown },
             ambiguous,
-            retry_after: retry_after(response).or((kind == ErrorKind::Throttled).then_some(THROTTLED_PAUSE)),
+            retry_after: retry_after(response),
             cause: Cause(format!("{what}{}: {}", which_answer(&details), advice(kind))),
             details: Some(details),
             lacks_credentials: false,
@@ -282,7 +282,8 @@ impl Failure {
         let effect = if is_write && self.may_have_landed() { Effect::Unknown } else { Effect::NotApplied };
         let mut error =
             Error::new(self.kind, operation, self.service.scheme).with_effect(effect).with_source(self.cause);
-        if let Some(pause) = self.retry_after {
+        let usual_pause = (self.kind == ErrorKind::Throttled).then_some(THROTTLED_PAUSE);
+        if let Some(pause) = self.retry_after.or(usual_pause) {
             error = error.with_retry_after(pause);
         }
         match self.details {
