@@ -47,6 +47,10 @@ impl Batches {
                 async move {
                     let mut outcomes = match outcomes.await {
                         Ok(outcomes) => outcomes,
+                        // What a lost attempt has done, no other call would know.
+                        Err(e) if self.operation != Operation::Get && e.may_have_landed() => {
+                            self.refused(batch, name, e)
+                        }
                         Err(e) if is_about_one_name(&e, batch.len()) => Outcomes::new(),
                         Err(e) => self.refused(batch, name, e),
                     };

@@ -72,7 +72,11 @@ impl Call {
         future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Failure> {
         if let Some(session) = &self.session {
-            session.credentials().await.map_err(|e| Failure::without_credentials(service, e))?;
+            session.credentials().await.map_err(|e| {
+                let failure = Failure::without_credentials(service, e);
+                // This may be another round of a call that was sent before.
+                if self.attempts.any_may_have_applied() { failure.partly_applied() } else { failure }
+            })?;
         }
         let record = &self.attempts.0;
         record.trace.listen::<E>();
@@ -115,6 +119,11 @@ impl Attempts {
     /// Reports whether an attempt before the last one may have taken effect.
     pub fn earlier_attempt_may_have_applied(&self) -> bool {
         self.0.earlier_is_unknown.load(Ordering::SeqCst)
+    }
+
+    /// Reports whether any attempt so far may have taken effect.
+    fn any_may_have_applied(&self) -> bool {
+        self.earlier_attempt_may_have_applied() || self.0.last_is_unknown.load(Ordering::SeqCst)
     }
 
     /// Reports whether any attempt was sent, or was about to be.

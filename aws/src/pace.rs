@@ -101,7 +101,7 @@ impl WritePace {
         loop {
             match self.turn(last_turn) {
                 Ok(None) => {}
-                Ok(Some(turn)) => sleep_until(turn).await,
+                Ok(Some(turn)) => turn.wait().await,
                 Err(wait) => {
                     let refusal = refusal.unwrap_or_else(|| Failure::held_back(service));
                     return Err(refusal.with_retry_after(wait));
@@ -135,9 +135,9 @@ impl WritePace {
         }
     }
 
-    /// Takes the next turn: the moment of it, or `None` if that is now. Fails with the time until
-    /// the turn if that comes after the last one that is of use.
-    fn turn(&self, last: Option<Instant>) -> Result<Option<Instant>, Duration> {
+    /// Takes the next turn; `None` if that is now. Fails with the time until the turn if that comes
+    /// after the last one that is of use.
+    fn turn(&self, last: Option<Instant>) -> Result<Option<Turn<'_>>, Duration> {
         let mut state = self.state();
         let now = Instant::now();
         if state.last_throttled.is_none_or(|at| now - at > FORGOTTEN_AFTER) {
@@ -146,12 +146,13 @@ impl WritePace {
         if state.interval < SHORTEST {
             return Ok(None);
         }
-        let turn = state.next.max(now);
-        if turn > now && last.is_some_and(|last| turn > last) {
-            return Err(turn - now);
+        let at = state.next.max(now);
+        if at > now && last.is_some_and(|last| at > last) {
+            return Err(at - now);
         }
-        state.next = turn + state.interval;
-        Ok((turn > now).then_some(turn))
+        let length = state.interval;
+        state.next = at + length;
+        Ok((at > now).then(|| Turn { pace: self, at, length, is_used: false }))
     }
 
     fn succeeded(&self) {
@@ -184,6 +185,31 @@ impl WritePace {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The turn of a write that waits for it. If it is dropped first, others take it: else callers that
+/// wait for less time than the queue is long would keep everybody out.
+struct Turn<'a> {
+    pace: &'a WritePace,
+    at: Instant,
+    length: Duration,
+    is_used: bool,
+}
+
+impl Turn<'_> {
+    async fn wait(mut self) {
+        sleep_until(self.at).await;
+        self.is_used = true;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.is_used {
+            let mut state = self.pace.state();
+            state.next = state.next.checked_sub(self.length).unwrap_or(self.at);
+        }
     }
 }
 
@@ -332,6 +358,29 @@ mod tests {
                 assert_eq!(calls.load(Ordering::SeqCst), 2);
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_give_up_before_their_turn_keep_nobody_out() {
+        let pace = pace(15, 3);
+        let calls = AtomicU32::new(0);
+        // Three are refused early on; from then on the service takes all.
+        let write = async || match calls.fetch_add(1, Ordering::SeqCst) {
+            10..13 => Err(Failure::held_back(SERVICE)),
+            _ => Ok(()),
+        };
+        let patience = Duration::from_millis(900);
+        let writes = stream::iter(0..600).then(async |index| {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            index
+        });
+        let outcomes: Vec<_> = writes
+            .map(|_| tokio::time::timeout(patience, pace.run(SERVICE, &write)))
+            .buffer_unordered(20)
+            .collect()
+            .await;
+        let written = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Ok(())))).count();
+        assert!(written >= 300, "{written} of 600");
     }
 
     #[tokio::test(start_paused = true)]

@@ -48,9 +48,9 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
     }
 }
 
-/// Reports whether the message of a `ResourceNotFoundException` says that the value is what is
+/// Reports whether the message of a `ResourceNotFoundException` may say that the value is what is
 /// missing, not the secret. It decides only whether the secret is asked for by itself, which tells
 /// the truth at the cost of two calls.
 fn may_exist_without_a_value(message: Option<&str>) -> bool {
-    message.is_some_and(|message| message.contains("value for"))
+    message.is_none_or(|message| message.contains("value for"))
 }

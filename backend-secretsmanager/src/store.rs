@@ -38,6 +38,9 @@ const CONTENDED: &str = "the name is taken, but no secret can be written under i
                          created, deleted or released after a forced delete; try again after the \
                          pause";
 
+const WITHOUT_REPLICAS: &str = "the secret's replicas in other regions were removed, but the key was not deleted: delete \
+                                it again";
+
 /// Keys in Secrets Manager, each the binary value of a secret under the name that the template
 /// gives its id. Clones are handles on the same store.
 #[derive(Clone)]
@@ -144,17 +147,23 @@ impl SecretsManagerStore {
     /// Writes a new version where a secret is, else a new secret.
     async fn overwrite(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
         let mut refusal = None;
+        // Each call forgets what an attempt of the one before may have done.
+        let mut may_have_applied = false;
+        let mut failed = |e: Failure| {
+            may_have_applied |= e.may_have_landed();
+            if may_have_applied { e.partly_applied() } else { e }
+        };
         for round in 0..PUT_ROUNDS {
             if round > 0 {
                 // What was just created is not visible yet, or what was just deleted still is.
                 tokio::time::sleep(self.visibility_bound / PUT_ROUNDS).await;
             }
-            match self.put_value(name, key).await {
+            match self.put_value(name, key).await.map_err(&mut failed) {
                 Ok(()) => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(refine_error(self, name, e, Operation::Put).await),
             }
-            match self.create(name, key).await {
+            match self.create(name, key).await.map_err(&mut failed) {
                 Ok(()) => return Ok(()),
                 Err(e) if is_taken(&e) => refusal = Some(e),
                 Err(e) => return Err(e),
@@ -308,7 +317,7 @@ impl KeyStore for SecretsManagerStore {
                 Ok(Deletion::new(self.finality(until)))
             }
             // The replicas are gone, the secret is not.
-            _ if is_replicated => Err(failed(refusal.partly_applied())),
+            kind if is_replicated => Err(failed(refusal.with_kind(kind, WITHOUT_REPLICAS).partly_applied())),
             _ => Err(failed(refusal)),
         }
     }

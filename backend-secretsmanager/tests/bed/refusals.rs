@@ -300,3 +300,17 @@ async fn absence_is_not_claimed_where_the_description_cannot_be_had_or_shows_a_k
     space.answer("GetSecretValue", 1, 400, not_found());
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(1));
 }
+
+#[tokio::test]
+async fn a_put_whose_answer_was_lost_stays_unknown_when_the_secret_cannot_be_created_then() {
+    let space = Space::new();
+    let store = space.store();
+    store.create_key(&id("alice"), &key(1)).await.unwrap();
+    let faults = space.bed.faults(Duration::from_secs(5));
+    faults.inject(&space.ns, Some(Operation::Put), Fault::ResetAfterApply, 1).await.unwrap();
+    // As if it had been deleted in the meantime.
+    space.answer("PutSecretValue", 1, 400, not_found());
+    space.answer("CreateSecret", 1, 400, denied());
+    let refused = store.put_key(&id("alice"), &key(2)).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::PermissionDenied, Effect::Unknown));
+}
