@@ -50,7 +50,7 @@ pub mod secretsmanager {
 /// Keys that move to another KMS key, or to another tier (features `ssm` and `secretsmanager`).
 #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
 pub mod reencrypt {
-    pub use keystead_aws::{Reencrypt, ReencryptOptions, ReencryptReport, Reencryption, reencrypt};
+    pub use keystead_aws::{NeedsAttention, Reencrypt, ReencryptOptions, ReencryptReport, Reencryption, reencrypt};
 
     pub use crate::open::open_to_reencrypt as open;
 }

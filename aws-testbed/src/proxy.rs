@@ -195,6 +195,9 @@ impl Proxy {
 
     /// The emulator's answer where it is known to differ from AWS's.
     async fn corrected(&self, headers: &HeaderMap, call: &Call, answer: Answer) -> Result<Answer, io::Error> {
+        if answer.status.is_success() && call.name == "ListSecretVersionIds" {
+            return self.with_kms_keys(headers, call, answer).await;
+        }
         if answer.status.is_success() {
             return Ok(answer);
         }
@@ -219,12 +222,28 @@ impl Proxy {
         }
     }
 
+    /// Adds the KMS key of each version to a list of versions: the emulator leaves it out. It is the
+    /// secret's own, as if AWS had been allowed to encrypt all versions under it.
+    async fn with_kms_keys(&self, headers: &HeaderMap, call: &Call, answer: Answer) -> Result<Answer, io::Error> {
+        let key = self.described(headers, call).await?["KmsKeyId"].clone();
+        let key = if key.is_null() { "DefaultEncryptionKey".into() } else { key };
+        let mut body: Value = serde_json::from_slice(&answer.body).map_err(io::Error::other)?;
+        for version in body["Versions"].as_array_mut().into_iter().flatten() {
+            version["KmsKeyIds"] = serde_json::json!([key]);
+        }
+        Ok(Answer { body: body.to_string().into(), ..answer })
+    }
+
     async fn is_scheduled(&self, headers: &HeaderMap, call: &Call) -> Result<bool, io::Error> {
+        Ok(!self.described(headers, call).await?["DeletedDate"].is_null())
+    }
+
+    /// Returns the description of the secret that a call is about.
+    async fn described(&self, headers: &HeaderMap, call: &Call) -> Result<Value, io::Error> {
         let mut headers = headers.clone();
         headers.insert("x-amz-target", "secretsmanager.DescribeSecret".parse().map_err(io::Error::other)?);
         let body = serde_json::json!({"SecretId": call.first_name()}).to_string();
         let described = self.forwarded(&headers, body.into()).await?;
-        let described: Value = serde_json::from_slice(&described.body).unwrap_or(Value::Null);
-        Ok(!described["DeletedDate"].is_null())
+        Ok(serde_json::from_slice(&described.body).unwrap_or(Value::Null))
     }
 }

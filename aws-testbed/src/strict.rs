@@ -171,6 +171,10 @@ fn secrets_manager(call: &Call) -> Checked {
             let regions = body["RemoveReplicaRegions"].as_array();
             demand(regions.is_some_and(|regions| !regions.is_empty()), "at least one region is removed")
         }
+        "ListSecretVersionIds" => {
+            secret_name(text(&body["SecretId"]))?;
+            demand(body["MaxResults"].as_u64().is_none_or(|most| (1..=100).contains(&most)), "MaxResults is 1 to 100")
+        }
         "ListSecrets" => {
             demand(body["MaxResults"].as_u64().is_none_or(|most| (1..=100).contains(&most)), "MaxResults is 1 to 100")
         }

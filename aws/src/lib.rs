@@ -34,7 +34,7 @@ pub use crate::identity::AwsIdentity;
 pub use crate::kms::{is_arn, is_kms_key, is_same_kms_key, kms_key_region};
 pub use crate::listing::{Page, listing};
 pub use crate::pace::WritePace;
-pub use crate::reencrypt::{Reencrypt, ReencryptOptions, ReencryptReport, Reencryption, reencrypt};
+pub use crate::reencrypt::{NeedsAttention, Reencrypt, ReencryptOptions, ReencryptReport, Reencryption, reencrypt};
 pub use crate::retry::{CodeRule, RetryRules};
 pub use crate::settings::ClientSettings;
 pub use crate::tags::{InvalidTag, Tags};

@@ -1,5 +1,6 @@
 //! [`reencrypt`]: moves the keys of a store to another KMS key or tier.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
@@ -46,9 +47,10 @@ pub enum Reencryption {
     /// It was deleted meanwhile, and stays so.
     Gone,
     /// Somebody else wrote a newer key meanwhile, which was overwritten for a moment and stands
-    /// again.
+    /// again, unless it was deleted since. It may have the same value.
     NewerRestored,
-    /// Somebody else deleted it meanwhile. It came back for a moment, and was deleted again.
+    /// Somebody else deleted it meanwhile. It came back for a moment, and was deleted again. A key
+    /// that was written between the last look and that delete was deleted, too.
     DeletedAgain,
 }
 
@@ -79,6 +81,50 @@ impl ReencryptOptions {
     }
 }
 
+/// The source of an error after which a person must look at the key: another run takes it for
+/// current.
+#[derive(Debug)]
+pub struct NeedsAttention {
+    text: String,
+    cause: Option<Error>,
+}
+
+impl NeedsAttention {
+    /// Returns the error of a write that was applied and after which something is left to do, as
+    /// `text` says. The error has the kind and the details of `cause`.
+    pub fn after(cause: Error, text: impl Into<String>) -> Error {
+        let mut error = Error::new(cause.kind(), Operation::Put, cause.store()).with_effect(Effect::Unknown);
+        if let Some(details) = cause.details() {
+            error = error.with_details(details.clone());
+        }
+        error.with_source(Self { text: text.into(), cause: Some(cause) })
+    }
+
+    /// Returns the error of a write that was applied while others wrote, with the scheme of the
+    /// store.
+    pub fn contended(store: &'static str, text: impl Into<String>) -> Error {
+        let error = Error::new(ErrorKind::Conflict, Operation::Put, store).with_effect(Effect::Unknown);
+        error.with_source(Self { text: text.into(), cause: None })
+    }
+
+    /// Reports whether this is the source of an error.
+    pub fn is_source_of(error: &Error) -> bool {
+        error.source().is_some_and(|source| source.is::<Self>())
+    }
+}
+
+impl fmt::Display for NeedsAttention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl StdError for NeedsAttention {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.as_ref().map(|cause| cause as &(dyn StdError + 'static))
+    }
+}
+
 /// The result of [`reencrypt`].
 #[derive(Clone, Default)]
 #[non_exhaustive]
@@ -95,14 +141,21 @@ pub struct ReencryptReport {
     pub deleted_again: Vec<KeyId>,
     /// The number of keys that could not be encrypted anew.
     pub failed: u64,
-    /// The first 100 of these, each with its reason.
+    /// The first 100 of these, and all that need attention, each with its reason.
     pub failures: Vec<(KeyId, Error)>,
+    /// The ids among the failed ones that a person must look at, because another run takes them for
+    /// current. Each is in `failures`, where [`NeedsAttention`] is the source of its error.
+    pub needs_attention: Vec<KeyId>,
+    /// The error that has ended the listing before all keys were seen.
+    pub listing_error: Option<Error>,
 }
 
 impl ReencryptReport {
-    /// Reports whether every key is as the configuration asks for, and nobody else has written.
+    /// Reports whether all keys were listed, every key is as the configuration asks for, and nobody
+    /// else has written.
     pub fn is_complete(&self) -> bool {
-        self.failed == 0 && self.newer_restored.is_empty() && self.deleted_again.is_empty()
+        let is_clean = self.failed == 0 && self.listing_error.is_none();
+        is_clean && self.newer_restored.is_empty() && self.deleted_again.is_empty()
     }
 
     fn add(&mut self, id: KeyId, outcome: Result<Reencryption>) {
@@ -113,7 +166,11 @@ impl ReencryptReport {
             Ok(Reencryption::DeletedAgain) => self.deleted_again.push(id),
             Err(e) => {
                 self.failed += 1;
-                if self.failures.len() < KEPT_FAILURES {
+                let needs_attention = NeedsAttention::is_source_of(&e);
+                if needs_attention {
+                    self.needs_attention.push(id.clone());
+                }
+                if needs_attention || self.failures.len() < KEPT_FAILURES {
                     self.failures.push((id, e));
                 }
             }
@@ -131,6 +188,8 @@ impl fmt::Debug for ReencryptReport {
             .field("deleted_again", &self.deleted_again.len())
             .field("failed", &self.failed)
             .field("failures", &self.failures)
+            .field("needs_attention", &self.needs_attention.len())
+            .field("listing_error", &self.listing_error)
             .finish()
     }
 }
@@ -146,13 +205,14 @@ impl fmt::Debug for ReencryptReport {
 /// Where [`needs_exclusive`](Reencrypt::needs_exclusive) says so, a write or a delete by somebody
 /// else can be undone for a moment. This is noticed, mended and reported, but a reader may have
 /// seen it, and two such accidents to one key at once may lose a write. So it needs
-/// [`exclusive`](ReencryptOptions::exclusive).
+/// [`exclusive`](ReencryptOptions::exclusive). Where it cannot be mended, the key is among those
+/// that [need attention](ReencryptReport::needs_attention).
 ///
 /// # Errors
 /// [`Config`](ErrorKind::Config), before any call, if the rate is not above zero;
 /// [`Unsupported`](ErrorKind::Unsupported), likewise, if the store needs
-/// [`exclusive`](ReencryptOptions::exclusive) and it was not called; those of the listing. The
-/// failures of single keys are in the report.
+/// [`exclusive`](ReencryptOptions::exclusive) and it was not called. The failures of single keys,
+/// and that of the listing, are in the report.
 pub async fn reencrypt(
     store: &dyn Reencrypt,
     options: ReencryptOptions,
@@ -163,9 +223,13 @@ pub async fn reencrypt(
     let mut next = Instant::now();
     let mut ids = store.list_current();
     while let Some(item) = ids.next().await {
-        match item? {
-            (_, true) => report.current += 1,
-            (id, false) => {
+        match item {
+            Err(e) => {
+                report.listing_error = Some(e);
+                break;
+            }
+            Ok((_, true)) => report.current += 1,
+            Ok((id, false)) => {
                 sleep_until(next).await;
                 next = Instant::now() + pause;
                 let outcome = unthrottled(store, &id).await;

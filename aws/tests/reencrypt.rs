@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use keystead_aws::{Reencrypt, ReencryptOptions, Reencryption, reencrypt};
+use keystead_aws::{NeedsAttention, Reencrypt, ReencryptOptions, Reencryption, reencrypt};
 use keystead_core::{
     BoxStream, Capabilities, Deletion, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result,
     SecretKey, StoreInfo, async_trait,
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 struct Scripted {
     store: MemoryStore,
     keys: usize,
+    listing_error: Option<Error>,
     outcomes: Mutex<VecDeque<Result<Reencryption>>>,
     begun: Mutex<Vec<Instant>>,
 }
@@ -26,7 +27,7 @@ struct Scripted {
 impl Scripted {
     fn new(keys: usize, outcomes: Vec<Result<Reencryption>>) -> Self {
         let outcomes = Mutex::new(outcomes.into());
-        Self { store: MemoryStore::new(), keys, outcomes, begun: Mutex::default() }
+        Self { store: MemoryStore::new(), keys, listing_error: None, outcomes, begun: Mutex::default() }
     }
 
     /// The pauses between the beginnings of two calls.
@@ -77,7 +78,8 @@ impl Reencrypt for Scripted {
     }
 
     fn list_current(&self) -> BoxStream<'_, Result<(KeyId, bool)>> {
-        stream::iter((0..self.keys).map(|index| Ok((KeyId::new(format!("user-{index}")).unwrap(), false)))).boxed()
+        let listed = (0..self.keys).map(|index| Ok((KeyId::new(format!("user-{index}")).unwrap(), false)));
+        stream::iter(listed.chain(self.listing_error.clone().map(Err))).boxed()
     }
 
     async fn reencrypt_key(&self, _: &KeyId) -> Result<Reencryption> {
@@ -143,4 +145,31 @@ async fn what_others_have_written_keeps_a_run_from_being_complete() {
         let report = reencrypt(&store, ReencryptOptions::new(), |_| {}).await.unwrap();
         assert_eq!(report.is_complete(), is_complete, "{outcome:?}");
     }
+}
+
+/// What has happened to the keys before is not lost.
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_fails_is_in_the_report() {
+    let denied = Error::new(ErrorKind::PermissionDenied, Operation::Put, "test");
+    let mut store = Scripted::new(3, vec![Ok(Reencryption::NewerRestored), Err(denied), Ok(Reencryption::Done)]);
+    store.listing_error = Some(Error::new(ErrorKind::Unavailable, Operation::List, "test"));
+    let report = reencrypt(&store, ReencryptOptions::new(), |_| {}).await.unwrap();
+    assert_eq!((report.newer_restored.len(), report.failed, report.reencrypted), (1, 1, 1));
+    assert_eq!(report.listing_error.as_ref().unwrap().kind(), ErrorKind::Unavailable);
+    let mut store = Scripted::new(1, Vec::new());
+    store.listing_error = report.listing_error;
+    assert!(!reencrypt(&store, ReencryptOptions::new(), |_| {}).await.unwrap().is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_keeps_each_failure_that_needs_attention() {
+    let denied = Error::new(ErrorKind::PermissionDenied, Operation::Put, "test");
+    let mut outcomes = vec![Err(denied.clone()); 100];
+    outcomes.push(Err(NeedsAttention::after(denied.clone(), "look")));
+    outcomes.push(Err(denied));
+    let store = Scripted::new(102, outcomes);
+    let report = reencrypt(&store, ReencryptOptions::new(), |_| {}).await.unwrap();
+    assert_eq!((report.failed, report.failures.len()), (102, 101));
+    assert_eq!(report.needs_attention, [report.failures[100].0.clone()]);
+    assert_eq!(report.failures[100].1.effect(), Effect::Unknown);
 }

@@ -25,7 +25,7 @@ pub(crate) async fn create_or_overwrite(store: &SsmStore, name: &str, value: &st
         Err(e) => return Err(e),
     };
     match store.write(name, value, true).await {
-        Ok(FIRST_VERSION) => add_tags(store, name).await,
+        Ok(written) if written.version == FIRST_VERSION => add_tags(store, name).await,
         Ok(_) => Ok(()),
         // What exists may be the work of an earlier attempt of the create.
         Err(e) if refusal.is_ambiguous() => Err(e.partly_applied()),

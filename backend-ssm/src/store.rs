@@ -37,6 +37,15 @@ pub struct SsmStore {
     pub(crate) writes: WritePace,
 }
 
+/// A put that was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    /// The version that the put has made.
+    pub(crate) version: i64,
+    /// True if an earlier attempt of the same put may have made a version, too.
+    pub(crate) is_ambiguous: bool,
+}
+
 /// Builds an [`SsmStore`].
 pub type SsmStoreBuilder = StoreBuilder<SsmStore>;
 
@@ -82,9 +91,9 @@ impl SsmStore {
         self.config.names().name(id)
     }
 
-    /// Writes a parameter in one call and returns its version. A new one gets its tags and its
+    /// Writes a parameter in one call. A new one gets its tags and its
     /// description only without `overwrite`: Parameter Store takes no tags with it.
-    pub(crate) async fn write(&self, name: &str, value: &str, overwrite: bool) -> Result<i64, Failure> {
+    pub(crate) async fn write(&self, name: &str, value: &str, overwrite: bool) -> Result<Written, Failure> {
         let call = self.identity.call();
         let put = || {
             let mut request = self
@@ -103,7 +112,10 @@ impl SsmStore {
             call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())
         };
         match self.writes.run(SERVICE, put).await {
-            Ok(answer) => Ok(answer.version),
+            Ok(answer) => {
+                let is_ambiguous = call.attempts().earlier_attempt_may_have_applied();
+                Ok(Written { version: answer.version, is_ambiguous })
+            }
             Err(e) if overwrite && e.code() == Some("ValidationException") => {
                 Err(e.with_kind(ErrorKind::Config, self.config.advice_for_invalid_put()))
             }

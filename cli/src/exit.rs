@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use keystead::reencrypt::NeedsAttention;
 use keystead::{BoxError, Effect, Error, ErrorKind, Operation};
 use serde_json::{Value, json};
 
@@ -139,7 +140,7 @@ impl Failure {
             "kind": store.map(|e| name_of(e.kind())),
             "operation": store.map(|e| e.operation().to_string()),
             "store": store.map(Error::store),
-            "retryable": store.is_some_and(Error::is_retryable),
+            "retryable": store.is_some_and(|e| e.is_retryable() && !NeedsAttention::is_source_of(e)),
             "retry_after_seconds": store.and_then(Error::retry_after).map(|pause| pause.as_secs_f64()),
             "may_have_been_applied": store.is_some_and(|e| e.effect() == Effect::Unknown),
             "aws": store.and_then(Error::details),
@@ -163,6 +164,9 @@ impl Failure {
     /// What to do, where the store's error does not say it itself.
     fn advice(&self) -> Vec<&'static str> {
         let Some(error) = &self.store else { return Vec::new() };
+        if NeedsAttention::is_source_of(error) {
+            return Vec::new();
+        }
         let by_kind = match error.kind() {
             ErrorKind::NotFound => Some("there is no key of this id: look at its spelling, every byte and case count"),
             ErrorKind::AlreadyExists => Some(

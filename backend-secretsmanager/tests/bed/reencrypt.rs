@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keystead_aws::{ReencryptOptions, ReencryptReport, reencrypt};
-use keystead_aws_testbed::FOREIGN_KMS_KEY_ARN;
+use keystead_aws_testbed::{FOREIGN_KMS_KEY_ARN, KMS_KEY, KMS_KEY_ARN};
 use keystead_core::{Effect, ErrorKind, KeyStore, KeyStoreExt};
 use keystead_secretsmanager::{SecretsManagerConfig, SecretsManagerStore};
 use serde_json::json;
@@ -22,7 +22,7 @@ async fn run(store: &SecretsManagerStore) -> ReencryptReport {
 }
 
 #[tokio::test]
-async fn every_secret_gets_the_new_kms_key_and_a_second_run_only_lists() {
+async fn every_secret_gets_the_new_kms_key_and_a_second_run_only_looks() {
     let space = Space::new();
     for index in 0..20 {
         space.store().create_key(&id(&format!("user-{index}")), &key(index)).await.unwrap();
@@ -36,16 +36,18 @@ async fn every_secret_gets_the_new_kms_key_and_a_second_run_only_lists() {
     let begun = space.operations().len();
     let report = run(&store).await;
     assert_eq!((report.current, report.reencrypted, report.failed), (20, 0, 0));
-    assert!(space.operations()[begun..].iter().all(|operation| operation == "ListSecrets"));
+    assert!(space.operations()[begun..].iter().all(|operation| operation.starts_with("List")));
+    assert_eq!(space.operations().len(), begun + 21);
     assert!(!space.operations().contains(&"PutSecretValue".to_owned()));
 }
 
 #[tokio::test]
-async fn one_key_is_an_update_a_description_and_a_read() {
+async fn one_key_is_an_update_a_description_its_versions_and_a_read() {
     let space = Space::new();
     space.store().create_key(&id("alice"), &key(1)).await.unwrap();
     run(&moved(&space)).await;
-    assert_eq!(space.operations()[1..], ["ListSecrets", "UpdateSecret", "DescribeSecret", "GetSecretValue"]);
+    let expected = ["ListSecrets", "UpdateSecret", "DescribeSecret", "ListSecretVersionIds", "GetSecretValue"];
+    assert_eq!(space.operations()[1..], expected);
     assert_eq!(space.bed.calls(space.ns.as_str())[2].body["KmsKeyId"], FOREIGN_KMS_KEY_ARN);
 }
 
@@ -88,4 +90,91 @@ async fn a_refused_update_is_a_failure_and_the_others_go_on() {
     assert_eq!((report.reencrypted, report.failed), (1, 1));
     let (_, error) = &report.failures[0];
     assert_eq!((error.kind(), error.effect()), (ErrorKind::PermissionDenied, Effect::NotApplied));
+}
+
+/// A version under these KMS keys.
+fn version(label: &str, keys: &[&str]) -> serde_json::Value {
+    json!({"VersionId": "v", "VersionStages": [label], "KmsKeyIds": keys})
+}
+
+/// AWS gives the secret the KMS key and leaves its versions as they are where it may not encrypt
+/// under that key. Neither the first run nor the next one takes that for done.
+#[tokio::test]
+async fn a_secret_whose_versions_are_not_shown_under_the_new_kms_key_is_not_done() {
+    let current = || version("AWSCURRENT", &[FOREIGN_KMS_KEY_ARN]);
+    for (versions, kind) in [
+        (json!([version("AWSCURRENT", &[KMS_KEY])]), ErrorKind::PermissionDenied),
+        (json!([version("AWSCURRENT", &[KMS_KEY_ARN])]), ErrorKind::PermissionDenied),
+        (json!([version("AWSCURRENT", &["DefaultEncryptionKey"])]), ErrorKind::PermissionDenied),
+        (json!([current(), version("AWSPREVIOUS", &[KMS_KEY_ARN])]), ErrorKind::PermissionDenied),
+        (json!([current(), version("AWSPREVIOUS", &[FOREIGN_KMS_KEY_ARN, KMS_KEY_ARN])]), ErrorKind::PermissionDenied),
+        (json!([current(), version("AWSPREVIOUS", &[])]), ErrorKind::Conflict),
+        (json!([current(), {"VersionId": "v", "VersionStages": ["AWSPREVIOUS"]}]), ErrorKind::Conflict),
+        (json!([]), ErrorKind::Conflict),
+    ] {
+        let space = Space::new();
+        space.store().create_key(&id("alice"), &key(1)).await.unwrap();
+        space.answer("ListSecretVersionIds", u32::MAX, 200, json!({"Versions": versions}));
+        let store = moved(&space);
+        for _ in 0..2 {
+            let report = run(&store).await;
+            assert_eq!((report.current, report.reencrypted, report.failed), (0, 0, 1), "{versions} {report:?}");
+            let (_, error) = &report.failures[0];
+            assert_eq!((error.kind(), error.effect()), (kind, Effect::Unknown), "{versions}");
+            assert!(std::error::Error::source(error).unwrap().to_string().contains("keep the old KMS key"));
+        }
+    }
+}
+
+/// An alias cannot be compared with the key id that a version may show.
+#[tokio::test]
+async fn a_secret_whose_versions_show_a_key_id_for_an_alias_is_not_done() {
+    let space = Space::new();
+    space.store().create_key(&id("alice"), &key(1)).await.unwrap();
+    let versions = json!([version("AWSCURRENT", &[KMS_KEY_ARN])]);
+    space.answer("ListSecretVersionIds", u32::MAX, 200, json!({"Versions": versions}));
+    let report = run(&space.store()).await;
+    let (_, error) = &report.failures[0];
+    assert_eq!((report.current, error.kind()), (0, ErrorKind::Config), "{report:?}");
+    assert!(std::error::Error::source(error).unwrap().to_string().contains("ARN of the key"));
+}
+
+#[tokio::test]
+async fn a_version_without_a_label_may_stay_under_the_old_kms_key_and_all_pages_are_looked_at() {
+    let space = Space::new();
+    space.store().create_key(&id("alice"), &key(1)).await.unwrap();
+    let old = json!({"VersionId": "v", "VersionStages": ["mine"], "KmsKeyIds": [KMS_KEY_ARN]});
+    let first = json!({"Versions": [old, version("AWSCURRENT", &[FOREIGN_KMS_KEY_ARN])]});
+    space.answer("ListSecretVersionIds", 1, 200, first.clone());
+    let store = moved(&space);
+    assert_eq!(run(&store).await.reencrypted, 1);
+
+    let mut first = first;
+    first["NextToken"] = json!("more");
+    space.answer("ListSecretVersionIds", 1, 200, first);
+    space.answer("ListSecretVersionIds", 1, 200, json!({"Versions": [version("AWSPREVIOUS", &[KMS_KEY_ARN])]}));
+    let report = run(&store).await;
+    assert_eq!((report.current, report.reencrypted), (0, 1), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_run_that_may_not_list_versions_says_so() {
+    let space = Space::new();
+    space.store().create_key(&id("alice"), &key(1)).await.unwrap();
+    let denied = json!({"__type": "AccessDeniedException", "message": "no"});
+    space.answer("ListSecretVersionIds", u32::MAX, 400, denied);
+    let report = run(&moved(&space)).await;
+    let (_, error) = &report.failures[0];
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::PermissionDenied, Effect::Unknown));
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_visible_at_first_is_not_gone() {
+    for operation in ["UpdateSecret", "DescribeSecret", "ListSecretVersionIds"] {
+        let space = Space::new();
+        space.store().create_key(&id("alice"), &key(1)).await.unwrap();
+        space.answer(operation, 1, 400, json!({"__type": "ResourceNotFoundException", "message": "no"}));
+        let report = run(&moved(&space)).await;
+        assert_eq!((report.reencrypted, report.gone), (1, 0), "{operation}");
+    }
 }

@@ -1,7 +1,7 @@
 //! `reencrypt`: moves the keys of an AWS store to another KMS key or tier.
 
 use clap::Args;
-use keystead::reencrypt::{ReencryptOptions, ReencryptReport, reencrypt};
+use keystead::reencrypt::{NeedsAttention, ReencryptOptions, ReencryptReport, reencrypt};
 use keystead::{Error, KeyId};
 use serde_json::{Value, json};
 
@@ -41,8 +41,14 @@ pub(crate) async fn run(session: &Session, args: ReencryptArgs) -> Outcome {
     if !report.newer_restored.is_empty() || !report.deleted_again.is_empty() {
         output::note("others wrote meanwhile: readers may have seen the wrong state of these keys for a moment");
     }
-    Ok(match report.failures.first() {
-        Some((_, error)) => error.kind().into(),
+    if !report.deleted_again.is_empty() {
+        output::note("a key that was written between the last look and the second delete was deleted, too");
+    }
+    // What needs a person comes first, whatever else has failed.
+    let attention = report.failures.iter().map(|(_, error)| error).find(|error| NeedsAttention::is_source_of(error));
+    let failure = report.failures.first().map(|(_, error)| error);
+    Ok(match attention.or(report.listing_error.as_ref()).or(failure) {
+        Some(error) => error.kind().into(),
         None if report.is_complete() => Code::Done,
         None => Code::Other,
     })
@@ -70,8 +76,19 @@ fn text(report: &ReencryptReport, show_ids: bool) -> String {
             lines.extend(ids.iter().filter(|_| show_ids).map(|id| format!("    {}", id.as_str())));
         }
     }
-    if report.failed > 0 {
-        lines.push(format!("  failed: {}; run reencrypt again", report.failed));
+    let needs_attention = report.needs_attention.len();
+    if needs_attention > 0 {
+        lines.push(format!(
+            "  need attention: {needs_attention}; look at each of these keys, because another run takes them for done"
+        ));
+    }
+    let repeatable = report.failed - needs_attention as u64;
+    if repeatable > 0 {
+        lines.push(format!("  failed: {repeatable}; run reencrypt again"));
+    }
+    if let Some(error) = &report.listing_error {
+        lines.push("  the listing failed before all keys were seen; run reencrypt again".to_owned());
+        lines.push(format!("    {}", Failure::from(error.clone()).lines().join("; ")));
     }
     for (id, error) in &report.failures {
         let id = if show_ids { id.as_str() } else { "a key (say --show-ids to see which)" };
@@ -95,6 +112,8 @@ fn to_json(report: &ReencryptReport, show_ids: bool) -> Value {
         "gone": report.gone,
         "newer_restored": ids(&report.newer_restored),
         "deleted_again": ids(&report.deleted_again),
+        "needs_attention": ids(&report.needs_attention),
+        "listing_error": report.listing_error.as_ref().map(|error| Failure::from(error.clone()).to_json()),
         "failed": { "total": report.failed, "first": report.failures.iter().map(failure).collect::<Vec<_>>() },
     })
 }

@@ -186,6 +186,52 @@ fn keys_are_encrypted_anew_under_another_kms_key() {
     }
 }
 
+/// A newer key is overwritten, putting it back is refused, and then the listing fails.
+#[test]
+fn a_key_that_needs_attention_is_told_though_the_listing_fails() {
+    let mut aws = Aws::new("ssm");
+    aws.url = aws.url.replace(KMS_KEY, FOREIGN_KMS_KEY_ARN);
+    let name = format!("/{}/user-keys/alice-canary", aws.namespace);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let newer = "bmV3ZXItYW5kLWNhbmFyeQ==";
+    let parameter = json!({ "Name": name, "Type": "SecureString", "Value": newer });
+    runtime.block_on(aws.bed.ask_emulator("AmazonSSM.PutParameter", parameter)).unwrap();
+    let denied = json!({ "__type": "AccessDeniedException", "message": "no" }).to_string();
+    for json in [false, true] {
+        let answer = |operation, status, body: String| {
+            aws.bed.answer(operation, aws.namespace.as_str(), 1, status, body);
+        };
+        let listed = json!({ "Name": name, "KeyId": "alias/old", "Tier": "Standard" });
+        answer("DescribeParameters", 200, json!({ "Parameters": [listed], "NextToken": "more" }).to_string());
+        answer("DescribeParameters", 400, json!({ "__type": "ValidationException" }).to_string());
+        let old = json!({ "Name": name, "Type": "SecureString", "Value": "QUJD", "Version": 7, "LastModifiedDate": 1 });
+        answer("GetParameter", 200, json!({ "Parameter": old }).to_string());
+        aws.bed.answer("PutParameter", newer, 1, 400, denied.clone());
+        if json {
+            let ran = aws.run(&["--json", "reencrypt", "--exclusive", "--show-ids"]);
+            let told: Value = serde_json::from_str(&ran.stdout).unwrap();
+            assert_eq!(told["needs_attention"], json!({ "total": 1, "ids": ["alice-canary"] }), "{told}");
+            assert_eq!((&told["complete"], &told["failed"]["total"]), (&json!(false), &json!(1)));
+            assert_eq!(told["listing_error"]["exit_code"], 2, "{told}");
+            let error = &told["failed"]["first"][0]["error"];
+            assert_eq!((&error["retryable"], &error["advice"]), (&json!(false), &json!([])), "{told}");
+            continue;
+        }
+        let ran = aws.run(&["reencrypt", "--exclusive"]);
+        assert_eq!(ran.code, 5, "{ran:?}");
+        let text = &ran.stdout;
+        for expected in ["NOT complete", "need attention: 1", "version 1 of the parameter's history", "listing failed"]
+        {
+            assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+        }
+        let key = text.lines().find(|line| line.contains("history")).unwrap();
+        assert!(!key.contains("again") && !text.contains("  failed: ") && !text.contains("canary"), "{text}");
+        // The key that was overwritten for good is put there once more, for the second round.
+        let parameter = json!({ "Name": name, "Type": "SecureString", "Value": newer, "Overwrite": true });
+        runtime.block_on(aws.bed.ask_emulator("AmazonSSM.PutParameter", parameter)).unwrap();
+    }
+}
+
 #[test]
 fn a_file_store_has_no_kms_key() {
     let room = Room::empty();
