@@ -116,7 +116,8 @@ impl WritePace {
                 _ => write().await,
             };
             match answer {
-                Err(e) if e.kind() == ErrorKind::Throttled => {
+                // The quota of a service that gives credentials is another one.
+                Err(e) if e.kind() == ErrorKind::Throttled && !e.lacks_credentials() => {
                     let asked_for = e.retry_after();
                     let e = e.with_retry_after(self.throttled(asked_for));
                     let is_too_long = asked_for.is_some_and(|pause| pause > LONGEST);
