@@ -379,6 +379,11 @@ fn check_writable(path: &Path, metadata: &Metadata) -> Result<()> {
         return Err(Failure::new(ErrorKind::PermissionDenied, text));
     }
     may_write(path).map_err(|e| {
+        if e.kind() == io::ErrorKind::NotFound {
+            // As by a restore in another process.
+            let text = format!("{shown} was moved or removed while it was opened: try again");
+            return Failure::new(ErrorKind::Unavailable, text);
+        }
         let text = format!("this user may not read and write {shown} ({e}): give it the right to, or another path");
         Failure::new(ErrorKind::PermissionDenied, text)
     })
