@@ -147,7 +147,7 @@ async fn what_others_have_written_keeps_a_run_from_being_complete() {
     }
 }
 
-/// What has happened to the keys before is not lost.
+/// The outcomes of the keys before the failure are kept.
 #[tokio::test(start_paused = true)]
 async fn a_listing_that_fails_is_in_the_report() {
     let denied = Error::new(ErrorKind::PermissionDenied, Operation::Put, "test");

@@ -33,11 +33,13 @@ const PAGE: i32 = 100;
 /// The most pages that are looked at: more than a secret has.
 const MAX_PAGES: usize = 10;
 
-const NOT_ENCRYPTED: &str = "the secret has the KMS key, but not all of its versions are shown to be encrypted under it: \
+const NOT_ENCRYPTED: &str = "the secret has the KMS key, but not all of its versions are shown to be \
+                             encrypted under it: \
                              keep the old KMS key; allow kms:Encrypt and kms:GenerateDataKey on the new KMS key and \
                              kms:Decrypt on the old one, and run this again";
 
-const NOT_COMPARABLE: &str = "the secret has the KMS key, but its versions show a key id where the configuration has an \
+const NOT_COMPARABLE: &str = "the secret has the KMS key, but its versions show a key id where the \
+                              configuration has an \
                               alias, so nothing is proved: keep the old KMS key, name the new one in the configuration \
                               by the ARN of the key, and run this again";
 

@@ -38,7 +38,8 @@ const CONTENDED: &str = "the name is taken, but no secret can be written under i
                          created, deleted or released after a forced delete; try again after the \
                          pause";
 
-const WITHOUT_REPLICAS: &str = "the secret's replicas in other regions were removed, but the key was not deleted: delete \
+const WITHOUT_REPLICAS: &str = "the secret's replicas in other regions were removed, but the key was not \
+                                deleted: delete \
                                 it again";
 
 /// Keys in Secrets Manager, each the binary value of a secret under the name that the template

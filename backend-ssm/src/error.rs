@@ -16,7 +16,8 @@ pub(crate) const SERVICE: Service =
 /// Errors). No quota can be raised for that.
 const MAX_VERSIONS: &str = "ParameterMaxVersionLimitExceeded";
 
-const MOVE_LABEL: &str = "the oldest of the parameter's 100 versions has a label, so that no version can be added: move \
+const MOVE_LABEL: &str = "the oldest of the parameter's 100 versions has a label, so that no version can be \
+                          added: move \
                           the label to a newer version or remove it, or delete this key and create it again";
 
 /// Kinds of the codes that are Parameter Store's own.

@@ -46,7 +46,8 @@ const LOOKS: u32 = 5;
 /// The number of times a put of a newer key is tried.
 const RESTORE_ATTEMPTS: u32 = 5;
 
-const CONTENDED: &str = "others write this key at the same time, so it cannot be told which value is to stand: make sure \
+const CONTENDED: &str = "others write this key at the same time, so it cannot be told which value is to \
+                         stand: make sure \
                          that nobody does, and look at the parameter's history";
 
 const NOT_DELETED_AGAIN: &str = "the key was deleted by somebody else and has come back: nothing was deleted again, \

@@ -179,7 +179,8 @@ impl KeyStore for SsmStore {
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
         legacy::refuse_reserved(self, id)?;
-        let (call, name) = (self.identity.call(), self.name(id));
+        let call = self.identity.call();
+        let name = self.name(id);
         let request = self.client.get_parameter().name(&name).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
@@ -198,7 +199,8 @@ impl KeyStore for SsmStore {
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
         legacy::refuse_write(self, operation)?;
-        let (name, value) = (self.name(id), format::encoded(key));
+        let name = self.name(id);
+        let value = format::encoded(key);
         let written = match mode {
             PutMode::Overwrite if self.config.has_creation_settings() => {
                 put::create_or_overwrite(self, &name, &value).await
@@ -214,7 +216,8 @@ impl KeyStore for SsmStore {
 
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         legacy::refuse_write(self, Operation::Delete)?;
-        let (call, name) = (self.identity.call(), self.name(id));
+        let call = self.identity.call();
+        let name = self.name(id);
         let delete = || {
             let request = self.client.delete_parameter().name(&name);
             call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send())

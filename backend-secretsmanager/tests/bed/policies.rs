@@ -10,7 +10,7 @@ use crate::{Space, id, key};
 
 const README: &str = include_str!("../../README.md");
 
-/// What Secrets Manager asks KMS for in the caller's name.
+/// The actions that Secrets Manager asks of KMS in the caller's name.
 const KMS: [&str; 2] = ["kms:Decrypt", "kms:GenerateDataKey"];
 
 /// The calls for which Secrets Manager knows no resource but everything.

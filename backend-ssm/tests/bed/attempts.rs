@@ -1,4 +1,4 @@
-//! What is traced of the attempts of a call.
+//! The traces of the attempts of a call.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ async fn inject(space: &Space, operation: Operation, fault: Fault, requests: u32
 #[tokio::test]
 async fn each_attempt_of_a_throttled_call_is_told_in_the_callers_span_and_shows_no_secret() {
     let space = Space::new();
-    let (store, heard) = (space.store(), Heard::default());
+    let store = space.store();
+    let heard = Heard::default();
     store.put_key(&id("canaryid7x5q"), &key(*b"canary-key-0123456789-abcdefghij")).await.unwrap();
     inject(&space, Operation::Get, Fault::Throttled { retry_after: None }, 1).await;
     heard.of(store.get_key(&id("canaryid7x5q"))).await.unwrap();
@@ -55,7 +56,8 @@ async fn each_attempt_of_a_throttled_call_is_told_in_the_callers_span_and_shows_
 
 #[tokio::test]
 async fn a_refusal_is_told_once_with_its_code() {
-    let (space, heard) = (Space::new(), Heard::default());
+    let space = Space::new();
+    let heard = Heard::default();
     let error = heard.of(space.store().get_key(&id("alice"))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let lines = heard.attempts();
@@ -65,7 +67,8 @@ async fn a_refusal_is_told_once_with_its_code() {
 
 #[tokio::test]
 async fn what_reads_like_no_code_and_no_request_id_is_not_told() {
-    let (space, heard) = (Space::new(), Heard::default());
+    let space = Space::new();
+    let heard = Heard::default();
     space.answer("GetParameter", 1, 400, json!({"__type": "canary of alice", "message": "alice"}));
     heard.of(space.store().get_key(&id("alice"))).await.unwrap_err();
     assert_eq!(heard.attempts().len(), 1);
@@ -74,7 +77,8 @@ async fn what_reads_like_no_code_and_no_request_id_is_not_told() {
 
 #[tokio::test]
 async fn an_attempt_that_never_left_is_told_as_such() {
-    let (space, heard) = (Space::new(), Heard::default());
+    let space = Space::new();
+    let heard = Heard::default();
     let store = space.builder().endpoint_url("http://127.0.0.1:1").sdk_attempts(1).build().unwrap();
     heard.of(store.get_key(&id("alice"))).await.unwrap_err();
     assert_holds(&heard.attempts()[0], &["attempt=1 ", "reason=\"no connection\""]);
@@ -92,7 +96,8 @@ async fn until(holds: impl Fn() -> bool + Send + Sync) {
 
 #[tokio::test]
 async fn a_call_that_hangs_tells_its_attempts_while_it_hangs() {
-    let (space, heard) = (Space::new(), Heard::default());
+    let space = Space::new();
+    let heard = Heard::default();
     let store = space.builder().attempt_timeout(Duration::from_millis(50)).sdk_attempts(1000);
     let store = store.operation_timeout(Duration::from_secs(3600)).build().unwrap();
     inject(&space, Operation::Get, Fault::Silent, 1000).await;
@@ -108,7 +113,8 @@ async fn a_call_that_hangs_tells_its_attempts_while_it_hangs() {
 
 #[tokio::test]
 async fn an_attempt_that_nobody_waits_for_any_longer_is_told() {
-    let (space, heard) = (Space::new(), Heard::default());
+    let space = Space::new();
+    let heard = Heard::default();
     inject(&space, Operation::Get, Fault::Silent, 1).await;
     let store = space.builder().attempt_timeout(Duration::from_secs(3600)).build().unwrap();
     let dropped = tokio::spawn({

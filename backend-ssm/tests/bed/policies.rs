@@ -10,7 +10,7 @@ use crate::{Space, id, key};
 
 const README: &str = include_str!("../../README.md");
 
-/// What Parameter Store asks KMS for in the caller's name.
+/// The actions that Parameter Store asks of KMS in the caller's name.
 const KMS: [&str; 3] = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"];
 
 const PARAMETERS: &str = "arn:aws:ssm:REGION:ACCOUNT:parameter/app/user-keys/*";
