@@ -61,6 +61,17 @@ impl FileStore {
         rotated.await.map_err(|failure: Failure| failure.during(Operation::Rotate))
     }
 
+    /// Reports whether a rotation was begun and has not ended, here or in another process.
+    ///
+    /// # Errors
+    /// [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) if another process has given
+    /// the store a new root secret; otherwise those of a read.
+    pub async fn is_in_rotation(&self) -> Result<bool> {
+        let shared = self.shared.clone();
+        let held = off_thread(move || shared.catch_up().map(|(_, held)| held.keyring.has_old_epochs())).await;
+        held.map_err(|failure: Failure| failure.during(Operation::Rotate))
+    }
+
     async fn begin_epoch(&self, new_root: RootSecret) -> Result<Epoch, Failure> {
         loop {
             let shared = self.shared.clone();

@@ -6,15 +6,17 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keystead::Durability;
+use serde::Deserialize;
 
 use crate::commands::conformance::ConformanceArgs;
 use crate::commands::copy::CopyArgs;
+use crate::commands::delete::DeleteArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::erase::EraseArgs;
 use crate::commands::generate::GenerateArgs;
 use crate::commands::get::GetArgs;
 use crate::commands::init::InitArgs;
-use crate::commands::put::PutArgs;
+use crate::commands::put::{CreateArgs, PutArgs};
 use crate::commands::reconcile::ReconcileArgs;
 #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
 use crate::commands::reencrypt::ReencryptArgs;
@@ -53,6 +55,26 @@ pub(crate) struct Global {
     /// Reads the passphrase of a file store whose URL names no root secret here, instead of asking on the terminal
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// The store that keeps a tombstone of each erased user, a URL or a name: an erasure leaves one there, and nobody who has
+    /// one gets a key. The configuration file or the variable KEYSTEAD_TOMBSTONES can name it instead
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "URL|NAME")]
+    pub(crate) tombstones: Option<String>,
+    /// Accepts tombstones that are less durable than the keys: `host` for a file store beside keys in AWS. If that host is
+    /// lost, erased users can be created again
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_enum, value_name = "DURABILITY", hide_possible_values = true)]
+    pub(crate) accept_tombstone_durability: Option<DurabilityArg>,
+    /// Goes around the tombstones: an erased user can get a key again
+    #[arg(long, global = true, help_heading = EVERYWHERE, conflicts_with_all = ["tombstones", "accept_tombstone_durability"])]
+    pub(crate) no_tombstones: bool,
+    /// The region of an AWS store whose URL names none
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "REGION")]
+    pub(crate) region: Option<String>,
+    /// The profile of an AWS store whose URL names none
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "PROFILE")]
+    pub(crate) profile: Option<String>,
+    /// Ends the command after so many seconds, as Ctrl-C would
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
     /// Writes results and errors as JSON
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
@@ -70,14 +92,16 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Reads a key
     Get(GetArgs),
-    /// Stores a key, in place of the one that stands if there is one
+    /// Stores a key; another one that stands already is left, unless --overwrite is given
     Put(PutArgs),
-    /// Stores a key, unless one stands already
-    Create(PutArgs),
-    /// Deletes a key, if there is one
-    Delete(IdArgs),
+    /// Stores a key, unless one stands already, even the same
+    Create(CreateArgs),
+    /// Deletes a key; asks before
+    Delete(DeleteArgs),
     /// Erases a user: deletes the key if there is one, proves that it is gone, and tells so; asks before
     Erase(EraseArgs),
+    /// Allows an erased user to get a new key, once no cache can show the old one any more
+    Allow(IdArgs),
     /// Lists the ids, one a line, in no order
     List,
     /// Counts the keys
@@ -128,23 +152,11 @@ pub(crate) struct IdArgs {
     pub(crate) id_file: Option<PathBuf>,
 }
 
-/// Which users were erased and must not come back.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct FenceArgs {
-    /// The store that keeps a tombstone of each erased user: an erasure leaves one there, and no key is written for a user
-    /// who has one
-    #[arg(long, value_name = "URL|NAME")]
-    pub(crate) tombstones: Option<String>,
-    /// Accepts tombstones that are less durable than the keys: `host` for a file store beside keys in AWS. If that host is
-    /// lost, erased users can be created again
-    #[arg(long, value_enum, value_name = "DURABILITY", requires = "tombstones")]
-    pub(crate) accept_tombstone_durability: Option<DurabilityArg>,
-}
-
 /// A durability that can be accepted although the keys' own is stronger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum DurabilityArg {
-    /// Survives the end of the process and a loss of power, not the loss of the disk
+    // No doc comment: with one, the help of every command would be in the long form.
     Host,
 }
 

@@ -1,10 +1,11 @@
 //! The commands, one file each or one a family.
 
+mod allow;
 mod backup;
 mod completions;
 pub(crate) mod conformance;
 pub(crate) mod copy;
-mod delete;
+pub(crate) mod delete;
 pub(crate) mod doctor;
 pub(crate) mod erase;
 pub(crate) mod generate;
@@ -21,8 +22,6 @@ pub(crate) mod rotate;
 mod scrub;
 pub(crate) mod verify;
 
-use keystead::PutMode;
-
 use crate::args::Command;
 use crate::exit::Outcome;
 use crate::session::Session;
@@ -32,10 +31,11 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
         Command::Init(args) => init::run(&session, args).await,
         Command::Generate(args) => generate::run(&session, args).await,
         Command::Get(args) => get::run(&session, args).await,
-        Command::Put(args) => put::run(&session, args, PutMode::Overwrite).await,
-        Command::Create(args) => put::run(&session, args, PutMode::Create).await,
-        Command::Delete(id) => delete::run(&session, id).await,
+        Command::Put(args) => put::put(&session, args).await,
+        Command::Create(args) => put::create(&session, args).await,
+        Command::Delete(args) => delete::run(&session, args).await,
         Command::Erase(args) => erase::run(&session, args).await,
+        Command::Allow(id) => allow::run(&session, id).await,
         Command::List => list::list(&session).await,
         Command::Count => list::count(&session).await,
         Command::Exists(id) => get::exists(&session, id).await,

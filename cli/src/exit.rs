@@ -53,6 +53,8 @@ pub(crate) struct Failure {
     cause: Option<BoxError>,
     /// The store's own error, where it is one.
     store: Option<Error>,
+    /// The command's own advice, after that of the error.
+    advice: Option<String>,
 }
 
 /// How a command ends: with a code that is an answer, or with a failure.
@@ -60,7 +62,7 @@ pub(crate) type Outcome<T = Code> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), cause: None, store: None }
+        Self { code, what: what.into(), cause: None, store: None, advice: None }
     }
 
     /// The command, the configuration or what was given is wrong.
@@ -79,6 +81,12 @@ impl Failure {
 
     pub(crate) fn because(mut self, cause: impl Into<BoxError>) -> Self {
         self.cause = Some(cause.into());
+        self
+    }
+
+    /// Adds what to do.
+    pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
         self
     }
 
@@ -125,6 +133,7 @@ impl Failure {
             lines.push(format!("AWS request id: {request}"));
         }
         lines.extend(self.advice().into_iter().map(str::to_owned));
+        lines.extend(self.advice.clone());
         lines
     }
 
@@ -168,9 +177,9 @@ impl Failure {
         }
         let by_kind = match error.kind() {
             ErrorKind::NotFound => Some("there is no key of this id: look at its spelling, every byte and case count"),
-            ErrorKind::AlreadyExists => Some(
-                "a key of this id exists and was left unchanged: read it with get. put replaces it, and what is encrypted with it is lost",
-            ),
+            ErrorKind::AlreadyExists if error.operation() == Operation::Create => {
+                Some("a key of this id exists and was left unchanged: read it with get")
+            }
             ErrorKind::PendingDeletion => Some(
                 "the key is scheduled for deletion: wait until that is over. Restoring it with AWS's own tools undoes the \
                      deletion: do that only if the user was not to be erased",
@@ -187,7 +196,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { code: error.kind().into(), what: error.to_string(), cause: None, store: Some(error) }
+        Self { code: error.kind().into(), what: error.to_string(), cause: None, store: Some(error), advice: None }
     }
 }
 

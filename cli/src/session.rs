@@ -58,35 +58,52 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<TempDir>) {
     let left = Arc::new(Mutex::new(Left::default()));
     let output = Output { json: cli.global.json };
     let advice = commands::when_interrupted(&cli.command);
+    let limit = cli.global.timeout.map(Duration::from_secs);
     let session = Session { global: cli.global, output, left: left.clone() };
+    let mut was_cut_off = false;
     let mut command = tokio::spawn(commands::run(session, cli.command));
     let outcome = tokio::select! {
         ended = &mut command => ended.unwrap_or_else(|_| Err(Failure::other("the command ended unexpectedly, see above"))),
-        signal = asked_to_end() => {
+        end = asked_to_end(limit) => {
             // Dropped, a write that waits is withdrawn, and one that runs is finished whole.
             command.abort();
+            was_cut_off = true;
             terminal::restore();
             let _ = timeout(LET_GO, command).await;
-            match signal {
-                Ok(()) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
+            match end {
+                Ok(End::Signal) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
+                Ok(End::Timeout) => Err(Failure::new(Code::Unavailable, format!("the time of --timeout is up: {advice}"))),
                 Err(e) => Err(Failure::other("listening for signals failed").because(e)),
             }
         }
     };
     let Left { files, scratch, unfinished } = std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
     let closed = close(files).await;
-    if let (Some(file), Err(failure)) = (unfinished, &outcome)
-        && failure.code() == Code::Interrupted
-    {
+    if let Some(file) = unfinished.filter(|_| was_cut_off) {
         // If even this fails, the file opens as no store.
         let _ = fs::remove_file(file);
     }
     (outcome.and_then(|code| closed.map(|()| code)), scratch)
 }
 
+/// The reason why a command was cut off.
+enum End {
+    Signal,
+    Timeout,
+}
+
+/// Waits for a signal to end, or for the limit.
+async fn asked_to_end(limit: Option<Duration>) -> io::Result<End> {
+    let Some(limit) = limit else { return signalled().await.map(|()| End::Signal) };
+    match timeout(limit, signalled()).await {
+        Ok(signalled) => signalled.map(|()| End::Signal),
+        Err(_) => Ok(End::Timeout),
+    }
+}
+
 /// Waits for Ctrl-C, or for the system to say that it is time to go.
 #[cfg(unix)]
-async fn asked_to_end() -> io::Result<()> {
+async fn signalled() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     // Not for the end of the terminal, which whoever says nohup means to outlive.
     let mut end = signal(SignalKind::terminate())?;
@@ -98,7 +115,7 @@ async fn asked_to_end() -> io::Result<()> {
 
 /// Waits for Ctrl-C.
 #[cfg(not(unix))]
-async fn asked_to_end() -> io::Result<()> {
+async fn signalled() -> io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 

@@ -1,33 +1,180 @@
 //! From what was given as the store to an open one.
 
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keystead::file::{FileStore, FileUrl, RootSecret};
-use keystead::layers::Fenced;
+use keystead::layers::{Fenced, ReadOnly};
 use keystead::{Durability, KeyStore};
 
-use crate::args::{DurabilityArg, FenceArgs};
+use crate::args::DurabilityArg;
+use crate::config::{self, Entry};
 use crate::exit::{Failure, Outcome};
 use crate::session::Session;
-use crate::{config, input, terminal};
+use crate::{input, terminal};
 
 /// A store behind a fence.
 pub(crate) type Fence = Fenced<Arc<dyn KeyStore>, Arc<dyn KeyStore>>;
 
-/// The URL of the store that was asked for.
-pub(crate) fn url(session: &Session) -> Outcome<String> {
+/// A store that was asked for, and what holds for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) url: String,
+    passphrase_file: Option<PathBuf>,
+    tombstones: Option<Tombstones>,
+    is_read_only: bool,
+}
+
+/// The store that keeps the tombstones, as it was named.
+#[derive(Clone, Debug)]
+pub(crate) struct Tombstones {
+    store: String,
+    accepted: Option<DurabilityArg>,
+}
+
+/// A store that was opened as the configuration asks.
+pub(crate) enum Guarded {
+    Bare(Arc<dyn KeyStore>),
+    Fenced(Box<Fence>),
+}
+
+impl Guarded {
+    /// The store in words: where it is, as far as it can be found out.
+    pub(crate) async fn described(&self) -> String {
+        match self {
+            Self::Bare(store) => described(&**store).await,
+            Self::Fenced(fence) => described(&**fence).await,
+        }
+    }
+
+    pub(crate) fn into_store(self) -> Arc<dyn KeyStore> {
+        match self {
+            Self::Bare(store) => store,
+            Self::Fenced(fence) => Arc::new(*fence),
+        }
+    }
+}
+
+impl Asked {
+    pub(crate) fn is_file(&self) -> bool {
+        is_file(&self.url)
+    }
+
+    /// Refuses a command that would change a store which is to be read only.
+    pub(crate) fn writable(self) -> Outcome<Self> {
+        if self.is_read_only {
+            return Err(Failure::refused(
+                "the configuration file says read_only of this store: nothing was done; change it there if it is to be written",
+            ));
+        }
+        Ok(self)
+    }
+
+    /// The URL of this store, which is one in a file.
+    pub(crate) fn file_url(&self) -> Outcome<FileUrl> {
+        if !self.is_file() {
+            return Err(Failure::usage("only a file store can do that: give the URL of one, file:///PATH"));
+        }
+        Ok(FileUrl::parse(&self.url)?)
+    }
+
+    /// The file that holds the root secret or the passphrase of this store, if a file does.
+    pub(crate) fn secret_file(&self) -> Outcome<Option<PathBuf>> {
+        if !self.is_file() {
+            return Ok(None);
+        }
+        let url = FileUrl::parse(&self.url)?;
+        Ok(url.secret_file().or(self.passphrase_file.as_deref()).map(Path::to_owned))
+    }
+
+    /// The file of the passphrase that was named beside the URL.
+    pub(crate) fn passphrase_file(&self) -> Option<&Path> {
+        self.passphrase_file.as_deref()
+    }
+
+    pub(crate) fn tombstones(&self) -> Option<&Tombstones> {
+        self.tombstones.as_ref()
+    }
+}
+
+/// The store that was asked for with `--store`.
+pub(crate) fn asked(session: &Session) -> Outcome<Asked> {
     let missing = || Failure::usage("no store is given: give --store URL or --store NAME, or set KEYSTEAD_STORE");
-    resolve(session, session.global.store.as_deref().filter(|store| !store.is_empty()).ok_or_else(missing)?)
+    let store = session.global.store.as_deref().filter(|store| !store.is_empty()).ok_or_else(missing)?;
+    let mut asked = resolve(session, store)?;
+    if let Some(file) = &session.global.passphrase_file {
+        asked.passphrase_file = Some(file.clone());
+    }
+    for (name, value) in [("region", &session.global.region), ("profile", &session.global.profile)] {
+        if let Some(value) = value {
+            asked.url = with_parameter(asked.url, name, value)?;
+        }
+    }
+    Ok(asked)
 }
 
-/// The URL that a text is or names.
-pub(crate) fn resolve(session: &Session, store: &str) -> Outcome<String> {
+/// The store that a text is the URL or the name of, and what the configuration file, the options and the environment say.
+pub(crate) fn resolve(session: &Session, store: &str) -> Outcome<Asked> {
+    let global = &session.global;
     // A name has no colon, a URL has one behind its scheme.
-    if store.contains(':') { Ok(store.to_owned()) } else { config::url_of(store, session.global.config.as_deref()) }
+    let entry = match store.contains(':') {
+        true => config::of_url(store, global.config.as_deref())?,
+        false => Some(config::named(store, global.config.as_deref())?),
+    };
+    let (url, passphrase_file, is_read_only) = match &entry {
+        Some(entry) => (entry.url.clone(), entry.passphrase_file.clone(), entry.read_only),
+        None => (store.to_owned(), None, false),
+    };
+    Ok(Asked { url, passphrase_file, tombstones: tombstones(session, entry.as_ref())?, is_read_only })
 }
 
-pub(crate) fn is_file(url: &str) -> bool {
+/// The tombstones of a store. The configuration file's can be gone around, but not replaced.
+fn tombstones(session: &Session, entry: Option<&Entry>) -> Outcome<Option<Tombstones>> {
+    let global = &session.global;
+    let configured = entry.and_then(|entry| entry.tombstones.as_deref());
+    if global.no_tombstones {
+        return Ok(None);
+    }
+    if let (Some(configured), Some(given)) = (configured, &global.tombstones)
+        && configured != given
+    {
+        return Err(Failure::usage(
+            "the configuration file names other tombstones for this store: leave out --tombstones, or change the file",
+        ));
+    }
+    let default = match std::env::var("KEYSTEAD_TOMBSTONES") {
+        Ok(store) => Some(store).filter(|store| !store.is_empty()),
+        Err(VarError::NotPresent) => None,
+        Err(VarError::NotUnicode(_)) => return Err(Failure::usage("the variable KEYSTEAD_TOMBSTONES is not UTF-8")),
+    };
+    let store = configured.map(str::to_owned).or_else(|| global.tombstones.clone()).or(default);
+    if store.is_none() && global.accept_tombstone_durability.is_some() {
+        return Err(Failure::usage("--accept-tombstone-durability goes with tombstones: give --tombstones, too"));
+    }
+    let accepted = global.accept_tombstone_durability.or(entry.and_then(|entry| entry.accept_tombstone_durability));
+    Ok(store.map(|store| Tombstones { store, accepted }))
+}
+
+/// A URL with one parameter more, for AWS.
+fn with_parameter(url: String, name: &str, value: &str) -> Outcome<String> {
+    if !matches!(scheme(&url).to_ascii_lowercase().as_str(), "ssm" | "secretsmanager") {
+        return Err(Failure::usage(format!("--{name} is for stores in AWS: leave it out")));
+    }
+    if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return Err(Failure::usage(format!(
+            "this {name} has characters that --{name} does not take: set it in the URL"
+        )));
+    }
+    let (_, parameters) = url.split_once('?').unwrap_or_default();
+    if parameters.split('&').any(|parameter| parameter.split('=').next() == Some(name)) {
+        return Err(Failure::usage(format!("the {name} is given twice: by the URL and by --{name}")));
+    }
+    let separator = if url.contains('?') { '&' } else { '?' };
+    Ok(format!("{url}{separator}{name}={value}"))
+}
+
+fn is_file(url: &str) -> bool {
     scheme(url).eq_ignore_ascii_case("file")
 }
 
@@ -37,86 +184,119 @@ pub(crate) fn scheme(url: &str) -> &str {
 
 /// Opens the store that was asked for, for a command that writes or deletes. It must outlive the
 /// command.
-pub(crate) async fn open(session: &Session) -> Outcome<Arc<dyn KeyStore>> {
-    open_lasting(session, &url(session)?).await
+pub(crate) async fn open(session: &Session) -> Outcome<Guarded> {
+    open_to_write(session, asked(session)?).await
 }
 
 /// Opens the store that was asked for, for a command that only reads.
 pub(crate) async fn open_to_read(session: &Session) -> Outcome<Arc<dyn KeyStore>> {
-    open_url(session, &url(session)?).await
+    open_asked_to_read(session, &asked(session)?).await
 }
 
-/// Opens the store of this URL, unless it ends with the command: keys that are put there are lost,
+/// Opens this store to write, unless it ends with the command: keys that are put there are lost,
 /// and a key that is not found there is not erased.
-pub(crate) async fn open_lasting(session: &Session, url: &str) -> Outcome<Arc<dyn KeyStore>> {
-    let store = open_url(session, url).await?;
+pub(crate) async fn open_to_write(session: &Session, asked: Asked) -> Outcome<Guarded> {
+    let asked = asked.writable()?;
+    let store = lasting(open_bare(session, &asked).await?, &asked)?;
+    guard(session, store, &asked).await
+}
+
+fn lasting(store: Arc<dyn KeyStore>, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
     if store.capabilities().durability == Durability::Process {
-        let scheme = scheme(url).to_ascii_lowercase();
+        let scheme = scheme(&asked.url).to_ascii_lowercase();
         return Err(Failure::usage(format!("{scheme}: is gone when this command ends: give a store that lasts")));
     }
     Ok(store)
 }
 
-/// Opens the store of this URL, whether or not it lasts.
-pub(crate) async fn open_url(session: &Session, url: &str) -> Outcome<Arc<dyn KeyStore>> {
-    if is_file(url) {
-        return Ok(Arc::new(open_file_url(session, &FileUrl::parse(url)?).await?));
+/// Opens this store to read, whether or not it lasts.
+pub(crate) async fn open_asked_to_read(session: &Session, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
+    let store = open_bare(session, asked).await?;
+    if !asked.is_read_only {
+        return Ok(guard(session, store, asked).await?.into_store());
     }
-    Ok(keystead::open(url).await?)
+    // A fence would delete what has come back of an erased user.
+    let store: Arc<dyn KeyStore> = Arc::new(ReadOnly::new(store));
+    Ok(Arc::new(ReadOnly::new(guard(session, store, asked).await?.into_store())))
 }
 
-/// A fence around the store, with the tombstones in the store of this URL or name.
-pub(crate) async fn fence(
-    session: &Session,
-    store: Arc<dyn KeyStore>,
-    tombstones: &str,
-    accepted: Option<DurabilityArg>,
-) -> Outcome<Fence> {
-    let tombstones = open_url(session, &resolve(session, tombstones)?).await?;
-    if tombstones.capabilities().durability == Durability::Process {
+/// Opens this store to read, unless it ends with the command: nothing can be in it.
+pub(crate) async fn open_lasting_to_read(session: &Session, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
+    lasting(open_asked_to_read(session, asked).await?, asked)
+}
+
+/// Opens this store without a fence, as `doctor` looks at it.
+pub(crate) async fn open_bare(session: &Session, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
+    if asked.is_file() {
+        return Ok(Arc::new(open_file(session, asked).await?));
+    }
+    Ok(keystead::open(&asked.url).await?)
+}
+
+/// The store in words: where it is, as far as it can be found out.
+pub(crate) async fn described(store: &dyn KeyStore) -> String {
+    // An account that cannot be asked for is left out.
+    drop(store.identify().await);
+    store.info().to_string()
+}
+
+/// Nothing can be done without tombstones.
+pub(crate) fn no_tombstones() -> Failure {
+    Failure::usage("no tombstones are given: give --tombstones URL or NAME, or name them in the configuration file")
+}
+
+/// A fence around the store, if it has tombstones.
+async fn guard(session: &Session, store: Arc<dyn KeyStore>, asked: &Asked) -> Outcome<Guarded> {
+    let Some(tombstones) = &asked.tombstones else { return Ok(Guarded::Bare(store)) };
+    let opened = open_tombstones(session, tombstones).await?;
+    Ok(Guarded::Fenced(Box::new(fence(store, opened, tombstones)?)))
+}
+
+/// Opens a store of tombstones.
+pub(crate) async fn open_tombstones(session: &Session, named: &Tombstones) -> Outcome<Arc<dyn KeyStore>> {
+    let asked = resolve(session, &named.store)?;
+    if asked.is_read_only {
+        return Err(Failure::refused(
+            "the configuration file says read_only of the store of the tombstones: a fence has to write there",
+        ));
+    }
+    let store = open_bare(session, &asked).await?;
+    if store.capabilities().durability == Durability::Process {
         return Err(Failure::usage("the tombstones would end with this command: give a store that lasts"));
     }
+    Ok(store)
+}
+
+/// A fence around the store, with the tombstones in the other one.
+pub(crate) fn fence(store: Arc<dyn KeyStore>, tombstones: Arc<dyn KeyStore>, named: &Tombstones) -> Outcome<Fence> {
     let durability = tombstones.capabilities().durability;
-    if accepted.is_none() && durability < store.capabilities().durability {
+    if named.accepted.is_none() && durability < store.capabilities().durability {
         return Err(Failure::usage(
             "the tombstones are less durable than the keys: if they are lost, erased users can be created again; give a \
              more durable store, or accept that with --accept-tombstone-durability host",
         ));
     }
     let mut builder = Fenced::builder(store, tombstones);
-    if let Some(accepted) = accepted {
+    if let Some(accepted) = named.accepted {
         builder = builder.accept_tombstone_durability(accepted.into());
     }
     Ok(builder.build()?)
 }
 
-/// Opens the store that was asked for, behind a fence if tombstones are named.
-pub(crate) async fn open_fenced(session: &Session, args: &FenceArgs) -> Outcome<Arc<dyn KeyStore>> {
-    let store = open(session).await?;
-    match &args.tombstones {
-        Some(tombstones) => Ok(Arc::new(fence(session, store, tombstones, args.accept_tombstone_durability).await?)),
-        None => Ok(store),
-    }
+/// Opens a file store, for what only such a store can do.
+pub(crate) async fn open_file(session: &Session, asked: &Asked) -> Outcome<FileStore> {
+    let url = asked.file_url()?;
+    let store = url.open_with(root_secret(asked, &url).await?).await?;
+    session.close_later(&store);
+    Ok(store)
 }
 
-/// The file store that was asked for, for what only such a store can do.
-pub(crate) async fn open_file(session: &Session) -> Outcome<FileStore> {
-    open_file_url(session, &file_url(session)?).await
-}
-
-/// The URL of the file store that was asked for.
-pub(crate) fn file_url(session: &Session) -> Outcome<FileUrl> {
-    let url = url(session)?;
-    if !is_file(&url) {
-        return Err(Failure::usage("only a file store can do that: give the URL of one, file:///PATH"));
-    }
-    Ok(FileUrl::parse(&url)?)
-}
-
-/// The root secret that the URL or the options name, else a passphrase from the terminal.
-pub(crate) async fn root_secret(session: &Session, url: &FileUrl) -> Outcome<RootSecret> {
-    match (&session.global.passphrase_file, url.names_root_secret()) {
-        (Some(_), true) => Err(Failure::usage("the root secret is given twice: by the URL and by --passphrase-file")),
+/// The root secret that the URL, the options or the configuration file name, else a passphrase from the terminal.
+pub(crate) async fn root_secret(asked: &Asked, url: &FileUrl) -> Outcome<RootSecret> {
+    match (&asked.passphrase_file, url.names_root_secret()) {
+        (Some(_), true) => Err(Failure::usage(
+            "the root secret is given twice: by the URL, and by --passphrase-file or the configuration file",
+        )),
         (None, true) => {
             let url = url.clone();
             Ok(input::waiting(move || url.root_secret()).await??)
@@ -127,19 +307,4 @@ pub(crate) async fn root_secret(session: &Session, url: &FileUrl) -> Outcome<Roo
             Ok(RootSecret::passphrase(terminal::passphrase(&prompt).await?.as_str()))
         }
     }
-}
-
-/// Returns the file that holds the root secret or the passphrase of the store of this URL, if a file does.
-pub(crate) fn secret_file(session: &Session, url: &str) -> Outcome<Option<PathBuf>> {
-    if !is_file(url) {
-        return Ok(None);
-    }
-    let url = FileUrl::parse(url)?;
-    Ok(url.secret_file().or(session.global.passphrase_file.as_deref()).map(Path::to_owned))
-}
-
-async fn open_file_url(session: &Session, url: &FileUrl) -> Outcome<FileStore> {
-    let store = url.open_with(root_secret(session, url).await?).await?;
-    session.close_later(&store);
-    Ok(store)
 }

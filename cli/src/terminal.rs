@@ -27,8 +27,17 @@ pub(crate) async fn passphrase(prompt: &str) -> Outcome<Zeroizing<String>> {
         .ok_or_else(|| Failure::refused("there is no terminal to ask for the passphrase: give --passphrase-file FILE"))
 }
 
+/// Asks before something is done that cannot be undone; `nothing` says what was not done if the answer is not `yes`.
+pub(crate) async fn confirm(question: &str, nothing: &str) -> Outcome<()> {
+    match confirms(format!("{question} type yes: ")).await? {
+        Some(true) => Ok(()),
+        Some(false) => Err(Failure::refused(format!("{nothing}: the answer was not yes"))),
+        None => Err(Failure::refused(format!("{nothing}: there is no terminal to ask on, say --yes"))),
+    }
+}
+
 /// Asks a question; whether the answer is `yes`. `None` without a terminal.
-pub(crate) async fn confirms(question: String) -> Outcome<Option<bool>> {
+async fn confirms(question: String) -> Outcome<Option<bool>> {
     Ok(line(question, false).await?.map(|answer| answer.trim() == "yes"))
 }
 

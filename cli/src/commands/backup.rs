@@ -10,7 +10,7 @@ use crate::session::Session;
 use crate::{output, stores};
 
 pub(crate) async fn run(session: &Session, target: PathBuf) -> Outcome {
-    let store = stores::open_file(session).await?;
+    let store = stores::open_file(session, &stores::asked(session)?).await?;
     if fs::symlink_metadata(&target).is_ok() {
         let shown = target.display();
         return Err(Failure::refused(format!(

@@ -33,8 +33,8 @@ pub(crate) struct ConformanceArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: ConformanceArgs) -> Outcome {
-    let url = stores::url(session)?;
-    let scratch = Scratch::of(session, &url).await?;
+    let asked = stores::asked(session)?.writable()?;
+    let scratch = Scratch::of(session, &asked.url).await?;
     if !(args.scale > 0.0 && args.scale <= 1e3) {
         return Err(Failure::usage("this scale will not do: give a number above 0 and up to 1000, such as 0.5"));
     }
@@ -71,7 +71,7 @@ enum Scratch {
 
 impl Scratch {
     async fn of(session: &Session, url: &str) -> Outcome<Self> {
-        if stores::is_file(url) {
+        if stores::scheme(url).eq_ignore_ascii_case("file") {
             return Self::beside(session, &FileUrl::parse(url)?);
         }
         // Refuses what will not do; neither of these stores makes a call when it is opened.

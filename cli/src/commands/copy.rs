@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
@@ -88,15 +89,13 @@ enum Accepted {
 
 pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
     check_journal(&args)?;
-    let source = stores::open(session).await?;
-    let target = stores::open_lasting(session, &stores::resolve(session, &args.to)?).await?;
+    let (source, target) = open(session, &args).await?;
     if args.delete_source && !args.yes {
-        let question = format!("delete the keys in {} after they are copied? type yes: ", source.info());
-        match terminal::confirms(question).await? {
-            Some(true) => {}
-            Some(false) => return Err(Failure::refused("nothing was copied: the answer was not yes")),
-            None => return Err(Failure::refused("nothing was copied: there is no terminal to ask on, say --yes")),
-        }
+        let count = source.list_keys().count().await;
+        let from = stores::described(&*source).await;
+        let to = stores::described(&*target).await;
+        let question = format!("copy the keys in {from}, {count} now, to {to}, and then delete them in {from}?");
+        terminal::confirm(&question, "nothing was copied").await?;
     }
     let mut meter = Meter::new(session);
     let expected = match args.expect {
@@ -122,6 +121,18 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
         output::note(note);
     }
     Ok(code(&report))
+}
+
+/// Opens both stores. The source is only read, unless its keys are to be deleted.
+async fn open(session: &Session, args: &CopyArgs) -> Outcome<(Arc<dyn KeyStore>, Arc<dyn KeyStore>)> {
+    let asked = stores::asked(session)?;
+    // Refused before anybody is asked for a passphrase.
+    let target = stores::resolve(session, &args.to)?.writable()?;
+    let source = match args.delete_source {
+        true => stores::open_to_write(session, asked).await?.into_store(),
+        false => stores::open_lasting_to_read(session, &asked).await?,
+    };
+    Ok((source, stores::open_to_write(session, target).await?.into_store()))
 }
 
 /// Returns advice on what to do about the report.

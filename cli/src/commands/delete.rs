@@ -1,5 +1,6 @@
 //! `delete`.
 
+use clap::Args;
 use keystead::KeyStore;
 use serde_json::json;
 
@@ -7,11 +8,25 @@ use crate::args::IdArgs;
 use crate::exit::{Code, Outcome};
 use crate::output::{finality_json, finality_text};
 use crate::session::Session;
-use crate::stores;
+use crate::{stores, terminal};
 
-pub(crate) async fn run(session: &Session, id: IdArgs) -> Outcome {
-    let id = id.read().await?;
-    let finality = stores::open(session).await?.delete_key(&id).await?.finality;
+#[derive(Args, Debug)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    id: IdArgs,
+    /// Does not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: DeleteArgs) -> Outcome {
+    let id = args.id.read().await?;
+    let store = stores::open(session).await?.into_store();
+    if !args.yes {
+        let question = format!("delete this user's key from {}, for ever?", stores::described(&*store).await);
+        terminal::confirm(&question, "nothing was deleted").await?;
+    }
+    let finality = store.delete_key(&id).await?.finality;
     let text = format!("deleted: {}", finality_text(finality));
     session.output.result(text, json!({ "deleted": true, "finality": finality_json(finality) }))?;
     Ok(Code::Done)

@@ -17,7 +17,7 @@ use crate::commands::prices::{self, Backend};
 use crate::encoding::hex;
 use crate::exit::{Code, Failure, Outcome};
 use crate::session::Session;
-use crate::stores;
+use crate::stores::{self, Asked, Tombstones};
 
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArgs {
@@ -47,6 +47,10 @@ struct SecretFileState {
 /// What there is to tell.
 struct Diagnosis {
     store: String,
+    /// The store that keeps the tombstones; `None` if none is named, or it cannot be opened.
+    tombstones: Option<String>,
+    /// As the URL names it; `None` outside AWS, and for AWS's own key.
+    kms_key: Option<String>,
     capabilities: Capabilities,
     /// `None` if the secret is in no file.
     secret_file: Option<SecretFileState>,
@@ -59,27 +63,35 @@ struct Diagnosis {
 }
 
 pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
-    let url = stores::url(session)?;
-    let file = if stores::is_file(&url) { Some(stores::open_file(session).await?) } else { None };
+    let asked = stores::asked(session)?;
+    let asked = if args.write { asked.writable()? } else { asked };
+    let url = &asked.url;
+    let file = if asked.is_file() { Some(stores::open_file(session, &asked).await?) } else { None };
     let store: Arc<dyn KeyStore> = match &file {
         Some(file) => Arc::new(file.clone()),
-        None => stores::open_url(session, &url).await?,
+        None => stores::open_bare(session, &asked).await?,
     };
-    let (count, mut checks) = examine(&store, &url).await?;
+    let (count, mut checks) = examine(&store, url).await?;
     if let Some(file) = file {
         checks.push(examine_structure(&file).await);
     }
+    let tombstones = match asked.tombstones() {
+        Some(named) => Some(examine_tombstones(session, store.clone(), named, &mut checks).await),
+        None => None,
+    };
     if args.write {
         checks.extend(examine_writes(&store).await?);
     }
     let diagnosis = Diagnosis {
-        store: store.info().to_string(),
+        store: stores::described(&*store).await,
+        tombstones: tombstones.flatten(),
+        kms_key: parameter(url, "kms_key").map(str::to_owned),
         capabilities: store.capabilities(),
-        secret_file: secret_file(session, &url)?,
+        secret_file: secret_file(&asked)?,
         checks,
         count,
-        backend: backend(&url),
-        tier: tier(&url),
+        backend: backend(url),
+        tier: tier(url),
         users: args.users.or(count),
     };
     session.output.result(diagnosis.to_text(), diagnosis.to_json())?;
@@ -88,8 +100,8 @@ pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
 }
 
 /// Looks at the file of the store's secret. The store is open, so the file was accepted a moment ago.
-fn secret_file(session: &Session, url: &str) -> Outcome<Option<SecretFileState>> {
-    let Some(file) = stores::secret_file(session, url)? else { return Ok(None) };
+fn secret_file(asked: &Asked) -> Outcome<Option<SecretFileState>> {
+    let Some(file) = asked.secret_file()? else { return Ok(None) };
     let opened = SecretFile::open(&file);
     let opened =
         opened.map_err(|e| Failure::usage("the secret's file has changed since the store was opened").because(e))?;
@@ -146,6 +158,30 @@ async fn described_count(_url: &str) -> Option<u64> {
     None
 }
 
+/// The store of the tombstones, and the fence that it makes; in words where it is.
+async fn examine_tombstones(
+    session: &Session,
+    keys: Arc<dyn KeyStore>,
+    named: &Tombstones,
+    checks: &mut Vec<Check>,
+) -> Option<String> {
+    let means = "the tombstones can be read, and fit these keys";
+    let opened = match stores::open_tombstones(session, named).await {
+        Ok(opened) => opened,
+        Err(failure) => {
+            checks.push(Check { name: "tombstones", means, failure: Some(failure) });
+            return None;
+        }
+    };
+    let shown = stores::described(&*opened).await;
+    let failure = match stores::fence(keys, opened.clone(), named) {
+        Ok(_) => opened.check().await.err().map(Failure::from),
+        Err(failure) => Some(failure),
+    };
+    checks.push(Check { name: "tombstones", means, failure });
+    Some(shown)
+}
+
 /// The pages of a file store's database.
 async fn examine_structure(store: &FileStore) -> Check {
     let failure = match store.check_structure().await {
@@ -192,13 +228,17 @@ fn backend(url: &str) -> Option<Backend> {
     }
 }
 
+/// The value of a parameter of the URL, as it is written there.
+fn parameter<'a>(url: &'a str, name: &str) -> Option<&'a str> {
+    url.split(['?', '&']).find_map(|parameter| parameter.strip_prefix(name)?.strip_prefix('='))
+}
+
 /// The tier that the URL asks for; opening has checked it.
 fn tier(url: &str) -> Option<&'static str> {
     if !stores::scheme(url).eq_ignore_ascii_case("ssm") {
         return None;
     }
-    let asked_for = url.split(['?', '&']).find_map(|parameter| parameter.strip_prefix("tier="));
-    Some(match asked_for.map(str::to_ascii_lowercase).as_deref() {
+    Some(match parameter(url, "tier").map(str::to_ascii_lowercase).as_deref() {
         None | Some("standard") => "standard",
         Some("advanced") => "advanced",
         Some("account-default") => "account-default",
@@ -209,6 +249,12 @@ fn tier(url: &str) -> Option<&'static str> {
 impl Diagnosis {
     fn to_text(&self) -> String {
         let mut lines = vec![format!("store        {}", self.store)];
+        if let Some(kms_key) = &self.kms_key {
+            lines.push(format!("KMS key      {kms_key}"));
+        }
+        if let Some(tombstones) = &self.tombstones {
+            lines.push(format!("erased users {tombstones}"));
+        }
         for (name, shown) in in_words(&self.capabilities) {
             lines.push(format!("{name:<12} {shown}"));
         }
@@ -246,6 +292,8 @@ impl Diagnosis {
     fn to_json(&self) -> Value {
         json!({
             "store": self.store,
+            "kms_key": self.kms_key,
+            "tombstones": self.tombstones,
             "capabilities": BTreeMap::from(in_words(&self.capabilities)),
             "secret_file": self.secret_file.as_ref().map(SecretFileState::to_json),
             "checks": self.checks.iter().map(check_json).collect::<Vec<_>>(),

@@ -5,11 +5,12 @@ use keystead::layers::ErasureReceipt;
 use keystead::{Erasure, KeyStore};
 use serde_json::json;
 
-use crate::args::{FenceArgs, IdArgs};
-use crate::exit::{Code, Failure, Outcome};
+use crate::args::IdArgs;
+use crate::exit::{Code, Outcome};
 use crate::output::{finality_json, finality_text, utc};
 use crate::session::Session;
-use crate::{stores, terminal};
+use crate::stores::{self, Guarded};
+use crate::terminal;
 
 #[derive(Args, Debug)]
 pub(crate) struct EraseArgs {
@@ -18,21 +19,19 @@ pub(crate) struct EraseArgs {
     /// Does not ask
     #[arg(long)]
     yes: bool,
-    #[command(flatten)]
-    fence: FenceArgs,
 }
 
 pub(crate) async fn run(session: &Session, args: EraseArgs) -> Outcome {
     let id = args.id.read().await?;
-    let store = stores::open(session).await?;
+    let guarded = stores::open(session).await?;
     if !args.yes {
-        confirm(&store.info().to_string()).await?;
+        let question = format!("erase this user's key from {}, for ever?", guarded.described().await);
+        terminal::confirm(&question, "nothing was erased").await?;
     }
-    let (erasure, receipt) = match &args.fence.tombstones {
-        None => (store.erase_key(&id).await?, None),
-        Some(tombstones) => {
-            let accepted = args.fence.accept_tombstone_durability;
-            let receipt = stores::fence(session, store, tombstones, accepted).await?.erase(&id).await?;
+    let (erasure, receipt) = match guarded {
+        Guarded::Bare(store) => (store.erase_key(&id).await?, None),
+        Guarded::Fenced(fence) => {
+            let receipt = fence.erase(&id).await?;
             (Erasure::new(receipt.existed, receipt.finality, receipt.verified), Some(receipt))
         }
     };
@@ -45,15 +44,6 @@ pub(crate) async fn run(session: &Session, args: EraseArgs) -> Outcome {
     });
     session.output.result(text(&erasure, receipt.as_ref()), value)?;
     Ok(Code::Done)
-}
-
-async fn confirm(store: &str) -> Outcome<()> {
-    let question = format!("erase this user's key from {store}, for ever? type yes: ");
-    match terminal::confirms(question).await? {
-        Some(true) => Ok(()),
-        Some(false) => Err(Failure::refused("nothing was erased: the answer was not yes")),
-        None => Err(Failure::refused("nothing was erased: there is no terminal to ask on, say --yes")),
-    }
 }
 
 fn text(erasure: &Erasure, receipt: Option<&ErasureReceipt>) -> String {

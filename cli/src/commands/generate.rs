@@ -6,7 +6,7 @@ use clap::Args;
 use keystead::{KeyStoreExt, SecretKey};
 use serde_json::json;
 
-use crate::args::{FenceArgs, IdArgs};
+use crate::args::IdArgs;
 use crate::encoding::Format;
 use crate::exit::{Code, Failure, Outcome};
 use crate::session::Session;
@@ -32,21 +32,19 @@ pub(crate) struct GenerateArgs {
     /// Writes raw bytes even to a terminal
     #[arg(long)]
     force: bool,
-    #[command(flatten)]
-    fence: FenceArgs,
 }
 
 pub(crate) async fn run(session: &Session, args: GenerateArgs) -> Outcome {
     let key = SecretKey::generate(args.length).map_err(|e| Failure::usage("this length will not do").because(e))?;
     if args.id.is_none() && args.id_file.is_none() {
-        if args.fence.tombstones.is_some() {
+        if session.global.tombstones.is_some() {
             return Err(Failure::usage("tombstones go with an id: give the one whose key is to be created"));
         }
         session.output.key(&key, args.format, args.out.as_deref(), args.force)?;
         return Ok(Code::Done);
     }
     let id = IdArgs { id: args.id, id_file: args.id_file }.read().await?;
-    stores::open_fenced(session, &args.fence).await?.create_key(&id, &key).await?;
+    stores::open(session).await?.into_store().create_key(&id, &key).await?;
     session.output.result("created", json!({ "created": true }))?;
     Ok(Code::Done)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use keystead::{KeyStore, KeyStoreExt};
+use keystead::{ErrorKind, KeyStore, KeyStoreExt};
 use serde_json::json;
 
 use crate::args::IdArgs;
@@ -36,7 +36,10 @@ pub(crate) async fn run(session: &Session, args: GetArgs) -> Outcome {
 
 pub(crate) async fn exists(session: &Session, id: IdArgs) -> Outcome {
     let id = id.read().await?;
-    let exists = stores::open_to_read(session).await?.find_key(&id).await?.is_some();
-    session.output.result(if exists { "yes" } else { "no" }, json!({ "exists": exists }))?;
+    let found = stores::open_to_read(session).await?.find_key(&id).await;
+    let is_erased = matches!(&found, Err(e) if e.kind() == ErrorKind::Erased);
+    let exists = !is_erased && found?.is_some();
+    let value = json!({ "exists": exists, "erased": is_erased });
+    session.output.result(if exists { "yes" } else { "no" }, value)?;
     Ok(if exists { Code::Done } else { Code::NotFound })
 }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keystead::file::{FileUrl, RootSecret};
-use keystead::{Effect, KeyStore};
+use keystead::{Effect, ErrorKind, KeyStore};
 use serde_json::json;
 
 use crate::exit::{Code, Failure, Outcome};
 use crate::session::Session;
-use crate::{files, output, stores, terminal};
+use crate::stores::{self, Asked};
+use crate::{files, output, terminal};
 
 #[derive(Args, Debug)]
 pub(crate) struct InitArgs {
@@ -20,18 +21,25 @@ pub(crate) struct InitArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: InitArgs) -> Outcome {
-    let url = stores::file_url(session)?;
+    let asked = stores::asked(session)?.writable()?;
+    let url = asked.file_url()?;
+    if fs::metadata(url.path()).is_ok_and(|file| file.len() > 0) {
+        return Err(stands_already(url.path()));
+    }
     // With a passphrase besides, it is given twice, which is refused below.
-    let makes_one = !args.existing_root_secret && session.global.passphrase_file.is_none();
+    let makes_one = !args.existing_root_secret && asked.passphrase_file().is_none();
     let made = url.root_secret_file().filter(|_| makes_one);
     let root = match made {
         Some(file) => {
             let root = RootSecret::generate();
             // Kept before anything depends on it.
+            if fs::symlink_metadata(file).is_ok() {
+                return Err(secret_stands_already(file));
+            }
             write(&root, file)?;
             root
         }
-        None => given(session, &url).await?,
+        None => given(&asked, &url).await?,
     };
     let store = match url.options().create(url.path(), root).await {
         Ok(store) => store,
@@ -40,7 +48,10 @@ pub(crate) async fn run(session: &Session, args: InitArgs) -> Outcome {
                 // Made by this very command, and nothing was encrypted under it.
                 let _ = fs::remove_file(file);
             }
-            return Err(e.into());
+            return Err(match e.kind() {
+                ErrorKind::AlreadyExists => stands_already(url.path()),
+                _ => e.into(),
+            });
         }
     };
     session.close_later(&store);
@@ -49,8 +60,8 @@ pub(crate) async fn run(session: &Session, args: InitArgs) -> Outcome {
     if let Some(file) = file {
         output::note(format!("its root secret is in {file}: keep it elsewhere, too; if it is lost, all keys are"));
     }
-    if let Some(file) = url.secret_file().or(session.global.passphrase_file.as_deref()) {
-        warn_of_shared_directory(url.path(), file);
+    if let Some(file) = asked.secret_file()? {
+        warn_of_shared_directory(url.path(), &file);
     }
     Ok(Code::Done)
 }
@@ -81,9 +92,21 @@ fn directory(file: &Path) -> Option<PathBuf> {
 }
 
 /// The root secret that stands somewhere already, or a passphrase that is typed now.
-async fn given(session: &Session, url: &FileUrl) -> Outcome<RootSecret> {
-    if session.global.passphrase_file.is_none() && !url.names_root_secret() {
+async fn given(asked: &Asked, url: &FileUrl) -> Outcome<RootSecret> {
+    if asked.passphrase_file().is_none() && !url.names_root_secret() {
         return Ok(RootSecret::passphrase(terminal::new_passphrase().await?.as_str()));
     }
-    stores::root_secret(session, url).await
+    stores::root_secret(asked, url).await
+}
+
+fn stands_already(store: &Path) -> Failure {
+    Failure::refused(format!("there is a file {} already, and it was left alone", store.display())).advise(
+        "if it is a store, open it with its root secret: doctor says whether it opens; for another store give another path",
+    )
+}
+
+fn secret_stands_already(file: &Path) -> Failure {
+    let what = format!("there is a file {} already, and it was left alone: nothing was created", file.display());
+    Failure::refused(what)
+        .advise("to make the store with the root secret in it, say --existing-root-secret; otherwise name another file")
 }

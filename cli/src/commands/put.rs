@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use keystead::{KeyStore, PutMode};
+use keystead::{ErrorKind, KeyStore, KeyStoreExt, PutMode};
 use serde_json::json;
 
-use crate::args::{FenceArgs, IdArgs};
+use crate::args::IdArgs;
 use crate::encoding::Format;
 use crate::exit::{Code, Failure, Outcome};
 use crate::session::Session;
 use crate::{input, stores};
 
 #[derive(Args, Debug)]
-pub(crate) struct PutArgs {
+pub(crate) struct CreateArgs {
     #[command(flatten)]
     id: IdArgs,
     /// Reads the key from this file instead of standard input
@@ -22,20 +22,59 @@ pub(crate) struct PutArgs {
     /// How the key is written there
     #[arg(long, value_enum, default_value_t = Format::Hex)]
     format: Format,
-    #[command(flatten)]
-    fence: FenceArgs,
 }
 
-pub(crate) async fn run(session: &Session, args: PutArgs, mode: PutMode) -> Outcome {
-    if args.id.is_on_stdin() && args.key_file.is_none() {
-        return Err(Failure::usage("both the id and the key are to come from standard input: give --key-file FILE"));
-    }
+#[derive(Args, Debug)]
+pub(crate) struct PutArgs {
+    #[command(flatten)]
+    key: CreateArgs,
+    /// Replaces another key of this id; everything that is encrypted under that one is lost
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Creates a key, and is content with the very same key that stands already.
+pub(crate) async fn put(session: &Session, args: PutArgs) -> Outcome {
+    let PutArgs { key: args, overwrite } = args;
+    args.check()?;
     let id = args.id.read().await?;
     let key = input::key(args.key_file.as_deref(), args.format).await?;
-    stores::open_fenced(session, &args.fence).await?.put_key_with(&id, &key, mode).await?;
-    match mode {
-        PutMode::Create => session.output.result("created", json!({ "created": true }))?,
-        _ => session.output.result("stored", json!({ "stored": true }))?,
-    }
+    let store = stores::open(session).await?.into_store();
+    let (text, is_new) = match overwrite {
+        true => {
+            store.put_key_with(&id, &key, PutMode::Overwrite).await?;
+            ("stored", true)
+        }
+        false => match store.create_key(&id, &key).await {
+            Ok(()) => ("stored", true),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => match store.get_key(&id).await {
+                Ok(standing) if standing == key => ("this very key is stored already", false),
+                _ => return Err(e.into()),
+            },
+            Err(e) => return Err(e.into()),
+        },
+    };
+    session.output.result(text, json!({ "stored": true, "unchanged": !is_new }))?;
     Ok(Code::Done)
+}
+
+/// Creates a key, unless any stands.
+pub(crate) async fn create(session: &Session, args: CreateArgs) -> Outcome {
+    args.check()?;
+    let id = args.id.read().await?;
+    let key = input::key(args.key_file.as_deref(), args.format).await?;
+    stores::open(session).await?.into_store().create_key(&id, &key).await?;
+    session.output.result("created", json!({ "created": true }))?;
+    Ok(Code::Done)
+}
+
+impl CreateArgs {
+    fn check(&self) -> Outcome<()> {
+        if self.id.is_on_stdin() && self.key_file.is_none() {
+            return Err(Failure::usage(
+                "both the id and the key are to come from standard input: give --key-file FILE",
+            ));
+        }
+        Ok(())
+    }
 }

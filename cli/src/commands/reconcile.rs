@@ -1,24 +1,17 @@
 //! `reconcile`: erases again whom a restored backup has brought back.
 
 use clap::Args;
-use keystead::KeyStore;
 use keystead::layers::{ErasureReceipt, ReconcileFailure, ReconcileReport};
 use serde_json::json;
 
-use crate::args::DurabilityArg;
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::{self, Output, finality_text};
 use crate::session::Session;
-use crate::{stores, terminal};
+use crate::stores::{self, Fence, Guarded};
+use crate::terminal;
 
 #[derive(Args, Debug)]
 pub(crate) struct ReconcileArgs {
-    /// The store that keeps a tombstone of each erased user
-    #[arg(long, value_name = "URL|NAME")]
-    tombstones: String,
-    /// Accepts tombstones that are less durable than the keys
-    #[arg(long, value_enum, value_name = "DURABILITY")]
-    accept_tombstone_durability: Option<DurabilityArg>,
     /// Does not ask
     #[arg(long)]
     yes: bool,
@@ -28,12 +21,17 @@ pub(crate) struct ReconcileArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: ReconcileArgs) -> Outcome {
-    let store = stores::open(session).await?;
-    let shown = store.info().to_string();
-    let fence = stores::fence(session, store, &args.tombstones, args.accept_tombstone_durability).await?;
+    let Guarded::Fenced(fence) = stores::open(session).await? else { return Err(stores::no_tombstones()) };
     if !args.yes {
-        confirm(&shown).await?;
+        let shown = stores::described(&*fence).await;
+        let question = format!("erase again, for ever, every key in {shown} whose user has a tombstone?");
+        terminal::confirm(&question, "nothing was erased").await?;
     }
+    erase_again(session, &fence, args.show_ids).await
+}
+
+/// Erases again, behind this fence, whose keys have come back.
+pub(crate) async fn erase_again(session: &Session, fence: &Fence, show_ids: bool) -> Outcome {
     let output = session.output;
     let mut written = Ok(());
     let mut first_failure = None;
@@ -42,7 +40,7 @@ pub(crate) async fn run(session: &Session, args: ReconcileArgs) -> Outcome {
             Ok(receipt) if written.is_ok() => written = write_receipt(output, &receipt),
             Ok(_) => {}
             Err(failure) => {
-                note_failure(&failure, args.show_ids);
+                note_failure(&failure, show_ids);
                 first_failure.get_or_insert(failure.error.kind());
             }
         })
@@ -61,15 +59,6 @@ pub(crate) async fn run(session: &Session, args: ReconcileArgs) -> Outcome {
         None if report.unlisted > 0 => Code::Damaged,
         None => Code::Done,
     })
-}
-
-async fn confirm(store: &str) -> Outcome<()> {
-    let question = format!("erase again, for ever, every key in {store} whose user has a tombstone? type yes: ");
-    match terminal::confirms(question).await? {
-        Some(true) => Ok(()),
-        Some(false) => Err(Failure::refused("nothing was erased: the answer was not yes")),
-        None => Err(Failure::refused("nothing was erased: there is no terminal to ask on, say --yes")),
-    }
 }
 
 fn write_receipt(output: Output, receipt: &ErasureReceipt) -> Outcome<()> {

@@ -26,7 +26,7 @@ pub(crate) struct ReencryptArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: ReencryptArgs) -> Outcome {
-    let store = keystead::reencrypt::open(&stores::url(session)?).await?;
+    let store = keystead::reencrypt::open(&stores::asked(session)?.writable()?.url).await?;
     let mut options = ReencryptOptions::new();
     if args.exclusive {
         options = options.exclusive();

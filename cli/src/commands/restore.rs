@@ -1,12 +1,14 @@
 //! `restore`: a backup in the place of a file store.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use keystead::KeyStore;
 use serde_json::json;
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::commands::reconcile;
+use crate::exit::{Code, Outcome};
 use crate::session::Session;
 use crate::{output, stores, terminal};
 
@@ -21,10 +23,22 @@ pub(crate) struct RestoreArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
-    let url = stores::file_url(session)?;
-    let root = stores::root_secret(session, &url).await?;
+    let asked = stores::asked(session)?.writable()?;
+    let url = asked.file_url()?;
+    let root = stores::root_secret(&asked, &url).await?;
+    // Opened first: if that fails, nothing was done.
+    let tombstones = match asked.tombstones() {
+        Some(named) => Some((stores::open_tombstones(session, named).await?, named)),
+        None => None,
+    };
     if !args.yes {
-        confirm(url.path()).await?;
+        let path = url.path().display();
+        let erased = match &tombstones {
+            Some((store, _)) => format!("and erase again whoever has a tombstone in {}", store.info()),
+            None => "with the keys of users who were erased since".to_owned(),
+        };
+        let question = format!("put the backup {} in the place of {path}, {erased}?", args.backup.display());
+        terminal::confirm(&question, "nothing was restored").await?;
     }
     let store = url.options().restore(&args.backup, url.path(), root).await?;
     session.close_later(&store);
@@ -35,28 +49,24 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
         text.push_str(&format!("\nthe replaced store is kept as {replaced}"));
     }
     session.output.result(text, json!({ "store": shown, "replaced_store": replaced }))?;
-    output::note("what to do now:");
-    output::note(
-        "  1. users who were erased since the backup may have their keys again: before the store serves anybody,",
-    );
-    output::note("     erase these with keystead reconcile and your tombstones");
     if replaced.is_some() {
         output::note(
-            "  2. remove the replaced store, and the log beside it (-wal), when you no longer need it: it keeps \
-             the keys",
+            "remove the replaced store, and the log beside it (-wal), when you no longer need it: it keeps the keys of users \
+             who are erased from now on",
         );
-        output::note("     of users who are erased from now on");
     }
-    Ok(Code::Done)
-}
-
-async fn confirm(path: &Path) -> Outcome<()> {
-    let path = path.display();
-    let question =
-        format!("put the backup in the place of {path}, with the keys of users who were erased since? type yes: ");
-    match terminal::confirms(question).await? {
-        Some(true) => Ok(()),
-        Some(false) => Err(Failure::refused("nothing was restored: the answer was not yes")),
-        None => Err(Failure::refused("nothing was restored: there is no terminal to ask on, say --yes")),
-    }
+    let Some((tombstones, named)) = tombstones else {
+        output::note(
+            "users who were erased since the backup may have their keys again: before the store serves anybody, erase these \
+             with keystead reconcile and your tombstones",
+        );
+        return Ok(Code::Done);
+    };
+    let fence = stores::fence(Arc::new(store), tombstones, named)?;
+    reconcile::erase_again(session, &fence, false).await.map_err(|failure| {
+        failure.advise(
+            "the backup stands in its place, but users who were erased since may have their keys again: run reconcile before \
+             the store serves anybody",
+        )
+    })
 }

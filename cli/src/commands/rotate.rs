@@ -4,12 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
-use keystead::file::RootSecret;
+use keystead::file::{FileUrl, RootSecret};
 use keystead::{Effect, KeyStore};
 use serde_json::json;
 
 use crate::commands::init;
-use crate::exit::{Code, Outcome};
+use crate::exit::{Code, Failure, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
 use crate::{input, output, stores, terminal};
@@ -32,10 +32,17 @@ pub(crate) struct RotateArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
-    let url = stores::file_url(session)?;
-    let root = stores::root_secret(session, &url).await?;
+    let asked = stores::asked(session)?.writable()?;
+    let url = asked.file_url()?;
+    let root = stores::root_secret(&asked, &url).await?;
     let store = url.open_with(root.clone()).await?;
     session.close_later(&store);
+    if args.resume && !store.is_in_rotation().await? {
+        return Err(Failure::refused(format!(
+            "no rotation of {} was cut off, so there is none to resume: it opens with the root secret that was given",
+            store.info()
+        )));
+    }
     let new_root = match (&args.new_root_secret_file, &args.new_passphrase_file) {
         (Some(file), _) => {
             let root = RootSecret::generate();
@@ -45,7 +52,7 @@ pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
         }
         (None, Some(file)) => input::passphrase(file, "--new-passphrase-file").await?,
         (None, None) if args.new_passphrase => RootSecret::passphrase(terminal::new_passphrase().await?.as_str()),
-        (None, None) => root,
+        (None, None) => root.clone(),
     };
     let mut meter = Meter::new(session);
     if let Err(e) = store.rotate(new_root, |progress| meter.tell("records", progress.done, Some(progress.total))).await
@@ -65,9 +72,28 @@ pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
     if !clean {
         output::note("a reader still holds traces of the old records: run scrub when it has ended");
     }
+    // After a rotation that was resumed, the secret that was given is the new one.
+    if !args.resume && opens_with(&url, root).await {
+        output::note("warning: the root secret is the same as before, and whoever knows it can still open this store");
+        return Ok(Code::Done);
+    }
     output::note("what to do now:");
     output::note("  1. name the new root secret where the store is named: URLs, variables, the configuration file");
     output::note("  2. have running processes open the store again: they are refused until then");
-    output::note("  3. destroy the old root secret: it opens every copy that was made before, and nothing else does");
+    output::note("  3. make a new backup: older ones open with the old root secret only");
+    output::note(
+        "  4. then destroy the old root secret: it opens every copy that was made before, and nothing else does",
+    );
     Ok(Code::Done)
+}
+
+/// Whether the store still opens with this root secret.
+async fn opens_with(url: &FileUrl, root: RootSecret) -> bool {
+    match url.open_with(root).await {
+        Ok(store) => {
+            drop(store.close().await);
+            true
+        }
+        Err(_) => false,
+    }
 }

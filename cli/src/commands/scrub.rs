@@ -7,7 +7,7 @@ use crate::session::Session;
 use crate::{output, stores};
 
 pub(crate) async fn run(session: &Session) -> Outcome {
-    let clean = stores::open_file(session).await?.scrub().await?;
+    let clean = stores::open_file(session, &stores::asked(session)?.writable()?).await?.scrub().await?;
     let text = if clean { "clean: nothing is left of deleted and overwritten keys" } else { "not clean yet" };
     session.output.result(text, json!({ "clean": clean }))?;
     if clean {

@@ -30,7 +30,7 @@ pub(crate) async fn run(session: &Session, args: VerifyArgs) -> Outcome {
 }
 
 async fn records(session: &Session) -> Outcome {
-    let store = stores::open_file(session).await?;
+    let store = stores::open_file(session, &stores::asked(session)?).await?;
     let mut meter = Meter::new(session);
     let report = store.verify(|progress| meter.tell("records", progress.done, Some(progress.total))).await?;
     drop(meter);
@@ -77,7 +77,7 @@ fn advice(report: &VerifyReport) -> &'static str {
 
 async fn against(session: &Session, other: &str, show_ids: bool) -> Outcome {
     let here = stores::open_to_read(session).await?;
-    let there = stores::open_url(session, &stores::resolve(session, other)?).await?;
+    let there = stores::open_asked_to_read(session, &stores::resolve(session, other)?).await?;
     let mut meter = Meter::new(session);
     let found =
         compare(&*here, &*there, |progress| meter.tell(name(progress.phase), progress.done, progress.total)).await?;

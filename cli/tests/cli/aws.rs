@@ -61,7 +61,7 @@ fn keys_are_kept_in_parameter_store() {
     assert_eq!((&told["tier"], &told["keys"]), (&json!("standard"), &json!({ "count": 2, "limit": 10_000 })));
     assert_eq!(told["costs"]["backends"][1]["monthly"], Value::Null);
 
-    aws.run(&["delete", "bob"]).done();
+    aws.run(&["delete", "bob", "--yes"]).done();
     aws.run(&["get", "bob"]).failed(3);
 }
 

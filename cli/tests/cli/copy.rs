@@ -47,7 +47,7 @@ fn all_keys_are_copied_and_compared() {
 fn a_key_that_differs_is_left_skipped_or_overwritten_as_it_is_said() {
     let (room, other) = two_stores();
     room.run_with(&["put", "alice"], KEY).done();
-    room.run_with(&["--store", &other, "put", "alice"], "ff").done();
+    room.run_with(&["--store", &other, "put", "alice", "--overwrite"], "ff").done();
 
     let ran = room.run(&["copy", "--to", &other]);
     assert!(
@@ -140,7 +140,7 @@ fn json_of_copy_and_of_a_comparison() {
             "removed_at_target": none, "left_at_target": none, "left_at_source": none,
         })
     );
-    room.run_with(&["--store", &other, "put", "alice"], "ff").done();
+    room.run_with(&["--store", &other, "put", "alice", "--overwrite"], "ff").done();
     let report = told(room.run(&["--json", "verify", "--against", &other, "--show-ids"]));
     let none = json!({ "total": 0, "ids": [] });
     assert_eq!(
@@ -160,7 +160,7 @@ fn a_store_that_ends_with_the_command_keeps_no_keys() {
         &["--store", "memory:", "put", "alice"],
         &["--store", "memory:", "create", "alice"],
         &["--store", "memory:", "generate", "alice"],
-        &["--store", "memory:", "delete", "alice"],
+        &["--store", "memory:", "delete", "alice", "--yes"],
         &["--store", "MEMORY:", "erase", "alice", "--yes"],
         &["--store", "memory:", "copy", "--to", "memory:"],
         &["copy", "--to", "memory:"],
@@ -186,7 +186,7 @@ fn a_run_that_goes_on_reads_again_what_was_copied_unless_it_is_told_not_to() {
     let copy = ["copy", "--to", &other, "--journal", "journal"];
     let resume = [&copy[..], &["--resume"]].concat();
     room.run(&copy).done();
-    room.run(&["--store", &other, "delete", "user-3"]).done();
+    room.run(&["--store", &other, "delete", "user-3", "--yes"]).done();
     let blind = room.run(&[&resume[..], &["--no-recheck"]].concat());
     assert!(blind.stderr.contains("--no-recheck"), "{blind:?}");
     assert_eq!(
@@ -208,12 +208,12 @@ fn a_run_that_goes_on_reads_again_what_was_copied_unless_it_is_told_not_to() {
 fn many_losses_are_removed_only_when_their_number_is_confirmed() {
     let (room, other) = two_stores();
     room.fill((0..30).map(|number| format!("user-{number}")));
-    room.run_with(&["--store", &other, "put", "user-29"], "ff").done();
+    room.run_with(&["--store", &other, "put", "user-29", "--overwrite"], "ff").done();
     let copy = ["copy", "--to", &other, "--journal", "journal"];
     // Not complete, so that what it wrote counts as its own.
     assert_eq!(room.run(&copy).code, 4);
     for number in 0..12 {
-        room.run(&["delete", &format!("user-{number}")]).done();
+        room.run(&["delete", &format!("user-{number}"), "--yes"]).done();
     }
     let resume = [&copy[..], &["--resume", "--on-conflict", "skip"]].concat();
     for confirmed in [&[][..], &["--confirm-removals", "11"], &["--confirm-removals", "13"]] {

@@ -33,7 +33,13 @@ fn init_makes_a_store_and_its_root_secret_and_overwrites_neither() {
     assert_eq!(root.len(), 64);
 
     assert!(room.run(&["init"]).failed(4).contains("left alone"));
-    assert!(room.run(&["init", "--existing-root-secret"]).failed(4).contains("already exists"));
+    let refusal = room.run(&["init", "--existing-root-secret"]).failed(4);
+    assert!(refusal.contains("left alone") && refusal.contains("doctor") && !refusal.contains("id"), "{refusal}");
+    fs::remove_file(room.path("keys.db")).unwrap();
+    fs::remove_file(room.path("keys.db.id")).unwrap();
+    let refusal = room.run(&["init"]).failed(4);
+    assert!(refusal.contains("root.secret") && refusal.contains("--existing-root-secret"), "{refusal}");
+    room.run(&["init", "--existing-root-secret"]).done();
     assert_eq!(fs::read(room.path("root.secret")).unwrap(), root);
     room.run(&["count"]).done();
 }
@@ -177,14 +183,17 @@ fn rotate_gives_a_new_root_secret_and_the_old_one_opens_the_copies_only() {
     assert!(
         with_store(&room, &new, &["rotate", "--new-root-secret-file", "root.secret"]).failed(4).contains("left alone")
     );
-    with_store(&room, &new, &["rotate", "--resume"]).done();
+    let refusal = with_store(&room, &new, &["rotate", "--resume"]).failed(4);
+    assert!(refusal.contains("none to resume") && !refusal.contains("destroy"), "{refusal}");
     assert_eq!(with_store(&room, &new, &["get", "alice"]).done(), format!("{KEY}\n"));
     room.run(&["rotate"]).failed(2);
-
     room.write_secret("phrase", "correct horse");
     with_store(&room, &new, &["rotate", "--new-passphrase-file", "phrase"]).done();
     let bare = url(&room, "keys.db", "");
     assert_eq!(with_store(&room, &bare, &["get", "alice", "--passphrase-file", "phrase"]).done(), format!("{KEY}\n"));
+    let same = ["rotate", "--passphrase-file", "phrase", "--new-passphrase-file", "phrase"];
+    let ran = with_store(&room, &bare, &same);
+    assert!(ran.code == 0 && ran.stderr.contains("same as before") && !ran.stderr.contains("destroy"), "{ran:?}");
 }
 
 #[test]

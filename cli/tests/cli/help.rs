@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::room::Room;
 
 const COMMANDS: &[&str] = &[
+    "allow",
     "backup",
     "completions",
     "conformance",

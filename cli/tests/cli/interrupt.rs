@@ -90,7 +90,7 @@ fn a_put_that_is_interrupted_at_any_moment_is_made_whole_or_not_at_all() {
     room.run_with(&["put", "alice"], KEY).done();
     let mut interrupted = 0;
     for round in 0..30 {
-        let mut child = room.spawn(&["put", "alice"]);
+        let mut child = room.spawn(&["put", "alice", "--overwrite"]);
         listens(&child);
         child.stdin.take().unwrap().write_all(if round % 2 == 0 { &other } else { KEY }.as_bytes()).unwrap();
         sleep(Duration::from_millis(round));

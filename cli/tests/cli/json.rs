@@ -58,13 +58,17 @@ fn get() {
 #[test]
 fn put_and_create() {
     let room = Room::new();
-    assert_eq!(room.run_with(&["--json", "put", "alice"], KEY).json(), json!({ "stored": true }));
+    assert_eq!(room.run_with(&["--json", "put", "alice"], KEY).json(), json!({ "stored": true, "unchanged": false }));
+    assert_eq!(room.run_with(&["--json", "put", "alice"], KEY).json(), json!({ "stored": true, "unchanged": true }));
     assert_eq!(room.run_with(&["--json", "create", "bob"], KEY).json(), json!({ "created": true }));
 }
 
 #[test]
 fn delete() {
-    assert_eq!(json_of(&room_with_alice(), &["delete", "alice"]), json!({ "deleted": true, "finality": immediate() }));
+    assert_eq!(
+        json_of(&room_with_alice(), &["delete", "alice", "--yes"]),
+        json!({ "deleted": true, "finality": immediate() })
+    );
 }
 
 #[test]
@@ -93,9 +97,9 @@ fn count() {
 #[test]
 fn exists() {
     let room = room_with_alice();
-    assert_eq!(json_of(&room, &["exists", "alice"]), json!({ "exists": true }));
+    assert_eq!(json_of(&room, &["exists", "alice"]), json!({ "exists": true, "erased": false }));
     let ran: Ran = room.run(&["--json", "exists", "bob"]);
-    assert_eq!((ran.code, ran.json()), (3, json!({ "exists": false })));
+    assert_eq!((ran.code, ran.json()), (3, json!({ "exists": false, "erased": false })));
 }
 
 #[test]

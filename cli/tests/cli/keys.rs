@@ -26,13 +26,19 @@ fn a_key_is_put_and_read_in_every_format() {
 }
 
 #[test]
-fn put_overwrites_and_create_does_not() {
+fn put_replaces_a_key_only_when_told_to_and_create_never() {
     let room = Room::new();
     assert_eq!(room.run_with(&["create", "alice"], "aa\n").done(), "created\n");
     let refusal = room.run_with(&["create", "alice"], "bb\n").failed(4);
-    assert!(refusal.contains("already exists") && refusal.contains("put replaces it"), "{refusal}");
+    assert!(refusal.contains("already exists") && refusal.contains("left unchanged"), "{refusal}");
+    for args in [&["create", "alice"][..], &["put", "alice"], &["generate", "alice"]] {
+        let refusal = room.run_with(args, "bb\n").failed(4);
+        assert!(refusal.contains("left unchanged") && !refusal.contains("put"), "{refusal}");
+    }
     assert_eq!(room.run(&["get", "alice"]).done(), "aa\n");
-    room.run_with(&["put", "alice"], "cc").done();
+    assert_eq!(room.run_with(&["put", "alice"], "aa").done(), "this very key is stored already\n");
+    room.run_with(&["create", "alice"], "aa").failed(4);
+    assert_eq!(room.run_with(&["put", "alice", "--overwrite"], "cc").done(), "stored\n");
     assert_eq!(room.run(&["get", "alice"]).done(), "cc\n");
 }
 
@@ -108,7 +114,7 @@ fn a_missing_key_is_its_own_exit_code() {
     let room = Room::new();
     let text = room.run(&["get", "alice"]).failed(3);
     assert!(text.starts_with("error: get on file failed: not found\n  "), "{text}");
-    room.run(&["delete", "alice"]).failed(3);
+    room.run(&["delete", "alice", "--yes"]).failed(3);
     let ran = room.run(&["exists", "alice"]);
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (3, "no\n", ""));
 }
@@ -117,7 +123,7 @@ fn a_missing_key_is_its_own_exit_code() {
 fn a_key_is_deleted_and_erased() {
     let room = Room::new();
     room.run(&["generate", "alice"]).done();
-    assert_eq!(room.run(&["delete", "alice"]).done(), "deleted: its bytes are beyond recovery\n");
+    assert_eq!(room.run(&["delete", "alice", "--yes"]).done(), "deleted: its bytes are beyond recovery\n");
     room.run(&["get", "alice"]).failed(3);
 
     room.run(&["generate", "bob"]).done();

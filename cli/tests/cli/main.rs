@@ -11,6 +11,7 @@ mod interrupt;
 mod json;
 mod keys;
 mod pipes;
+mod policy;
 mod room;
 mod secrecy;
 mod suite;

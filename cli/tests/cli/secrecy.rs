@@ -58,7 +58,8 @@ fn a_key_where_none_belongs_is_refused_and_not_repeated() {
 #[test]
 fn an_id_is_in_no_error() {
     let room = Room::new();
-    for args in [&["get", "alice-canary"][..], &["delete", "alice-canary"], &["--json", "get", "alice-canary"]] {
+    for args in [&["get", "alice-canary"][..], &["delete", "alice-canary", "--yes"], &["--json", "get", "alice-canary"]]
+    {
         let text = room.run(args).failed(3);
         assert!(!text.contains("canary"), "{text}");
     }

@@ -1,0 +1,280 @@
+//! What the configuration file says of a store holds, however the store is named.
+
+use std::fs;
+
+use crate::room::{KEY, Ran, Room};
+
+/// A store `live` with tombstones in a store `tombs`, and `reports`, the same store to be read only.
+struct Policy {
+    room: Room,
+}
+
+impl Policy {
+    fn new() -> Self {
+        let room = Room::new();
+        let tombstones = format!("file://{0}/tombs.db?root_secret_file={0}/tombs.secret", room.directory().display());
+        room.run(&["--store", &tombstones, "init"]).done();
+        let policy = Self { room };
+        policy.write(&format!(
+            "[stores.live]\nurl = \"{}\"\ntombstones = \"tombs\"\n[stores.tombs]\nurl = \"{tombstones}\"\n",
+            policy.room.url()
+        ));
+        policy
+    }
+
+    fn write(&self, text: &str) {
+        fs::create_dir_all(self.room.path("config/keystead")).unwrap();
+        fs::write(self.room.path("config/keystead/config.toml"), text).unwrap();
+    }
+
+    fn add(&self, text: &str) {
+        let path = self.room.path("config/keystead/config.toml");
+        self.write(&(fs::read_to_string(path).unwrap() + text));
+    }
+
+    /// The program with the store `live`.
+    fn run(&self, args: &[&str]) -> Ran {
+        self.room.run_storeless(&[&["--store", "live"], args].concat())
+    }
+
+    fn with_key(self, id: &str) -> Self {
+        self.run(&["generate", id]).done();
+        self
+    }
+}
+
+#[test]
+fn every_command_keeps_an_erased_user_erased_without_a_flag() {
+    let policy = Policy::new().with_key("alice").with_key("bob");
+    let receipt = policy.run(&["--json", "erase", "alice", "--yes"]).json();
+    assert_eq!(receipt["receipt"]["verified"], true, "{receipt}");
+    for args in
+        [&["generate", "alice"][..], &["put", "alice", "--key-file", "key"], &["create", "alice", "--key-file", "key"]]
+    {
+        fs::write(policy.room.path("key"), KEY).unwrap();
+        assert!(policy.run(args).failed(4).contains("erased"));
+        // The same store by its URL.
+        assert!(policy.room.run(args).failed(4).contains("erased"));
+        let other = format!(
+            "FILE:{}/keys.db?root_secret_file={}",
+            policy.room.directory().display(),
+            policy.room.path("root.secret").display()
+        );
+        assert!(policy.room.run_storeless(&[&["--store", &other], args].concat()).failed(4).contains("erased"));
+    }
+    // Comes back as from a backup.
+    policy.run(&["generate", "alice", "--no-tombstones"]).done();
+    assert_eq!(policy.run(&["--no-tombstones", "list"]).done().lines().count(), 2);
+    assert_eq!(policy.run(&["list"]).done(), "bob\n");
+    assert!(policy.run(&["get", "alice"]).failed(4).contains("erased"));
+    assert_eq!(policy.run(&["exists", "bob"]).done(), "yes\n");
+    let told = policy.run(&["--json", "exists", "alice"]);
+    assert_eq!((told.code, told.json()), (3, serde_json::json!({ "exists": false, "erased": true })));
+}
+
+#[test]
+fn copies_do_not_bring_erased_users_back() {
+    let policy = Policy::new().with_key("alice").with_key("bob");
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", policy.room.directory().display());
+    policy.room.run(&["--store", &other, "init"]).done();
+    policy.run(&["copy", "--to", &other]).done();
+    policy.run(&["erase", "alice", "--yes"]).done();
+
+    // As the source, the other store still has a key of a user who is erased in the target.
+    let ran = policy.room.run_storeless(&["--store", &other, "copy", "--to", "live"]);
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("NOT complete"), "{ran:?}");
+    assert_eq!(policy.run(&["--no-tombstones", "list"]).done(), "bob\n");
+}
+
+#[test]
+fn a_restore_erases_again_who_was_erased_since() {
+    let policy = Policy::new().with_key("alice").with_key("bob");
+    policy.run(&["backup", "monday.db"]).done();
+    policy.run(&["erase", "alice", "--yes"]).done();
+    let ran = policy.run(&["restore", "monday.db", "--yes"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("erased again: 1"), "{ran:?}");
+    assert_eq!(policy.run(&["--no-tombstones", "list"]).done(), "bob\n");
+    let ran = policy.run(&["restore", "monday.db", "--yes", "--no-tombstones"]);
+    assert!(ran.code == 0 && ran.stderr.contains("keystead reconcile"), "{ran:?}");
+    assert_eq!(policy.run(&["--no-tombstones", "list"]).done().lines().count(), 2);
+}
+
+#[test]
+fn tombstones_that_cannot_be_opened_keep_everything_else_from_being_done() {
+    let policy = Policy::new().with_key("alice");
+    policy.run(&["backup", "monday.db"]).done();
+    fs::rename(policy.room.path("tombs.secret"), policy.room.path("gone")).unwrap();
+    for args in [
+        &["generate", "bob"][..],
+        &["erase", "alice", "--yes"],
+        &["delete", "alice", "--yes"],
+        &["restore", "monday.db", "--yes"],
+    ] {
+        policy.run(args).failed(2);
+    }
+    assert_eq!(policy.run(&["--no-tombstones", "list"]).done(), "alice\n");
+    assert!(!policy.run(&["doctor"]).stdout.contains("tombstones   ok"));
+}
+
+#[test]
+fn what_the_file_says_is_not_replaced_by_a_flag_and_a_variable_is_a_default() {
+    let policy = Policy::new();
+    let directory = policy.room.directory().display().to_string();
+    let other = format!("file://{directory}/other.db?root_secret_file={directory}/other.secret");
+    policy.room.run(&["--store", &other, "init"]).done();
+    assert!(policy.run(&["generate", "alice", "--tombstones", &other]).failed(2).contains("other tombstones"));
+    policy.run(&["generate", "alice", "--tombstones", "tombs"]).done();
+    policy.run(&["generate", "bob", "--tombstones", "tombs", "--no-tombstones"]).failed(2);
+
+    policy.write("");
+    let with_variable = |args: &[&str]| -> Ran {
+        policy.room.command(args).env("KEYSTEAD_TOMBSTONES", &other).output().unwrap().into()
+    };
+    with_variable(&["erase", "alice", "--yes"]).done();
+    with_variable(&["generate", "alice"]).failed(4);
+    with_variable(&["generate", "alice", "--no-tombstones"]).done();
+    assert!(policy.room.run(&["reconcile", "--yes"]).failed(2).contains("--tombstones"));
+}
+
+#[test]
+fn an_erased_user_is_allowed_back() {
+    let policy = Policy::new().with_key("alice");
+    assert_eq!(policy.run(&["allow", "alice"]).done(), "this user is not erased, and can get a key\n");
+    policy.run(&["erase", "alice", "--yes"]).done();
+    policy.run(&["generate", "alice"]).failed(4);
+    let allowed = policy.run(&["allow", "alice"]);
+    // The file store is strongly consistent, and no cache was ever used.
+    assert!(allowed.code == 0 && allowed.stdout.starts_with("allowed: "), "{allowed:?}");
+    policy.run(&["generate", "alice"]).done();
+    let told = policy.run(&["--json", "allow", "alice"]).json();
+    assert_eq!(told, serde_json::json!({ "allowed": true, "was_erased": false }));
+    policy.room.run(&["allow", "alice", "--config", "/dev/null"]).failed(2);
+}
+
+#[test]
+fn a_store_to_be_read_only_is_only_read() {
+    let policy = Policy::new().with_key("alice").with_key("erased");
+    policy.run(&["backup", "monday.db"]).done();
+    let directory = policy.room.directory().display().to_string();
+    policy.add(&format!("[stores.reports]\nurl = \"file://{directory}/monday.db?root_secret_file={directory}/root.secret\"\nread_only = true\n"));
+    let run = |args: &[&str]| policy.room.run_storeless(&[&["--store", "reports"], args].concat());
+    fs::write(policy.room.path("key"), KEY).unwrap();
+    let before = fs::read(policy.room.path("monday.db")).unwrap();
+    for args in [
+        &["generate", "bob"][..],
+        &["put", "bob", "--key-file", "key"],
+        &["put", "alice", "--key-file", "key", "--overwrite"],
+        &["create", "bob", "--key-file", "key"],
+        &["delete", "alice", "--yes"],
+        &["erase", "alice", "--yes"],
+        &["allow", "alice", "--tombstones", "tombs"],
+        &["reconcile", "--yes", "--tombstones", "tombs"],
+        &["rotate", "--new-root-secret-file", "new.secret"],
+        &["restore", "keys.db", "--yes"],
+        &["scrub"],
+        &["init"],
+        &["doctor", "--write"],
+        &["conformance", "put.overwrites"],
+        &["copy", "--to", "live", "--delete-source", "--yes"],
+    ] {
+        let refusal = run(args).failed(4);
+        assert!(refusal.contains("read_only"), "{args:?}: {refusal}");
+    }
+    let refusal = policy.run(&["copy", "--to", "reports"]).failed(4);
+    assert!(refusal.contains("read_only"), "{refusal}");
+    assert!(!policy.room.path("new.secret").exists());
+
+    assert_eq!(run(&["count"]).done(), "2\n");
+    run(&["get", "alice"]).done();
+    run(&["verify"]).done();
+    run(&["doctor"]).done();
+    run(&["backup", "tuesday.db"]).done();
+    run(&["copy", "--to", "live"]).done();
+    // Reading behind a fence deletes nothing there.
+    policy.run(&["erase", "erased", "--yes"]).done();
+    assert_eq!(run(&["list", "--tombstones", "tombs"]).done(), "alice\n");
+    assert_eq!(run(&["count"]).done(), "2\n");
+    assert_eq!(fs::read(policy.room.path("monday.db")).unwrap(), before);
+}
+
+#[test]
+fn a_passphrase_has_a_file_for_each_store() {
+    let room = Room::new();
+    let directory = room.directory().display().to_string();
+    room.write_secret("one", "correct horse");
+    room.write_secret("two", "battery staple");
+    let policy = Policy { room };
+    policy.write(&format!(
+        "[stores.one]\nurl = \"file://{directory}/one.db\"\npassphrase_file = \"{directory}/one\"\n\
+         [stores.two]\nurl = \"file://{directory}/two.db\"\npassphrase_file = \"{directory}/two\"\n\
+         [stores.three]\nurl = \"file://{directory}/three.db\"\npassphrase_file = \"three\"\n"
+    ));
+    assert!(policy.room.run_storeless(&["--store", "one", "init"]).failed(2).contains("no absolute path"));
+    let text = fs::read_to_string(policy.room.path("config/keystead/config.toml")).unwrap();
+    policy.write(text.split("[stores.three]").next().unwrap());
+    for store in ["one", "two"] {
+        policy.room.run_storeless(&["--store", store, "init"]).done();
+    }
+    policy.room.run_storeless(&["--store", "one", "generate", "alice"]).done();
+    policy.room.run_storeless(&["--store", "one", "copy", "--to", "two"]).done();
+    assert_eq!(policy.room.run_storeless(&["--store", "two", "count"]).done(), "1\n");
+}
+
+#[test]
+fn two_policies_for_one_place_are_not_chosen_from() {
+    let policy = Policy::new();
+    policy.add(&format!(
+        "[stores.loose]\nurl = \"{}\"\n",
+        policy.room.url().replace("root_secret_file", "create=true&root_secret_file")
+    ));
+    let url = format!("{}&create=false", policy.room.url());
+    let refusal = policy.room.run_storeless(&["--store", &url, "count"]).failed(2);
+    assert!(refusal.contains("live, loose"), "{refusal}");
+    // A file that will not do is no reason to go on without it.
+    policy.write("[stores.live]\nurl = 5\n");
+    assert!(policy.room.run(&["generate", "alice"]).failed(2).contains("line 2"));
+}
+
+#[test]
+fn a_region_and_a_profile_go_with_an_aws_url_that_names_none() {
+    let room = Room::new();
+    let refusal = room.run(&["count", "--region", "eu-central-1"]).failed(2);
+    assert!(refusal.contains("for stores in AWS"), "{refusal}");
+    #[cfg(feature = "ssm")]
+    {
+        let ssm = "ssm:///app/%s?region=eu-central-1";
+        let refusal = room.run_storeless(&["--store", ssm, "count", "--region", "us-east-1"]).failed(2);
+        assert!(refusal.contains("given twice"), "{refusal}");
+        let refusal = room
+            .run_storeless(&["--store", "ssm:///app/%s?kms_key=alias/app", "count", "--region", "a&tier=advanced"])
+            .failed(2);
+        assert!(refusal.contains("characters"), "{refusal}");
+        let refusal = room.run_storeless(&[
+            "--store",
+            "ssm:///app/%s?kms_key=alias/app",
+            "count",
+            "--region",
+            "eu-central-1",
+            "--profile",
+            "nobody",
+        ]);
+        assert!(refusal.code != 0 && refusal.stderr.contains("nobody"), "{refusal:?}");
+    }
+}
+
+#[test]
+fn a_command_ends_when_its_time_is_up() {
+    let room = Room::new();
+    let mut child = room.spawn(&["--timeout", "1", "put", "alice"]);
+    let stdin = child.stdin.take();
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    drop(stdin);
+    assert!(
+        ran.code == 6 && ran.stderr.contains("--timeout is up") && ran.stderr.contains("look with exists"),
+        "{ran:?}"
+    );
+    assert_eq!(room.run(&["count", "--timeout", "60"]).done(), "0\n");
+    room.run(&["count", "--timeout", "0"]).failed(2);
+}
