@@ -180,6 +180,7 @@ impl Failure {
             ErrorKind::AlreadyExists if error.operation() == Operation::Create => {
                 Some("a key of this id exists and was left unchanged: read it with get")
             }
+            ErrorKind::Erased => Some("the command for that is allow, if the user is to have a new key"),
             ErrorKind::PendingDeletion => Some(
                 "the key is scheduled for deletion: wait until that is over. Restoring it with AWS's own tools undoes the \
                      deletion: do that only if the user was not to be erased",
