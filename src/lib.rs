@@ -67,3 +67,23 @@ pub mod layers {
 pub mod fuzzing {
     pub use crate::open::check_url;
 }
+
+/// The programs in the documents, compiled as those of the README are.
+#[cfg(all(
+    doctest,
+    feature = "memory",
+    feature = "file",
+    feature = "ssm",
+    feature = "secretsmanager",
+    feature = "layers"
+))]
+mod documents {
+    #[doc = include_str!("../docs/choosing-a-store.md")]
+    mod choosing_a_store {}
+    #[doc = include_str!("../docs/erasure.md")]
+    mod erasure {}
+    #[doc = include_str!("../docs/migrating.md")]
+    mod migrating {}
+    #[doc = include_str!("../docs/testing.md")]
+    mod testing {}
+}
