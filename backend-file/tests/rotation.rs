@@ -166,6 +166,7 @@ fn a_rotation_that_was_cut_off_is_ended_by_the_next_one_to_the_same_root_secret(
         let place = Place::new(root(1), MANY);
         begin_and_drop(&place.store, new_root.clone());
         assert!(block_on(place.store.verify(|_| {})).unwrap().in_rotation);
+        assert!(block_on(place.store.is_in_rotation()).unwrap());
         block_on(place.store.close()).unwrap();
         is_refused(&place.path, root(1));
 
@@ -173,6 +174,7 @@ fn a_rotation_that_was_cut_off_is_ended_by_the_next_one_to_the_same_root_secret(
         assert!(place.prefixes().len() > 1, "nothing was left to do");
         block_on(store.rotate(new_root.clone(), |_| {})).unwrap();
         assert!(!block_on(store.verify(|_| {})).unwrap().in_rotation);
+        assert!(!block_on(store.is_in_rotation()).unwrap());
         assert_eq!(place.prefixes(), [[1, 0, 0, 0, 2]]);
         opens(&place.path, new_root, &place.keys);
     }
