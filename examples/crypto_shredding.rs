@@ -1,7 +1,7 @@
 //! Crypto-shredding from beginning to end: two users' data, encrypted under a key each; one user is erased.
 //!
-//! `cargo run --example crypto_shredding [FOLDER]`, by default in `keystead-demo`. Run it twice: the second run finds what
-//! the first one left.
+//! `cargo run -p keystead-demo --example crypto_shredding [FOLDER]`, by default in `keystead-demo`. Run it
+//! twice: the second run finds what the first one left.
 
 use std::error::Error;
 use std::fs::{self, OpenOptions};

@@ -85,11 +85,16 @@ for feature in sso credentials-process credentials-login; do
     fi
 done
 
+step "the first run compiles little"
+crates=$(cargo tree --package keystead-demo --edges normal,build --prefix none --locked | sed 's/ (\*)$//' | sort -u | wc -l)
+echo "$crates crates"
+[ "$crates" -lt 70 ]
+
 step "the first run, twice"
 demo=$(mktemp -d)
 trap 'rm -rf "$demo"' EXIT
-cargo run --quiet --locked --example crypto_shredding -- "$demo/keystead-demo"
-second=$(cargo run --quiet --locked --example crypto_shredding -- "$demo/keystead-demo")
+cargo run --quiet --locked --package keystead-demo --example crypto_shredding -- "$demo/keystead-demo"
+second=$(cargo run --quiet --locked --package keystead-demo --example crypto_shredding -- "$demo/keystead-demo")
 printf '\n%s\n' "$second"
 grep --quiet 'From an earlier run: alice@example.com: "Alice lives' <<<"$second"
 grep --quiet 'From an earlier run: bob@example.com: no key' <<<"$second"
