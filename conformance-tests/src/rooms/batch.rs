@@ -98,7 +98,7 @@ async fn duplicates_share_one_outcome(cx: &Context) -> Outcome {
 
 async fn delete_partial(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
-    let entries = stored(&cx, cx.size(260, 40)).await?;
+    let entries = stored(&cx, cx.size(260, 40).max(8)).await?;
     let none = cx.store.delete_keys(&[]).await.len();
     ensure(none == 0, "delete_keys of no id", "no outcome", format!("{none} outcomes"))?;
     for (id, key) in entries.iter().take(3) {

@@ -40,7 +40,7 @@ async fn create_one_winner(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
     for round in 0..cx.size(20, 3) {
         let id = sample::id(format!("alice-{round}"));
-        let keys: Vec<SecretKey> = (0..cx.size(32, 16)).map(|_| sample::random_key(32)).collect();
+        let keys: Vec<SecretKey> = (0..cx.size(32, 16).max(2)).map(|_| sample::random_key(32)).collect();
         let racers = keys.iter().enumerate().map(|(number, key)| {
             let (store, id, key) = (handles[number % 2].clone(), id.clone(), key.clone());
             async move { store.create_key(&id, &key).await }
@@ -78,7 +78,7 @@ async fn get_or_create_one_key(cx: Context) -> Outcome {
     }
     for round in 0..cx.size(10, 2) {
         let id = sample::id(format!("alice-{round}"));
-        let racers = (0..cx.size(64, 16)).map(|number| {
+        let racers = (0..cx.size(64, 16).max(2)).map(|number| {
             let (store, id) = (handles[number % 2].clone(), id.clone());
             async move { store.get_or_create_key(&id).await }
         });
