@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use futures_util::future::BoxFuture;
 use keystead_core::{Capabilities, Consistency, DeletionGrade};
 
+use crate::cases::all;
 use crate::context::{Context, Outcome};
-use crate::rooms;
 
 /// One promise of the contract and the test that holds a store to it.
 pub struct Case {
@@ -118,16 +118,16 @@ impl fmt::Display for Need {
     }
 }
 
-/// All cases, in the order of their rooms.
+/// All cases, by subject.
 pub fn cases() -> &'static [Case] {
-    static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| rooms::all().into_iter().flatten().collect());
+    static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| all().into_iter().flatten().collect());
     &ALL
 }
 
-/// Lists the cases of a room: id, sentence, what it needs, and the function that is the test.
-macro_rules! room {
+/// Lists the cases of a file: id, sentence, what it needs, and the function that is the test.
+macro_rules! case_list {
     ($($id:literal: $sentence:literal $(, needs $need:ident)* => $body:ident;)+) => {
-        pub(super) fn room() -> Vec<$crate::case::Case> {
+        pub(super) fn case_list() -> Vec<$crate::case::Case> {
             vec![$($crate::case::Case {
                 id: $id,
                 sentence: $sentence,
@@ -137,4 +137,4 @@ macro_rules! room {
         }
     };
 }
-pub(crate) use room;
+pub(crate) use case_list;

@@ -3,12 +3,12 @@
 mod canary;
 mod capture;
 mod case;
+mod cases;
 mod context;
 mod harness;
 mod linearize;
 mod main_fn;
 mod report;
-mod rooms;
 mod runner;
 mod sample;
 

@@ -17,7 +17,7 @@ impl Harness for Memory {
     }
 
     async fn open(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
-        Ok(Arc::new(self.0.lock().unwrap().entry(ns.clone()).or_default().clone()))
+        Ok(Arc::new(self.0.lock().expect("no call panics").entry(ns.clone()).or_default().clone()))
     }
 
     async fn reopen(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, SecretKey};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Store, ensure, fail, ok, same};
 use crate::sample;
 
-room! {
+case_list! {
     "batch.get_order_and_duplicates":
         "get_keys gives one outcome per id, in the ids' order, whatever is missing or asked for twice"
         => get_order_and_duplicates;

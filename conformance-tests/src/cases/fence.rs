@@ -4,11 +4,11 @@ use std::slice;
 
 use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Store, ensure, list, ok};
 use crate::sample;
 
-room! {
+case_list! {
     "fence.erased_stays_erased":
         "once an id is erased, every read and write of it by any client says Erased and changes nothing", needs Fence
         => erased_stays_erased;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, SecretKey};
 
 use crate::canary::Canary;
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Store, call, ensure, fail, in_parallel, list, ok, same};
 use crate::harness::Fault;
 use crate::sample;
 
-room! {
+case_list! {
     "fault.throttled":
         "a throttled call says Throttled, retryable, with the pause that was asked for, and has no effect", needs Faults
         => throttled;

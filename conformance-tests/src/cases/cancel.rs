@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use keystead_core::{Consistency, KeyId, KeyStore, KeyStoreExt, SecretKey};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Removal, Store, ensure, list, ok};
 use crate::sample;
 
-room! {
+case_list! {
     "cancel.put":
         "a put that is dropped after any number of polls leaves the old key or the new one, and keeps nobody waiting"
         => put;

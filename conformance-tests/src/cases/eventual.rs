@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Stop, Store, call, ensure, fail, ok, same};
 use crate::sample;
 
-room! {
+case_list! {
     "eventual.reads_settle":
         "when the bound is over after a write, every read of every client sees it, and goes on seeing it", needs Eventual
         => reads_settle;

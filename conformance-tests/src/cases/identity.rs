@@ -3,11 +3,11 @@
 use keystead_core::{IdentityMatch, KeyId, KeyStoreExt, Operation, StoreIdentity};
 
 use crate::canary::Canary;
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Stop, Store, ensure, fail, ok};
 use crate::harness::Fault;
 
-room! {
+case_list! {
     "identity.distinct_and_stable":
         "what identifies the data is the same for every client at every time and differs between \
          stores, needs no right to list, and shows neither id nor key"

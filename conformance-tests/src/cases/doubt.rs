@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use keystead_core::{Effect, Error, ErrorKind, KeyStoreExt, Operation, SecretKey};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, call, ensure, fail, ok, same};
 use crate::harness::Fault;
 use crate::sample;
 
-room! {
+case_list! {
     "erase.never_ok_while_the_key_stands":
         "an erasure whose delete or proof a lagging replica answers is never Ok with the key \
          readable one bound later, and says existed: false only if nothing was ever seen",

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::StreamExt;
 use keystead_core::{Consistency, ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
 
-use crate::case::{Need, room};
+use crate::case::{Need, case_list};
 use crate::context::{Context, Outcome, Removal, Stop, Store, ensure, fail, list, ok};
 use crate::sample;
 
-room! {
+case_list! {
     "list.empty":
         "an empty store lists nothing", needs Listing
         => empty;

@@ -2,11 +2,11 @@
 
 use keystead_core::{Consistency, DeletionGrade, Erasure, ErrorKind, Finality};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, call, ensure, fail, ok};
 use crate::sample;
 
-room! {
+case_list! {
     "erase.is_idempotent":
         "erasing a key succeeds as often as it is asked for, also for a key that never was, and touches no other"
         => is_idempotent;

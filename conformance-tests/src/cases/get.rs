@@ -2,11 +2,11 @@
 
 use keystead_core::{ErrorKind, InvalidSecretKey, KeyId, KeyStoreExt, Operation, SecretKey};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, call, ensure, ok, same};
 use crate::sample;
 
-room! {
+case_list! {
     "get.missing_is_not_found":
         "reading a key that is not there is NotFound, not retryable, and says the operation and the store"
         => missing_is_not_found;

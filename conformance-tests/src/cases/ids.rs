@@ -2,11 +2,11 @@
 
 use keystead_core::{InvalidKeyId, KeyId, KeyStoreExt, SecretKey};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Removal, ensure, ok, same};
 use crate::sample;
 
-room! {
+case_list! {
     "id.refused":
         "an id that is empty, longer than 128 bytes or holds a control character cannot be constructed"
         => refused;

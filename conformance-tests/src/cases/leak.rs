@@ -7,10 +7,10 @@ use keystead_core::{KeyId, KeyStore, KeyStoreExt, PutMode, SecretKey};
 
 use crate::canary::Canary;
 use crate::capture::Capture;
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, ENDLESS, Outcome, Store, list, ok};
 
-room! {
+case_list! {
     "leak.debug_store":
         "no rendering of the store, its info or its capabilities shows a key or an id"
         => debug_store;

@@ -2,11 +2,11 @@
 
 use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, ensure, fail, ok};
 use crate::sample;
 
-room! {
+case_list! {
     "check.ok":
         "check succeeds on a store that works, empty or not, and the store says what it is"
         => check_ok;

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keystead_core::{Consistency, KeyStoreExt};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Store, ensure, ok, same};
 use crate::sample;
 
-room! {
+case_list! {
     "get_or_create.creates_once":
         "the first call makes a key of 32 bytes and stores it, every later one gives that key"
         => creates_once;

@@ -2,11 +2,11 @@
 
 use keystead_core::{ErrorKind, KeyStoreExt, Operation, PutMode};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, call, ensure, fail, ok};
 use crate::sample;
 
-room! {
+case_list! {
     "create.refuses_existing":
         "creating a key where one stands is AlreadyExists and leaves the old one as it was"
         => refuses_existing;

@@ -2,11 +2,11 @@
 
 use keystead_core::KeyStoreExt;
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Removal, ok};
 use crate::sample;
 
-room! {
+case_list! {
     "put.overwrites":
         "the key that was put last is the one that is read, by every client"
         => overwrites;

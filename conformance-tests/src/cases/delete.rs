@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use keystead_core::{Deletion, DeletionGrade, ErrorKind, Finality, KeyId, KeyStoreExt, Operation};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{CLOCK_SKEW, Context, Outcome, Removal, call, ensure, ok};
 use crate::sample;
 
-room! {
+case_list! {
     "delete.removes":
         "after Ok of a delete no read yields the key, whatever its length and however it was written"
         => removes;

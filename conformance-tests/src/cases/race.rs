@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use keystead_core::{Consistency, Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Result, SecretKey};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{Context, Outcome, Store, ensure, fail, in_parallel, ok};
 use crate::linearize::{self, Call, Event, Verdict};
 use crate::sample;
 
-room! {
+case_list! {
     "race.create_one_winner":
         "of many that create one key at most one succeeds, exactly one if all others hear AlreadyExists, and its key stands"
         => create_one_winner;

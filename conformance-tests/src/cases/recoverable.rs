@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use keystead_core::{DeletionGrade, Error, ErrorKind, Finality, KeyId, KeyStoreExt, Operation};
 
-use crate::case::room;
+use crate::case::case_list;
 use crate::context::{CLOCK_SKEW, Context, Outcome, Store, ensure, fail, ok};
 use crate::sample;
 
-room! {
+case_list! {
     "recoverable.calls_agree":
         "while a deletion is pending, either every call says so and changes nothing, or every call finds no key", needs Recoverable
         => calls_agree;
