@@ -1,8 +1,9 @@
 //! The configuration file: names of stores, and what holds for each. It holds no secret, and is never quoted, since one may stand there by mistake.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use etcetera::{BaseStrategy, choose_base_strategy};
 use serde::Deserialize;
@@ -37,7 +38,7 @@ pub(crate) struct Entry {
 pub(crate) fn named(name: &str, asked_for: Option<&Path>) -> Outcome<Entry> {
     let path = asked_for.map_or_else(default_path, |path| Ok(path.to_owned()))?;
     let shown = path.display();
-    let text = fs::read_to_string(&path).map_err(|e| {
+    let text = read(&path).map_err(|e| {
         let what = format!("reading the configuration file {shown} failed, where stores are looked up by name");
         Failure::usage(what).because(format!("{e}: write the file, or give the store's URL"))
     })?;
@@ -60,7 +61,7 @@ pub(crate) fn of_url(url: &str, asked_for: Option<&Path>) -> Outcome<Option<Entr
             Err(_) => return Ok(None),
         },
     };
-    let text = match fs::read_to_string(&path) {
+    let text = match read(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound && asked_for.is_none() => return Ok(None),
         Err(e) => {
@@ -117,6 +118,19 @@ fn parse(text: &str, path: &Path) -> Outcome<BTreeMap<String, Entry>> {
         return Err(Failure::usage(what).because("commands run in any directory: write the path from / on"));
     }
     Ok(stores)
+}
+
+/// Reads the file, unless others can write to it: it decides which tombstones hold.
+fn read(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions()) & 0o002 != 0 {
+        let why = format!("everybody can write to it: run chmod o-w {}", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The stores, or the number of the line that will not do.

@@ -1,6 +1,7 @@
 //! What the configuration file says of a store holds, however the store is named.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::room::{KEY, Ran, Room};
 
@@ -232,6 +233,11 @@ fn two_policies_for_one_place_are_not_chosen_from() {
     let url = format!("{}&create=false", policy.room.url());
     let refusal = policy.room.run_storeless(&["--store", &url, "count"]).failed(2);
     assert!(refusal.contains("live, loose"), "{refusal}");
+    let file = policy.room.path("config/keystead/config.toml");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let refusal = policy.room.run(&["generate", "alice"]).failed(2);
+    assert!(refusal.contains("chmod o-w"), "{refusal}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     // A file that will not do is no reason to go on without it.
     policy.write("[stores.live]\nurl = 5\n");
     assert!(policy.room.run(&["generate", "alice"]).failed(2).contains("line 2"));
