@@ -92,6 +92,12 @@ impl Failure {
         self
     }
 
+    /// Says that the backup is at fault, and not the store that it was to replace.
+    pub(crate) fn about_backup(mut self, path: &Path) -> Self {
+        self.cause.text = format!("the backup {}: {}", path.display(), self.cause.text);
+        self
+    }
+
     pub(crate) fn replaced() -> Self {
         Self::new(
             ErrorKind::Unavailable,

@@ -116,7 +116,7 @@ fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Optio
     // Left behind by a restore that was interrupted.
     remove_all(&copy)?;
     let prepare = || -> Result<(String, Note), Failure> {
-        let store_id = copy_and_check(backup, &copy, root)?;
+        let store_id = copy_and_check(backup, &copy, root).map_err(|failure| failure.about_backup(backup))?;
         mark.is_of(location, &store_id)?;
         location.give_to_owner_of_mark(&copy.path)?;
         Ok((store_id, Note::read_or_write(location)?))

@@ -1,11 +1,13 @@
 //! The configuration file: names of stores, and what holds for each. It holds no secret, and is never quoted, since one may stand there by mistake.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use etcetera::{BaseStrategy, choose_base_strategy};
+use keystead::file::FileUrl;
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use crate::args::DurabilityArg;
@@ -34,36 +36,54 @@ pub(crate) struct Entry {
     pub(crate) passphrase_file: Option<PathBuf>,
 }
 
-/// Returns the store of this name, from the file that was asked for or the user's own.
-pub(crate) fn named(name: &str, asked_for: Option<&Path>) -> Outcome<Entry> {
+/// What the configuration file says of a store that was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) entry: Option<Entry>,
+    /// Whether it is the store of another one's tombstones.
+    pub(crate) keeps_tombstones: bool,
+}
+
+/// Looks up the store of this name.
+pub(crate) fn named(name: &str, asked_for: Option<&Path>) -> Outcome<Said> {
     let path = asked_for.map_or_else(default_path, |path| Ok(path.to_owned()))?;
     let shown = path.display();
     let text = read(&path).map_err(|e| {
         let what = format!("reading the configuration file {shown} failed, where stores are looked up by name");
         Failure::usage(what).because(format!("{e}: write the file, or give the store's URL"))
     })?;
-    let mut stores = parse(&text, &path)?;
-    stores.remove(name).ok_or_else(|| {
+    let stores = parse(&text, &path)?;
+    let Some(entry) = stores.get(name) else {
         let names: Vec<&str> = stores.keys().map(String::as_str).collect();
         let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        Failure::usage(format!("the configuration file {shown} has no store of this name"))
-            .because(format!("it has {known}: give one of these, or a URL"))
-    })
+        return Err(Failure::usage(format!("the configuration file {shown} has no store of this name"))
+            .because(format!("it has {known}: give one of these, or a URL")));
+    };
+    let place = Place::of(&entry.url);
+    // Whether it is only read may differ from name to name, whom it forgets may not.
+    let tombstones = |entry: &Entry| Entry { read_only: false, ..entry.policy() };
+    agree(&stores, &place, tombstones, &path)?;
+    Ok(Said { keeps_tombstones: keeps_tombstones(&stores, &place), entry: Some(entry.clone()) })
 }
 
-/// Returns what the configuration file says of the store of this URL: a policy holds however the store is named. `None` if
-/// the file, or the store in it, is missing.
-pub(crate) fn of_url(url: &str, asked_for: Option<&Path>) -> Outcome<Option<Entry>> {
+/// Looks up the store of this URL, however it is spelled: a policy holds for the store and not for its name.
+pub(crate) fn of_url(url: &str, asked_for: Option<&Path>) -> Outcome<Said> {
     let path = match asked_for {
         Some(path) => path.to_owned(),
         None => match default_path() {
             Ok(path) => path,
-            Err(_) => return Ok(None),
+            Err(_) => return Ok(Said::default()),
         },
     };
     let text = match read(&path) {
         Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound && asked_for.is_none() => return Ok(None),
+        // Not even a link to nowhere.
+        Err(_)
+            if asked_for.is_none()
+                && fs::symlink_metadata(&path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) =>
+        {
+            return Ok(Said::default());
+        }
         Err(e) => {
             let what = format!("reading the configuration file {} failed", path.display());
             return Err(
@@ -72,29 +92,82 @@ pub(crate) fn of_url(url: &str, asked_for: Option<&Path>) -> Outcome<Option<Entr
         }
     };
     let stores = parse(&text, &path)?;
-    if let Some(entry) = stores.values().find(|entry| entry.url == url) {
-        return Ok(Some(entry.clone()));
-    }
+    let place = Place::of(url);
+    let policy = agree(&stores, &place, Entry::policy, &path)?;
     // The passphrase goes with that very URL: another one may name a root secret itself.
-    let policy = |entry: &Entry| Entry { url: url.to_owned(), passphrase_file: None, ..entry.clone() };
-    let mut same_place = stores.iter().filter(|(_, entry)| place(&entry.url) == place(url));
-    let Some((name, entry)) = same_place.next() else { return Ok(None) };
-    let entry = policy(entry);
-    let others: Vec<&str> =
-        same_place.filter(|(_, other)| policy(other) != entry).map(|(name, _)| name.as_str()).collect();
-    if others.is_empty() {
-        return Ok(Some(entry));
-    }
-    let names = format!("{name}, {}", others.join(", "));
-    let what = format!("the configuration file {} says different things of stores at this place", path.display());
-    Err(Failure::usage(what).because(format!("they are {names}: give one of these names instead of the URL")))
+    let passphrase_file =
+        stores.values().find(|entry| entry.url == url).and_then(|entry| entry.passphrase_file.clone());
+    let entry = policy.map(|policy| Entry { url: url.to_owned(), passphrase_file, ..policy });
+    Ok(Said { keeps_tombstones: keeps_tombstones(&stores, &place), entry })
 }
 
-/// The scheme and the path of a URL, which can be written with or without two slashes.
-fn place(url: &str) -> (String, &str) {
-    let (place, _) = url.split_once('?').unwrap_or((url, ""));
-    let (scheme, path) = place.split_once(':').unwrap_or(("", place));
-    (scheme.to_ascii_lowercase(), path.strip_prefix("//").unwrap_or(path))
+/// Returns what all stores of the file at this place say; `None` if there is none.
+fn agree(
+    stores: &BTreeMap<String, Entry>,
+    place: &Place,
+    says: impl Fn(&Entry) -> Entry,
+    path: &Path,
+) -> Outcome<Option<Entry>> {
+    let here: Vec<(&String, Entry)> = stores
+        .iter()
+        .filter(|(_, entry)| Place::of(&entry.url) == *place)
+        .map(|(name, entry)| (name, says(entry)))
+        .collect();
+    let Some((_, first)) = here.first() else { return Ok(None) };
+    if here.iter().all(|(_, other)| other == first) {
+        return Ok(Some(first.clone()));
+    }
+    let names: Vec<&str> = here.iter().map(|(name, _)| name.as_str()).collect();
+    let what = format!("the configuration file {} says different things of one store", path.display());
+    let why = format!(
+        "the names of that store are {}: give them the same tombstones there, and one of the names here",
+        names.join(", ")
+    );
+    Err(Failure::usage(what).because(why))
+}
+
+fn keeps_tombstones(stores: &BTreeMap<String, Entry>, place: &Place) -> bool {
+    let named = stores.values().filter_map(|entry| entry.tombstones.as_deref());
+    let mut urls = named.map(|named| stores.get(named).map_or(named, |entry| entry.url.as_str()));
+    urls.any(|url| Place::of(url) == *place)
+}
+
+impl Entry {
+    /// Without what belongs to the URL only.
+    fn policy(&self) -> Self {
+        Self { url: String::new(), passphrase_file: None, ..self.clone() }
+    }
+}
+
+/// The place of a store, in one spelling of the many that a URL can have.
+#[derive(PartialEq, Eq)]
+struct Place {
+    scheme: String,
+    path: PathBuf,
+}
+
+impl Place {
+    fn of(url: &str) -> Self {
+        let (place, _) = url.split_once('?').unwrap_or((url, ""));
+        let (scheme, path) = place.split_once(':').unwrap_or(("", place));
+        let scheme = scheme.to_ascii_lowercase();
+        if let Ok(url) = FileUrl::parse(url) {
+            return Self { scheme, path: resolved(url.path()) };
+        }
+        let path = percent_decode_str(path).decode_utf8_lossy();
+        Self { scheme, path: Path::new("/").join(path.trim_start_matches('/')) }
+    }
+}
+
+/// The path without links, as far as it stands already.
+fn resolved(path: &Path) -> PathBuf {
+    if let Ok(resolved) = fs::canonicalize(path) {
+        return resolved;
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => resolved(parent).join(name),
+        _ => path.to_owned(),
+    }
 }
 
 /// `~/.config/keystead/config.toml` or what the system has instead.

@@ -132,8 +132,7 @@ impl Failure {
         {
             lines.push(format!("AWS request id: {request}"));
         }
-        lines.extend(self.advice().into_iter().map(str::to_owned));
-        lines.extend(self.advice.clone());
+        lines.extend(self.all_advice());
         lines
     }
 
@@ -144,7 +143,7 @@ impl Failure {
             "exit_code": self.code as u8,
             "message": self.what,
             "causes": self.causes(),
-            "advice": self.advice(),
+            "advice": self.all_advice(),
             "kind": store.map(|e| name_of(e.kind())),
             "operation": store.map(|e| e.operation().to_string()),
             "store": store.map(Error::store),
@@ -167,6 +166,10 @@ impl Failure {
             next = cause.source();
         }
         causes
+    }
+
+    fn all_advice(&self) -> Vec<String> {
+        self.advice().into_iter().map(str::to_owned).chain(self.advice.clone()).collect()
     }
 
     /// What to do, where the store's error does not say it itself.

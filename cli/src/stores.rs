@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use keystead::file::{FileStore, FileUrl, RootSecret};
 use keystead::layers::{Fenced, ReadOnly};
-use keystead::{Durability, KeyStore};
+use keystead::{Consistency, Durability, KeyStore};
 
 use crate::args::DurabilityArg;
-use crate::config::{self, Entry};
+use crate::config::{self, Entry, Said};
 use crate::exit::{Failure, Outcome};
 use crate::session::Session;
 use crate::{input, terminal};
@@ -24,6 +24,8 @@ pub(crate) struct Asked {
     passphrase_file: Option<PathBuf>,
     tombstones: Option<Tombstones>,
     is_read_only: bool,
+    /// Whether the configuration file names it as the store of another one's tombstones.
+    pub(crate) keeps_tombstones: bool,
 }
 
 /// The store that keeps the tombstones, as it was named.
@@ -66,6 +68,17 @@ impl Asked {
         if self.is_read_only {
             return Err(Failure::refused(
                 "the configuration file says read_only of this store: nothing was done; change it there if it is to be written",
+            ));
+        }
+        Ok(self)
+    }
+
+    /// Refuses a command that would write keys or take away tombstones.
+    pub(crate) fn keeps_keys(self) -> Outcome<Self> {
+        if self.keeps_tombstones {
+            return Err(Failure::refused(
+                "the configuration file names this store as one of tombstones, without which erased users come back: nothing \
+                 was done; give the store of the keys",
             ));
         }
         Ok(self)
@@ -118,15 +131,15 @@ pub(crate) fn asked(session: &Session) -> Outcome<Asked> {
 pub(crate) fn resolve(session: &Session, store: &str) -> Outcome<Asked> {
     let global = &session.global;
     // A name has no colon, a URL has one behind its scheme.
-    let entry = match store.contains(':') {
+    let Said { entry, keeps_tombstones } = match store.contains(':') {
         true => config::of_url(store, global.config.as_deref())?,
-        false => Some(config::named(store, global.config.as_deref())?),
+        false => config::named(store, global.config.as_deref())?,
     };
     let (url, passphrase_file, is_read_only) = match &entry {
         Some(entry) => (entry.url.clone(), entry.passphrase_file.clone(), entry.read_only),
         None => (store.to_owned(), None, false),
     };
-    Ok(Asked { url, passphrase_file, tombstones: tombstones(session, entry.as_ref())?, is_read_only })
+    Ok(Asked { url, passphrase_file, tombstones: tombstones(session, entry.as_ref())?, is_read_only, keeps_tombstones })
 }
 
 /// The tombstones of a store. The configuration file's can be gone around, but not replaced.
@@ -196,7 +209,7 @@ pub(crate) async fn open_to_read(session: &Session) -> Outcome<Arc<dyn KeyStore>
 /// Opens this store to write, unless it ends with the command: keys that are put there are lost,
 /// and a key that is not found there is not erased.
 pub(crate) async fn open_to_write(session: &Session, asked: Asked) -> Outcome<Guarded> {
-    let asked = asked.writable()?;
+    let asked = asked.writable()?.keeps_keys()?;
     let store = lasting(open_bare(session, &asked).await?, &asked)?;
     guard(session, store, &asked).await
 }
@@ -211,12 +224,11 @@ fn lasting(store: Arc<dyn KeyStore>, asked: &Asked) -> Outcome<Arc<dyn KeyStore>
 
 /// Opens this store to read, whether or not it lasts.
 pub(crate) async fn open_asked_to_read(session: &Session, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
-    let store = open_bare(session, asked).await?;
-    if !asked.is_read_only {
-        return Ok(guard(session, store, asked).await?.into_store());
+    if asked.is_read_only {
+        must_exist(asked)?;
     }
-    // A fence would delete what has come back of an erased user.
-    let store: Arc<dyn KeyStore> = Arc::new(ReadOnly::new(store));
+    // Beneath the fence, too, which would delete what has come back of an erased user.
+    let store: Arc<dyn KeyStore> = Arc::new(ReadOnly::new(open_bare(session, asked).await?));
     Ok(Arc::new(ReadOnly::new(guard(session, store, asked).await?.into_store())))
 }
 
@@ -231,6 +243,17 @@ pub(crate) async fn open_bare(session: &Session, asked: &Asked) -> Outcome<Arc<d
         return Ok(Arc::new(open_file(session, asked).await?));
     }
     Ok(keystead::open(&asked.url).await?)
+}
+
+/// Refuses a file store that is missing, even if its URL says that it is to be created.
+fn must_exist(asked: &Asked) -> Outcome<()> {
+    match asked.is_file() {
+        true if !asked.file_url()?.path().exists() => Err(Failure::usage(format!(
+            "there is no store at {}, and this command creates none: give the path of one, or create it with init",
+            asked.file_url()?.path().display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The store in words: where it is, as far as it can be found out.
@@ -260,7 +283,13 @@ pub(crate) async fn open_tombstones(session: &Session, named: &Tombstones) -> Ou
             "the configuration file says read_only of the store of the tombstones: a fence has to write there",
         ));
     }
+    must_exist(&asked)?;
     let store = open_bare(session, &asked).await?;
+    if store.capabilities().consistency != Consistency::Strong {
+        return Err(Failure::usage(
+            "the store of the tombstones is not strongly consistent: use one that is, such as a file store",
+        ));
+    }
     if store.capabilities().durability == Durability::Process {
         return Err(Failure::usage("the tombstones would end with this command: give a store that lasts"));
     }

@@ -132,7 +132,8 @@ impl Run<'_> {
         let mut missing = Vec::new();
         for (id, key) in ids.into_iter().zip(keys) {
             match key {
-                Err(e) if e.kind() == ErrorKind::NotFound => missing.push(id),
+                // A fence says of an erased user that the key is gone for good.
+                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Erased) => missing.push(id),
                 Ok(_) => self.ledger.not_missing(&self.ledger.digest(&id)),
                 Err(_) => {
                     self.ledger.not_missing(&self.ledger.digest(&id));

@@ -127,12 +127,22 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
 async fn open(session: &Session, args: &CopyArgs) -> Outcome<(Arc<dyn KeyStore>, Arc<dyn KeyStore>)> {
     let asked = stores::asked(session)?;
     // Refused before anybody is asked for a passphrase.
-    let target = stores::resolve(session, &args.to)?.writable()?;
+    let target = stores::resolve(session, &args.to)?.writable()?.keeps_keys()?;
+    if asked.tombstones().is_some() && target.tombstones().is_none() {
+        output::note(
+            "warning: the target has no tombstones: whoever is erased from now on keeps a key there. Name the same tombstones \
+             for it",
+        );
+    }
     let source = match args.delete_source {
         true => stores::open_to_write(session, asked).await?.into_store(),
         false => stores::open_lasting_to_read(session, &asked).await?,
     };
-    Ok((source, stores::open_to_write(session, target).await?.into_store()))
+    let target = match args.dry_run {
+        true => stores::open_lasting_to_read(session, &target).await?,
+        false => stores::open_to_write(session, target).await?.into_store(),
+    };
+    Ok((source, target))
 }
 
 /// Returns advice on what to do about the report.

@@ -8,7 +8,8 @@ use crate::args::IdArgs;
 use crate::exit::{Code, Outcome};
 use crate::output::{finality_json, finality_text};
 use crate::session::Session;
-use crate::{stores, terminal};
+use crate::stores::{self, Guarded};
+use crate::{output, terminal};
 
 #[derive(Args, Debug)]
 pub(crate) struct DeleteArgs {
@@ -21,13 +22,18 @@ pub(crate) struct DeleteArgs {
 
 pub(crate) async fn run(session: &Session, args: DeleteArgs) -> Outcome {
     let id = args.id.read().await?;
-    let store = stores::open(session).await?.into_store();
+    let guarded = stores::open(session).await?;
+    let is_fenced = matches!(guarded, Guarded::Fenced(_));
+    let store = guarded.into_store();
     if !args.yes {
         let question = format!("delete this user's key from {}, for ever?", stores::described(&*store).await);
         terminal::confirm(&question, "nothing was deleted").await?;
     }
     let finality = store.delete_key(&id).await?.finality;
     let text = format!("deleted: {}", finality_text(finality));
+    if is_fenced {
+        output::note("no tombstone was left: a new key can be made for this user. erase keeps the user erased");
+    }
     session.output.result(text, json!({ "deleted": true, "finality": finality_json(finality) }))?;
     Ok(Code::Done)
 }

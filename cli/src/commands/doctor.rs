@@ -64,7 +64,7 @@ struct Diagnosis {
 
 pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
     let asked = stores::asked(session)?;
-    let asked = if args.write { asked.writable()? } else { asked };
+    let asked = if args.write { asked.writable()?.keeps_keys()? } else { asked };
     let url = &asked.url;
     let file = if asked.is_file() { Some(stores::open_file(session, &asked).await?) } else { None };
     let store: Arc<dyn KeyStore> = match &file {
@@ -165,7 +165,7 @@ async fn examine_tombstones(
     named: &Tombstones,
     checks: &mut Vec<Check>,
 ) -> Option<String> {
-    let means = "the tombstones can be read, and fit these keys";
+    let means = "the tombstones can be reached, and the keys go with such a store";
     let opened = match stores::open_tombstones(session, named).await {
         Ok(opened) => opened,
         Err(failure) => {

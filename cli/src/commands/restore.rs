@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use futures_util::StreamExt;
 use keystead::KeyStore;
+use keystead::layers::is_fence_key;
 use serde_json::json;
 
 use crate::commands::reconcile;
-use crate::exit::{Code, Outcome};
+use crate::exit::{Code, Failure, Outcome};
 use crate::session::Session;
 use crate::{output, stores, terminal};
 
@@ -28,7 +30,11 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
     let root = stores::root_secret(&asked, &url).await?;
     // Opened first: if that fails, nothing was done.
     let tombstones = match asked.tombstones() {
-        Some(named) => Some((stores::open_tombstones(session, named).await?, named)),
+        Some(named) => {
+            let store = stores::open_tombstones(session, named).await?;
+            must_hold_tombstones(&*store).await?;
+            Some((store, named))
+        }
         None => None,
     };
     if !args.yes {
@@ -56,17 +62,42 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
         );
     }
     let Some((tombstones, named)) = tombstones else {
+        if asked.keeps_tombstones {
+            output::note(
+                "warning: this store keeps tombstones, and those that are younger than the backup are gone from it: users who \
+                 were erased since can come back, unless they are erased once more",
+            );
+            return Ok(Code::Done);
+        }
         output::note(
             "users who were erased since the backup may have their keys again: before the store serves anybody, erase these \
              with keystead reconcile and your tombstones",
         );
         return Ok(Code::Done);
     };
-    let fence = stores::fence(Arc::new(store), tombstones, named)?;
-    reconcile::erase_again(session, &fence, false).await.map_err(|failure| {
+    let again = async {
+        let fence = stores::fence(Arc::new(store), tombstones, named)?;
+        reconcile::erase_again(session, &fence, false).await
+    };
+    again.await.map_err(|failure| {
         failure.advise(
             "the backup stands in its place, but users who were erased since may have their keys again: run reconcile before \
              the store serves anybody",
         )
     })
+}
+
+/// Refuses a store of tombstones that no fence has used yet: it cannot tell who was erased since the backup.
+async fn must_hold_tombstones(store: &dyn KeyStore) -> Outcome<()> {
+    let mut ids = store.list_keys();
+    while let Some(id) = ids.next().await {
+        if is_fence_key(&id?) {
+            return Ok(());
+        }
+    }
+    Err(Failure::refused(format!(
+        "nothing was restored: {} holds no tombstones, so it cannot tell who was erased since the backup",
+        store.info()
+    ))
+    .advise("give the right store of tombstones; if nobody was ever erased, say --no-tombstones"))
 }

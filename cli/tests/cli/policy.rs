@@ -224,6 +224,91 @@ fn a_passphrase_has_a_file_for_each_store() {
 }
 
 #[test]
+fn no_spelling_of_a_store_escapes_its_policy() {
+    let policy = Policy::new().with_key("alice").with_key("bob");
+    policy.run(&["erase", "alice", "--yes"]).done();
+    policy.run(&["generate", "alice", "--no-tombstones"]).done();
+    let directory = policy.room.directory().display().to_string();
+    std::os::unix::fs::symlink(&directory, policy.room.path("link")).unwrap();
+    let secret = format!("root_secret_file={directory}/root.secret");
+    for path in ["keys.db", "./keys.db", "link/keys.db", "link/../link/keys.db", "keys%2Edb", "/keys.db"] {
+        for scheme in ["file://", "file:", "FILE:///"] {
+            let url = format!("{scheme}{directory}/{path}?{secret}");
+            let ran = policy.room.run_storeless(&["--store", &url, "get", "alice"]);
+            assert!(ran.code != 0 && ran.stdout.is_empty(), "{url}: {ran:?}");
+            let ran = policy.room.run_storeless(&["--store", &url, "generate", "alice"]);
+            assert!(ran.code != 0, "{url}: {ran:?}");
+        }
+    }
+}
+
+#[test]
+fn commands_that_change_nothing_delete_no_key_that_came_back() {
+    let policy = Policy::new().with_key("alice").with_key("bob");
+    policy.run(&["erase", "alice", "--yes"]).done();
+    policy.run(&["generate", "alice", "--no-tombstones"]).done();
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", policy.room.directory().display());
+    policy.room.run(&["--store", &other, "init"]).done();
+    policy.run(&["copy", "--to", &other, "--dry-run"]).done();
+    policy.run(&["list"]).done();
+    policy.run(&["verify", "--against", &other]);
+    policy.run(&["get", "alice"]).failed(4);
+    assert_eq!(policy.run(&["--no-tombstones", "list"]).done().lines().count(), 2);
+}
+
+#[test]
+fn the_store_of_the_tombstones_is_not_written_to_as_one_of_keys() {
+    let policy = Policy::new().with_key("alice");
+    policy.run(&["backup", "monday.db"]).done();
+    policy.run(&["erase", "alice", "--yes"]).done();
+    let tombs = |args: &[&str]| policy.room.run_storeless(&[&["--store", "tombs"], args].concat());
+    let records = tombs(&["list"]).done();
+    fs::write(policy.room.path("key"), KEY).unwrap();
+    for id in records.lines() {
+        tombs(&["delete", id, "--yes"]).failed(4);
+    }
+    for args in [&["generate", "bob"][..], &["put", "bob", "--key-file", "key"], &["erase", "bob", "--yes"]] {
+        assert!(tombs(args).failed(4).contains("one of tombstones"));
+    }
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", policy.room.directory().display());
+    policy.room.run(&["--store", &other, "init"]).done();
+    tombs(&["copy", "--to", &other, "--delete-source", "--yes"]).failed(4);
+    policy.room.run_storeless(&["--store", &other, "copy", "--to", "tombs"]).failed(4);
+    assert_eq!(tombs(&["list"]).done().lines().count(), records.lines().count());
+    tombs(&["backup", "tombs-monday.db"]).done();
+}
+
+#[test]
+fn a_restore_with_tombstones_that_nobody_used_is_refused_before_it_begins() {
+    let policy = Policy::new();
+    let bare = |args: &[&str]| policy.run(&[&["--no-tombstones"], args].concat());
+    bare(&["generate", "alice"]).done();
+    bare(&["backup", "monday.db"]).done();
+    bare(&["delete", "alice", "--yes"]).done();
+    let refusal = policy.run(&["--json", "restore", "monday.db", "--yes"]).failed(4);
+    assert!(refusal.contains("holds no tombstones"), "{refusal}");
+    assert!(refusal.contains("if nobody was ever erased"), "the advice is in JSON, too: {refusal}");
+    assert_eq!(bare(&["count"]).done(), "0\n");
+}
+
+#[test]
+fn a_copy_removes_who_was_erased_behind_the_fence_of_the_source() {
+    let policy = Policy::new();
+    policy.room.fill((0..30).map(|number| format!("user-{number}")));
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", policy.room.directory().display());
+    policy.room.run(&["--store", &other, "init"]).done();
+    let copy = ["copy", "--to", &other, "--journal", "j", "--rate", "10", "--concurrency", "1"];
+    let cut = policy.run(&[&copy[..], &["--timeout", "2"]].concat());
+    assert_eq!(cut.code, 6, "{cut:?}");
+    let copied = policy.room.run_storeless(&["--store", &other, "list"]).done();
+    let erased = copied.lines().next().unwrap().to_owned();
+    policy.run(&["erase", &erased, "--yes"]).done();
+    let ran = policy.run(&["copy", "--to", &other, "--journal", "j", "--resume"]);
+    assert!(ran.code == 0 && ran.stdout.contains("removed at the target: 1"), "{ran:?}");
+    assert!(!policy.room.run_storeless(&["--store", &other, "list"]).done().lines().any(|id| id == erased));
+}
+
+#[test]
 fn two_policies_for_one_place_are_not_chosen_from() {
     let policy = Policy::new();
     policy.add(&format!(
@@ -233,6 +318,10 @@ fn two_policies_for_one_place_are_not_chosen_from() {
     let url = format!("{}&create=false", policy.room.url());
     let refusal = policy.room.run_storeless(&["--store", &url, "count"]).failed(2);
     assert!(refusal.contains("live, loose"), "{refusal}");
+    for args in [["--store", "loose"], ["--store", "live"]] {
+        let refusal = policy.room.run_storeless(&[&args[..], &["count"]].concat()).failed(2);
+        assert!(refusal.contains("live, loose"), "{refusal}");
+    }
     let file = policy.room.path("config/keystead/config.toml");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
     let refusal = policy.room.run(&["generate", "alice"]).failed(2);
