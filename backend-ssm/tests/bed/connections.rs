@@ -81,7 +81,8 @@ async fn http_to_a_port_with_tls_says_so() {
 #[tokio::test]
 async fn an_answer_that_is_cut_off_is_unavailable_and_may_have_been_applied() {
     let space = Space::new();
-    let (faults, store) = (space.bed.faults(Duration::from_secs(5)), space.builder().sdk_attempts(1).build().unwrap());
+    let faults = space.bed.faults(Duration::from_secs(5));
+    let store = space.builder().sdk_attempts(1).build().unwrap();
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap();
     for (operation, effect) in [(Operation::Get, Effect::NotApplied), (Operation::Put, Effect::Unknown)] {
         for fault in [Fault::Truncated, Fault::ResetAfterApply] {
@@ -102,7 +103,8 @@ async fn an_answer_that_is_cut_off_is_unavailable_and_may_have_been_applied() {
 #[tokio::test]
 async fn an_answer_that_is_cut_off_once_is_asked_for_again() {
     let space = Space::new();
-    let (faults, store) = (space.bed.faults(Duration::from_secs(5)), space.store());
+    let faults = space.bed.faults(Duration::from_secs(5));
+    let store = space.store();
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap();
     faults.inject(&space.ns, Some(Operation::Get), Fault::Truncated, 1).await.unwrap();
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key([1; 32]));

@@ -165,7 +165,8 @@ fn shown(error: &Error) -> String {
 async fn credentials_have_a_time_limit_of_their_own() {
     // Longer than an attempt; longer than a call.
     for seconds in [6, 16, 29] {
-        let (server, provider) = (Server::default(), Provider::new(Duration::from_secs(seconds), good));
+        let server = Server::default();
+        let provider = Provider::new(Duration::from_secs(seconds), good);
         let store = server.builder(&provider).build().unwrap();
         put(&store).await.unwrap();
         put(&store).await.unwrap();
@@ -193,7 +194,8 @@ async fn a_slow_sts_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn credentials_that_take_too_long_are_a_timeout_and_nothing_was_applied() {
-    let (server, provider) = (Server::default(), Provider::new(Duration::from_secs(31), good));
+    let server = Server::default();
+    let provider = Provider::new(Duration::from_secs(31), good);
     let store = server.builder(&provider).build().unwrap();
     let begin = Instant::now();
     let error = put(&store).await.unwrap_err();
@@ -211,7 +213,8 @@ async fn credentials_that_take_too_long_are_a_timeout_and_nothing_was_applied() 
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_leaves_does_not_end_the_loading() {
-    let (server, provider) = (Server::default(), Provider::new(Duration::from_secs(6), good));
+    let server = Server::default();
+    let provider = Provider::new(Duration::from_secs(6), good);
     let store = server.builder(&provider).build().unwrap();
     // As a layer does that bounds each attempt.
     for _ in 0..2 {
@@ -224,7 +227,8 @@ async fn a_caller_that_leaves_does_not_end_the_loading() {
 
 #[tokio::test(start_paused = true)]
 async fn calls_at_the_same_time_load_credentials_once() {
-    let (server, provider) = (Server::default(), Provider::new(Duration::from_secs(6), good));
+    let server = Server::default();
+    let provider = Provider::new(Duration::from_secs(6), good);
     let store = server.builder(&provider).build().unwrap();
     let (a, b, c) = tokio::join!(put(&store), put(&store), put(&store));
     a.and(b).and(c).unwrap();
@@ -233,7 +237,8 @@ async fn calls_at_the_same_time_load_credentials_once() {
 
 #[tokio::test(start_paused = true)]
 async fn credentials_without_an_end_are_loaded_again_after_a_quarter_of_an_hour() {
-    let (server, provider) = (Server::default(), Provider::new(Duration::ZERO, good));
+    let server = Server::default();
+    let provider = Provider::new(Duration::ZERO, good);
     let store = server.builder(&provider).build().unwrap();
     put(&store).await.unwrap();
     sleep(Duration::from_secs(14 * 60)).await;
@@ -250,7 +255,8 @@ async fn credentials_that_end_soon_are_loaded_before_the_next_call() {
         let end = std::time::SystemTime::now() + Duration::from_secs(20);
         Ok(Credentials::new("AKIDTEST", CANARY, None, Some(end), "test"))
     }
-    let (server, provider) = (Server::default(), Provider::new(Duration::ZERO, short));
+    let server = Server::default();
+    let provider = Provider::new(Duration::ZERO, short);
     let store = server.builder(&provider).build().unwrap();
     put(&store).await.unwrap();
     put(&store).await.unwrap();
@@ -259,7 +265,8 @@ async fn credentials_that_end_soon_are_loaded_before_the_next_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_ready_client_loads_within_an_attempt_and_says_that_nothing_was_sent() {
-    let (server, provider) = (Server::default(), Provider::new(Duration::from_secs(600), good));
+    let server = Server::default();
+    let provider = Provider::new(Duration::from_secs(600), good);
     let client = aws_sdk_ssm::Client::new(&server.config(&provider));
     let store = SsmStore::builder(config()).client(client).build().unwrap();
     let error = put(&store).await.unwrap_err();
@@ -279,7 +286,8 @@ async fn the_variants_of_a_providers_error_are_told_apart() {
     ];
     let mut texts = Vec::new();
     for (says, kind, is_retryable) in cases {
-        let (server, provider) = (Server::default(), Provider::new(Duration::ZERO, says));
+        let server = Server::default();
+        let provider = Provider::new(Duration::ZERO, says);
         let loaded_before = server.builder(&provider).build().unwrap();
         let client = aws_sdk_ssm::Client::new(&server.config(&provider));
         let loaded_within = SsmStore::builder(config()).client(client).build().unwrap();
@@ -298,7 +306,8 @@ async fn the_variants_of_a_providers_error_are_told_apart() {
 
 #[tokio::test]
 async fn what_a_source_of_the_configuration_does_not_take_is_refused() {
-    let (server, provider) = (Server::default(), Provider::new(Duration::ZERO, good));
+    let server = Server::default();
+    let provider = Provider::new(Duration::ZERO, good);
     let client = || aws_sdk_ssm::Client::new(&server.config(&provider));
     let with_client = || SsmStore::builder(config()).client(client());
     for (builder, word) in [
@@ -333,7 +342,8 @@ async fn what_a_source_of_the_configuration_does_not_take_is_refused() {
 
 #[tokio::test]
 async fn fips_and_dual_stack_endpoints_are_of_the_same_store() {
-    let (server, provider) = (Server::default(), Provider::new(Duration::ZERO, good));
+    let server = Server::default();
+    let provider = Provider::new(Duration::ZERO, good);
     let plain = server.builder(&provider).build().unwrap();
     for (store, host) in [
         (server.builder(&provider).fips(true), "ssm-fips.us-east-1.amazonaws.com"),
@@ -349,7 +359,8 @@ async fn fips_and_dual_stack_endpoints_are_of_the_same_store() {
 
 #[tokio::test]
 async fn an_endpoint_of_one_service_is_not_asked_for_the_role() {
-    let (server, provider) = (Server::default(), Provider::new(Duration::ZERO, good));
+    let server = Server::default();
+    let provider = Provider::new(Duration::ZERO, good);
     let link = "vpce-1.ssm.us-east-1.vpce.amazonaws.com";
     let builder = server.builder(&provider).endpoint_url(format!("https://{link}"));
     put(&builder.role_arn(ROLE).build().unwrap()).await.unwrap();
@@ -359,7 +370,8 @@ async fn an_endpoint_of_one_service_is_not_asked_for_the_role() {
 #[tokio::test]
 async fn a_batch_without_credentials_asks_the_provider_once_for_ten_keys() {
     let says = || Err(CredentialsError::invalid_configuration(CANARY));
-    let (server, provider) = (Server::default(), Provider::new(Duration::ZERO, says));
+    let server = Server::default();
+    let provider = Provider::new(Duration::ZERO, says);
     let store = server.builder(&provider).build().unwrap();
     let ids: Vec<_> = (0..10).map(|number| id(&format!("user-{number}"))).collect();
     let answers = store.get_keys(&ids).await;
