@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-/// What a stack of store and layers promises.
+/// The guarantees of a stack of store and layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// What an acknowledged write survives.
+    /// The failures that an acknowledged write survives.
     pub durability: Durability,
-    /// When a write is visible to every handle.
+    /// The time after which a write is visible to every handle.
     pub consistency: Consistency,
     /// The usual finality of a deletion. A single [`Deletion`](crate::Deletion) may be weaker and
     /// then says so.
     pub deletion: DeletionGrade,
-    /// When a write is visible in the listing; `None`: the store cannot list.
+    /// The time after which a write is visible in the listing, or `None` if the store cannot list.
     pub listing: Option<Consistency>,
     /// True if an erased id stays erased: reads and writes of it fail with
     /// [`Erased`](crate::ErrorKind::Erased).
@@ -104,7 +104,7 @@ pub enum Durability {
     Replicated,
 }
 
-/// When a write that was acknowledged is visible to reads that begin after it.
+/// The time at which an acknowledged write becomes visible to reads that begin after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Consistency {
@@ -140,7 +140,7 @@ pub enum DeletionGrade {
     },
     /// An operator can bring the key back for a while.
     Recoverable {
-        /// How long.
+        /// The length of that time.
         window: Duration,
     },
 }

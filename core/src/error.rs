@@ -80,12 +80,12 @@ impl Error {
         self
     }
 
-    /// What went wrong, grouped by who must act.
+    /// Returns the kind of the error, which groups errors by who must act.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What was being done.
+    /// Returns the operation that failed.
     pub fn operation(&self) -> Operation {
         self.0.operation
     }
@@ -95,23 +95,25 @@ impl Error {
         self.0.store
     }
 
-    /// Whether the same call may succeed later without anybody's help.
+    /// Reports whether the same call may succeed later without anybody's help.
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{Conflict, Throttled, Timeout, Unavailable};
         matches!(self.0.kind, Conflict | Throttled | Unavailable | Timeout)
     }
 
-    /// Whether the failed write may have been applied. Reads always say [`Effect::NotApplied`].
+    /// Reports whether the failed write may have been applied. Reads always return
+    /// [`Effect::NotApplied`].
     pub fn effect(&self) -> Effect {
         self.0.effect
     }
 
-    /// How long the store asks to wait before the next try.
+    /// Returns the time that the store asks the caller to wait before the next attempt, if it asks
+    /// for any.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// What the service answered, if one did.
+    /// Returns the answer of the remote service, if there was one.
     pub fn details(&self) -> Option<&ErrorDetails> {
         self.0.details.as_ref()
     }
@@ -143,7 +145,7 @@ impl StdError for Error {
     }
 }
 
-/// What went wrong, grouped by who must act.
+/// The kind of an [`Error`]. The kinds are grouped by who must act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -188,7 +190,8 @@ pub enum ErrorKind {
     Timeout,
 
     // Nobody yet: it has to be looked into.
-    /// What is stored is no key of ours, or is damaged. Nothing damaged is overwritten or deleted on the way.
+    /// The stored data is not a valid key, or is damaged. A call that fails with this kind has not
+    /// overwritten or deleted the damaged data.
     Corrupt,
     /// Anything else.
     Other,
@@ -219,7 +222,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// What was being done when an [`Error`] arose.
+/// The operation during which an [`Error`] occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -280,7 +283,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Whether a failed write may have been applied.
+/// The effect of a failed write: it was not applied, or that is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Effect {
@@ -290,10 +293,12 @@ pub enum Effect {
     Unknown,
 }
 
-/// What a remote service answered: the error map of the origin, `dev.gethop/secret-storage.aws-ssm-ps`.
+/// The answer of a remote service to a call that failed.
 ///
-/// With feature `serde` the fields have the origin's names: `error-code`, `error-type`, `status-code`, `request-id`,
-/// `service-name`, `message`; absent ones are left out.
+/// This is the error map of the Clojure library `dev.gethop/secret-storage.aws-ssm-ps` (the
+/// origin). With feature `serde`, the fields have the names that it uses: `error-code`,
+/// `error-type`, `status-code`, `request-id`, `service-name`, `message`. Absent fields are left
+/// out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case", default))]
 pub struct ErrorDetails {
@@ -306,7 +311,7 @@ pub struct ErrorDetails {
     /// The HTTP status.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub status_code: Option<u16>,
-    /// What to quote to the service's support.
+    /// The id of the request, which the service's support asks for.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub request_id: Option<String>,
     /// The service's name.

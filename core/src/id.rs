@@ -100,7 +100,7 @@ impl From<uuid::Uuid> for KeyId {
     }
 }
 
-/// Why a text is no [`KeyId`]. Never quotes the text.
+/// The reason why a text is not a valid [`KeyId`]. It never quotes the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidKeyId {
@@ -113,7 +113,7 @@ pub enum InvalidKeyId {
     },
     /// The text holds a control character.
     ControlCharacter {
-        /// Where the first one starts, in bytes.
+        /// The byte offset of the first control character.
         position: usize,
     },
 }

@@ -89,7 +89,7 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// Why some bytes are no [`SecretKey`]. Never quotes the bytes.
+/// The reason why some bytes are not a valid [`SecretKey`]. It never quotes the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidSecretKey {
@@ -97,7 +97,7 @@ pub enum InvalidSecretKey {
     Empty,
     /// There are more than [`SecretKey::MAX_LEN`] bytes.
     TooLong {
-        /// How many there are.
+        /// The number of bytes.
         len: usize,
     },
 }

@@ -80,12 +80,12 @@ impl NameTemplate {
         decode_segment(name.strip_prefix(&self.prefix)?.strip_suffix(&self.suffix)?)
     }
 
-    /// What comes before the id: where a listing starts.
+    /// Returns the part of the name before the id, which all names in a listing begin with.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// What comes after the id.
+    /// Returns the part of the name after the id.
     pub fn suffix(&self) -> &str {
         &self.suffix
     }
@@ -163,7 +163,7 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.'
 }
 
-/// Why a text is no [`NameTemplate`].
+/// The reason why a text is not a valid [`NameTemplate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidNameTemplate {

@@ -1,4 +1,4 @@
-//! What a write asks for and what it reports.
+//! The options of a write and the results that it reports.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::DeletionGrade;
 /// promise too much.
 const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
-/// What [`put_key_with`](crate::KeyStore::put_key_with) does with a key that stands already.
+/// The treatment of an existing key by [`put_key_with`](crate::KeyStore::put_key_with).
 ///
 /// A store that meets a mode it does not know answers
 /// [`Unsupported`](crate::ErrorKind::Unsupported) before any effect.
@@ -22,7 +22,7 @@ pub enum PutMode {
     Create,
 }
 
-/// When the stored bytes of a deleted key are beyond the engine's own recovery.
+/// The time after which the engine itself can no longer recover the stored bytes of a deleted key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finality {
@@ -81,11 +81,11 @@ impl Finality {
     }
 }
 
-/// What [`delete_key`](crate::KeyStore::delete_key) did.
+/// The result of [`delete_key`](crate::KeyStore::delete_key).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Deletion {
-    /// When the stored bytes are beyond recovery.
+    /// The time after which the stored bytes are beyond recovery.
     pub finality: Finality,
     /// True if an earlier attempt of the same call ended without an answer, so that it may be
     /// applied later: it then deletes a key that was created in the meantime.
@@ -105,13 +105,13 @@ impl Deletion {
     }
 }
 
-/// What [`erase_key`](crate::KeyStore::erase_key) did and proved.
+/// The result of [`erase_key`](crate::KeyStore::erase_key), with what was proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Erasure {
-    /// Whether there was a key; false only after an unambiguous "not found".
+    /// True if there was a key. It is false only after an unambiguous "not found".
     pub existed: bool,
-    /// When the stored bytes are beyond recovery.
+    /// The time after which the stored bytes are beyond recovery.
     pub finality: Finality,
     /// True if a read that began after the delete, and on an eventually consistent store one
     /// visibility bound later, answered "not found".

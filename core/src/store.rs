@@ -64,7 +64,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Scheme and redacted location, for people. Never a credential, never an id.
     fn info(&self) -> StoreInfo;
 
-    /// What this stack of store and layers promises; a layer rewrites what it changes.
+    /// Returns the guarantees of this stack of store and layers. A layer adjusts those that it
+    /// changes.
     fn capabilities(&self) -> Capabilities;
 
     /// Reads the key of `id`.
