@@ -61,7 +61,7 @@ pub mod layers {
     pub use keystead_layers::*;
 }
 
-/// What only the fuzzer needs (feature `fuzzing`). No promise is made about it.
+/// The entry points of the fuzzer (feature `fuzzing`). They may change in any release.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing {

@@ -120,8 +120,10 @@ pub async fn open_to_reencrypt(url: &str) -> Result<Arc<dyn keystead_aws::Reencr
     }
 }
 
-/// What [`open`] makes of a URL before it touches anything: the path, if it is a file's. For the
-/// fuzzer, which must not open what it makes up.
+/// Checks a URL as [`open`] does, but opens nothing, and returns the path if it is the URL of a
+/// file store.
+///
+/// The fuzzer calls it, because it must not open the stores of the URLs that it makes up.
 ///
 /// # Errors
 /// As [`open`], but for those of reading a secret and of the store's own opening.
@@ -135,7 +137,7 @@ pub fn check_url(url: &str) -> Result<Option<std::path::PathBuf>> {
     })
 }
 
-/// What a URL says, checked; no secret is read and nothing opened yet.
+/// The checked contents of a URL. No secret has been read and nothing has been opened yet.
 enum Settings {
     #[cfg(feature = "memory")]
     Memory,

@@ -14,11 +14,11 @@ use super::report::{Bounded, KeyFailure};
 use super::{CHUNK, is_the_stores_fault};
 use crate::{Error, ErrorKind, KeyId, KeyStore, Operation, Result, SecretKey};
 
-/// What [`compare`] has found.
+/// The result of [`compare`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// How many ids have the same key on both sides.
+    /// The number of ids that have the same key on both sides.
     pub equal: u64,
     /// The ids that have another key at the target.
     pub different: Bounded<KeyId>,
@@ -28,12 +28,13 @@ pub struct Comparison {
     pub extra: Bounded<KeyId>,
     /// The ids whose key one side could not give.
     pub unreadable: Bounded<KeyFailure>,
-    /// How many entries the two listed as damaged, so that not even their ids are known.
+    /// The number of entries that either store listed as damaged, so that not even their ids are
+    /// known.
     pub unlisted: u64,
 }
 
 impl Comparison {
-    /// Whether both have the same keys for the same ids, and all could be read.
+    /// Reports whether both stores have the same keys for the same ids and every key could be read.
     pub fn is_equal(&self) -> bool {
         let others = self.different.total + self.missing.total + self.extra.total;
         others + self.unreadable.total + self.unlisted == 0

@@ -1,4 +1,5 @@
-//! What the source lost during the copy: what the copy wrote for it is removed at the target.
+//! The last pass of a copy: it removes from the target the keys that the copy wrote there and the
+//! source has lost since.
 
 use std::time::Duration;
 

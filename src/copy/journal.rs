@@ -14,7 +14,7 @@ pub(super) const CHECKSUM_LEN: usize = 8;
 const BODY_LEN: usize = 1 + 2 * size_of::<Digest>();
 pub(super) const RECORD_LEN: usize = BODY_LEN + CHECKSUM_LEN;
 
-/// What a copy says of an id.
+/// The state of an id as the journal records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// It is about to be written at the target, or to be removed there: the target may have it by
@@ -26,7 +26,7 @@ pub(super) enum Step {
     Found = 3,
     /// We removed it at the target, as the source had lost it.
     Removed = 4,
-    /// Of no id: the copy was complete.
+    /// The copy was complete. This step belongs to no id.
     Ended = 5,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Journal {
     file: File,
     path: PathBuf,
     header: Header,
-    /// Where the next record goes: behind those that are whole.
+    /// The offset at which the next record is written: the end of the whole records.
     end: u64,
     pending: Vec<u8>,
 }
@@ -103,7 +103,7 @@ impl Journal {
         self.header.digester.clone()
     }
 
-    /// Whether a run has begun to delete the source's keys.
+    /// Reports whether a run has begun to delete the source's keys.
     pub(super) fn deletes_source(&self) -> bool {
         self.header.deletes_source
     }
@@ -261,7 +261,11 @@ fn whole(bytes: &[u8; RECORD_LEN], at: u64, digester: &Digester) -> Option<Recor
     Some(Record { step: Step::from_byte(*step)?, id: id.try_into().ok()?, key: key.try_into().ok()? })
 }
 
-/// Whether there is a file; refuses what is no plain file or is open to others.
+/// Reports whether the journal exists.
+///
+/// # Errors
+/// [`Config`](ErrorKind::Config) if it is not a regular file or is accessible to other users; those
+/// of reading its metadata.
 fn check(path: &Path) -> Result<bool> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,

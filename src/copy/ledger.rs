@@ -18,7 +18,7 @@ pub(super) struct Ledger {
     /// True if what this run writes may count as written by the copy for later runs too. It may not
     /// if the journal could be of another target.
     is_certain: bool,
-    /// Whether the journal's last record says that the copy was complete.
+    /// True if the journal's last record says that the copy was complete.
     ended: bool,
 }
 
@@ -143,7 +143,7 @@ impl Ledger {
         self.known.values_mut().for_each(|entry| entry.ours = None);
     }
 
-    /// Whether the copy was complete when the journal was last written.
+    /// Reports whether the copy was complete when the journal was last written.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
@@ -280,7 +280,7 @@ impl Ledger {
         self.known.values().filter(|entry| entry.is_missing()).count() as u64
     }
 
-    /// How many ids have a key at the target by our hand.
+    /// Returns the number of ids that have a key at the target that the copy wrote.
     pub(super) fn written_by_us(&self) -> u64 {
         self.known.values().filter(|entry| entry.ours.is_some()).count() as u64
     }

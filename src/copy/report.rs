@@ -14,11 +14,11 @@ use crate::{Error, ErrorKind, KeyId};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CopyReport {
-    /// Whether this is of a dry run, which has changed nothing.
+    /// True if this is the report of a dry run, which has changed nothing.
     pub dry_run: bool,
     /// True if the journal said at the beginning that its copy was complete.
     pub was_complete: bool,
-    /// How many ids the source listed.
+    /// The number of ids that the source listed.
     pub listed: u64,
     /// The number of those that earlier runs of the journal had copied, or found to be equal. This
     /// run has read all of them again on both sides and found them equal, except for those in
@@ -30,7 +30,7 @@ pub struct CopyReport {
     /// The number of keys created at the target and read back. One that an earlier run of the
     /// journal began to create counts too.
     pub copied: u64,
-    /// How many had the same key at the target already.
+    /// The number of ids that had the same key at the target already.
     pub already_there: u64,
     /// The number of ids with a different key at the target, which was replaced
     /// ([`ConflictPolicy::Overwrite`](super::ConflictPolicy::Overwrite)).
@@ -38,16 +38,17 @@ pub struct CopyReport {
     /// The number of ids with a different key at the target, which was left
     /// ([`ConflictPolicy::Skip`](super::ConflictPolicy::Skip)).
     pub skipped: u64,
-    /// How many were listed but not found when they were read: deleted meanwhile.
+    /// The number of ids that were listed but no longer found when they were read.
     pub vanished: u64,
-    /// How many were deleted at the source after all had been verified.
+    /// The number of keys that were deleted at the source after all had been verified.
     pub deleted_at_source: u64,
     /// The ids that have a different key at the target, which was left
     /// ([`ConflictPolicy::Report`](super::ConflictPolicy::Report)).
     pub conflicts: Bounded<KeyId>,
     /// The ids whose keys the source could not give.
     pub unreadable: Bounded<KeyFailure>,
-    /// How many entries the source listed as damaged, so that not even their ids are known.
+    /// The number of entries that the source listed as damaged, so that not even their ids are
+    /// known.
     pub unlisted: u64,
     /// The ids that could not be written or read back at the target, or be deleted where that was
     /// to be.
@@ -102,7 +103,7 @@ impl CopyReport {
         open == 0 && self.withheld.is_none()
     }
 
-    /// How many ids of the source have its key at the target, as far as is known.
+    /// Returns the number of the source's ids that are known to have their key at the target.
     pub(super) fn at_target(&self) -> u64 {
         self.done_before + self.copied + self.already_there + self.overwritten
     }
@@ -192,15 +193,15 @@ impl fmt::Display for CopyReport {
 pub struct Bounded<T> {
     /// The first [`KEPT`](Self::KEPT) of them.
     pub first: Vec<T>,
-    /// How many there are.
+    /// The number of all items, including those that are not kept.
     pub total: u64,
 }
 
 impl<T> Bounded<T> {
-    /// How many are kept.
+    /// The largest number of items that are kept.
     pub const KEPT: usize = 1000;
 
-    /// Whether there is none.
+    /// Reports whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.total == 0
     }
@@ -225,7 +226,7 @@ impl<T> Default for Bounded<T> {
 pub struct KeyFailure {
     /// Whose key it is.
     pub id: KeyId,
-    /// What failed, on which store, with what the service answered.
+    /// The error, with the store on which it occurred and the answer of the service.
     pub error: Error,
 }
 
@@ -234,7 +235,7 @@ impl KeyFailure {
         Self { id, error }
     }
 
-    /// What went wrong, grouped by who must act.
+    /// Returns the kind of the error, which groups errors by who must act.
     pub fn kind(&self) -> ErrorKind {
         self.error.kind()
     }

@@ -1,5 +1,6 @@
-//! What an `ssm:` or `secretsmanager:` URL says: names, KMS key, and how to reach AWS. Credentials
-//! come from the SDK's default chains or from a profile, never from the URL.
+//! The contents of an `ssm:` or `secretsmanager:` URL: names, KMS key, and the way to reach AWS.
+//!
+//! Credentials come from the SDK's default chains or from a profile, never from the URL.
 
 mod location;
 
@@ -10,7 +11,7 @@ use super::creation::Creation;
 use super::url::StoreUrl;
 use crate::BoxError;
 
-/// What both backends take.
+/// The settings that both AWS backends take from a URL.
 pub(super) struct Settings<'a> {
     kms_key: String,
     path: String,

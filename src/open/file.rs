@@ -16,11 +16,12 @@ const SCHEME: &str = "file";
 
 const SOURCES: &str = "root_secret_file, root_secret_env, passphrase_file or passphrase_env";
 
-/// What a `file:` URL says, checked; no secret is read and nothing opened yet.
+/// The checked contents of a `file:` URL. No secret has been read and nothing has been opened yet.
 ///
-/// For programs that do more with a file store than [`open`](crate::open) gives: its own calls (`rotate`, `verify`,
-/// `backup`), or a root secret from elsewhere, such as a prompt. The parameters are those of [`open`](crate::open), but the
-/// root secret may be left out. `Debug` shows no path.
+/// It is for programs that do more with a file store than [`open`](crate::open) offers: that call
+/// `rotate`, `verify` or `backup`, or that take the root secret from elsewhere, such as a prompt.
+/// The parameters are those of [`open`](crate::open), but the root secret may be left out. `Debug`
+/// does not show the path.
 #[derive(Clone)]
 pub struct FileUrl {
     path: PathBuf,
@@ -75,7 +76,7 @@ impl FileUrl {
         Ok(Self { path, create, group_access, source })
     }
 
-    /// Where the store is.
+    /// Returns the path of the store.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -85,7 +86,7 @@ impl FileUrl {
         FileOptions::new().group_access(self.group_access)
     }
 
-    /// Whether the URL says where the root secret is.
+    /// Reports whether the URL says where the root secret is.
     pub fn names_root_secret(&self) -> bool {
         self.source.is_some()
     }
