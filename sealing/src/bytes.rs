@@ -83,7 +83,7 @@ impl<'a> Fields<'a> {
         Some(field)
     }
 
-    /// What is left is zeros only.
+    /// Reports whether the remaining bytes are all zero.
     pub(crate) fn is_padding(&self) -> bool {
         self.0.iter().all(|byte| *byte == 0)
     }

@@ -22,7 +22,8 @@ use zeroize::Zeroizing;
 use crate::bytes::{MESSAGE_STACK_LEN, fill_random, wiping_stack};
 use crate::mac::MacKey;
 
-/// What a sealed message of fewer than 16,384 bytes has on top, in bytes: salt, commitment and one tag.
+/// The number of bytes by which a sealed message of fewer than 16,384 bytes is longer than its
+/// plaintext: salt, commitment and one tag.
 pub const OVERHEAD: usize = SALT_LEN + COMMITMENT_LEN + TAG_LEN;
 
 const LABEL: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
@@ -33,7 +34,7 @@ const COMMITMENT_LEN: usize = 32;
 const DERIVED_LEN: usize = KEY_LEN + NONCE_LEN + COMMITMENT_LEN;
 const TAG_LEN: usize = 16;
 
-/// What SHA-512 gives.
+/// The length in bytes of the output of SHA-512.
 const BLOCK_LEN: usize = 64;
 const CHUNK_LEN: usize = 16 * 1024;
 const SEALED_CHUNK_LEN: usize = CHUNK_LEN + TAG_LEN;
@@ -165,7 +166,7 @@ impl Derived {
     }
 }
 
-/// Why a sealed message did not open.
+/// The reason why a sealed message did not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unopened {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use keystead_core::BoxError;
 
-/// Why a keyring could not be opened or sealed.
+/// The reason why a keyring could not be opened or sealed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum KeyringError {

@@ -111,12 +111,14 @@ impl Keyring {
         next
     }
 
-    /// Whether it holds keys of earlier epochs too: a rotation is under way, or was cut off.
+    /// Reports whether the keyring also holds keys of earlier epochs, because a rotation is under
+    /// way or was interrupted.
     pub fn has_old_epochs(&self) -> bool {
         self.epochs.len() > 1
     }
 
-    /// How often the keyring was changed, counted from 1.
+    /// Returns the number of the keyring's current version, counted from 1. Each change increments
+    /// it.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -312,7 +314,8 @@ fn parse_plaintext(generation: u64, plaintext: &[u8]) -> Option<Keyring> {
     Some(Keyring { generation, store_id, name_key: NameKey::new(name_key), epochs })
 }
 
-/// What a sealed keyring is bound to: its format and its whole header, each after its length.
+/// Returns the context of a sealed keyring: its format and its whole header, each preceded by its
+/// length.
 fn context(header: &[u8]) -> Vec<u8> {
     let mut context = Vec::with_capacity(FORMAT.len() + header.len() + 4);
     for field in [FORMAT, header] {

@@ -22,12 +22,12 @@ pub const RECORD_PREFIX_LEN: usize = 1 + 4;
 /// HMAC-SHA-256 of an id under the store's name key: what a record is stored under, and tells no one whose it is.
 pub type RowKey = [u8; 32];
 
-/// What a store keeps for one user.
+/// The sealed record that a store keeps for one user.
 #[derive(Clone, Debug)]
 pub struct SealedRecord {
-    /// Where to keep it.
+    /// The row in which to store the record.
     pub row: RowKey,
-    /// What to keep: a multiple of [`RECORD_STEP`] bytes, at most 13 times as long.
+    /// The bytes to store: a multiple of [`RECORD_STEP`] bytes, at most 13 times that.
     pub bytes: Vec<u8>,
 }
 
@@ -85,7 +85,7 @@ impl Keyring {
         parse(&message).ok_or(RecordError::Damaged)
     }
 
-    /// What a record is bound to: format, store, epoch and row, each after its length.
+    /// Returns the context of a record: format, store, epoch and row, each preceded by its length.
     fn context(&self, epoch: u32, row: &RowKey) -> Vec<u8> {
         let mut context = Vec::with_capacity(128);
         for field in [FORMAT, self.store_id(), &epoch.to_be_bytes(), row] {
@@ -127,7 +127,7 @@ fn parse(message: &[u8]) -> Option<(KeyId, SecretKey)> {
     Some((id, SecretKey::new(key).ok()?))
 }
 
-/// Why a record did not open.
+/// The reason why a record did not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordError {

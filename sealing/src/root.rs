@@ -17,15 +17,18 @@ pub(crate) const REFERENCE_LEN: usize = 512;
 
 pub(crate) const SALT_LEN: usize = 16;
 
-/// What new stores use: 64 MiB, 3 passes, 4 lanes (RFC 9106, the second recommended option).
+/// The cost parameters of new stores: 64 MiB, 3 passes, 4 lanes (RFC 9106, the second recommended
+/// option).
 const ARGON2: Argon2Cost = Argon2Cost { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
 
-/// The secret that opens a store. Who has it and the store's file has all keys; who has lost it has none.
+/// The secret that opens a store. Whoever has both the secret and the store's file can read all
+/// keys; without the secret, nobody can read any.
 ///
-/// 32 random bytes are best. A passphrase is stretched with Argon2id (RFC 9106: 64 MiB, 3 passes, 4 lanes), which takes
-/// about a fifth of a second at each open in a release build; it is used byte for byte as it is given, without Unicode normalisation. A
-/// [`RootProvider`] fetches the secret from elsewhere. Clones share the secret, which is wiped when the last one is
-/// dropped. `Debug` shows the kind only.
+/// 32 random bytes are best. A passphrase is stretched with Argon2id (RFC 9106: 64 MiB, 3 passes, 4
+/// lanes), which takes about a fifth of a second at each open in a release build. A passphrase is
+/// used byte for byte as it is given, without Unicode normalization. A [`RootProvider`] fetches the
+/// secret from elsewhere. Clones share the secret, which is wiped when the last one is dropped.
+/// `Debug` shows the kind only.
 #[derive(Clone)]
 pub struct RootSecret(Kind);
 
@@ -202,7 +205,7 @@ impl fmt::Debug for RootKey {
     }
 }
 
-/// What a keyring keeps in clear about its root secret.
+/// The data about a root secret that a keyring stores unencrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RootHint {
     Bytes,
