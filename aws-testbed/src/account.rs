@@ -6,10 +6,11 @@ const ON: &str = "KEYSTEAD_TEST_AWS";
 const PREFIX: &str = "KEYSTEAD_TEST_AWS_PREFIX";
 const KMS_KEY: &str = "KEYSTEAD_TEST_AWS_KMS_KEY";
 
-/// Where in a real account the suite may write. Region and credentials come from the SDK's default chains.
+/// The place in a real AWS account where the suite may write. Region and credentials come from the
+/// SDK's default chains.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// What all names begin with, as `/keystead-test`.
+    /// The prefix of all names, such as `/keystead-test`.
     pub prefix: String,
     /// The KMS key that encrypts.
     pub kms_key: String,

@@ -11,7 +11,7 @@ use crate::answer::Answer;
 use crate::proxy::Call;
 use crate::replica::Replica;
 
-/// What will go wrong, and with which calls.
+/// The scripted faults, and the calls that they affect.
 #[derive(Debug, Default)]
 pub(crate) struct Script(Mutex<Vec<Entry>>);
 
@@ -28,7 +28,7 @@ enum What {
     Answer(String, Answer),
 }
 
-/// What becomes of a call.
+/// The scripted outcome of a call.
 #[derive(Debug)]
 pub(crate) enum Fate {
     Fault(Fault),

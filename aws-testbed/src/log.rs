@@ -14,7 +14,7 @@ pub struct LoggedCall {
     pub body: Value,
     /// The body as text, for calls in the query protocol.
     pub text: String,
-    /// When it was there.
+    /// The time at which the request reached the proxy.
     pub begun: Instant,
 }
 

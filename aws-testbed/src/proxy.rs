@@ -23,7 +23,7 @@ use crate::replica::Replica;
 use crate::rules::Rules;
 use crate::strict;
 
-/// What tests look at and write to.
+/// The state that the proxy shares with the tests.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) log: Log,
@@ -64,7 +64,8 @@ impl Call {
         Self { service: service.to_owned(), name: name.to_owned(), body: body_value, text }
     }
 
-    /// What the store is doing, as far as the call alone tells. A look that comes before a delete is none of these.
+    /// Returns the store's operation, as far as the call alone tells. A read that a store makes
+    /// before it deletes belongs to none, and gives `None`.
     pub(crate) fn operation(&self) -> Option<Operation> {
         Some(match self.name.as_str() {
             "GetParameter" | "GetParameters" | "GetSecretValue" | "BatchGetSecretValue" => Operation::Get,

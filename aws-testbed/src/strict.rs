@@ -1,4 +1,5 @@
-//! What AWS's documents say that it refuses and the emulator lets pass, and what our stores must send.
+//! Checks of requests: what AWS documents that it refuses but the emulator accepts, and what our
+//! stores must send.
 
 use std::collections::HashSet;
 

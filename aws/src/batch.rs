@@ -9,20 +9,20 @@ use keystead_core::{ErrorKind, KeyId, Operation, Result};
 
 use crate::failure::{Failure, Service};
 
-/// How many calls of one batch are under way at once.
+/// The largest number of calls of one batch that are under way at once.
 const IN_FLIGHT: usize = 8;
 
 /// The outcomes that one call has brought, by name.
 pub type Outcomes<T> = HashMap<String, Result<T>>;
 
-/// How a service takes batches.
+/// The properties of a service's batch calls for one operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Batches {
     /// The service.
     pub service: Service,
-    /// What is done to each key.
+    /// The operation that is carried out for each key.
     pub operation: Operation,
-    /// How many names a call has at most.
+    /// The largest number of names in one call.
     pub names: usize,
 }
 

@@ -25,12 +25,12 @@ const VISIBILITY_BOUND: Duration = Duration::from_secs(5);
 /// The services that give credentials, by the names under which the SDK looks for an endpoint.
 const CREDENTIAL_SERVICES: [&str; 4] = ["STS", "SSO", "SSO OIDC", "Signin"];
 
-/// What [`StoreBuilder`] needs to know of a store.
+/// The parts of a store that [`StoreBuilder`] needs.
 pub trait AwsStore: Sized {
     /// The SDK's client.
     type Client;
 
-    /// What the user sets: names, KMS key and the like.
+    /// The settings that the user chooses: names, KMS key and the like.
     type Config;
 
     /// The scheme, for errors.
@@ -201,8 +201,9 @@ impl<S: AwsStore> StoreBuilder<S> {
         self
     }
 
-    /// How long a write may take until every read sees it; 5 s if it is not called. `erase_key` waits that long before it
-    /// verifies, and `get_or_create` for a winner that is not visible yet.
+    /// Sets the time within which a write becomes visible to every read (default: 5 s). `erase_key`
+    /// waits that long before it verifies, and `get_or_create` waits up to that long for a winner's
+    /// key that is not visible yet.
     pub fn visibility_bound(mut self, bound: Duration) -> Self {
         self.visibility_bound = bound;
         self

@@ -50,7 +50,7 @@ impl Call {
         Self { attempts: Attempts::default(), session }
     }
 
-    /// What records the attempts.
+    /// Returns the record of the call's attempts.
     pub fn attempts(&self) -> Attempts {
         self.attempts.clone()
     }

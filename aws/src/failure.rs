@@ -35,9 +35,9 @@ pub struct Service {
 pub struct Failure {
     service: Service,
     kind: ErrorKind,
-    /// Whether the last attempt may have landed.
+    /// The effect of the last attempt.
     effect: Effect,
-    /// Whether one before it may have.
+    /// True if an attempt before the last one may have been applied.
     ambiguous: bool,
     retry_after: Option<Duration>,
     details: Option<ErrorDetails>,
@@ -46,7 +46,7 @@ pub struct Failure {
     cause: Cause,
 }
 
-/// What failed, why, and what to do: the source of the caller's error.
+/// The text that says what failed, why, and what to do. It is the source of the caller's error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cause(String);
 
@@ -220,12 +220,13 @@ impl Failure {
         self.details.as_ref()?.error_code.as_deref()
     }
 
-    /// Whether an attempt before the last one may have taken effect: then the last answer may be about its work.
+    /// Reports whether an attempt before the last one may have taken effect. If so, the last answer
+    /// may be a consequence of that attempt.
     pub fn is_ambiguous(&self) -> bool {
         self.ambiguous
     }
 
-    /// Whether the write may have been applied, by this attempt or an earlier one.
+    /// Reports whether the write may have been applied, by this attempt or an earlier one.
     pub fn may_have_landed(&self) -> bool {
         self.ambiguous || self.effect == Effect::Unknown
     }
@@ -270,7 +271,8 @@ impl Failure {
         self
     }
 
-    /// What can be said of the earlier attempts now: they have landed, or not.
+    /// Returns the same failure for a caller that has found out whether the earlier attempts were
+    /// applied. It is no longer ambiguous.
     pub fn settled(mut self) -> Self {
         self.ambiguous = false;
         self
@@ -304,7 +306,8 @@ impl fmt::Display for Cause {
 
 impl StdError for Cause {}
 
-/// When the service asks to come back: in seconds (RFC 9110, section 10.2.3) or in AWS's milliseconds.
+/// Returns the pause that the service asks for: in seconds (RFC 9110, section 10.2.3) or in AWS's
+/// milliseconds.
 fn retry_after(response: &HttpResponse) -> Option<Duration> {
     let number = |name: &str| response.headers().get(name)?.trim().parse::<u32>().ok().map(u64::from);
     number("x-amz-retry-after").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs))

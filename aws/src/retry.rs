@@ -6,7 +6,7 @@ use aws_smithy_runtime_api::client::interceptors::context::{Error as OperationEr
 use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 
-/// What a backend wants done about a code.
+/// The treatment of an error code that a backend asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeRule {
     /// As the SDK does by itself.
