@@ -52,7 +52,7 @@ fn copy(shared: &Shared, path: &Path) -> Result<(), Failure> {
     })
 }
 
-/// What is left of a copy that failed.
+/// Removes a file that a failed copy has left behind.
 fn remove(path: &Path) {
     // If even this fails, the file opens as no store, and the failure is reported already.
     let _ = fs::remove_file(path);

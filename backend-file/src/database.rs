@@ -14,7 +14,7 @@ use crate::config::Location;
 use crate::error::{Failure, Result};
 use crate::instance::Instance;
 
-/// How long a statement waits for a foreign program that holds SQLite's own locks.
+/// The time for which a statement waits for a foreign program that holds SQLite's own locks.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
 /// The part of the database that the writer's connection keeps in memory at most, in KiB.
@@ -40,7 +40,8 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Whether the file holds no table yet: its creation was cut off, or has not begun.
+    /// Reports whether the file has no tables yet, because its creation was interrupted or has not
+    /// begun.
     pub(crate) fn is_blank(location: &Location) -> Result<bool> {
         let database = Self::connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         Ok(database.connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)

@@ -16,7 +16,8 @@ use crate::database::Database;
 use crate::error::{Failure, Result, SCHEME};
 use crate::mark::Mark;
 
-/// How many connections are kept for the next readers; each holds descriptors and a page cache.
+/// The largest number of connections that are kept for the next readers. Each holds descriptors and
+/// a page cache.
 const MAX_IDLE: usize = 16;
 
 /// The time for which a connection is kept that no reader needs.

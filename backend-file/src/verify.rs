@@ -8,7 +8,7 @@ use crate::error::Failure;
 use crate::store::{FileStore, Progress, off_thread, yield_now};
 use crate::transaction::Write;
 
-/// What [`FileStore::verify`] has found.
+/// The result of [`FileStore::verify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {

@@ -22,7 +22,7 @@ use crate::rotate::Step;
 use crate::threads;
 use crate::transaction::{Durability, Transacted, Transaction, Write};
 
-/// How many requests share one transaction at most.
+/// The largest number of requests that share one transaction.
 const MAX_BATCH: usize = 256;
 
 /// The time for which a checkpoint waits for readers, while other writers wait for it.
@@ -56,7 +56,7 @@ const MAX_CATCH_UPS: usize = 8;
 /// The time for which the end of a store waits for other processes.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a handle of an open store needs.
+/// The state that a handle of an open store needs.
 pub(crate) type Opened = (Arc<Shared>, Arc<Handles>);
 
 /// Opens or creates the store on a new thread, which then serves its writes until the last handle

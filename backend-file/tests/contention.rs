@@ -28,7 +28,7 @@ impl Place {
         Self { _directory: directory, path, store }
     }
 
-    /// What another process's writer holds.
+    /// Takes the lock that the writer of another process would hold.
     fn lock(&self) -> File {
         let lock = OpenOptions::new().write(true).open(self.path.with_file_name("keys.db.lock")).unwrap();
         lock.lock().unwrap();

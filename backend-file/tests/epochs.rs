@@ -31,7 +31,7 @@ impl Place {
         block_on(FileStore::open(&self.path, root)).unwrap()
     }
 
-    /// What another process does when it begins a new epoch under this root secret.
+    /// Begins a new epoch under this root secret, as another process would.
     fn begin_epoch(&self, new_root: &RootSecret) {
         let tool = Connection::open(&self.path).unwrap();
         let sealed: Vec<u8> =

@@ -18,7 +18,7 @@ use keystead_file::{FileStore, RootSecret};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// How many histories; set `KEYSTEAD_MODEL_CASES` for more.
+/// The number of histories. Set `KEYSTEAD_MODEL_CASES` for more.
 const CASES: u32 = 24;
 
 /// Users are few, so that operations meet.

@@ -1,4 +1,4 @@
-//! What happens to a store's files and its directory while the store is open.
+//! Tests of changes to a store's files and its directory while the store is open.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "test code")]
 

@@ -10,7 +10,7 @@ use keystead_core::{KeyId, KeyStore, Operation, Result, SecretKey};
 use crate::error::{SERVICE, kind, missing_in_batch};
 use crate::store::{SecretsManagerStore, key_of};
 
-/// How many names a call has at most (`BatchGetSecretValue`, `SecretIdList`).
+/// The largest number of names in one call (`BatchGetSecretValue`, `SecretIdList`).
 pub(crate) const NAMES: usize = 20;
 
 pub(crate) async fn get(store: &SecretsManagerStore, ids: &[KeyId]) -> Vec<Result<SecretKey>> {

@@ -86,7 +86,8 @@ impl SecretsManagerConfig {
         Ok(self)
     }
 
-    /// How long a write may take until a listing shows it; 5 minutes, which is what AWS says, if it is not called.
+    /// Sets the time within which a write becomes visible in a listing (default: 5 minutes, which
+    /// is what AWS documents).
     pub fn listing_bound(mut self, bound: Duration) -> Self {
         self.listing_bound = bound;
         self
@@ -179,7 +180,7 @@ impl SecretsManagerConfig {
     }
 }
 
-/// Why a [`SecretsManagerConfig`] cannot be built.
+/// The reason why a [`SecretsManagerConfig`] cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidSecretsManagerConfig {

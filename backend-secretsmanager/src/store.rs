@@ -27,7 +27,7 @@ use crate::description::{RECREATE_PAUSE, SecretDescription, moment, refine_absen
 use crate::error::{INVALID_PARAMETER, SCHEME, SERVICE, corrupt, kind, retry_rules};
 use crate::{batch, replica};
 
-/// How many secrets a page of a listing has at most (`ListSecrets`, `MaxResults`).
+/// The largest number of secrets on a page of a listing (`ListSecrets`, `MaxResults`).
 const PAGE: i32 = 100;
 
 /// The number of times a put looks for a secret to overwrite and else creates one, where others

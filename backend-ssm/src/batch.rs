@@ -9,7 +9,7 @@ use crate::error::{SERVICE, kind, missing_in_batch};
 use crate::legacy;
 use crate::store::{SsmStore, key_of};
 
-/// How many names a call has at most (`GetParameters`, `DeleteParameters`, `Names`).
+/// The largest number of names in one call (`GetParameters`, `DeleteParameters`, `Names`).
 pub(crate) const NAMES: usize = 10;
 
 pub(crate) async fn get(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<SecretKey>> {

@@ -1,4 +1,5 @@
-//! What Parameter Store allows in names, checked on the template so that no user is the first to find out.
+//! The limits of Parameter Store on names. They are checked on the template, so that a name that is
+//! too long or invalid is found before any user gets it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,7 +10,8 @@ use keystead_core::{InvalidNameTemplate, NameTemplate};
 /// The longest name with the ARN before it, in characters (`PutParameter`, `Name`).
 const LONGEST: usize = 1011;
 
-/// What is set aside for the ARN: it is longer in some partitions and regions than in others.
+/// The number of characters reserved for the ARN, which is longer in some partitions and regions
+/// than in others.
 const ARN: usize = 70;
 
 /// The most levels of a hierarchy.
@@ -78,7 +80,7 @@ pub(crate) fn probe_name(template: &NameTemplate) -> String {
     format!("{}--{}", template.prefix(), template.suffix())
 }
 
-/// Why a path is no template of parameter names.
+/// The reason why a path is not a template of parameter names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidParameterTemplate {

@@ -23,7 +23,7 @@ use crate::{batch, describe, format, legacy, name, put};
 /// AWS asks to wait so long before a deleted name is created again.
 const RECREATE_PAUSE: Duration = Duration::from_secs(30);
 
-/// How many parameters a page of a listing has at most (`GetParametersByPath`, `MaxResults`).
+/// The largest number of parameters on a page of a listing (`GetParametersByPath`, `MaxResults`).
 const PAGE: i32 = 10;
 
 /// Keys in Parameter Store, each a `SecureString` under the name that the template gives its id. Clones are handles on the
@@ -123,7 +123,8 @@ impl SsmStore {
         }
     }
 
-    /// What is done about a create that is refused after an attempt of it may have landed: the key that stands tells.
+    /// Settles a create that was refused after an earlier attempt of it may have been applied, by
+    /// reading the key that exists.
     async fn settled_create(&self, id: &KeyId, key: &SecretKey, refusal: Failure) -> Result<()> {
         let unsettled = |e: Error, text: &'static str| e.with_effect(Effect::Unknown).with_source(text);
         let name = self.name(id);

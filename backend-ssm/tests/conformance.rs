@@ -13,7 +13,7 @@ use keystead_core::{BoxError, KeyId, KeyStore};
 use keystead_ssm::{SsmConfig, SsmStore};
 use serde_json::json;
 
-/// What the stores are told of the emulator, which does not lag.
+/// The visibility bound of the stores under test. The emulator does not lag.
 const BOUND: Duration = Duration::from_millis(200);
 
 /// A namespace is a path of its own, and a second client has its own connections.
@@ -62,7 +62,8 @@ impl Harness for Ssm {
         self.open(ns).await
     }
 
-    /// What a case leaves in a real account is deleted; the emulator forgets everything when it ends.
+    /// Deletes the parameters that a case leaves in a real account. The emulator forgets everything
+    /// when it ends.
     async fn close(&self, ns: &Namespace) -> Result<(), BoxError> {
         if let Self::Account(_) = self {
             let store = self.store(ns).await?;

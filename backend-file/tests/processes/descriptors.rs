@@ -10,7 +10,8 @@ use keystead_file::FileStore;
 
 use crate::child::{Worker, chain, id, open, root};
 
-/// How many descriptors are left free in turn, so that each step is the one that finds none.
+/// The largest number of descriptors that are left free. The test tries every smaller number, so
+/// that each step is once the one that finds none.
 const FREE: usize = 16;
 
 /// The number of the error "too many open files", on all systems that have it.

@@ -15,8 +15,8 @@ use rusqlite::Connection;
 
 use crate::child::{Random, Worker, chain, id, open, root};
 
-/// How many pages of 4 KiB are left free in turn, so that each step of a write is the one that
-/// finds no room.
+/// The numbers of pages of 4 KiB that are left free, one after the other, so that each step of a
+/// write is once the one that finds no space.
 const FREE_PAGES: [u64; 12] = [0, 1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 24];
 
 const USERS: usize = 12;
@@ -33,7 +33,8 @@ pub(crate) fn trial() -> Trial {
     })
 }
 
-/// What mounts a disk of 1 MiB at the worker's first argument, for the worker alone.
+/// Returns a command that mounts a disk of 1 MiB at the worker's first argument, for the worker
+/// alone.
 fn mounting() -> Option<Command> {
     let mount = r#"mount -t tmpfs -o size=1m,mode=700 tmpfs "$3" && exec "$0" "$@""#;
     let command = |options: &[&str]| {

@@ -13,15 +13,15 @@ use rusqlite::Connection;
 use crate::child::{Random, Worker, from_hex, id, numbered_root, to_hex};
 use crate::remnants::{Cells, Search, cells};
 
-/// How many processes are killed; set `KEYSTEAD_KILLS` for more.
+/// The number of processes that are killed. Set `KEYSTEAD_KILLS` for more.
 const KILLS: usize = 40;
 
 const PROCESSES: usize = 4;
 
-/// So many users each process has to itself.
+/// The number of users that belong to each process alone.
 const USERS: usize = 12;
 
-/// What the workers have said so far.
+/// The facts that the workers have reported so far.
 #[derive(Default)]
 struct Known {
     /// Each user's key in hexadecimal, as far as it was acknowledged.

@@ -17,7 +17,8 @@ const READERS: usize = 8;
 const USERS: usize = 200;
 const LIMIT: u64 = 16 << 20;
 
-/// So many bytes of keys go through the log, at least; it takes whole pages for them.
+/// The least number of bytes of keys that go through the log. The log itself takes whole pages for
+/// them.
 const ENOUGH: usize = 20 << 20;
 
 const KEY_LEN: usize = 3000;

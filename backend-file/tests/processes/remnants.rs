@@ -11,10 +11,10 @@ use rusqlite::Connection;
 
 use crate::child::{Random, Worker, from_hex, id, meet, open, to_hex};
 
-/// So many bytes of a dead record in a row are a remnant.
+/// The number of consecutive bytes of a dead record that count as a remnant.
 const RUN: usize = 16;
 
-/// How many histories run; set `KEYSTEAD_HISTORIES` for more.
+/// The number of histories that run. Set `KEYSTEAD_HISTORIES` for more.
 const HISTORIES: usize = 60;
 const STEPS: &str = "80";
 
@@ -27,7 +27,8 @@ pub(crate) fn cells(tool: &Connection) -> Cells {
     cells.map(Result::unwrap).collect()
 }
 
-/// What must be in no file, and what must be in the files exactly once.
+/// A search for bytes that must be in no file, and for bytes that must be in the files exactly
+/// once.
 #[derive(Default)]
 pub(crate) struct Search {
     dead: HashSet<[u8; RUN]>,

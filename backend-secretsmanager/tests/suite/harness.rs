@@ -10,7 +10,7 @@ use keystead_core::{BoxError, KeyId, KeyStore};
 use keystead_secretsmanager::{SecretsManagerConfig, SecretsManagerStore};
 use serde_json::json;
 
-/// What the stores are told of the emulator, which does not lag.
+/// The visibility bound of the stores under test. The emulator does not lag.
 const BOUND: Duration = Duration::from_millis(200);
 
 /// A namespace is a prefix of its own, and a second client has its own connections.
@@ -76,7 +76,8 @@ impl Harness for Secrets {
         self.open(ns).await
     }
 
-    /// What a case leaves in a real account is deleted; the emulator forgets everything when it ends.
+    /// Deletes the secrets that a case leaves in a real account. The emulator forgets everything
+    /// when it ends.
     async fn close(&self, ns: &Namespace) -> Result<(), BoxError> {
         if let Target::Account(_) = self.target {
             let store = self.store(ns).await?;

@@ -1,4 +1,4 @@
-//! How many calls are made, and with what.
+//! Tests of the number and the parameters of calls.
 
 use std::collections::HashSet;
 

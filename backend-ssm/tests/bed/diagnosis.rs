@@ -1,4 +1,5 @@
-//! What an operator learns from an error: who was refused what, which request it was, what to do.
+//! Tests of the information that an error gives an operator: who was refused what, which request it
+//! was, and what to do.
 
 use std::error::Error as StdError;
 

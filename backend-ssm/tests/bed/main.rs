@@ -53,7 +53,7 @@ impl Space {
         self.builder().build().expect("the store is built")
     }
 
-    /// What has reached the proxy of this namespace.
+    /// Returns the calls of this namespace that have reached the proxy.
     pub(crate) fn calls(&self) -> Vec<LoggedCall> {
         self.bed.calls(self.ns.as_str())
     }
