@@ -1,4 +1,4 @@
-//! What layers say of themselves.
+//! The errors of layers that are set up wrongly.
 
 use keystead_core::{Error, ErrorKind, KeyStore, Operation};
 

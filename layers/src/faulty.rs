@@ -18,7 +18,7 @@ use self::script::{Answer, Chance, Script};
 use crate::describe::misconfigured;
 use crate::distinct::Distinct;
 
-/// What a store fails with by itself if nothing else is said: what time may mend.
+/// The kinds of seeded failures if none are set: those that time may cure.
 const USUAL_KINDS: [ErrorKind; 3] = [ErrorKind::Throttled, ErrorKind::Unavailable, ErrorKind::Timeout];
 
 /// A store that fails on demand: for unit tests of what your code does then. A memory store never says `Throttled`.
@@ -70,7 +70,7 @@ pub struct Faulty<S> {
     script: Mutex<Script>,
 }
 
-/// How a [`Faulty`] is set up.
+/// A builder of a [`Faulty`].
 #[derive(Clone, Debug)]
 pub struct FaultyBuilder<S> {
     store: S,
@@ -82,7 +82,7 @@ pub struct FaultyBuilder<S> {
     applied_rate: f64,
 }
 
-/// What a call meets: an error, a pause, or silence.
+/// The fault that a call meets: an error, a pause, or no answer at all.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pause: Duration,
@@ -127,7 +127,7 @@ impl Fault {
         self
     }
 
-    /// So many calls meet it; one if nothing is said.
+    /// Sets the number of calls that meet the fault (default: 1).
     pub fn times(mut self, calls: u32) -> Self {
         self.times = calls;
         self
@@ -172,12 +172,14 @@ impl<S: KeyStore> Faulty<S> {
         script.chance = None;
     }
 
-    /// How many calls have yet to meet a scripted fault: zero when all has happened that the test has prepared.
+    /// Returns the number of calls that have yet to meet a scripted fault. It is zero when all
+    /// faults that the test has prepared have occurred.
     pub fn pending(&self) -> usize {
         self.script().faults.iter().fold(0, |calls, fault| calls.saturating_add(fault.times as usize))
     }
 
-    /// How many calls of an operation have come here, those that met a fault included.
+    /// Returns the number of calls of an operation that this store has received, including those
+    /// that met a fault.
     pub fn calls(&self, operation: Operation) -> u64 {
         self.script().calls.get(&operation).copied().unwrap_or(0)
     }
@@ -239,7 +241,7 @@ impl<S: KeyStore> FaultyBuilder<S> {
         self
     }
 
-    /// What the seeded failures and latencies depend on; 0 if nothing is said.
+    /// Sets the seed of the random failures and latencies (default: 0).
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -251,15 +253,16 @@ impl<S: KeyStore> FaultyBuilder<S> {
         self
     }
 
-    /// What the seeded failures are, each as likely as the others; [`Throttled`](ErrorKind::Throttled),
-    /// [`Unavailable`](ErrorKind::Unavailable) and [`Timeout`](ErrorKind::Timeout) if nothing is said.
+    /// Sets the kinds of the seeded failures, each as likely as the others (default:
+    /// [`Throttled`](ErrorKind::Throttled), [`Unavailable`](ErrorKind::Unavailable) and
+    /// [`Timeout`](ErrorKind::Timeout)).
     pub fn kinds(mut self, kinds: impl IntoIterator<Item = ErrorKind>) -> Self {
         self.kinds = kinds.into_iter().collect();
         self
     }
 
-    /// How long each call that meets no scripted fault pauses before its answer, from the shortest to the longest; no
-    /// time if nothing is said.
+    /// Sets the range of the pause that each call makes before its answer unless it meets a
+    /// scripted fault (default: no pause).
     pub fn latency(mut self, pause: RangeInclusive<Duration>) -> Self {
         self.latency = pause;
         self

@@ -17,10 +17,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use self::pace::Pace;
 use crate::distinct::Distinct;
 
-/// How many chunks of one batch are under way at once if no concurrency is set.
+/// The largest number of chunks of one batch that are under way at once if no concurrency is set.
 const CHUNKS_IN_FLIGHT: usize = 16;
 
-/// So many calls a second can be told apart, and waited for.
+/// The rates that are accepted, in calls per second: from one call a day to a million calls a
+/// second.
 const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 
 /// Keeps the calls to a store within a rate, and so many at a time: for a store whose owner

@@ -235,7 +235,7 @@ impl Watched {
         }
     }
 
-    /// What fails first is the outcome.
+    /// Records an error as the outcome, unless an earlier one has been recorded.
     fn failed(&mut self, error: &Error) {
         if self.outcome.is_some() {
             return;

@@ -188,7 +188,7 @@ impl<S: KeyStore> ResilientBuilder<S> {
     }
 }
 
-/// What reading back a key of unknown fate has shown.
+/// The result of reading a key back after a write whose effect is unknown.
 enum Fate {
     /// It is ours.
     Ours,

@@ -210,7 +210,7 @@ fn a_call_that_hangs_never_ends_and_may_have_been_applied() {
     });
 }
 
-/// What 200 creations come to, and whether their effects are known.
+/// Returns the outcome of each of 200 creations, and whether its effect is unknown.
 fn history(builder: FaultyBuilder<MemoryStore>) -> Vec<(Option<ErrorKind>, bool)> {
     block_on(async {
         let store = builder.build().unwrap();

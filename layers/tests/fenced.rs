@@ -1,4 +1,4 @@
-//! What the fence promises, under races and when somebody dies half-way.
+//! Tests of the fence's promises, under races and when a process ends half-way.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::slice;

@@ -6,7 +6,7 @@
     reason = "the core is compiled as a part of this test, which does not use all of it"
 )]
 
-/// What the core takes its locks and counters from.
+/// The locks and counters that the core uses.
 mod sync {
     pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
     pub(crate) use shuttle::sync::{Mutex, MutexGuard};

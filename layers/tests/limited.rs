@@ -53,7 +53,7 @@ impl Slow {
         call.await
     }
 
-    /// When the calls started, counted from the first.
+    /// Returns the times at which the calls started, counted from the first.
     fn starts(&self) -> Vec<Duration> {
         let starts = &self.book.lock().unwrap().starts;
         starts.iter().map(|start| *start - starts[0]).collect()

@@ -117,8 +117,7 @@ impl Keyring {
         self.epochs.len() > 1
     }
 
-    /// Returns the number of the keyring's current version, counted from 1. Each change increments
-    /// it.
+    /// Returns the generation of the keyring, which starts at 1 and grows by one with each change.
     pub fn generation(&self) -> u64 {
         self.generation
     }

@@ -10,8 +10,8 @@ use keystead_file::FileStore;
 
 use crate::child::{Worker, chain, id, open, root};
 
-/// The largest number of descriptors that are left free. The test tries every smaller number, so
-/// that each step is once the one that finds none.
+/// The number of attempts. They leave 0, 1, 2, ... descriptors free, so that each step is once the
+/// one that finds none.
 const FREE: usize = 16;
 
 /// The number of the error "too many open files", on all systems that have it.

@@ -10,7 +10,7 @@ use keystead_core::{BoxError, KeyId, KeyStore};
 use keystead_secretsmanager::{SecretsManagerConfig, SecretsManagerStore};
 use serde_json::json;
 
-/// The visibility bound of the stores under test. The emulator does not lag.
+/// The visibility and listing bound of the stores under test. The emulator does not lag.
 const BOUND: Duration = Duration::from_millis(200);
 
 /// A namespace is a prefix of its own, and a second client has its own connections.

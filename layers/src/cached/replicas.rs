@@ -17,7 +17,7 @@ pub(crate) struct Replicas {
     epochs: Vec<AtomicU64>,
 }
 
-/// What one thread reads, or a few that share it if there are many.
+/// The copies that one thread reads. Threads share them if there are more threads than readers.
 #[repr(align(128))]
 pub(crate) struct Reader {
     slots: Vec<Slot>,

@@ -27,7 +27,7 @@ const KEYS_PER_CACHE_SHARD: usize = 64;
 /// The number of recent writes that a shard remembers one by one.
 const WRITES_PER_SHARD: usize = 1_024;
 
-/// What is known of an id until some moment.
+/// The cached answer about an id, with the time at which it expires.
 #[derive(Clone)]
 pub(crate) struct Entry {
     /// The key, or that there is none.
@@ -43,7 +43,7 @@ pub(crate) struct Table<L> {
     shards: Vec<Shard<L>>,
     next_number: AtomicU64,
     evictions: AtomicU64,
-    /// For so long after a write the store may show what was before.
+    /// The time after a write for which the store may still show the previous state.
     bound: Duration,
 }
 
@@ -67,7 +67,7 @@ struct Pending<L> {
     load: Option<L>,
 }
 
-/// What a reader gets who found nothing fresh.
+/// The result of a read that found no fresh entry.
 pub(crate) enum Begun<J> {
     /// An answer arrived meanwhile.
     Fresh(Entry),
@@ -88,7 +88,7 @@ pub(crate) struct Ticket<L> {
     settled: bool,
 }
 
-/// What becomes of what is cached when a load has ended.
+/// The effect on the cached entry when a load has ended.
 pub(crate) enum Arrival {
     /// It is this from now on.
     Known(Entry),
@@ -123,7 +123,7 @@ impl<L> Table<L> {
         }
     }
 
-    /// What is known of the id at this moment.
+    /// Returns the cached entry of the id, if it has not expired at `now`.
     pub(crate) fn fresh(&self, id: &KeyId, now: Instant) -> Option<Entry> {
         let hash = self.hasher.hash_one(id);
         let reader = self.replicas.reader(thread_number());
@@ -239,7 +239,7 @@ impl<L> Table<L> {
         removed.get()
     }
 
-    /// How many ids something is known of, expired ones included.
+    /// Returns the number of cached ids, including expired ones.
     pub(crate) fn len(&self) -> usize {
         self.cache.len()
     }
@@ -248,7 +248,7 @@ impl<L> Table<L> {
         self.evictions.load(Ordering::Relaxed)
     }
 
-    /// How many reads found something fresh, and how many did not.
+    /// Returns the number of reads that found a fresh entry, and the number of those that did not.
     pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
         self.replicas.hits_and_misses()
     }

@@ -8,10 +8,10 @@ use keystead_core::{ErrorKind, Operation};
 
 use super::Fault;
 
-/// What the caller is told.
+/// The answer that the caller gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// What the store beneath says.
+    /// The answer of the store beneath.
     Real,
     Error(ErrorKind),
     /// Nothing, ever.

@@ -14,7 +14,8 @@ pub(super) struct Pace {
     /// All times are counted from here: durations, unlike instants, can be subtracted without care.
     origin: Instant,
     interval: Duration,
-    /// How long before its slot a call may start: what the slots are worth that passed unused.
+    /// The time before its slot at which a call may start. It is the time that saved slots amount
+    /// to.
     head_start: Duration,
     schedule: Mutex<Schedule>,
 }
@@ -23,8 +24,9 @@ pub(super) struct Pace {
 struct Schedule {
     /// The first slot that nobody has taken.
     next: Duration,
-    /// When those calls would have started that were given up while they waited. Without these, callers that don't wait
-    /// long would take slot after slot and leave them all unused, and under load nobody would be served any more.
+    /// The start times of calls that were given up while they waited. Without these, callers that
+    /// don't wait long would take slot after slot and leave them all unused, and under load nobody
+    /// would be served.
     given_back: BTreeSet<Duration>,
 }
 

@@ -14,7 +14,7 @@ pub(super) struct TimedCall {
     attempt_timeout: Duration,
     deadline: Instant,
     attempts: u32,
-    /// Whether an attempt ended without an answer, so that what it asked for may have happened.
+    /// True if an attempt ended without an answer, so that it may have been applied.
     unsure: bool,
 }
 

@@ -1,4 +1,4 @@
-//! How old an answer may be, with a clock that tests turn.
+//! Tests of the age that an answer may have, with a clock that the tests advance.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the cache promises, under races and under a clock that tests turn.
+//! Tests of the cache's promises, under races and with a clock that the tests advance.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod age;

@@ -8,7 +8,7 @@ use keystead_conformance::{Harness, Namespace, async_trait};
 use keystead_core::{BoxError, KeyStore, Result};
 use keystead_memory::MemoryStore;
 
-/// What is underneath the layers of one namespace.
+/// The stores underneath the layers of one namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beneath {
     pub(crate) keys: MemoryStore,

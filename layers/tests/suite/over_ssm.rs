@@ -11,10 +11,10 @@ use keystead_core::{BoxError, KeyStore, Result};
 use keystead_file::{FileStore, RootSecret};
 use keystead_ssm::{SsmConfig, SsmStore};
 
-/// What the stores are told of the emulator, which does not lag.
+/// The visibility bound of the stores under test. The emulator does not lag.
 const BOUND: Duration = Duration::from_millis(200);
 
-/// What is underneath the layers of one namespace.
+/// The stores underneath the layers of one namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct Beneath {
     pub(crate) keys: SsmStore,
