@@ -9,7 +9,8 @@ use crate::context::{Outcome, ensure};
 use crate::harness::random_text;
 use crate::sample;
 
-/// So many bytes of a key in a row are a leak; by chance they are found once in 2^48 places.
+/// The number of consecutive bytes of a key that count as a leak. By chance they are found once in
+/// 2^48 places.
 const WINDOW: usize = 6;
 
 /// A random key, and an id with a random part that no escaping changes.
@@ -80,7 +81,7 @@ fn spelling_of(secret: &[u8], text: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether one of these runs of bytes is in the text.
+/// Reports whether the text contains one of these runs of bytes.
 fn has<const N: usize>(text: &[u8], runs: impl Iterator<Item = [u8; N]>) -> bool {
     let runs: HashSet<[u8; N]> = runs.collect();
     windows::<N>(text).any(|window| runs.contains(&window))
@@ -109,7 +110,7 @@ fn numbers(text: &str) -> Vec<Vec<u8>> {
     runs
 }
 
-/// What a text in Rust's escapes spells (`\\n`, `\\xff`, ...).
+/// Returns the bytes that a text in Rust's escapes (`\\n`, `\\xff`, ...) stands for.
 fn unescaped(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

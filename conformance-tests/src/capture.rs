@@ -14,7 +14,8 @@ use tracing_core::{Event, Metadata, Subscriber};
 
 use crate::context::{Outcome, fail};
 
-/// So many bytes are kept for one capture. Other cases that run meanwhile are caught as well.
+/// The number of bytes up to which a capture grows. It also catches the texts of other cases that
+/// run meanwhile.
 const LIMIT: usize = 1 << 20;
 
 /// The captures that are open, by number.
@@ -60,7 +61,9 @@ impl Capture {
         Self { open, number }
     }
 
-    /// What has been caught since it was opened.
+    /// Returns the text that has been caught since the capture was opened.
+    ///
+    /// Fails if the text has reached the limit, so that it may be incomplete.
     pub(crate) fn text(&self) -> Outcome<String> {
         let text = lock(self.open).iter().find(|(number, _)| *number == self.number).map(|(_, text)| text.clone());
         let text = text.unwrap_or_default();

@@ -23,17 +23,18 @@ impl Case {
         self.id
     }
 
-    /// What the store promises.
+    /// Returns the sentence that states the store's promise.
     pub fn sentence(&self) -> &'static str {
         self.sentence
     }
 
-    /// What a store must say of itself for this case to apply.
+    /// Returns the properties that a store must have for this case to apply.
     pub fn needs(&self) -> &'static [Need] {
         self.needs
     }
 
-    /// Why a store with these capabilities, and a harness that can make it fail or not, is excused from the case.
+    /// Returns the reason why the case does not apply to a store with these capabilities, or `None`
+    /// if it applies. `faults` tells whether the harness can make the engine fail.
     pub(crate) fn excluded_by(&self, capabilities: &Capabilities, faults: bool) -> Option<&'static str> {
         self.needs.iter().find(|need| !need.met_by(capabilities, faults)).map(Need::reason)
     }
@@ -45,7 +46,7 @@ impl fmt::Debug for Case {
     }
 }
 
-/// What a store must say of itself for a case to apply.
+/// A property that a store, or its harness, must have for a case to apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Need {
@@ -59,7 +60,7 @@ pub enum Need {
     EventualListing,
     /// Its deletions can be undone for a while.
     Recoverable,
-    /// What is erased stays erased.
+    /// It has a fence: an erased id stays erased.
     Fence,
     /// Its harness can plant an entry that is no key.
     ForeignEntries,
@@ -84,7 +85,7 @@ impl Need {
         }
     }
 
-    /// Why a store that does not meet the need is excused.
+    /// Returns the reason why a store that does not meet the need is excused.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Listing => "the store cannot list (Capabilities::listing is None)",

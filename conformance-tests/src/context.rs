@@ -19,26 +19,26 @@ use crate::harness::{Fault, Faults, Harness, Namespace};
 /// Between two reads that wait for a write to become visible.
 const POLL: Duration = Duration::from_millis(20);
 
-/// How long a call that must not be blocked may take on a store that is merely slow.
+/// The time that a call that must not be blocked may take on a store that is merely slow.
 const UNBLOCKED: Duration = Duration::from_secs(10);
 
-/// How far the store's clock may be off.
+/// The greatest difference that is accepted between the store's clock and this one.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// A listing of so many ids is taken for one without an end: no case stores that many.
 pub(crate) const ENDLESS: usize = 20_000;
 
-/// How a case ends.
+/// The result of a case or of a step of it.
 pub(crate) type Outcome<T = ()> = Result<T, Stop>;
 
-/// Why a case ends early.
+/// The reason why a case ends early.
 #[derive(Debug)]
 pub(crate) enum Stop {
     Failed(Failure),
     Ignored(&'static str),
 }
 
-/// What a store did against its promise. Holds no key bytes and no ids.
+/// A break of a promise by a store. It holds no key bytes and no ids.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) call: String,
@@ -147,12 +147,12 @@ impl Context {
         self.capabilities.listing.as_ref().map_or(Duration::ZERO, Consistency::bound)
     }
 
-    /// Whether the store may say "pending deletion" of a key that was deleted.
+    /// Reports whether the store may answer "pending deletion" for a key that was deleted.
     pub(crate) fn is_recoverable(&self) -> bool {
         matches!(self.capabilities.deletion, DeletionGrade::Recoverable { .. })
     }
 
-    /// Whether this removal leaves the id free for a new key.
+    /// Reports whether this removal leaves the id free for a new key.
     pub(crate) fn frees(&self, removal: Removal) -> bool {
         let fenced = self.capabilities.fenced && removal == Removal::Erase;
         !fenced && !self.is_recoverable()
@@ -165,7 +165,7 @@ impl Context {
         ways[number % ways.len()]
     }
 
-    /// Whether a read may say this instead of NotFound of a key that was got rid of.
+    /// Reports whether a read of a removed key may fail with this kind instead of `NotFound`.
     pub(crate) fn is_gone(&self, kind: ErrorKind) -> bool {
         match kind {
             ErrorKind::PendingDeletion => self.is_recoverable(),
@@ -425,7 +425,7 @@ fn describe(e: &Error) -> String {
     format!("kind {:?}, operation {:?}, store {:?}, effect {:?}", e.kind(), e.operation(), e.store(), e.effect())
 }
 
-/// How a sorted listing differs from the sorted ids that it should give.
+/// Describes the difference between a sorted listing and the sorted ids that it should give.
 fn difference(expected: &[KeyId], listed: &[KeyId]) -> String {
     let missing = expected.iter().filter(|id| listed.binary_search(id).is_err()).count();
     let strange = listed.iter().filter(|id| expected.binary_search(id).is_err()).count();

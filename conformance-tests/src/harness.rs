@@ -1,4 +1,5 @@
-//! What the author of a store supplies: [`Harness`] and, for remote stores, [`Faults`].
+//! The traits that the author of a store implements: [`Harness`] and, for remote stores,
+//! [`Faults`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use keystead_core::{BoxError, KeyId, KeyStore, Operation};
 /// Supplies the suite with stores.
 #[async_trait]
 pub trait Harness: Send + Sync + 'static {
-    /// What the report calls the store.
+    /// Returns the name of the store in the report.
     fn name(&self) -> &str;
 
     /// An empty store, isolated from that of every other namespace.
@@ -51,7 +52,7 @@ pub trait Harness: Send + Sync + 'static {
         Ok(false)
     }
 
-    /// How to make the engine fail; `None`: it cannot.
+    /// Returns a means to make the engine fail, or `None` if there is none.
     fn faults(&self) -> Option<&dyn Faults> {
         None
     }
@@ -89,7 +90,7 @@ pub trait Faults: Send + Sync {
 pub enum Fault {
     /// It refuses for now.
     Throttled {
-        /// When it says to come back.
+        /// The time after which it asks the caller to come back.
         retry_after: Option<Duration>,
     },
     /// The caller may not do that.

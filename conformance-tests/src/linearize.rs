@@ -16,7 +16,7 @@ pub(crate) enum Call {
     Put(Value),
     /// The value, and whether it was created; if not, there was one.
     Create(Value, bool),
-    /// Whether there was a key.
+    /// True if there was a key.
     Delete(bool),
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Event {
     pub(crate) end: Option<u64>,
 }
 
-/// What the search found.
+/// The result of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Linearizable,
@@ -38,7 +38,7 @@ pub(crate) enum Verdict {
     Undecided,
 }
 
-/// So many states are looked at: a second or two at the most.
+/// The largest number of states that the search visits, which takes a second or two.
 const MAX_STATES: usize = 300_000;
 
 /// Looks for an order of the calls on one id, which had no key in the beginning.
@@ -63,7 +63,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Whether the calls that are left have an order from this state on. Not recursive: histories may be long.
+    /// Reports whether there is an order of the remaining calls from this state on. It is not
+    /// recursive because histories may be long.
     fn finds(&mut self, todo: &Todo, state: Option<Value>) -> bool {
         let mut open = vec![(todo.clone(), state)];
         while let Some((todo, state)) = open.pop() {

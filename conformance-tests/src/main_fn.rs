@@ -14,16 +14,17 @@ use crate::harness::Harness;
 use crate::report::{CaseResult, Report, Verdict};
 use crate::runner::{Options, run_case};
 
-/// Where to write the JSON report.
+/// The environment variable that names the file for the JSON report.
 const REPORT: &str = "KEYSTEAD_CONFORMANCE_REPORT";
 
-/// Where to write the report for CI systems that read JUnit's.
+/// The environment variable that names the file for the report in JUnit's XML, which CI systems
+/// read.
 const JUNIT: &str = "KEYSTEAD_CONFORMANCE_JUNIT";
 
-/// What to multiply sizes and rounds by.
+/// The environment variable with the factor by which sizes and rounds are multiplied.
 const SCALE: &str = "KEYSTEAD_CONFORMANCE_SCALE";
 
-/// How long blocked threads of a broken store may hold up the end.
+/// The time for which blocked threads of a broken store may delay the end.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
 /// The `main` of a test target with `harness = false`: runs the suite over the stores of this harness.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::case::Case;
 
-/// What came of one run over one store.
+/// The results of one run over one store.
 #[derive(Debug)]
 pub struct Report {
     store: String,

@@ -15,7 +15,7 @@ pub(crate) fn random_key(len: usize) -> SecretKey {
     SecretKey::generate(len).expect("the suite's keys have valid lengths")
 }
 
-/// So many of 32 bytes.
+/// Returns `count` random keys of 32 bytes.
 pub(crate) fn random_keys(count: usize) -> Vec<SecretKey> {
     (0..count).map(|_| random_key(32)).collect()
 }

@@ -188,7 +188,7 @@ async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
     Ok(())
 }
 
-/// What can be read is listed, and what is listed can be read.
+/// Checks that the listing contains exactly the ids that can be read.
 async fn listed_as_read(cx: &Context, store: &Store, dropped: &[Dropped]) -> Outcome {
     // Where either may lag, they may differ.
     if cx.capabilities.listing != Some(Consistency::Strong) || cx.capabilities.consistency != Consistency::Strong {

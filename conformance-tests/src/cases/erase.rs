@@ -81,7 +81,8 @@ async fn receipt_is_true(cx: Context) -> Outcome {
     ensure(usual, "erase_key, six times", expected, "only weaker ones")
 }
 
-/// Where a read tells the truth at once and nothing is recoverable, there is no excuse for an unverified erasure.
+/// Checks that an erasure is verified where a read shows the truth at once and no deletion is
+/// recoverable.
 fn proof_is_possible(cx: &Context, receipt: &Erasure) -> Outcome {
     let excused = cx.capabilities.consistency != Consistency::Strong || cx.is_recoverable();
     let expected = "verified: true on a store that is Strong and not Recoverable";

@@ -1,4 +1,5 @@
-//! What a store that lags still promises: that the lag ends, and that nobody is told more than is known.
+//! The promises of a store whose reads or listings lag: the lag ends, and no call claims more than
+//! it knows.
 
 use std::time::{Duration, Instant};
 

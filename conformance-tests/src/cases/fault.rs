@@ -54,11 +54,11 @@ case_list! {
 /// More than any client tries by itself.
 const ALWAYS: u32 = 1_000;
 
-/// What the operations of a case are about: a key that stands, and an id that is free.
+/// The material for the operations of a case: a key that exists, and an id that is free.
 struct Scene {
     canary: Canary,
     free: KeyId,
-    /// What is put and created.
+    /// The key that is put and created.
     other: SecretKey,
 }
 
@@ -195,7 +195,8 @@ async fn server_error(cx: Context) -> Outcome {
     ensure(wrong == 0, "calls to an engine that fails", "errors that are retryable", format!("{wrong} are not"))
 }
 
-/// What cannot be read as an answer, and so says nothing about what was done.
+/// The kinds of an error for an answer that cannot be read. Such an answer says nothing about what
+/// was done.
 const UNREADABLE: [ErrorKind; 3] = [ErrorKind::Corrupt, ErrorKind::Unavailable, ErrorKind::Other];
 
 async fn garbage(cx: Context) -> Outcome {

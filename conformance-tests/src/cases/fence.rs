@@ -1,4 +1,4 @@
-//! What a store with a fence promises of those whom it has erased.
+//! The promises of a fenced store about ids that it has erased.
 
 use std::slice;
 

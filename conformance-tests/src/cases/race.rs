@@ -236,7 +236,8 @@ async fn delete_at_least_one_ok(cx: Context) -> Outcome {
 
 const CLIENTS: usize = 8;
 
-/// So many calls of a history that cannot be explained are shown, the last ones.
+/// The largest number of calls that are shown of a history that cannot be explained. They are the
+/// last ones.
 const SHOWN: usize = 24;
 
 async fn linearizable(cx: Context) -> Outcome {
@@ -341,7 +342,7 @@ fn is_linearizable(events: &[Event]) -> Outcome {
     }
 }
 
-/// What had been answered when the first answer came that nothing explains, without what had long been over.
+/// Returns the last calls of the history up to the first answer that no order explains.
 fn shortest_unexplained(events: &[Event]) -> Vec<Event> {
     let mut ends: Vec<u64> = events.iter().filter_map(|event| event.end).collect();
     ends.sort_unstable();

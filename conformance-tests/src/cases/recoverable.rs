@@ -1,4 +1,4 @@
-//! What a store that schedules its deletions still promises.
+//! The promises of a store that schedules its deletions.
 
 use std::slice;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ case_list! {
         => erase_admits_it;
 }
 
-/// What a read says of a deleted key, when the bound is over.
+/// Returns the error kind of a read of a deleted key after the visibility bound.
 async fn after_delete(cx: &Context, store: &Store, id: &KeyId) -> Outcome<ErrorKind> {
     cx.absent(store, id).await?;
     match store.get_key(id).await {

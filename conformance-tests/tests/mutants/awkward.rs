@@ -100,7 +100,7 @@ takes_its_time!(Yielding, yields, scale 1.0);
 
 const LAG: Duration = Duration::from_millis(30);
 
-/// What each id that was written lately held before, and when that was.
+/// The previous state of each id that was written lately, and the time of the write.
 type Before = HashMap<KeyId, (Instant, Option<SecretKey>)>;
 
 /// Reads and lists what stood a moment ago.

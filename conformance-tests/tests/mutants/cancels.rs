@@ -13,7 +13,7 @@ use keystead_memory::MemoryStore;
 
 use crate::over_memory::{OverMemory, keep, over_memory};
 
-/// What a slow engine takes, in which a caller may lose patience.
+/// Waits as long as a slow engine takes, so that a caller may give up meanwhile.
 async fn pause() {
     tokio::time::sleep(Duration::from_millis(2)).await;
 }

@@ -18,10 +18,12 @@ const SCHEME: &str = "memory";
 /// The store's own patience with its engine, and the harness's word for it.
 const TIMEOUT: Duration = Duration::from_millis(50);
 
-/// What the engine will do next, and to which operation.
+/// The faults that the engine is still to make: the operation, if only one meets it, the fault, and
+/// how many times.
 type Script = Arc<Mutex<Vec<(Option<Operation>, Fault, u32)>>>;
 
-/// How a store makes an error of a fault. The honest way is the default; a mutant overrides what it gets wrong.
+/// A store's mapping from faults to errors. The default is correct, and a mutant overrides what it
+/// gets wrong.
 pub(crate) trait Mapping: Default + std::fmt::Debug + Send + Sync + 'static {
     /// The error for this fault. `value` is what the engine's answer or message quotes.
     fn error(fault: &Fault, operation: Operation, _id: &KeyId, _value: &[u8]) -> Error {
@@ -44,10 +46,11 @@ pub(crate) trait Mapping: Default + std::fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// Whether the store gives up on an engine that is silent.
+    /// True if the store waits for an engine that is silent instead of giving up in time.
     const IS_PATIENT: bool = false;
 
-    /// Whether the store tries a write whose answer was lost again, and what it makes of the second answer.
+    /// True if the store repeats a write whose answer was lost, and returns the second answer as if
+    /// it were the first.
     const BELIEVES_THE_SECOND_ANSWER: bool = false;
 }
 

@@ -1,4 +1,5 @@
-//! What a store over the memory store needs besides its twist: everything it does not change, and a harness.
+//! The parts that every store over the memory store shares: the methods that it does not change,
+//! and a harness.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -10,13 +11,14 @@ use keystead_memory::MemoryStore;
 
 /// A store over the memory store.
 pub(crate) trait OverMemory: KeyStore + Sized {
-    /// Whether all namespaces are one.
+    /// True if all namespaces are one.
     const ONE_NAMESPACE: bool = false;
 
-    /// Whether the harness can plant an entry that is no key: it appears in the listing of the memory store below.
+    /// The entry that the harness can plant, which is not a key and appears in the listing of the
+    /// memory store below; `None` if it can plant none.
     const PLANTS: Option<&str> = None;
 
-    /// What to multiply sizes and rounds by.
+    /// The factor by which sizes and rounds are multiplied.
     const SCALE: f64 = 1.0;
 
     /// The first handle.

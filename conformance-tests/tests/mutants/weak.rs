@@ -1,4 +1,4 @@
-//! What stores that lag, and stores that schedule their deletions, get wrong.
+//! Mutants of stores that lag and of stores that schedule their deletions.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
