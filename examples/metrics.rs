@@ -1,4 +1,5 @@
-//! What the layer `Observed` tells a metrics system: the page that Prometheus would fetch, after some calls.
+//! Shows what the layer `Observed` tells a metrics system: the page that Prometheus would fetch
+//! after some calls.
 //!
 //! `cargo run --example metrics`. The store is in memory, and fails now and then because the layer `Faulty` makes it.
 
@@ -27,7 +28,7 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// What a service does with its users' keys.
+/// Makes the calls that a service makes for its users' keys.
 async fn work(store: &dyn KeyStore) -> Result<(), BoxError> {
     let users = ["alice", "bob", "carol"].map(KeyId::new).into_iter().collect::<Result<Vec<_>, _>>()?;
     for user in &users {

@@ -36,12 +36,13 @@ impl Pattern {
         SecretKey::new(self.bytes()).unwrap()
     }
 
-    /// Which of its windows starts here, if one does.
+    /// Returns the offset of the window that `memory` begins with, or `None` if it begins with
+    /// none.
     fn window_at(self, memory: &[u8]) -> Option<usize> {
         (0..LEN).step_by(WINDOW).find(|window| (0..WINDOW).all(|at| memory[at] == self.byte(window + at)))
     }
 
-    /// How often each window is in memory, at most.
+    /// Returns the largest number of times that any window of the secret occurs in memory.
     fn copies(self) -> usize {
         let mut counts = [0; LEN / WINDOW];
         let mut starts = [false; 256];

@@ -7,7 +7,7 @@ use std::thread;
 
 use keystead_core::BoxError;
 
-/// What is answered to a call of this target. The key is always the same one of 32 bytes.
+/// The answer to a call of each target. The key is always the same one of 32 bytes.
 const ANSWERS: &[(&str, &str)] = &[
     (
         "secretsmanager.getsecretvalue",

@@ -123,7 +123,7 @@ fn warm(bench: &Bench, ids: &[KeyId]) -> Result<Arc<dyn KeyStore>, BoxError> {
     Ok(cached)
 }
 
-/// What is not found in a cache with room for one person in a hundred, as percent.
+/// Measures the percentage of reads that miss in a cache with room for one person in a hundred.
 pub(crate) fn misses(bench: &mut Bench) -> Result<(), BoxError> {
     let everybody = bench.options.size(100_000, 10_000);
     let room = everybody / 100;
@@ -190,8 +190,8 @@ fn percent(misses: usize, visits: &Visits) -> f64 {
 
 const CROWD: usize = 1_000;
 
-/// So many ask for one key at once: when it is cold, when it has expired, and when the one who
-/// asked first is given up.
+/// Counts the calls that reach the store when a crowd asks for one key at once: when the key is not
+/// cached, when it has expired, and when the first reader gives up.
 pub(crate) fn stampede(bench: &mut Bench) -> Result<(), BoxError> {
     let [cold, expired, given_up] = bench.runtime.block_on(async {
         let (store, cached) = slow_and_cached()?;

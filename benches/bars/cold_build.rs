@@ -1,4 +1,5 @@
-//! What a unit test pays to use the memory store: crates and seconds.
+//! The cost of the memory store for a unit test: the number of crates, and the seconds of a cold
+//! build.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -95,7 +95,7 @@ pub(crate) fn delete(bench: &mut Bench) -> Result<(), BoxError> {
     bench.discard("crowd-delete")
 }
 
-/// So many callers at once store the keys of some people.
+/// Stores the keys of some people with `callers` callers at once.
 pub(crate) async fn put_all(
     store: &FileStore,
     callers: usize,
@@ -116,7 +116,7 @@ pub(crate) async fn put_back(store: &FileStore, people: &[usize]) -> Result<(), 
     Ok(())
 }
 
-/// So many callers at once delete the keys of some people.
+/// Deletes the keys of some people with `callers` callers at once.
 pub(crate) async fn delete_all(
     store: &FileStore,
     callers: usize,

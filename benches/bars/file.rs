@@ -17,7 +17,7 @@ use crate::bench::Bench;
 use crate::crowd;
 use crate::peers::{ByHand, Log};
 
-/// How many keys a store holds before it is written to.
+/// The number of keys that a store holds before a benchmark begins.
 pub(crate) const HELD: usize = 10_000;
 
 /// The root secret of all stores of a benchmark.
@@ -25,7 +25,7 @@ pub(crate) fn root() -> RootSecret {
     RootSecret::from_bytes([7; 32])
 }
 
-/// Where a directory's store is.
+/// Returns the path of the store in a directory.
 pub(crate) fn store_in(directory: &Path) -> PathBuf {
     directory.join("keys.db")
 }

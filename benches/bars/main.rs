@@ -26,7 +26,7 @@ use crate::bench::Bench;
 
 type Measure = fn(&mut Bench) -> Result<(), BoxError>;
 
-/// What is measured, in this order.
+/// The measurements, in the order in which they are run.
 const ROWS: &[(&str, Measure)] = &[
     ("memory.get", memory::get),
     ("memory.two_threads", memory::two_threads),

@@ -1,4 +1,5 @@
-//! What others do with a disk, by hand: the floor of durable writes, one file a key, and SQLite.
+//! Durable storage without keystead, by hand: the floor of durable writes, one file a key, and
+//! SQLite.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

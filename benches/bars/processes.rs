@@ -58,7 +58,7 @@ fn compare(bench: &mut Bench, job: &str, path: &str) -> Result<(), BoxError> {
     bench.discard("processes")
 }
 
-/// What a write cost each process, all at once.
+/// Returns the cost of a write in each process, while all of them write at once.
 fn costs_of_writes(
     store: &Path,
     job: &str,

@@ -80,7 +80,7 @@ pub(crate) fn answer(numbers: &[f64]) -> Result<(), BoxError> {
     Ok(output.flush()?)
 }
 
-/// What the program does when it is started as a worker.
+/// Runs the job of a program that was started as a worker.
 pub(crate) fn work(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode, BoxError> {
     let mut argument = || arguments.next().ok_or("a worker needs a job, a store and numbers");
     let (job, store) = (argument()?, argument()?);

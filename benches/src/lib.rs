@@ -1,4 +1,5 @@
-//! What the benchmark is made of: rounds that take turns, a table of bars, and people to keep keys for.
+//! The parts of the benchmark: rounds that take turns, a table of bars, and people to keep keys
+//! for.
 //!
 //! The rows themselves are in `bars/`: see the README.
 

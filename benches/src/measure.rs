@@ -11,7 +11,7 @@ pub type Side<'a> = &'a mut dyn FnMut() -> Result<Cost, BoxError>;
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Cost(pub f64);
 
-/// What an operation cost in each round.
+/// The costs of an operation, one for each round.
 #[derive(Clone, Debug)]
 pub struct Samples(Vec<Cost>);
 
@@ -56,12 +56,13 @@ impl Samples {
         Self(vec![cost])
     }
 
-    /// What an operation costs in the middling round.
+    /// Returns the median of the costs.
     pub fn median(&self) -> Cost {
         Cost(median(self.0.iter().map(|cost| cost.0)))
     }
 
-    /// How many times the cost of `other` this is, in the middling round: each round is compared with the same round.
+    /// Returns the median of the ratios between these costs and those of `other`. Each round is
+    /// compared with the same round.
     pub fn over(&self, other: &Self) -> f64 {
         median(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours.0 / theirs.0))
     }

@@ -1,10 +1,10 @@
-//! What the command line says.
+//! The options of the command line.
 
 use std::path::PathBuf;
 
 use keystead_core::BoxError;
 
-/// How to call the program.
+/// The help text of the program.
 pub const USAGE: &str = "\
 cargo bench -p keystead-benches -- [--quick] [--filter NAME]... [--dir DIR] [--out FILE] [--list]
   --quick        small counts and few rounds: shows that everything works; no bar is judged
@@ -13,7 +13,7 @@ cargo bench -p keystead-benches -- [--quick] [--filter NAME]... [--dir DIR] [--o
   --out FILE     where the table goes (target/bench.md)
   --list         the names of the rows, and nothing else";
 
-/// What the command line says.
+/// The options that the command line sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Small counts and few rounds; no bar is judged.
@@ -51,7 +51,7 @@ impl Options {
         Ok(self)
     }
 
-    /// Whether the row of this name is to be measured.
+    /// Reports whether the row of this name is to be measured.
     pub fn wants(&self, row: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|filter| row.contains(filter.as_str()))
     }

@@ -34,7 +34,7 @@ pub fn key_bytes(number: usize) -> [u8; 32] {
     bytes
 }
 
-/// So many people of the first `people`, in no order, with repetitions.
+/// Returns `count` of the first `people` people in no particular order, with repetitions.
 pub fn visits(people: usize, count: usize) -> Vec<usize> {
     (0..count).map(|visit| (scramble(visit as u64) % people as u64) as usize).collect()
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::measure::{Cost, Samples};
 
-/// What must hold between our cost and the reference's.
+/// The condition that our cost and the reference's must meet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bar {
     /// We cost at most so many times as much.
@@ -15,12 +15,12 @@ pub enum Bar {
     Shown,
 }
 
-/// How a cost is shown.
+/// The unit in which a cost is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// The time an operation takes.
     Time,
-    /// How many operations there are in a second.
+    /// The number of operations per second.
     Rate,
     /// A number of things: the cost is how many.
     Count,
@@ -33,15 +33,15 @@ pub enum Unit {
 /// A bar and both sides of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
-    /// What is done, and to which store.
+    /// The operation that is measured, and the store.
     pub path: &'a str,
-    /// What it is measured against, in words.
+    /// The reference that it is measured against, in words.
     pub against: &'a str,
-    /// What must hold.
+    /// The condition that the costs must meet.
     pub bar: Bar,
     /// A better ratio that we would like; nothing is judged by it.
     pub stretch: Option<f64>,
-    /// How the two costs are shown.
+    /// The unit in which the two costs are shown.
     pub unit: Unit,
     /// Our side.
     pub ours: &'a Samples,
@@ -68,7 +68,8 @@ impl Bar {
         }
     }
 
-    /// Whether this ratio will do. One that is no number will not.
+    /// Reports whether this ratio meets the bar. A ratio that is not a number does not meet a
+    /// limit.
     pub fn holds(self, ratio: f64) -> bool {
         match self {
             Self::AtMost(most) => ratio <= most,
@@ -116,7 +117,7 @@ impl Table {
         self.push(&format!("| {path} | | | | | FAILED: {} |\n", why.replace(['|', '\n'], " ")))
     }
 
-    /// How many bars were missed.
+    /// Returns the number of bars that were missed.
     pub fn missed(&self) -> usize {
         self.missed
     }

@@ -1,18 +1,18 @@
-//! Who is visited: a few people most of the time, as in life.
+//! Access patterns: a few people are visited most of the time, as in real use.
 
 /// People in the order in which their keys are read.
 #[derive(Clone, Debug)]
 pub struct Visits {
-    /// How many people there are in all.
+    /// The number of people.
     pub people: usize,
-    /// Who is visited, one after the other: numbers below `people`.
+    /// The people in the order of their visits: numbers below `people`.
     pub order: Vec<usize>,
 }
 
 /// Between two scans there are so many visits.
 const BETWEEN_SCANS: usize = 10_000;
 
-/// So many people are visited once in a scan.
+/// The number of people that are visited once in a scan.
 const SCANNED: usize = 2_000;
 
 /// `count` visits to `people` people, the n-th of whom is visited in proportion to `1 / n^exponent`; with `scans`, everybody

@@ -27,7 +27,7 @@ fn secrets(bed: &TestBed, ns: &Namespace) -> SecretsManagerStore {
     SecretsManagerStore::builder(config).sdk_config(&bed.sdk_config()).visibility_bound(BOUND).build().unwrap()
 }
 
-/// How many calls of each operation were made since there were so many.
+/// Returns the number of calls of each operation, without the first `since` calls.
 fn counted(bed: &TestBed, ns: &Namespace, since: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for call in bed.calls(ns.as_str()).into_iter().skip(since) {

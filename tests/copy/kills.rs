@@ -14,10 +14,10 @@ use keystead::{KeyStore, Result};
 use crate::rigged::Rigged;
 use crate::{assert_equal, copy, fill, ids, with_journal};
 
-/// How many runs are dropped half-way.
+/// The number of runs that are dropped half-way.
 const DROPS: usize = 240;
 
-/// How many processes are killed.
+/// The number of processes that are killed.
 const KILLS: usize = 8;
 
 /// The folder that a child copies in.

@@ -1,4 +1,5 @@
-//! What the source loses, and what the target gets besides, while the copy runs.
+//! Tests of keys that the source loses, and of keys that the target gets from elsewhere, while the
+//! copy runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

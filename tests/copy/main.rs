@@ -33,7 +33,7 @@ fn id(number: usize) -> KeyId {
     KeyId::new(format!("user-{number}@example.com")).unwrap()
 }
 
-/// Of any length, and another one for each number and generation.
+/// Returns a key that depends on the number and the generation. The lengths vary.
 fn key(number: usize, generation: u8) -> SecretKey {
     let len = [32, 1, 16, 3072, 33][number % 5];
     SecretKey::new((0..len).map(|at| (number * 31 + at) as u8 ^ generation).collect::<Vec<u8>>()).unwrap()

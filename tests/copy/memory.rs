@@ -1,4 +1,4 @@
-//! How much memory a copy takes.
+//! Tests of the memory that a copy takes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl KeyStore for Computed {
     }
 }
 
-/// What this process has in memory beside its program, in bytes.
+/// Returns the anonymous memory of this process, in bytes, without its program.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();

@@ -1,4 +1,5 @@
-//! What is refused, how often stores are called, and what is told.
+//! Tests of the options: what is refused, how often stores are called, and what progress is
+//! reported.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

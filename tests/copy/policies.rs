@@ -1,4 +1,4 @@
-//! What stands at the target already.
+//! Tests of the treatment of keys that exist at the target already.
 
 use keystead::copy::{ConflictPolicy, CopyOptions, copy_keys};
 use keystead::memory::MemoryStore;

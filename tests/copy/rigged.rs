@@ -21,7 +21,7 @@ pub(crate) struct Event<'a> {
     pub(crate) earlier: usize,
 }
 
-/// What is to happen instead.
+/// The outcome that replaces the real one.
 pub(crate) enum Fate {
     Fail(ErrorKind),
     /// It does not happen, and the answer does not tell.
@@ -63,7 +63,7 @@ struct Rig {
     forgets: bool,
     rule: Box<Rule>,
     calls: Mutex<Vec<Call>>,
-    /// What each key was before its last write, and when that was.
+    /// The state of each key before its last write, and the time of that write.
     before: Mutex<HashMap<KeyId, (Instant, Option<SecretKey>)>>,
 }
 

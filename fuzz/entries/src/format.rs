@@ -36,7 +36,7 @@ pub(crate) fn known_message() -> Vec<u8> {
     message
 }
 
-/// For a root secret of 32 bytes.
+/// Returns the header of a keyring with a root secret of 32 bytes.
 pub(crate) fn header(generation: u64) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     header[0] = 1;

@@ -80,7 +80,8 @@ fn epochs(message: &[u8]) -> Option<usize> {
     (ascending && message[52 + 36 * count..].iter().all(|byte| *byte == 0)).then_some(count)
 }
 
-/// Whether a passphrase would be stretched.
+/// Reports whether the header names a passphrase with costs within the bounds, so that opening
+/// would stretch it.
 fn is_in_bounds(keyring: &[u8]) -> bool {
     let number = |at: usize| keyring[at..at + 4].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     let (memory, passes, lanes) = (number(12), number(16), number(20));

@@ -1,4 +1,5 @@
-//! What the fuzz targets run: for each target a function that takes any bytes and panics where a promise is broken.
+//! The functions that the fuzz targets run. Each takes any bytes and panics where a promise is
+//! broken.
 //!
 //! The fuzzer calls them from `fuzz/fuzz_targets`, on nightly and for as long as one likes; `tests/bounded.rs` calls them
 //! on stable, with everything in `fuzz/corpus` and with what proptest makes up, and counts the memory they take.
@@ -24,7 +25,7 @@ pub struct Target {
     pub name: &'static str,
     /// Panics where a promise is broken.
     pub run: fn(&[u8]),
-    /// What the corpus starts with.
+    /// The inputs with which the corpus starts.
     pub seeds: fn() -> Seeds,
 }
 

@@ -16,7 +16,7 @@ pub fn record(input: &[u8]) {
     assert!(keyring.open(row, &again.bytes).is_ok_and(|opened| opened == (id, key)));
 }
 
-/// What is inside a record's seal, which only who has the store's keys can make.
+/// Checks the parser on the contents of a record, which only a holder of the store's keys can seal.
 pub fn record_message(input: &[u8]) {
     let (keyring, expected) = (known_keyring(), read(input));
     // Its own user's row, so that nothing is refused for the row alone.

@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestRunner};
 const MEMORY: u64 = 64 * 1024;
 const MEMORY_A_BYTE: u64 = 16;
 
-/// How many inputs proptest makes up for each target; set `KEYSTEAD_FUZZ_CASES` for more.
+/// The number of inputs that proptest makes up for each target. Set `KEYSTEAD_FUZZ_CASES` for more.
 const CASES: u32 = 500;
 
 fn corpus(target: &Target) -> PathBuf {
@@ -29,7 +29,8 @@ fn run(target: &Target, input: &[u8]) {
     assert_eq!(memory.bytes_current, 0, "{name} left memory behind");
 }
 
-/// What a process makes once is no part of the bound.
+/// Runs the seeds once, because memory that a process allocates only once does not count against
+/// the bound.
 fn warm_up(target: &Target) {
     (target.seeds)().iter().for_each(|(_, seed)| (target.run)(seed));
 }
@@ -83,7 +84,7 @@ fn check<S: Strategy>(inputs: &S, run: impl Fn(S::Value)) {
     checked.unwrap();
 }
 
-/// What a fuzzer does to an input.
+/// A change that a fuzzer makes to an input.
 #[derive(Clone, Debug)]
 enum Change {
     Flip(Index, u8),
