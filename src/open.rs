@@ -50,9 +50,9 @@ const BACKENDS: &[(&str, bool)] = &[
 /// refused; a file that others may read is refused if this user can run `chmod` on it.
 ///
 /// An AWS store needs `kms_key` (a key id, an ARN or `alias/...`). `ssm:` takes `tier` (`standard`,
-/// `advanced`, `intelligent-tiering`, `account-default`), `secretsmanager:` takes `recovery_window_days` (7 to 30). Both
-/// take these instead of what the SDK's default chains (environment, profile, container, instance)
-/// say:
+/// `advanced`, `intelligent-tiering`, `account-default`), `secretsmanager:` takes
+/// `recovery_window_days` (7 to 30). Both take these instead of what the SDK's default chains
+/// (environment, profile, container, instance) say:
 ///
 /// | parameter | |
 /// |---|---|

@@ -17,8 +17,8 @@ pub struct Account {
 }
 
 impl Account {
-    /// The account that `KEYSTEAD_TEST_AWS=1`, `KEYSTEAD_TEST_AWS_PREFIX` and `KEYSTEAD_TEST_AWS_KMS_KEY` ask for; `None` if
-    /// the first of them is not set.
+    /// The account that `KEYSTEAD_TEST_AWS=1`, `KEYSTEAD_TEST_AWS_PREFIX` and
+    /// `KEYSTEAD_TEST_AWS_KMS_KEY` ask for; `None` if the first of them is not set.
     ///
     /// # Errors
     /// A text that says which variable is missing or wrong.

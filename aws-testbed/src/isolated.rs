@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
-/// A program that finds none of AWS's files, profiles and metadata here, and reaches the loopback interface by no proxy.
+/// A program that finds none of AWS's files, profiles and metadata here, and reaches the loopback
+/// interface by no proxy.
 pub fn isolated(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command

@@ -1,18 +1,20 @@
-//! The test bed of the AWS backends: an emulator (moto), and in front of it a proxy that is stricter than the emulator and
-//! fails on demand.
+//! The test bed of the AWS backends: an emulator (moto), and in front of it a proxy that is
+//! stricter than the emulator and fails on demand.
 //!
-//! The emulator accepts what AWS refuses: any name, any KMS key, values of any length, batches of any size. So the proxy
-//! refuses what AWS's documents say that it refuses, in AWS's shape, and corrects answers that are known to differ. **Its
-//! strictness is ours, read from documents**: a store that passes here is not thereby proven against AWS. Where the proxy
-//! demands more than AWS does (a decrypting read, a `KeyId` and a `Tier` on each put), it is because our stores must send
+//! The emulator accepts what AWS refuses: any name, any KMS key, values of any length, batches of
+//! any size. So the proxy refuses what AWS's documents say that it refuses, in AWS's shape, and
+//! corrects answers that are known to differ. **Its strictness is ours, read from documents**: a
+//! store that passes here is not thereby proven against AWS. Where the proxy demands more than AWS
+//! does (a decrypting read, a `KeyId` and a `Tier` on each put), it is because our stores must send
 //! that.
 //!
 //! It keeps a log of calls to count and look at, meets faults by namespace and operation, and gives scripted answers.
 //!
-//! `scripts/test.sh` installs the emulator into a virtual environment in the target directory. Each test program starts one
-//! of its own, unless `KEYSTEAD_TEST_EMULATOR=http://127.0.0.1:PORT` names one; one that is missing is an error with the
-//! command that installs it. Nothing here reads AWS's environment or files, or reaches any address but the loopback's, but for
-//! the conformance suites with `KEYSTEAD_TEST_AWS=1`, which run over a real [`Account`] then.
+//! `scripts/test.sh` installs the emulator into a virtual environment in the target directory. Each
+//! test program starts one of its own, unless `KEYSTEAD_TEST_EMULATOR=http://127.0.0.1:PORT` names
+//! one; one that is missing is an error with the command that installs it. Nothing here reads AWS's
+//! environment or files, or reaches any address but the loopback's, but for the conformance suites
+//! with `KEYSTEAD_TEST_AWS=1`, which run over a real [`Account`] then.
 
 mod account;
 mod answer;
@@ -100,8 +102,8 @@ impl TestBed {
         format!("http://{}", self.emulator.authority)
     }
 
-    /// Makes one call to the emulator, such as `AmazonSSM.PutParameter` or `secretsmanager.CreateSecret`: for what our stores
-    /// would not do.
+    /// Makes one call to the emulator, such as `AmazonSSM.PutParameter` or
+    /// `secretsmanager.CreateSecret`: for what our stores would not do.
     ///
     /// # Errors
     /// If the emulator refuses it.
@@ -143,8 +145,8 @@ impl TestBed {
         self.state.rules.set_default_tier(text, tier);
     }
 
-    /// The next `times` calls of this operation (as `GetParameter`) whose bodies contain this text are answered like this
-    /// and reach nobody.
+    /// The next `times` calls of this operation (as `GetParameter`) whose bodies contain this text
+    /// are answered like this and reach nobody.
     pub fn answer(&self, operation: &str, text: &str, times: u32, status: u16, body: impl Into<String>) {
         self.state.faults.script(operation, text, times, status, body.into());
     }

@@ -16,8 +16,9 @@ use crate::{ACCESS_KEY_ID, Heard, SECRET_ACCESS_KEY, TestBed};
 const KEY: &str = "canary-key-0123456789-abcdefghij";
 const ID: &str = "canaryid7x5q@example.com";
 
-/// Makes every call of this store under every fault, and with AWS-shaped refusals of these operations that quote everything.
-/// It listens to the whole process, so it is the only test of its program.
+/// Makes every call of this store under every fault, and with AWS-shaped refusals of these
+/// operations that quote everything. It listens to the whole process, so it is the only test of its
+/// program.
 ///
 /// # Panics
 /// If a key or an id is shown anywhere, or nothing is heard.

@@ -27,8 +27,9 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// One outcome per id, in the ids' order; each distinct id is sent once. `some` makes a call for some names; `one` is for
-    /// an id that the answer leaves out, as it has a reason of its own, and for all where one of them fails the whole call.
+    /// One outcome per id, in the ids' order; each distinct id is sent once. `some` makes a call
+    /// for some names; `one` is for an id that the answer leaves out, as it has a reason of its
+    /// own, and for all where one of them fails the whole call.
     pub async fn run<'a, T: Clone + Send>(
         self,
         ids: &'a [KeyId],

@@ -102,7 +102,8 @@ impl<S: AwsStore> StoreBuilder<S> {
         self
     }
 
-    /// Takes a ready client. It is copied with our rules for retries, and timeouts that it leaves open get our defaults.
+    /// Takes a ready client. It is copied with our rules for retries, and timeouts that it leaves
+    /// open get our defaults.
     pub fn client(mut self, client: S::Client) -> Self {
         self.source = Source::Client(client);
         self
@@ -194,8 +195,8 @@ impl<S: AwsStore> StoreBuilder<S> {
         self
     }
 
-    /// Bounds the SDK's attempts of a call; 3 if it is not set anywhere. Set 1 where a layer outside retries, so that attempts
-    /// don't multiply.
+    /// Bounds the SDK's attempts of a call; 3 if it is not set anywhere. Set 1 where a layer
+    /// outside retries, so that attempts don't multiply.
     pub fn sdk_attempts(mut self, attempts: u32) -> Self {
         self.settings = self.settings.attempts(attempts);
         self

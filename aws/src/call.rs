@@ -101,8 +101,8 @@ impl Drop for TellOfEnd<'_> {
     }
 }
 
-/// Records of each attempt of one call whether it ended with an answer: an attempt that was sent and got none may have taken
-/// effect, and what the next one is told may be the work of the first.
+/// Records of each attempt of one call whether it ended with an answer: an attempt that was sent
+/// and got none may have taken effect, and what the next one is told may be the work of the first.
 #[derive(Clone, Debug, Default)]
 pub struct Attempts(Arc<Record>);
 

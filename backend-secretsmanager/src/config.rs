@@ -74,7 +74,8 @@ impl SecretsManagerConfig {
         })
     }
 
-    /// Lets an operator restore a deleted key for so many days, 7 to 30. Without this call a delete is forced: the key is gone.
+    /// Lets an operator restore a deleted key for so many days, 7 to 30. Without this call a delete
+    /// is forced: the key is gone.
     ///
     /// # Errors
     /// [`InvalidSecretsManagerConfig::Window`] for another number of days.

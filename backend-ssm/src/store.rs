@@ -26,8 +26,8 @@ const RECREATE_PAUSE: Duration = Duration::from_secs(30);
 /// The largest number of parameters on a page of a listing (`GetParametersByPath`, `MaxResults`).
 const PAGE: i32 = 10;
 
-/// Keys in Parameter Store, each a `SecureString` under the name that the template gives its id. Clones are handles on the
-/// same store.
+/// Keys in Parameter Store, each a `SecureString` under the name that the template gives its id.
+/// Clones are handles on the same store.
 #[derive(Clone)]
 pub struct SsmStore {
     pub(crate) client: Client,
@@ -274,8 +274,9 @@ impl KeyStore for SsmStore {
         batch::delete(self, ids).await
     }
 
-    /// Waits up to the visibility bound for a winner that is not visible yet; then `Conflict`, to be tried again after 30 s,
-    /// which is what AWS asks for between a delete and a create of one name.
+    /// Waits up to the visibility bound for a winner that is not visible yet; then `Conflict`, to
+    /// be tried again after 30 s, which is what AWS asks for between a delete and a create of one
+    /// name.
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         eventual::get_or_create(self, id, candidate, self.visibility_bound, RECREATE_PAUSE).await
     }

@@ -15,8 +15,9 @@ const BETWEEN_SCANS: usize = 10_000;
 /// The number of people that are visited once in a scan.
 const SCANNED: usize = 2_000;
 
-/// `count` visits to `people` people, the n-th of whom is visited in proportion to `1 / n^exponent`; with `scans`, everybody
-/// in turn is visited once now and then, as a nightly job does it. The same in every run.
+/// `count` visits to `people` people, the n-th of whom is visited in proportion to `1 /
+/// n^exponent`; with `scans`, everybody in turn is visited once now and then, as a nightly job does
+/// it. The same in every run.
 pub fn zipf(people: usize, count: usize, exponent: f64, scans: bool) -> Visits {
     let mut sum = 0.0;
     let shares: Vec<f64> = (1..=people)

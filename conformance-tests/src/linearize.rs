@@ -1,8 +1,9 @@
 //! Is a recorded history of one id linearizable? A search after Wing and Gong, with memo after Lowe.
 //!
-//! A history is linearizable if each call can be given one moment between its beginning and its end, so that the calls,
-//! in the order of these moments, are what a plain `Option<Value>` would have answered. A call whose outcome is not known
-//! may have happened at any moment after its beginning, or never.
+//! A history is linearizable if each call can be given one moment between its beginning and its
+//! end, so that the calls, in the order of these moments, are what a plain `Option<Value>` would
+//! have answered. A call whose outcome is not known may have happened at any moment after its
+//! beginning, or never.
 
 use std::collections::HashSet;
 

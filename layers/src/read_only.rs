@@ -14,7 +14,8 @@ use keystead_core::{
 /// listings and `check` pass through as they are. [`get_or_create_key`](keystead_core::KeyStoreExt::get_or_create_key)
 /// gives a key that exists, since it reads first.
 ///
-/// Around a [`Fenced`](crate::Fenced) store, a read may still clear away what an erasure left behind: put it inside instead.
+/// Around a [`Fenced`](crate::Fenced) store, a read may still clear away what an erasure left
+/// behind: put it inside instead.
 ///
 /// The capabilities are those of the store beneath: they say what the writes promise that others make to it.
 ///

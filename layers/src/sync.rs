@@ -1,4 +1,5 @@
-//! The locks, counters and odds of the cache's core. The test that explores its interleavings brings its own in their place.
+//! The locks, counters and odds of the cache's core. The test that explores its interleavings
+//! brings its own in their place.
 
 use std::cell::Cell;
 

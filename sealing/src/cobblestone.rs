@@ -127,8 +127,8 @@ impl ReadyKey {
 struct Derived(Zeroizing<[u8; DERIVED_LEN]>);
 
 impl Derived {
-    /// HKDF-Expand (RFC 5869) of two blocks, T(1) and the beginning of T(2). Written out, so that the key's own two blocks of
-    /// SHA-512 are not hashed again for each message.
+    /// HKDF-Expand (RFC 5869) of two blocks, T(1) and the beginning of T(2). Written out, so that
+    /// the key's own two blocks of SHA-512 are not hashed again for each message.
     fn new(key: &ReadyKey, context: &[u8], salt: &[u8; SALT_LEN]) -> Self {
         let info_len = LABEL.len() + SALT_LEN + context.len();
         // T(1), then what both blocks are made of, then the block's number: the first block is made without T(1).

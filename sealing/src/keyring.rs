@@ -33,9 +33,9 @@ const PLAINTEXT_LEN: usize = STORE_ID_LEN + 32 + 4 + SLOTS * (4 + 32);
 
 /// The keys of one store: the name key, which hides ids, and a record key for each epoch.
 ///
-/// An epoch is a span of time between two rotations, counted from 1. Records name the epoch they were sealed in; new ones
-/// are sealed in the latest. The generation counts how often the keyring was changed, so that a process sees when
-/// another one has changed it.
+/// An epoch is a span of time between two rotations, counted from 1. Records name the epoch they
+/// were sealed in; new ones are sealed in the latest. The generation counts how often the keyring
+/// was changed, so that a process sees when another one has changed it.
 ///
 /// Clones and later generations share their keys. A key stays in one place in memory, and is wiped
 /// when the last keyring that holds it is dropped.
@@ -87,7 +87,8 @@ impl Keyring {
         Self { generation: 1, store_id, name_key, epochs: vec![Epoch::new(1, Key32::random())] }
     }
 
-    /// The same keyring with one more epoch, a fresh key in it, and the next generation; `None` if all 16 slots are taken.
+    /// The same keyring with one more epoch, a fresh key in it, and the next generation; `None` if
+    /// all 16 slots are taken.
     ///
     /// # Panics
     /// If the operating system's random generator fails.
@@ -102,8 +103,8 @@ impl Keyring {
         Some(next)
     }
 
-    /// The same keyring with the current epoch's key alone, and the next generation: the end of a rotation. What is still
-    /// sealed in an earlier epoch can never be opened again.
+    /// The same keyring with the current epoch's key alone, and the next generation: the end of a
+    /// rotation. What is still sealed in an earlier epoch can never be opened again.
     pub fn without_old_epochs(&self) -> Self {
         let mut next = self.clone();
         next.generation = self.generation.saturating_add(1);
@@ -153,7 +154,8 @@ impl Keyring {
         (epoch.number, &epoch.sealer)
     }
 
-    /// Seals the keyring under a root secret: [`KEYRING_LEN`] bytes. With a passphrase it takes Argon2id's time and memory.
+    /// Seals the keyring under a root secret: [`KEYRING_LEN`] bytes. With a passphrase it takes
+    /// Argon2id's time and memory.
     ///
     /// # Errors
     /// [`KeyringError`] if the root secret cannot be used: an empty passphrase, a provider that fails, no memory.
@@ -185,8 +187,9 @@ impl Keyring {
         header.is_some_and(|(_, hint)| hint == root_key.hint)
     }
 
-    /// Opens a sealed keyring and gives the root secret's key for it as well. `known` is such a key from an earlier time:
-    /// if it was made from the same salt or reference, it saves the time that a passphrase or a provider takes.
+    /// Opens a sealed keyring and gives the root secret's key for it as well. `known` is such a key
+    /// from an earlier time: if it was made from the same salt or reference, it saves the time that
+    /// a passphrase or a provider takes.
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).

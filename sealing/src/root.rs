@@ -69,7 +69,8 @@ impl RootSecret {
         Self(Kind::Passphrase(Arc::new(Zeroizing::new(passphrase.into()))))
     }
 
-    /// 32 bytes from the operating system's generator. Keep them, with [`to_hex`](Self::to_hex), before the store is used.
+    /// 32 bytes from the operating system's generator. Keep them, with [`to_hex`](Self::to_hex),
+    /// before the store is used.
     ///
     /// # Panics
     /// If the operating system's random generator fails.
@@ -143,8 +144,9 @@ impl RootSecret {
         Some(digits)
     }
 
-    /// The key for a keyring that is about to be sealed under this root secret. With a passphrase it takes Argon2id's time
-    /// and memory, with a provider whatever that takes to make a new secret.
+    /// The key for a keyring that is about to be sealed under this root secret. With a passphrase
+    /// it takes Argon2id's time and memory, with a provider whatever that takes to make a new
+    /// secret.
     ///
     /// # Errors
     /// [`KeyringError`] if the root secret cannot be used: an empty passphrase, a provider that fails, no memory.
@@ -191,8 +193,9 @@ impl fmt::Debug for RootSecret {
     }
 }
 
-/// The key that a root secret gives for one keyring, so that the keyring can be sealed and opened again without the time
-/// that a passphrase or a provider takes. Wiped when dropped; `Debug` shows the kind only.
+/// The key that a root secret gives for one keyring, so that the keyring can be sealed and opened
+/// again without the time that a passphrase or a provider takes. Wiped when dropped; `Debug` shows
+/// the kind only.
 #[derive(Clone)]
 pub struct RootKey {
     pub(crate) key: Key32,

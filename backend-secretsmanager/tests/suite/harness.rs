@@ -1,4 +1,5 @@
-//! The harness: the emulator behind the strict proxy, or a real account with `KEYSTEAD_TEST_AWS=1`, see CONTRIBUTING.md.
+//! The harness: the emulator behind the strict proxy, or a real account with `KEYSTEAD_TEST_AWS=1`,
+//! see CONTRIBUTING.md.
 
 use std::sync::Arc;
 use std::time::Duration;

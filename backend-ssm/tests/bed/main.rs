@@ -1,5 +1,5 @@
-//! Parameter Store behind the test bed's proxy: the origin's rows, answers that go wrong, what is sent, and what other tools
-//! write and read.
+//! Parameter Store behind the test bed's proxy: the origin's rows, answers that go wrong, what is
+//! sent, and what other tools write and read.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod answers;

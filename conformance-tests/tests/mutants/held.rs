@@ -1,5 +1,5 @@
-//! Mutants that take something by hand and give it back by hand, if it comes to that; and listings and batches without an
-//! end or a beginning.
+//! Mutants that take something by hand and give it back by hand, if it comes to that; and listings
+//! and batches without an end or a beginning.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -22,12 +22,12 @@ use failing::faults_over;
 use keystead_conformance::Report;
 use over_memory::suite_over;
 
-/// A mistake that spoils one random key in some hundreds, shows for a moment, or lets cases that run side by side meet may
-/// be seen by any case, by chance.
+/// A mistake that spoils one random key in some hundreds, shows for a moment, or lets cases that
+/// run side by side meet may be seen by any case, by chance.
 const BY_CHANCE: &str = "";
 
-/// A broken store: the case that is named for its mistake, and the others that the mistake may be seen by (their ids, or
-/// the beginnings of them).
+/// A broken store: the case that is named for its mistake, and the others that the mistake may be
+/// seen by (their ids, or the beginnings of them).
 struct Mutant {
     name: &'static str,
     case: &'static str,
@@ -285,7 +285,8 @@ fn an_honest_store_over_a_doubtful_engine_passes() {
     passes(&doubtful_over::<doubtful::Honest>(), &[FOREIGN, UNSUPPORTED, "recoverable.", FENCE, "fault."]);
 }
 
-/// Each mutant, its case, and what the case says, which is written when the table is and may count differently each time.
+/// Each mutant, its case, and what the case says, which is written when the table is and may count
+/// differently each time.
 #[test]
 fn the_table_of_mutants_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("MUTANTS.md");

@@ -1,7 +1,8 @@
 //! A key store of a user's own: what a backend needs, over the smallest engine there is.
 //!
-//! The engine is a `BTreeMap` from names to values, as a real one would be a database of somebody else's: it knows nothing
-//! of ids and keys, and has room for entries that are none of ours. `tests/conformance.rs` runs the suite over it.
+//! The engine is a `BTreeMap` from names to values, as a real one would be a database of somebody
+//! else's: it knows nothing of ids and keys, and has room for entries that are none of ours.
+//! `tests/conformance.rs` runs the suite over it.
 
 use std::collections::BTreeMap;
 use std::fmt;

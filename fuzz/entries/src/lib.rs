@@ -1,8 +1,9 @@
 //! The functions that the fuzz targets run. Each takes any bytes and panics where a promise is
 //! broken.
 //!
-//! The fuzzer calls them from `fuzz/fuzz_targets`, on nightly and for as long as one likes; `tests/bounded.rs` calls them
-//! on stable, with everything in `fuzz/corpus` and with what proptest makes up, and counts the memory they take.
+//! The fuzzer calls them from `fuzz/fuzz_targets`, on nightly and for as long as one likes;
+//! `tests/bounded.rs` calls them on stable, with everything in `fuzz/corpus` and with what proptest
+//! makes up, and counts the memory they take.
 
 mod format;
 mod keyring;

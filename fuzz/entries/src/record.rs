@@ -29,7 +29,8 @@ pub fn record_message(input: &[u8]) {
     assert!(keyring.open(&other, &seal_record(&other, input)).is_err());
 }
 
-/// As FORMAT.md says: length of the id (1 byte), id, length of the key (2 bytes), key, and the fewest zeros that will do.
+/// As FORMAT.md says: length of the id (1 byte), id, length of the key (2 bytes), key, and the
+/// fewest zeros that will do.
 fn read(message: &[u8]) -> Option<(KeyId, SecretKey)> {
     let id = id_of(message)?;
     let at = 1 + id.as_str().len();
