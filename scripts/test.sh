@@ -35,6 +35,9 @@ export KEYSTEAD_PYTHON
 step "format"
 cargo fmt --all --check
 
+step "style"
+"$KEYSTEAD_PYTHON" scripts/check_style.py
+
 step "clippy"
 cargo clippy --workspace --all-targets --all-features --locked -- --deny warnings
 
