@@ -6,25 +6,24 @@ at most 150 lines.
 """
 import pathlib
 import re
-import subprocess
 import sys
 
 FIRST_WORDS = {"what", "how", "whether", "who", "where", "so", "of", "when", "which", "why", "for"}
 MAX_SHARE = 0.02
 MAX_README_LINES = 150
 
-tracked = subprocess.run(["git", "ls-files", "*.rs"], capture_output=True, text=True, check=True).stdout.split()
+sources = sorted(path for path in pathlib.Path(".").rglob("*.rs") if "target" not in path.parts)
 summaries = 0
 bad = []
-for name in tracked:
+for source in sources:
     is_inside = False
-    for number, line in enumerate(pathlib.Path(name).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
         comment = re.match(r"\s*//[/!] ?(.*)", line)
         if comment and comment.group(1) and not is_inside:
             summaries += 1
             word = re.match(r"[A-Za-z]*", comment.group(1)).group(0).lower()
             if word in FIRST_WORDS:
-                bad.append(f"{name}:{number}: {comment.group(1)}")
+                bad.append(f"{source}:{number}: {comment.group(1)}")
         is_inside = bool(comment)
 readme = len(pathlib.Path("README.md").read_text(encoding="utf-8").splitlines())
 
