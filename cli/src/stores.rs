@@ -10,7 +10,7 @@ use keystead::{Durability, KeyStore};
 use crate::args::{DurabilityArg, FenceArgs};
 use crate::exit::{Failure, Outcome};
 use crate::session::Session;
-use crate::{config, input, terminal};
+use crate::{config, input, store_path, terminal, verbose};
 
 /// A store behind a fence.
 pub(crate) type Fence = Fenced<Arc<dyn KeyStore>, Arc<dyn KeyStore>>;
@@ -24,7 +24,11 @@ pub(crate) fn url(session: &Session) -> Outcome<String> {
 /// The URL that a text is or names.
 pub(crate) fn resolve(session: &Session, store: &str) -> Outcome<String> {
     // A name has no colon, a URL has one behind its scheme.
-    if store.contains(':') { Ok(store.to_owned()) } else { config::url_of(store, session.global.config.as_deref()) }
+    if store.contains(':') {
+        return store_path::refusal(store).map_or_else(|| Ok(store.to_owned()), Err);
+    }
+    let found = config::url_of(store, session.global.config.as_deref());
+    found.map_err(|e| store_path::refusal(store).unwrap_or(e))
 }
 
 pub(crate) fn is_file(url: &str) -> bool {
@@ -49,9 +53,13 @@ pub(crate) async fn open_to_read(session: &Session) -> Outcome<Arc<dyn KeyStore>
 /// Opens the store of this URL, unless it ends with the command: keys that are put there are lost,
 /// and a key that is not found there is not erased.
 pub(crate) async fn open_lasting(session: &Session, url: &str) -> Outcome<Arc<dyn KeyStore>> {
-    let store = open_url(session, url).await?;
+    lasting(open_url(session, url).await?)
+}
+
+/// Returns the store, unless it ends with the command.
+pub(crate) fn lasting(store: Arc<dyn KeyStore>) -> Outcome<Arc<dyn KeyStore>> {
     if store.capabilities().durability == Durability::Process {
-        let scheme = scheme(url).to_ascii_lowercase();
+        let scheme = store.info().scheme();
         return Err(Failure::usage(format!("{scheme}: is gone when this command ends: give a store that lasts")));
     }
     Ok(store)
@@ -62,7 +70,40 @@ pub(crate) async fn open_url(session: &Session, url: &str) -> Outcome<Arc<dyn Ke
     if is_file(url) {
         return Ok(Arc::new(open_file_url(session, &FileUrl::parse(url)?).await?));
     }
-    Ok(keystead::open(url).await?)
+    verbose::step(format!("opening a store in {}", scheme(url).to_ascii_lowercase()));
+    let store = keystead::open(url).await?;
+    verbose::tell_store(&*store).await;
+    Ok(store)
+}
+
+/// The passphrase of a second store: the option that names its file, and the file if the option was given.
+#[derive(Clone, Copy)]
+pub(crate) struct SecondPassphrase<'a> {
+    pub(crate) option: &'static str,
+    pub(crate) file: Option<&'a Path>,
+}
+
+/// Opens a second store, which may have another passphrase than the first one.
+pub(crate) async fn open_second(
+    session: &Session,
+    store: &str,
+    passphrase: SecondPassphrase<'_>,
+) -> Outcome<Arc<dyn KeyStore>> {
+    let url = resolve(session, store)?;
+    let SecondPassphrase { option, file } = passphrase;
+    if !is_file(&url) {
+        if file.is_some() {
+            return Err(Failure::usage(format!("only a file store has a passphrase: leave out {option}")));
+        }
+        return open_url(session, &url).await;
+    }
+    let url = FileUrl::parse(&url)?;
+    let root = match (file, &session.global.passphrase_file) {
+        (Some(file), _) => root_secret_by(&url, Some(file), option).await?,
+        (None, Some(file)) if !url.names_root_secret() => input::passphrase(file, "--passphrase-file").await?,
+        (None, _) => root_secret_by(&url, None, option).await?,
+    };
+    Ok(Arc::new(open_file_with(session, &url, root).await?))
 }
 
 /// A fence around the store, with the tombstones in the store of this URL or name.
@@ -115,16 +156,24 @@ pub(crate) fn file_url(session: &Session) -> Outcome<FileUrl> {
 
 /// The root secret that the URL or the options name, else a passphrase from the terminal.
 pub(crate) async fn root_secret(session: &Session, url: &FileUrl) -> Outcome<RootSecret> {
-    match (&session.global.passphrase_file, url.names_root_secret()) {
-        (Some(_), true) => Err(Failure::usage("the root secret is given twice: by the URL and by --passphrase-file")),
+    root_secret_by(url, session.global.passphrase_file.as_deref(), "--passphrase-file").await
+}
+
+/// The root secret that the URL or this option names, else a passphrase from the terminal.
+async fn root_secret_by(url: &FileUrl, file: Option<&Path>, option: &'static str) -> Outcome<RootSecret> {
+    match (file, url.names_root_secret()) {
+        (Some(_), true) => Err(Failure::usage(format!("the root secret is given twice: by the URL and by {option}"))),
         (None, true) => {
+            if let Some(file) = url.secret_file() {
+                verbose::step(format!("reading the secret of the store from {}", file.display()));
+            }
             let url = url.clone();
             Ok(input::waiting(move || url.root_secret()).await??)
         }
-        (Some(file), false) => input::passphrase(file, "--passphrase-file").await,
+        (Some(file), false) => input::passphrase(file, option).await,
         (None, false) => {
             let prompt = format!("passphrase of {}: ", url.path().display());
-            Ok(RootSecret::passphrase(terminal::passphrase(&prompt).await?.as_str()))
+            Ok(RootSecret::passphrase(terminal::passphrase(&prompt, option).await?.as_str()))
         }
     }
 }
@@ -139,7 +188,14 @@ pub(crate) fn secret_file(session: &Session, url: &str) -> Outcome<Option<PathBu
 }
 
 async fn open_file_url(session: &Session, url: &FileUrl) -> Outcome<FileStore> {
-    let store = url.open_with(root_secret(session, url).await?).await?;
+    let root = root_secret(session, url).await?;
+    open_file_with(session, url, root).await
+}
+
+async fn open_file_with(session: &Session, url: &FileUrl, root: RootSecret) -> Outcome<FileStore> {
+    verbose::step(format!("opening the file store {}", url.path().display()));
+    let store = url.open_with(root).await?;
     session.close_later(&store);
+    verbose::tell_store(&store).await;
     Ok(store)
 }

@@ -14,13 +14,21 @@ use serde_json::{Value, json};
 use crate::exit::{Code, Failure, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
-use crate::{output, stores, terminal};
+use crate::stores::SecondPassphrase;
+use crate::{output, shown, stores, terminal, verbose};
+
+/// The number of ids that are counted before progress is shown.
+const COUNTED_TOGETHER: usize = 1_000;
 
 #[derive(Args, Debug)]
 pub(crate) struct CopyArgs {
     /// The store that the keys are copied to; they come from --store
     #[arg(long, value_name = "URL|NAME")]
     to: String,
+    /// Reads the passphrase of the store that the keys are copied to from this file
+    /// [default: that of --passphrase-file]
+    #[arg(long, value_name = "FILE")]
+    to_passphrase_file: Option<PathBuf>,
     /// Keeps a journal in this new file, so that a copy that is cut off can go on
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -86,10 +94,37 @@ enum Accepted {
     Replicated,
 }
 
+impl CopyArgs {
+    /// What may have happened if the copy is cut off, and what to do.
+    pub(super) fn when_interrupted(&self) -> String {
+        if self.dry_run {
+            return "nothing was changed".to_owned();
+        }
+        let mut text = "each key was copied whole or not at all, and the last ones were not read back".to_owned();
+        if let Policy::Overwrite = self.on_conflict {
+            text.push_str("; keys that differed may be replaced at the target, as was asked for");
+        }
+        text.push_str("; keys that the source has lost meanwhile may be removed at the target again; ");
+        text.push_str(match self.delete_source {
+            true => {
+                "a key was deleted at the source only after it was read at the target. A key whose id begins with \
+                 keystead-copy- may be left at the target"
+            }
+            false => "the source is as it was",
+        });
+        text.push_str(match self.journal {
+            Some(_) => ". Go on with --resume and the same journal",
+            None => ". Copy again: what is at the target already is not written again",
+        });
+        text
+    }
+}
+
 pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
     check_journal(&args)?;
     let source = stores::open(session).await?;
-    let target = stores::open_lasting(session, &stores::resolve(session, &args.to)?).await?;
+    let passphrase = SecondPassphrase { option: "--to-passphrase-file", file: args.to_passphrase_file.as_deref() };
+    let target = stores::lasting(stores::open_second(session, &args.to, passphrase).await?)?;
     if args.delete_source && !args.yes {
         let question = format!("delete the keys in {} after they are copied? type yes: ", source.info());
         match terminal::confirms(question).await? {
@@ -98,11 +133,12 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
             None => return Err(Failure::refused("nothing was copied: there is no terminal to ask on, say --yes")),
         }
     }
-    let mut meter = Meter::new(session);
+    verbose::step(format!("copying {} to {}", source.info(), target.info()));
+    let mut meter = Meter::new(session).at_once();
     let expected = match args.expect {
         // Elsewhere a listing takes requests, which cost time and may cost money.
         None if meter.is_watched() && source.capabilities().durability != Durability::Replicated => {
-            Some(source.list_keys().count().await as u64)
+            Some(count(&*source, &mut meter).await)
         }
         expected => expected,
     };
@@ -122,6 +158,17 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
         output::note(note);
     }
     Ok(code(&report))
+}
+
+/// Counts the keys that are to be copied, and shows how far it is.
+async fn count(source: &dyn KeyStore, meter: &mut Meter) -> u64 {
+    let mut counted = 0;
+    let mut ids = source.list_keys().ready_chunks(COUNTED_TOGETHER);
+    while let Some(block) = ids.next().await {
+        counted += block.len() as u64;
+        meter.tell("counting", counted, None);
+    }
+    counted
 }
 
 /// Returns advice on what to do about the report.
@@ -252,7 +299,7 @@ pub(crate) fn ids_text(lines: &mut Vec<String>, what: &str, ids: &Bounded<KeyId>
     if ids.total > 0 {
         lines.push(format!("  {what}: {}", ids.total));
         if show_ids {
-            lines.extend(ids.first.iter().map(|id| format!("    {}", id.as_str())));
+            lines.extend(ids.first.iter().map(|id| format!("    {}", shown::id(id))));
         }
     }
 }
@@ -267,7 +314,7 @@ pub(crate) fn failures_text(lines: &mut Vec<String>, what: &str, failures: &Boun
     for failure in &failures.first {
         *reasons.entry(failure.error.to_string()).or_insert(0_u64) += 1;
         if show_ids {
-            lines.push(format!("    {}: {}", failure.id.as_str(), failure.error));
+            lines.push(format!("    {}: {}", shown::id(&failure.id), failure.error));
         }
     }
     lines.extend(reasons.iter().map(|(reason, count)| format!("    {reason}: {count}")).filter(|_| !show_ids));
