@@ -135,6 +135,9 @@ const LONG: Duration = Duration::from_secs(2);
 /// After how many ids that are at the target already the progress is told.
 const TELL_EVERY: u64 = 1000;
 
+/// The pause between two reports of progress while a chunk is being written.
+const TELL_PAUSE: Duration = Duration::from_millis(500);
+
 /// Copies all keys of `source` to `target`, as the [module](self) says.
 ///
 /// Dropping the future ends the copy; with a journal, the next one goes on where it was.
@@ -194,6 +197,9 @@ struct Run<'a> {
     identities: Identities,
     on_conflict: ConflictPolicy,
     on_progress: OnProgress,
+    /// The pass under way, and the number of ids that it has dealt with.
+    phase: CopyPhase,
+    done: u64,
     rechecks: bool,
     confirmed_removals: Option<u64>,
     ledger: Ledger,
@@ -234,6 +240,8 @@ impl<'a> Run<'a> {
             identities,
             on_conflict: options.on_conflict,
             on_progress: options.on_progress,
+            phase: CopyPhase::Copying,
+            done: 0,
             rechecks: options.recheck,
             confirmed_removals: options.confirmed_removals,
             ledger,
@@ -247,23 +255,26 @@ impl<'a> Run<'a> {
     async fn copy_all(&mut self, phase: CopyPhase) -> Result<bool> {
         let source = self.source.clone();
         let mut ids = source.list();
-        let mut done = 0;
         let mut has_worked = false;
         let mut chunk_size = CHUNK;
-        self.ledger.begin_pass();
+        self.begin_pass(phase);
         loop {
             let begun = Instant::now();
-            let Some(chunk) = self.next_to_do(&source, &mut ids, chunk_size, phase, &mut done).await? else {
-                break;
-            };
+            let Some(chunk) = self.next_to_do(&source, &mut ids, chunk_size).await? else { break };
             let len = chunk.len() as u64;
             self.copy_chunk(chunk).await?;
             chunk_size = self.next_chunk_size(chunk_size, begun.elapsed());
-            done += len;
+            self.done += len;
             has_worked = true;
-            self.tell(phase, done, self.total(phase)).await;
+            self.tell_pass().await;
         }
         Ok(has_worked)
+    }
+
+    fn begin_pass(&mut self, phase: CopyPhase) {
+        self.ledger.begin_pass();
+        self.phase = phase;
+        self.done = 0;
     }
 
     fn next_chunk_size(&self, size: usize, took: Duration) -> usize {
@@ -282,8 +293,6 @@ impl<'a> Run<'a> {
         source: &'s Endpoint<'_>,
         ids: &mut BoxStream<'s, Result<KeyId>>,
         chunk_size: usize,
-        phase: CopyPhase,
-        done: &mut u64,
     ) -> Result<Option<Vec<Listed>>> {
         let mut to_do = Vec::with_capacity(chunk_size);
         while to_do.len() < chunk_size {
@@ -291,7 +300,7 @@ impl<'a> Run<'a> {
                 None => break,
                 Some(Ok(id)) => id,
                 Some(Err(e)) if e.kind() == ErrorKind::Corrupt => {
-                    self.report.unlisted += u64::from(phase == CopyPhase::Copying);
+                    self.report.unlisted += u64::from(self.phase == CopyPhase::Copying);
                     continue;
                 }
                 // Listed from the beginning: what this pass has met is passed over.
@@ -331,9 +340,9 @@ impl<'a> Run<'a> {
                 }
                 ListedState::Done => {}
             }
-            *done += 1;
-            if done.is_multiple_of(TELL_EVERY) {
-                self.tell(phase, *done, self.total(phase)).await;
+            self.done += 1;
+            if self.done.is_multiple_of(TELL_EVERY) {
+                self.tell_pass().await;
             }
         }
         Ok((!to_do.is_empty()).then_some(to_do))
@@ -380,9 +389,17 @@ impl Run<'_> {
         if self.report.is_complete() { self.ledger.end() } else { Ok(()) }
     }
 
-    /// How many ids there are about, once the source has been listed.
-    fn total(&self, phase: CopyPhase) -> Option<u64> {
-        (phase != CopyPhase::Copying).then_some(self.report.listed)
+    /// How far the pass under way is.
+    fn progress(&self) -> CopyProgress {
+        // The first pass does not know how many there are.
+        let total = (self.phase != CopyPhase::Copying).then_some(self.report.listed);
+        CopyProgress { phase: self.phase, done: self.done, total }
+    }
+
+    /// Says how far the pass under way is.
+    async fn tell_pass(&mut self) {
+        let CopyProgress { phase, done, total } = self.progress();
+        self.tell(phase, done, total).await;
     }
 
     /// Says how far it is, and lets other tasks run: some stores never wait.

@@ -1,10 +1,11 @@
 //! [`Cli`]: what may stand on the command line. Never a key.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use keystead::Durability;
 use serde::Deserialize;
 
@@ -16,6 +17,7 @@ use crate::commands::erase::EraseArgs;
 use crate::commands::generate::GenerateArgs;
 use crate::commands::get::GetArgs;
 use crate::commands::init::InitArgs;
+use crate::commands::list::ListArgs;
 use crate::commands::put::{CreateArgs, PutArgs};
 use crate::commands::reconcile::ReconcileArgs;
 #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
@@ -23,6 +25,7 @@ use crate::commands::reencrypt::ReencryptArgs;
 use crate::commands::restore::RestoreArgs;
 use crate::commands::rotate::RotateArgs;
 use crate::commands::verify::VerifyArgs;
+use crate::examples;
 use crate::exit::{Code, Failure};
 
 /// Keeps one secret encryption key per user, in the store you trust: delete the key and the user's data is gone.
@@ -38,6 +41,12 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// Stands for a text that may be a secret.
+const NOT_SHOWN: &str = "(not shown)";
+
+/// Commands that delete or replace something. None of them is proposed to somebody who has mistyped another one.
+const DESTRUCTIVE: &[&str] = &["allow", "delete", "erase", "put", "reconcile", "reencrypt", "restore", "rotate"];
 
 /// The heading of what every command takes.
 const EVERYWHERE: &str = "Options of every command";
@@ -78,10 +87,10 @@ pub(crate) struct Global {
     /// Writes results and errors as JSON
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
-    /// Writes a line about each attempt of a call to AWS to standard error: operation, status, code,
-    /// request id and time, but no id and no key
-    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
-    pub(crate) verbose: bool,
+    /// Says on standard error what is being done; given twice (-vv), also a line about each attempt of a call to AWS:
+    /// operation, status, code, request id and time. No id and no key
+    #[arg(short, long, global = true, help_heading = EVERYWHERE, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,7 +112,10 @@ pub(crate) enum Command {
     /// Allows an erased user to get a new key, once no cache can show the old one any more
     Allow(IdArgs),
     /// Lists the ids, one a line, in no order
-    List,
+    ///
+    /// A pipe or a file gets the bytes of each id as they are. A terminal shows line separators and marks of reading order as
+    /// \uXXXX, so take an id with such a character from a pipe. With --json each line is {"id": "..."}.
+    List(ListArgs),
     /// Counts the keys
     Count,
     /// Says whether there is a key; the exit code is 3 if there is none
@@ -139,6 +151,13 @@ pub(crate) enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Writes the manual pages of all commands to a directory
+    ///
+    /// A page that an earlier run wrote there is replaced; any other file is left, and then no page is written.
+    Man {
+        /// An existing directory, such as ~/.local/share/man/man1, which man searches by itself
+        directory: PathBuf,
+    },
 }
 
 /// Whose key.
@@ -168,6 +187,17 @@ impl From<DurabilityArg> for Durability {
     }
 }
 
+/// The program's arguments, with examples in the help.
+pub(crate) fn command() -> clap::Command {
+    examples::in_help(Cli::command())
+}
+
+/// Reads the command line.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches()?;
+    Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command()))
+}
+
 /// Shows help, or says what is wrong with the arguments without repeating values: one of them may be a key.
 pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
     match e.kind() {
@@ -178,6 +208,12 @@ pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
             };
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {}
+        // Without a command, but with an option or the variable for the store.
+        ErrorKind::MissingSubcommand => {
+            let _ = write!(io::stderr(), "{}", command().render_help());
+            return Code::Usage.into();
+        }
+        ErrorKind::InvalidSubcommand => e = unknown_command(&e),
         _ => redact(&mut e),
     }
     let _ = e.print();
@@ -185,12 +221,40 @@ pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
 }
 
 fn redact(e: &mut clap::Error) {
-    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand] {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue] {
         let Some(ContextValue::String(text)) = e.get(kind) else { continue };
         // Options and the names of our own arguments may stand, and an empty value is how clap says that one is missing.
         let is_ours = kind == ContextKind::InvalidArg && text.starts_with(['-', '<', '[']);
         if !is_ours && !text.is_empty() {
-            e.insert(kind, ContextValue::String("(not shown)".to_owned()));
+            e.insert(kind, ContextValue::String(NOT_SHOWN.to_owned()));
         }
     }
+}
+
+/// Returns the error about an unknown command, which shows what was typed only if it is a word, and proposes no command that
+/// deletes or replaces something.
+fn unknown_command(e: &clap::Error) -> clap::Error {
+    let mut shown = clap::Error::new(ErrorKind::InvalidSubcommand).with_cmd(&command());
+    let typed = match e.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(typed)) if is_word(typed) => typed,
+        _ => NOT_SHOWN,
+    };
+    shown.insert(ContextKind::InvalidSubcommand, ContextValue::String(typed.to_owned()));
+    if let Some(ContextValue::Strings(similar)) = e.get(ContextKind::SuggestedSubcommand) {
+        let harmless = similar.iter().filter(|name| !DESTRUCTIVE.contains(&name.as_str()));
+        let harmless: Vec<String> = harmless.cloned().collect();
+        if !harmless.is_empty() {
+            shown.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(harmless));
+        }
+    }
+    if let Some(ContextValue::StyledStr(usage)) = e.get(ContextKind::Usage) {
+        shown.insert(ContextKind::Usage, ContextValue::StyledStr(usage.clone()));
+    }
+    shown
+}
+
+/// Reports whether a text is a word, as the name of a command is, and no part of a key.
+fn is_word(text: &str) -> bool {
+    let is_hex = text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !is_hex
 }

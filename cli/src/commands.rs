@@ -11,7 +11,8 @@ pub(crate) mod erase;
 pub(crate) mod generate;
 pub(crate) mod get;
 pub(crate) mod init;
-mod list;
+pub(crate) mod list;
+mod man;
 mod prices;
 pub(crate) mod put;
 pub(crate) mod reconcile;
@@ -36,7 +37,7 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
         Command::Delete(args) => delete::run(&session, args).await,
         Command::Erase(args) => erase::run(&session, args).await,
         Command::Allow(id) => allow::run(&session, id).await,
-        Command::List => list::list(&session).await,
+        Command::List(args) => list::list(&session, args).await,
         Command::Count => list::count(&session).await,
         Command::Exists(id) => get::exists(&session, id).await,
         Command::Copy(args) => copy::run(&session, args).await,
@@ -51,37 +52,50 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
         Command::Doctor(args) => doctor::run(&session, args).await,
         Command::Conformance(args) => conformance::run(&session, args).await,
         Command::Completions { shell } => completions::run(&session, shell),
+        Command::Man { directory } => man::run(&session, &directory),
     }
 }
 
-/// What is to be said of a command that was cut off.
-pub(crate) fn when_interrupted(command: &Command) -> &'static str {
-    match command {
-        Command::Init(_) => "the store may stand already: try doctor, and init again if there is none",
-        Command::Generate(_) | Command::Put(_) | Command::Create(_) | Command::Delete(_) | Command::Erase(_) => {
-            "the write was made whole or not at all: look with exists, then repeat it"
+/// What is to be said of a command that was cut off: what may have happened, and what to do.
+pub(crate) fn when_interrupted(command: &Command) -> String {
+    let text = match command {
+        Command::Init(_) => {
+            "the file of the root secret and the store may exist already: run doctor; if there is no store, run init again, \
+             with --existing-root-secret if that file exists"
+        }
+        Command::Generate(args) if !args.has_id() => "no store was opened",
+        Command::Generate(_) | Command::Put(_) | Command::Create(_) => {
+            "the key was written whole or not at all, and in AWS perhaps only a moment from now: look with exists, then \
+             repeat it"
+        }
+        Command::Delete(_) => {
+            "the key was deleted or not, and in AWS perhaps only a moment from now: look with exists, then repeat it"
+        }
+        Command::Erase(_) => {
+            "the erasure may have begun: the key may be deleted, and with tombstones the user may count as erased already. \
+             Run erase again to finish it and to have the proof"
         }
         Command::Rotate(_) => {
-            "if the store opens with the new root secret, the rotation has begun: end it with rotate --resume; \
-             if it opens with the old one, nothing was changed"
+            "if the store opens with the new root secret, the rotation has begun or is done: run rotate --resume. If it opens \
+             with the old one, the store is as it was: rotate again, with another new file"
         }
         #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
         Command::Reencrypt(_) => {
             "one key may stand under the new KMS key without having been checked: look at its parameter's history if \
              others could write; run reencrypt again to finish"
         }
-        Command::Reconcile(_) => "each erasure was made whole or not at all: run reconcile again to finish",
-        Command::Copy(_) => {
-            "no key was deleted at the source unless the target has it. Keys that the source lost may have been removed at the \
-             target, and conflicting keys replaced, as was asked for: go on with --resume and the same journal, or copy again"
-        }
-        Command::Backup { .. } => "the copy was removed, the store is as it was",
+        Command::Reconcile(_) => "each erasure may have begun or be done: run reconcile again to finish",
+        Command::Copy(args) => return args.when_interrupted(),
+        Command::Scrub => "no key was changed: run scrub again",
+        Command::Backup { .. } => "the unfinished copy was removed, the store is as it was",
         Command::Restore(_) => {
             "the store opens as it was or as the backup, or it refuses to open: run restore again with the same backup"
         }
-        Command::Conformance(_) => {
-            "what the suite wrote may still stand in its scratch namespace, nothing else was touched"
+        Command::Doctor(args) if args.write => {
+            "the key of a random id that was created may be left: look with list --prefix keystead-doctor-, and delete it"
         }
+        Command::Conformance(args) => args.when_interrupted(),
         _ => "nothing was changed",
-    }
+    };
+    text.to_owned()
 }

@@ -19,6 +19,8 @@ pub(crate) enum Code {
     Denied = 5,
     Unavailable = 6,
     Damaged = 7,
+    /// Something that the command wrote for itself could not be deleted again.
+    LeftBehind = 11,
     Interrupted = 130,
     BrokenPipe = 141,
 }

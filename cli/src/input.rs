@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::args::IdArgs;
 use crate::encoding::{Format, MAX_WRITTEN_LEN};
 use crate::exit::{Failure, Outcome};
+use crate::verbose;
 
 impl IdArgs {
     /// Whether the id comes from standard input.
@@ -45,6 +46,7 @@ pub(crate) async fn key(file: Option<&Path>, format: Format) -> Outcome<SecretKe
 
 /// Reads a passphrase from the file that this option names.
 pub(crate) async fn passphrase(file: &Path, option: &'static str) -> Outcome<RootSecret> {
+    verbose::step(format!("reading the passphrase from {}", file.display()));
     let file = file.to_owned();
     let read = waiting(move || SecretFile::open(file).and_then(SecretFile::read_passphrase)).await?;
     read.map_err(|e| Failure::usage(format!("the file of {option} gives no passphrase")).because(e))
@@ -63,6 +65,10 @@ fn without_line_break(text: &str) -> &str {
 
 /// At most `max` bytes from this file or standard input. On a thread of its own: nothing else stops for who types slowly.
 async fn read(file: Option<&Path>, what: &'static str, max: usize) -> Outcome<Zeroizing<Vec<u8>>> {
+    match file {
+        Some(file) => verbose::step(format!("reading {what} from {}", file.display())),
+        None => verbose::step(format!("reading {what} from standard input")),
+    }
     let file = file.map(Path::to_owned);
     let reading = tokio::task::spawn_blocking(move || {
         let mut contents = Zeroizing::new(Vec::with_capacity(2 * max));

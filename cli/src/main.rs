@@ -4,12 +4,15 @@ mod args;
 mod commands;
 mod config;
 mod encoding;
+mod examples;
 mod exit;
 mod files;
 mod input;
 mod output;
 mod progress;
 mod session;
+mod shown;
+mod store_path;
 mod stores;
 mod terminal;
 mod verbose;
@@ -17,26 +20,22 @@ mod verbose;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-
-use crate::args::Cli;
 use crate::exit::Failure;
+use crate::output::Output;
 
 /// How long what is left of a run may hold up the end.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match args::parse() {
         Ok(cli) => cli,
         Err(e) => return args::refused(e),
     };
-    let json = cli.global.json;
-    if cli.global.verbose {
-        verbose::listen();
-    }
+    let output = Output { json: cli.global.json };
+    verbose::listen(cli.global.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return Failure::other("starting the program's threads failed").because(e).report(json),
+        Err(e) => return Failure::other("starting the program's threads failed").because(e).report(output.json),
     };
     let (outcome, scratch) = runtime.block_on(session::run(cli));
     match scratch.is_empty() {
@@ -45,9 +44,8 @@ fn main() -> ExitCode {
         // What writes there is to end before it is removed.
         false => runtime.shutdown_timeout(SHUTDOWN),
     }
-    drop(scratch);
-    match outcome {
+    match session::with_leftovers(outcome, session::remove(scratch), output) {
         Ok(code) => code.into(),
-        Err(failure) => failure.report(json),
+        Err(failure) => failure.report(output.json),
     }
 }

@@ -1,5 +1,5 @@
-//! [`Meter`]: how far a long command is, for who looks on: a line that is written over on a terminal, now and then a line of
-//! its own elsewhere.
+//! [`Meter`]: how far a long command is, for whoever looks on: a line that is written over on a terminal, now and then a line
+//! of its own elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -13,11 +13,16 @@ const ELSEWHERE: Duration = Duration::from_secs(10);
 /// The width of the bar, in characters.
 const BAR: u64 = 24;
 
+/// The width of a terminal that does not tell it, in columns.
+const USUAL_WIDTH: usize = 80;
+
 /// Shows progress on standard error; nothing with `--json`.
 #[derive(Debug)]
 pub(crate) struct Meter {
     shown: bool,
     terminal: bool,
+    /// Whether the first line is written at once where there is no terminal, too.
+    at_once: bool,
     phase: String,
     /// When the phase began: with the last word of the phase before.
     start: Instant,
@@ -29,10 +34,23 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(session: &Session) -> Self {
-        let terminal = io::stderr().is_terminal();
-        let shown = !session.output.json;
         let start = Instant::now();
-        Self { shown, terminal, phase: String::new(), start, told: start, last: None, open: false }
+        Self {
+            shown: !session.output.json,
+            terminal: io::stderr().is_terminal(),
+            at_once: false,
+            phase: String::new(),
+            start,
+            told: start,
+            last: None,
+            open: false,
+        }
+    }
+
+    /// Has the first line written at once, for work that is seldom done in a few seconds.
+    pub(crate) fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
     }
 
     /// Whether somebody looks on at a terminal.
@@ -44,25 +62,34 @@ impl Meter {
     pub(crate) fn tell(&mut self, phase: &str, done: u64, total: Option<u64>) {
         if phase != self.phase {
             self.end();
-            (self.phase, self.start, self.last) = (phase.to_owned(), self.told, None);
+            self.phase = phase.to_owned();
+            self.start = self.told;
+            self.last = None;
         }
         self.told = Instant::now();
         let is_whole = total == Some(done);
-        let pause = if self.terminal { ON_TERMINAL } else { ELSEWHERE };
-        // Elsewhere the first line comes after the first pause: what is done sooner needs none.
-        let since = self.last.or((!self.terminal).then_some(self.start));
-        let is_due = since.is_none_or(|last| last.elapsed() >= pause) || self.terminal && is_whole;
-        if !self.shown || !is_due {
+        if !self.shown || !(self.is_due() || self.terminal && is_whole) {
             return;
         }
         self.last = Some(self.told);
-        let line = line(phase, done, total, self.start.elapsed());
+        let lines = lines(phase, done, total, self.start.elapsed());
         // Where standard error cannot be written there is nobody to tell.
         let _ = match self.terminal {
-            true => write!(io::stderr(), "\r{line}\x1b[K"),
-            false => writeln!(io::stderr(), "{line}"),
+            // The terminal may have another width by now.
+            true => write!(io::stderr(), "\r{}\x1b[K", fitting(&lines, terminal_width())),
+            false => writeln!(io::stderr(), "{}", fitting(&lines, usize::MAX)),
         };
         self.open = self.terminal;
+    }
+
+    fn is_due(&self) -> bool {
+        let pause = if self.terminal { ON_TERMINAL } else { ELSEWHERE };
+        match self.last {
+            Some(last) => last.elapsed() >= pause,
+            None if self.terminal || self.at_once => true,
+            // What is done sooner needs no line.
+            None => self.start.elapsed() >= pause,
+        }
     }
 
     /// Ends the line that is written over, so that what follows stands below it.
@@ -79,22 +106,52 @@ impl Drop for Meter {
     }
 }
 
-fn line(phase: &str, done: u64, total: Option<u64>, elapsed: Duration) -> String {
+/// Returns the width of the terminal at standard error, in columns.
+fn terminal_width() -> usize {
+    #[cfg(unix)]
+    let width = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+    #[cfg(not(unix))]
+    let width = 0;
+    if width == 0 { USUAL_WIDTH } else { width }
+}
+
+/// Returns the first of these lines that leaves the last column free, where some terminals begin a new line; else the
+/// beginning of the last one.
+fn fitting(lines: &[String], width: usize) -> String {
+    let room = width - 1;
+    let fits = lines.iter().find(|line| line.chars().count() <= room);
+    fits.cloned().unwrap_or_else(|| lines.last().into_iter().flat_map(|line| line.chars()).take(room).collect())
+}
+
+/// Returns lines that say how far it is, from the longest to the shortest.
+fn lines(phase: &str, done: u64, total: Option<u64>, elapsed: Duration) -> Vec<String> {
     // Numbers of keys are far below those that f64 cannot hold.
     let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
-    let Some(total) = total else { return format!("{phase}: {done}, {rate:.0}/s") };
+    let shown_rate = if rate > 0.0 && rate < 10.0 { format!("{rate:.1}/s") } else { format!("{rate:.0}/s") };
+    let Some(total) = total else {
+        return vec![format!("{phase}: {done}, {shown_rate}"), format!("{phase}: {done}")];
+    };
     let filled = done.saturating_mul(BAR).checked_div(total).unwrap_or(BAR).min(BAR);
     let bar: String = (0..BAR).map(|place| if place < filled { '#' } else { '.' }).collect();
+    let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100).min(100);
     let left = match rate > 0.0 {
         true => minutes(total.saturating_sub(done) as f64 / rate),
         false => "?".to_owned(),
     };
-    format!("{phase} [{bar}] {done} of {total}, {rate:.0}/s, {left} left")
+    vec![
+        format!("{phase} [{bar}] {done} of {total}, {shown_rate}, {left} left"),
+        format!("{phase} {done} of {total}, {shown_rate}, {left} left"),
+        format!("{phase} {done} of {total}, {left} left"),
+        format!("{phase} {percent}%, {left} left"),
+        format!("{phase} {percent}%"),
+    ]
 }
 
 fn minutes(seconds: f64) -> String {
     let seconds = seconds.ceil() as u64;
-    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let hours = seconds / 3_600;
+    let minutes = seconds / 60 % 60;
+    let seconds = seconds % 60;
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
@@ -102,15 +159,31 @@ fn minutes(seconds: f64) -> String {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn line(done: u64, total: Option<u64>, width: usize) -> String {
+        fitting(&lines("copying", done, total, SECOND), width)
+    }
+
     #[test]
     fn a_line_says_how_far_how_fast_and_how_long_yet() {
-        let second = Duration::from_secs(1);
-        assert_eq!(line("copying", 50, None, second), "copying: 50, 50/s");
-        assert_eq!(
-            line("copying", 25, Some(100), second),
-            "copying [######..................] 25 of 100, 25/s, 0:03 left"
-        );
-        assert_eq!(line("copying", 0, Some(0), second), "copying [########################] 0 of 0, 0/s, ? left");
-        assert!(line("x", 1, Some(7_200), second).ends_with("1:59:59 left"));
+        assert_eq!(line(50, None, 80), "copying: 50, 50/s");
+        assert_eq!(line(25, Some(100), 80), "copying [######..................] 25 of 100, 25/s, 0:03 left");
+        assert_eq!(line(0, Some(0), 80), "copying [########################] 0 of 0, 0/s, ? left");
+        assert!(line(1, Some(7_200), 80).ends_with("1 of 7200, 1.0/s, 1:59:59 left"));
+    }
+
+    #[test]
+    fn a_line_is_no_wider_than_the_terminal() {
+        assert_eq!(line(43_900, Some(100_000), 60), "copying 43900 of 100000, 43900/s, 0:02 left");
+        assert_eq!(line(43_900, Some(100_000), 40), "copying 43900 of 100000, 0:02 left");
+        assert_eq!(line(43_900, Some(100_000), 25), "copying 43%, 0:02 left");
+        assert_eq!(line(43_900, Some(100_000), 20), "copying 43%");
+        assert_eq!(line(43_900, None, 20), "copying: 43900");
+        for width in 1..80 {
+            for total in [None, Some(100_000)] {
+                assert!(line(43_900, total, width).len() < width, "{width}");
+            }
+        }
     }
 }

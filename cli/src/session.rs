@@ -1,18 +1,20 @@
 //! A run: the command, what ends it early, and what is closed behind it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use keystead::KeyStore;
 use keystead::file::FileStore;
-use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::args::{Cli, Global};
 use crate::exit::{Code, Failure, Outcome};
 use crate::output::Output;
-use crate::{commands, output, terminal};
+use crate::{commands, output, terminal, verbose};
 
 /// How long a command that was interrupted may take to let go.
 const LET_GO: Duration = Duration::from_secs(1);
@@ -20,8 +22,14 @@ const LET_GO: Duration = Duration::from_secs(1);
 /// How long the writes that are under way may take.
 const CLOSE: Duration = Duration::from_secs(10);
 
+/// How long it may take to delete what a command has written for itself.
+const CLEAN_UP: Duration = Duration::from_secs(120);
+
+/// How often a directory is removed until it stays away, and the pause between.
+const REMOVALS: u32 = 40;
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(50);
+
 /// What a command has at hand.
-#[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) global: Global,
     pub(crate) output: Output,
@@ -29,32 +37,51 @@ pub(crate) struct Session {
 }
 
 /// What is to be tidied up at the end, however that comes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Left {
     files: Vec<FileStore>,
-    scratch: Vec<TempDir>,
+    scratch: Vec<PathBuf>,
+    clean_up: Option<CleanUp>,
     unfinished: Option<PathBuf>,
+}
+
+/// The deletion of what a command has written for itself.
+struct CleanUp {
+    work: BoxFuture<'static, Outcome<()>>,
+    /// The failure if the work does not come to its end.
+    cut_off: Failure,
 }
 
 impl Session {
     /// Has this store closed at the end.
     pub(crate) fn close_later(&self, store: &FileStore) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).files.push(store.clone());
+        self.left().files.push(store.clone());
     }
 
     /// Has this directory removed at the end.
-    pub(crate) fn remove_later(&self, directory: TempDir) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).scratch.push(directory);
+    pub(crate) fn remove_later(&self, directory: PathBuf) {
+        self.left().scratch.push(directory);
+    }
+
+    /// Has this work done at the end, which deletes what the command has written for itself. `cut_off` is the failure if
+    /// the work takes too long or is interrupted, too.
+    pub(crate) fn clean_up_later(&self, work: impl Future<Output = Outcome<()>> + Send + 'static, cut_off: Failure) {
+        self.left().clean_up = Some(CleanUp { work: work.boxed(), cut_off });
     }
 
     /// Has this file, which this command makes, removed if it is interrupted.
     pub(crate) fn remove_if_interrupted(&self, file: &Path) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).unfinished = Some(file.to_owned());
+        self.left().unfinished = Some(file.to_owned());
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Runs the command to its end or to Ctrl-C, and closes what it has opened. Also gives what is to be removed last.
-pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<TempDir>) {
+/// Runs the command to its end or to Ctrl-C, and closes what it has opened. Also gives the directories that are to be removed
+/// last.
+pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
     let left = Arc::new(Mutex::new(Left::default()));
     let output = Output { json: cli.global.json };
     let advice = commands::when_interrupted(&cli.command);
@@ -69,21 +96,93 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<TempDir>) {
             command.abort();
             was_cut_off = true;
             terminal::restore();
-            let _ = timeout(LET_GO, command).await;
-            match end {
-                Ok(End::Signal) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
-                Ok(End::Timeout) => Err(Failure::new(Code::Unavailable, format!("the time of --timeout is up: {advice}"))),
-                Err(e) => Err(Failure::other("listening for signals failed").because(e)),
+            match (timeout(LET_GO, command).await, end) {
+                // It had ended before it could be interrupted.
+                (Ok(Ok(outcome)), _) => outcome,
+                (_, Ok(End::Signal)) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
+                (_, Ok(End::Timeout)) => {
+                    Err(Failure::new(Code::Unavailable, format!("the time of --timeout is up: {advice}")))
+                }
+                (_, Err(e)) => Err(Failure::other("listening for signals failed").because(e)),
             }
         }
+        never = terminal::follow_stops() => match never {},
     };
-    let Left { files, scratch, unfinished } = std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
+    let Left { files, scratch, clean_up, unfinished } =
+        std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
+    let cleaned = match clean_up {
+        Some(clean_up) => clean_up.run().await,
+        None => Ok(()),
+    };
     let closed = close(files).await;
-    if let Some(file) = unfinished.filter(|_| was_cut_off) {
-        // If even this fails, the file opens as no store.
-        let _ = fs::remove_file(file);
+    let outcome = outcome.and_then(|code| closed.map(|()| code));
+    let removed = match unfinished {
+        Some(file) if was_cut_off && outcome.is_err() => remove_unfinished(&file),
+        _ => Ok(()),
+    };
+    (with_leftovers(with_leftovers(outcome, cleaned, output), removed, output), scratch)
+}
+
+impl CleanUp {
+    /// Cleans up, until it is done, takes too long, or is interrupted.
+    async fn run(self) -> Outcome<()> {
+        tokio::select! {
+            cleaned = timeout(CLEAN_UP, self.work) => cleaned.unwrap_or(Err(self.cut_off)),
+            _ = signalled() => Err(self.cut_off),
+        }
     }
-    (outcome.and_then(|code| closed.map(|()| code)), scratch)
+}
+
+/// Removes directories that a command has written for itself.
+pub(crate) fn remove(scratch: Vec<PathBuf>) -> Outcome<()> {
+    let mut removed = Ok(());
+    for directory in scratch {
+        if let Err(e) = remove_directory(&directory) {
+            let shown = directory.display();
+            let text = format!("removing the directory {shown} failed, which this command has made: remove it");
+            removed = Err(Failure::new(Code::LeftBehind, text).because(e));
+        }
+    }
+    removed
+}
+
+/// Removes a directory, in which threads that have not noticed the end yet may still make files.
+fn remove_directory(directory: &Path) -> io::Result<()> {
+    let mut last = Ok(());
+    for _ in 0..REMOVALS {
+        last = fs::remove_dir_all(directory);
+        if last.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            return Ok(());
+        }
+        std::thread::sleep(BETWEEN_REMOVALS);
+    }
+    match last {
+        Ok(()) if directory.exists() => Err(io::Error::other("it was made again and again")),
+        last => last,
+    }
+}
+
+/// Returns the outcome of a command and of what was done after it. Something that is left behind decides the exit code, and
+/// another failure is told before it.
+pub(crate) fn with_leftovers(outcome: Outcome, cleaned: Outcome<()>, output: Output) -> Outcome {
+    let Err(left) = cleaned else { return outcome };
+    if let Err(first) = outcome
+        && first.code() != Code::Interrupted
+    {
+        first.report(output.json);
+    }
+    Err(left)
+}
+
+/// Removes the file of a command that was interrupted while it made it.
+fn remove_unfinished(file: &Path) -> Outcome<()> {
+    match fs::remove_file(file) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            let text = format!("interrupted, and the unfinished file {} cannot be removed: remove it", file.display());
+            Err(Failure::new(Code::LeftBehind, text).because(e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The reason why a command was cut off.
@@ -121,6 +220,7 @@ async fn signalled() -> io::Result<()> {
 
 async fn close(files: Vec<FileStore>) -> Outcome<()> {
     for store in files {
+        verbose::step(format!("closing {}", store.info()));
         match timeout(CLOSE, store.close()).await {
             Ok(closed) => closed?,
             Err(_) => output::note("the store is still busy: the next open tidies up what this one could not"),

@@ -12,7 +12,7 @@ use crate::args::DurabilityArg;
 use crate::config::{self, Entry, Said};
 use crate::exit::{Failure, Outcome};
 use crate::session::Session;
-use crate::{input, terminal};
+use crate::{input, store_path, terminal, verbose};
 
 /// A store behind a fence.
 pub(crate) type Fence = Fenced<Arc<dyn KeyStore>, Arc<dyn KeyStore>>;
@@ -22,6 +22,8 @@ pub(crate) type Fence = Fenced<Arc<dyn KeyStore>, Arc<dyn KeyStore>>;
 pub(crate) struct Asked {
     pub(crate) url: String,
     passphrase_file: Option<PathBuf>,
+    /// The option or the file that names it, or could.
+    passphrase_by: &'static str,
     tombstones: Option<Tombstones>,
     is_read_only: bool,
     /// Whether the configuration file names it as the store of another one's tombstones.
@@ -61,6 +63,29 @@ impl Guarded {
 impl Asked {
     pub(crate) fn is_file(&self) -> bool {
         is_file(&self.url)
+    }
+
+    /// Takes the passphrase of a second store from this file, or from that of --passphrase-file if nothing else is named.
+    pub(crate) fn with_passphrase(
+        mut self,
+        session: &Session,
+        option: &'static str,
+        file: Option<&Path>,
+    ) -> Outcome<Self> {
+        if !self.is_file() {
+            return match file {
+                Some(_) => Err(Failure::usage(format!("only a file store has a passphrase: leave out {option}"))),
+                None => Ok(self),
+            };
+        }
+        if let Some(file) = file {
+            self.passphrase_file = Some(file.to_owned());
+            self.passphrase_by = option;
+        } else if self.passphrase_file.is_none() && !self.file_url()?.names_root_secret() {
+            self.passphrase_file = session.global.passphrase_file.clone();
+            self.passphrase_by = if self.passphrase_file.is_some() { "--passphrase-file" } else { option };
+        }
+        Ok(self)
     }
 
     /// Refuses a command that would change a store which is to be read only.
@@ -118,6 +143,7 @@ pub(crate) fn asked(session: &Session) -> Outcome<Asked> {
     let mut asked = resolve(session, store)?;
     if let Some(file) = &session.global.passphrase_file {
         asked.passphrase_file = Some(file.clone());
+        asked.passphrase_by = "--passphrase-file";
     }
     for (name, value) in [("region", &session.global.region), ("profile", &session.global.profile)] {
         if let Some(value) = value {
@@ -132,14 +158,22 @@ pub(crate) fn resolve(session: &Session, store: &str) -> Outcome<Asked> {
     let global = &session.global;
     // A name has no colon, a URL has one behind its scheme.
     let Said { entry, keeps_tombstones } = match store.contains(':') {
-        true => config::of_url(store, global.config.as_deref())?,
-        false => config::named(store, global.config.as_deref())?,
+        true => match store_path::refusal(store) {
+            Some(refusal) => return Err(refusal),
+            None => config::of_url(store, global.config.as_deref())?,
+        },
+        false => {
+            let found = config::named(store, global.config.as_deref());
+            found.map_err(|e| store_path::refusal(store).unwrap_or(e))?
+        }
     };
     let (url, passphrase_file, is_read_only) = match &entry {
         Some(entry) => (entry.url.clone(), entry.passphrase_file.clone(), entry.read_only),
         None => (store.to_owned(), None, false),
     };
-    Ok(Asked { url, passphrase_file, tombstones: tombstones(session, entry.as_ref())?, is_read_only, keeps_tombstones })
+    let passphrase_by = if passphrase_file.is_some() { "the configuration file" } else { "--passphrase-file" };
+    let tombstones = tombstones(session, entry.as_ref())?;
+    Ok(Asked { url, passphrase_file, passphrase_by, tombstones, is_read_only, keeps_tombstones })
 }
 
 /// The tombstones of a store. The configuration file's can be gone around, but not replaced.
@@ -187,7 +221,7 @@ fn with_parameter(url: String, name: &str, value: &str) -> Outcome<String> {
     Ok(format!("{url}{separator}{name}={value}"))
 }
 
-fn is_file(url: &str) -> bool {
+pub(crate) fn is_file(url: &str) -> bool {
     scheme(url).eq_ignore_ascii_case("file")
 }
 
@@ -242,7 +276,10 @@ pub(crate) async fn open_bare(session: &Session, asked: &Asked) -> Outcome<Arc<d
     if asked.is_file() {
         return Ok(Arc::new(open_file(session, asked).await?));
     }
-    Ok(keystead::open(&asked.url).await?)
+    verbose::step(format!("opening a store in {}", scheme(&asked.url).to_ascii_lowercase()));
+    let store = keystead::open(&asked.url).await?;
+    verbose::tell_store(&*store).await;
+    Ok(store)
 }
 
 /// Refuses a file store that is missing, even if its URL says that it is to be created.
@@ -277,7 +314,10 @@ async fn guard(session: &Session, store: Arc<dyn KeyStore>, asked: &Asked) -> Ou
 
 /// Opens a store of tombstones.
 pub(crate) async fn open_tombstones(session: &Session, named: &Tombstones) -> Outcome<Arc<dyn KeyStore>> {
-    let asked = resolve(session, &named.store)?;
+    let mut asked = resolve(session, &named.store)?;
+    if asked.passphrase_file.is_none() {
+        asked.passphrase_by = "in the configuration file passphrase_file =";
+    }
     if asked.is_read_only {
         return Err(Failure::refused(
             "the configuration file says read_only of the store of the tombstones: a fence has to write there",
@@ -315,25 +355,31 @@ pub(crate) fn fence(store: Arc<dyn KeyStore>, tombstones: Arc<dyn KeyStore>, nam
 /// Opens a file store, for what only such a store can do.
 pub(crate) async fn open_file(session: &Session, asked: &Asked) -> Outcome<FileStore> {
     let url = asked.file_url()?;
-    let store = url.open_with(root_secret(asked, &url).await?).await?;
+    let root = root_secret(asked, &url).await?;
+    verbose::step(format!("opening the file store {}", url.path().display()));
+    let store = url.open_with(root).await?;
     session.close_later(&store);
+    verbose::tell_store(&store).await;
     Ok(store)
 }
 
 /// The root secret that the URL, the options or the configuration file name, else a passphrase from the terminal.
 pub(crate) async fn root_secret(asked: &Asked, url: &FileUrl) -> Outcome<RootSecret> {
     match (&asked.passphrase_file, url.names_root_secret()) {
-        (Some(_), true) => Err(Failure::usage(
-            "the root secret is given twice: by the URL, and by --passphrase-file or the configuration file",
-        )),
+        (Some(_), true) => {
+            Err(Failure::usage(format!("the root secret is given twice: by the URL and by {}", asked.passphrase_by)))
+        }
         (None, true) => {
+            if let Some(file) = url.secret_file() {
+                verbose::step(format!("reading the secret of the store from {}", file.display()));
+            }
             let url = url.clone();
             Ok(input::waiting(move || url.root_secret()).await??)
         }
-        (Some(file), false) => input::passphrase(file, "--passphrase-file").await,
+        (Some(file), false) => input::passphrase(file, asked.passphrase_by).await,
         (None, false) => {
             let prompt = format!("passphrase of {}: ", url.path().display());
-            Ok(RootSecret::passphrase(terminal::passphrase(&prompt).await?.as_str()))
+            Ok(RootSecret::passphrase(terminal::passphrase(&prompt, asked.passphrase_by).await?.as_str()))
         }
     }
 }

@@ -18,4 +18,4 @@ pub use crate::case::{Case, Need, cases};
 pub use crate::harness::{Fault, Faults, Harness, Namespace};
 pub use crate::main_fn::main;
 pub use crate::report::Report;
-pub use crate::runner::{Options, run};
+pub use crate::runner::{Options, Progress, run, run_with_progress};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::JoinHandle;
 
 use crate::case::{Case, cases};
 use crate::context::{Context, Outcome, Stop};
@@ -40,21 +41,64 @@ impl Options {
     }
 }
 
+/// The state of a run that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The number of cases that have ended.
+    pub done: usize,
+    /// The number of those that have failed.
+    pub failed: usize,
+    /// The number of cases that the run has.
+    pub total: usize,
+}
+
 /// Runs the cases over the harness's stores, each in a namespace of its own.
 ///
 /// Needs a multi-threaded tokio runtime with its timer on; elsewhere the suite could not race, and every case is
 /// reported as failed with that reason. A filter that selects no case gives an empty report.
+///
+/// Dropping the future ends the run: the cases that are under way stop at their next `await`, but threads that they have
+/// started go on for a moment, and [`Harness::close`] is not called for what was opened.
 pub async fn run(harness: impl Harness, options: Options) -> Report {
+    run_with_progress(harness, options, |_| {}).await
+}
+
+/// Runs the cases as [`run`] does, and calls `on_progress` each time one of them has ended.
+pub async fn run_with_progress(
+    harness: impl Harness,
+    options: Options,
+    on_progress: impl FnMut(Progress) + Send,
+) -> Report {
     let harness: Arc<dyn Harness> = Arc::new(harness);
-    let selected = cases().iter().filter(|case| options.selects(case));
+    let selected: Vec<&'static Case> = cases().iter().filter(|case| options.selects(case)).collect();
     let results = if is_multi_threaded() {
-        let runs: Vec<_> = selected.map(|case| run_case(harness.clone(), case, options.scale).boxed()).collect();
+        let progress = Progress { done: 0, failed: 0, total: selected.len() };
+        let telling = Mutex::new((progress, on_progress));
+        let run = |case: &&'static Case| run_and_tell(harness.clone(), case, options.scale, &telling).boxed();
+        let runs: Vec<_> = selected.iter().map(run).collect();
         stream::iter(runs).buffered(options.jobs.max(1)).collect().await
     } else {
         let reason = "the suite needs a multi-threaded runtime: use #[tokio::test(flavor = \"multi_thread\")]";
-        selected.map(|case| CaseResult::new(case, Verdict::Failed(reason.to_owned()), Duration::ZERO)).collect()
+        let failed = |case: &&'static Case| CaseResult::new(case, Verdict::Failed(reason.to_owned()), Duration::ZERO);
+        selected.iter().map(failed).collect()
     };
     Report::new(harness.name(), results)
+}
+
+async fn run_and_tell(
+    harness: Arc<dyn Harness>,
+    case: &'static Case,
+    scale: f64,
+    telling: &Mutex<(Progress, impl FnMut(Progress))>,
+) -> CaseResult {
+    let result = run_case(harness, case, scale).await;
+    let mut telling = telling.lock().unwrap_or_else(PoisonError::into_inner);
+    let (progress, on_progress) = &mut *telling;
+    progress.done += 1;
+    progress.failed += usize::from(matches!(result.verdict, Verdict::Failed(_)));
+    on_progress(*progress);
+    result
 }
 
 fn is_multi_threaded() -> bool {
@@ -68,8 +112,8 @@ pub(crate) async fn run_case(harness: Arc<dyn Harness>, case: &'static Case, sca
     let namespaces = Arc::new(Mutex::new(vec![namespace.clone()]));
     let body = in_namespace(harness.clone(), case, scale, namespace, namespaces.clone());
     // A task of its own: if the store blocks the thread, the limit still ends the case.
-    let task = tokio::spawn(AssertUnwindSafe(body).catch_unwind());
-    let verdict = match tokio::time::timeout(CASE_LIMIT, task).await {
+    let mut task = Running(tokio::spawn(AssertUnwindSafe(body).catch_unwind()));
+    let verdict = match tokio::time::timeout(CASE_LIMIT, &mut task.0).await {
         Ok(Ok(Ok(verdict))) => verdict,
         Ok(_) => failed(case, "    the store or the harness panicked: its message is above"),
         Err(_) => failed(case, &format!("    the case did not end within {CASE_LIMIT:?}")),
@@ -77,6 +121,15 @@ pub(crate) async fn run_case(harness: Arc<dyn Harness>, case: &'static Case, sca
     let opened = namespaces.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let verdict = closed(harness, case, &opened, verdict).await;
     CaseResult::new(case, verdict, start.elapsed())
+}
+
+/// A task that ends when nobody waits for it any longer.
+struct Running<T>(JoinHandle<T>);
+
+impl<T> Drop for Running<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 async fn in_namespace(

@@ -1,8 +1,10 @@
 //! The runner: filters, refusals, reports, and stores that fail at opening or closing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use keystead_conformance::{Harness, Namespace, Options, Report, async_trait, cases, run};
+use keystead_conformance::{Harness, Namespace, Options, Report, async_trait, cases, run, run_with_progress};
 use keystead_core::{BoxError, KeyStore};
 use keystead_memory::MemoryStore;
 
@@ -78,6 +80,66 @@ fn a_filter_selects_every_case_whose_id_contains_one_of_its_texts() {
     assert_eq!(passed, ["get.missing_is_not_found", "key.empty_refused", "key.too_long_refused"]);
     assert!(report.failed().is_empty() && report.ignored().is_empty());
     assert!(on_threads(Plain, only(&["no such case"])).passed().is_empty());
+}
+
+#[test]
+fn progress_is_told_each_time_a_case_has_ended() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let mut told = Vec::new();
+    // Two cases pass, and one needs a second client, which this harness does not give.
+    let options = only(&["get.missing", "check.ok", "reopen."]);
+    let report = runtime.block_on(run_with_progress(Plain, options, |progress| told.push(progress)));
+    let total = report.passed().len() + report.failed().len();
+    assert_eq!(told.iter().map(|progress| progress.done).collect::<Vec<_>>(), (1..=total).collect::<Vec<_>>());
+    assert!(told.iter().all(|progress| progress.total == total), "{told:?}");
+    assert_eq!(told.last().map(|progress| progress.failed), Some(report.failed().len()));
+    assert!(!report.failed().is_empty() && !report.passed().is_empty(), "{report}");
+}
+
+/// A store whose calls never end, and a count of the cases that have it open.
+struct Endless(Arc<AtomicUsize>);
+
+/// Leaves the count when the case that opened the store ends.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Harness for Endless {
+    fn name(&self) -> &str {
+        "endless"
+    }
+
+    async fn open(&self, _: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let _open = Open(self.0.clone());
+        std::future::pending().await
+    }
+
+    async fn reopen(&self, _: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
+        panic!("nothing was opened")
+    }
+}
+
+#[test]
+fn a_run_that_is_dropped_ends_its_cases() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let open = Arc::new(AtomicUsize::new(0));
+    let running = runtime.spawn(run(Endless(open.clone()), Options { jobs: 3, ..only(&["get."]) }));
+    let until = |wanted: usize| {
+        let start = Instant::now();
+        while open.load(Ordering::SeqCst) != wanted {
+            assert!(start.elapsed() < Duration::from_secs(20), "{} cases are under way", open.load(Ordering::SeqCst));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    until(3);
+    running.abort();
+    until(0);
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! A chunk of ids: their keys are fetched, written, and read back.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use keystead_layers::is_fence_key;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::digest::Digest;
-use super::options::ConflictPolicy;
+use super::options::{ConflictPolicy, CopyProgress};
 use super::report::KeyFailure;
-use super::{Listed, Run, is_the_stores_fault, stop_if_all_failed};
+use super::{Listed, Run, TELL_PAUSE, is_the_stores_fault, stop_if_all_failed};
 use crate::{Effect, Error, ErrorKind, KeyId, Operation, PutMode, Result, SecretKey};
 
 /// A key of the source on its way.
@@ -125,7 +127,20 @@ impl Run<'_> {
     /// Gives back those that may stand at the target now, by our hand or another's.
     async fn write(&mut self, items: Vec<Item>, mode: PutMode) -> Result<Vec<Item>> {
         let keys: Vec<_> = items.iter().map(|item| (item.id.clone(), item.key.clone())).collect();
-        let answers = self.target.write(&keys, mode).await;
+        let answered = AtomicU64::new(0);
+        let writing = self.target.write(&keys, mode, &answered);
+        let answers = match mode {
+            PutMode::Create => {
+                let progress = self.progress();
+                let tell = || {
+                    let done = progress.done + answered.load(Ordering::Relaxed);
+                    (self.on_progress)(CopyProgress { done, ..progress });
+                };
+                telling(writing, tell).await
+            }
+            // These were counted when they were to be created.
+            _ => writing.await,
+        };
         let nothing_yet = self.report.at_target() == 0;
         stop_if_all_failed(&answers, |e| is_the_stores_fault(e.kind()) || nothing_yet && is_a_refusal(e.kind()))?;
         let mut written = Vec::with_capacity(items.len());
@@ -244,6 +259,17 @@ impl Verdict {
             Ok(_) => Self::Different,
             Err(e) if e.kind() == ErrorKind::NotFound => Self::Absent,
             Err(e) => Self::Unread(e),
+        }
+    }
+}
+
+/// Does the work, and calls `tell` from time to time until it is done.
+async fn telling<T>(work: impl Future<Output = T>, mut tell: impl FnMut()) -> T {
+    let mut work = pin!(work);
+    loop {
+        match timeout(TELL_PAUSE, work.as_mut()).await {
+            Ok(done) => return done,
+            Err(_) => tell(),
         }
     }
 }

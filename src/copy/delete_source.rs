@@ -1,5 +1,7 @@
 //! The pass that deletes at the source what is at the target.
 
+use std::sync::atomic::AtomicU64;
+
 use tokio::time::sleep;
 
 use super::digest::{Digester, random_digest_key};
@@ -179,7 +181,8 @@ impl Run<'_> {
         let mut attempt = 0;
         loop {
             let (id, key) = self.probe(attempt);
-            let created = self.target.write(&[(id.clone(), key.clone())], PutMode::Create).await.pop();
+            let answered = AtomicU64::new(0);
+            let created = self.target.write(&[(id.clone(), key.clone())], PutMode::Create, &answered).await.pop();
             let e = match created.unwrap_or(Ok(())) {
                 Ok(()) => return Ok((id, key, Ok(()))),
                 Err(e) => e,

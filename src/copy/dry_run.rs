@@ -10,13 +10,12 @@ impl Run<'_> {
     pub(super) async fn plan(&mut self, is_to_delete: bool) -> Result<()> {
         let source = self.source.clone();
         let mut ids = source.list();
-        let mut done = 0;
-        self.ledger.begin_pass();
-        while let Some(chunk) = self.next_to_do(&source, &mut ids, CHUNK, CopyPhase::Copying, &mut done).await? {
+        self.begin_pass(CopyPhase::Copying);
+        while let Some(chunk) = self.next_to_do(&source, &mut ids, CHUNK).await? {
             let len = chunk.len() as u64;
             self.plan_chunk(chunk).await?;
-            done += len;
-            self.tell(CopyPhase::Copying, done, None).await;
+            self.done += len;
+            self.tell_pass().await;
         }
         if is_to_delete && self.report.has_nothing_open() {
             match self.doubt().await? {

@@ -1,5 +1,6 @@
 //! [`Endpoint`]: one of the two stores, called no more often than the options allow.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -9,7 +10,7 @@ use keystead_layers::Limit;
 use tokio::time::{Instant, sleep};
 
 use super::options::CopyOptions;
-use super::patience::unless_throttled;
+use super::patience::{is_throttling, unless_throttled};
 use crate::{
     BoxStream, Consistency, Deletion, Durability, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode,
     Result, SecretKey, StoreIdentity,
@@ -216,19 +217,31 @@ impl<'a> Endpoint<'a> {
         self.store.capabilities().create_batch_size.filter(|_| self.pace.is_none())
     }
 
-    /// One outcome per key, in the keys' order.
-    pub(super) async fn write(&self, keys: &[(KeyId, SecretKey)], mode: PutMode) -> Vec<Result<()>> {
-        unless_throttled(keys, |keys| async move { self.write_at_once(&keys, mode).await }.boxed()).await
+    /// One outcome per key, in the keys' order. Counts in `answered` the keys that have their outcome.
+    pub(super) async fn write(
+        &self,
+        keys: &[(KeyId, SecretKey)],
+        mode: PutMode,
+        answered: &AtomicU64,
+    ) -> Vec<Result<()>> {
+        unless_throttled(keys, |keys| async move { self.write_at_once(&keys, mode, answered).await }.boxed()).await
     }
 
-    async fn write_at_once(&self, keys: &[(KeyId, SecretKey)], mode: PutMode) -> Vec<Result<()>> {
+    async fn write_at_once(&self, keys: &[(KeyId, SecretKey)], mode: PutMode, answered: &AtomicU64) -> Vec<Result<()>> {
         if mode == PutMode::Create && self.create_batch_size().is_some() {
             let outcomes = self.store.create_keys(keys).await;
             return self.one_each(keys, outcomes, Operation::Create);
         }
+        let count = |answer: Result<()>| {
+            // A write that is throttled is made again.
+            if !answer.as_ref().is_err_and(is_throttling) {
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+            vec![answer]
+        };
         let mut calls = Vec::with_capacity(keys.len());
         for (id, key) in keys {
-            let call = self.store.put_key_with(id, key, mode).map(|answer| vec![answer]).boxed();
+            let call = self.store.put_key_with(id, key, mode).map(count).boxed();
             calls.push(match &self.pace {
                 Some(pace) => pace.paced(call),
                 None => call,

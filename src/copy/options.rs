@@ -131,8 +131,8 @@ impl CopyOptions {
         self
     }
 
-    /// Sets the function that is called after each chunk of keys. If it panics, so does the copy;
-    /// with a journal nothing is lost.
+    /// Sets the function that is called after each chunk of keys, and every half second while a chunk
+    /// is written key by key. If it panics, so does the copy; with a journal nothing is lost.
     pub fn on_progress(mut self, progress: impl FnMut(CopyProgress) + Send + 'static) -> Self {
         self.on_progress = Box::new(progress);
         self
@@ -225,7 +225,8 @@ pub enum CopyPhase {
 pub struct CopyProgress {
     /// What it is at.
     pub phase: CopyPhase,
-    /// How many ids it has dealt with in this phase.
+    /// The number of ids that it has dealt with in this phase. While keys are written one by one, those that are written and
+    /// not yet read back count.
     pub done: u64,
     /// How many there are about; `None` until the source has been listed once.
     pub total: Option<u64>,

@@ -97,6 +97,21 @@ async fn progress_tells_the_phases_in_their_order() {
     assert_eq!((last.done, last.total), (250, Some(250)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn progress_is_told_from_the_first_key_of_a_slow_copy() {
+    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    fill(&source, 0..150).await;
+    let told: Arc<Mutex<Vec<CopyProgress>>> = Arc::default();
+    let telling = told.clone();
+    let options = CopyOptions::default().rate(1.0).concurrency(1);
+    copy(&source, &target, options.on_progress(move |progress| telling.lock().unwrap().push(progress))).await;
+    let told = told.lock().unwrap();
+    let copying = told.iter().filter(|progress| progress.phase == CopyPhase::Copying);
+    let done: Vec<u64> = copying.map(|progress| progress.done).collect();
+    assert!(done.is_sorted() && done.first().is_some_and(|first| *first <= 2), "{done:?}");
+    assert!((1..=150).all(|number| done.contains(&number)), "{done:?}");
+}
+
 #[tokio::test]
 async fn a_callback_that_panics_loses_nothing() {
     let (source, target) = (MemoryStore::new(), MemoryStore::new());

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::exit::{Code, Failure, Outcome};
 use crate::session::Session;
-use crate::{output, stores};
+use crate::{output, stores, verbose};
 
 pub(crate) async fn run(session: &Session, target: PathBuf) -> Outcome {
     let store = stores::open_file(session, &stores::asked(session)?).await?;
@@ -18,6 +18,7 @@ pub(crate) async fn run(session: &Session, target: PathBuf) -> Outcome {
         )));
     }
     session.remove_if_interrupted(&target);
+    verbose::step(format!("copying the store to {}", target.display()));
     store.backup(&target).await?;
     let file = target.display().to_string();
     session.output.result(format!("copied to {file}"), json!({ "file": file }))?;

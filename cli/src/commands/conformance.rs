@@ -1,18 +1,18 @@
 //! `conformance`: the suite over a store of the kind that a URL names, where it meets nobody's keys.
 
-use std::collections::HashMap;
+mod account;
+mod junit;
+mod scratch;
+
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use clap::Args;
-use futures_util::TryStreamExt;
-use keystead::file::{FileStore, FileUrl, RootSecret};
-use keystead::memory::MemoryStore;
-use keystead::{BoxError, KeyId, KeyStore};
-use keystead_conformance::{Harness, Namespace, Options, Report, cases};
+use keystead_conformance::{Options, Progress, Report, cases, run_with_progress};
+use serde_json::json;
 
+use self::scratch::{Run, Scratch};
 use crate::exit::{Code, Failure, Outcome};
+use crate::progress::Meter;
 use crate::session::Session;
 use crate::{output, stores};
 
@@ -27,14 +27,50 @@ pub(crate) struct ConformanceArgs {
     /// How many cases run at once; as many as there are processors if it is not given
     #[arg(long, value_name = "NUMBER")]
     jobs: Option<usize>,
-    /// Writes a report in JUnit's XML to this file, too
+    /// Writes a report in JUnit's XML to this file, too; an older report there is replaced, any other file is not
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Runs nothing, and deletes what a run that was killed has left in this namespace; the run has shown its name
+    #[arg(long, value_name = "NAMESPACE", conflicts_with_all = ["filter", "scale", "jobs", "junit"])]
+    clean_up: Option<String>,
+}
+
+impl ConformanceArgs {
+    pub(super) fn when_interrupted(&self) -> &'static str {
+        match self.clean_up {
+            None => "nothing outside the suite's own namespace was touched, and what it wrote there was deleted",
+            Some(_) => "a part of what the run had left is deleted: run it again",
+        }
+    }
 }
 
 pub(crate) async fn run(session: &Session, args: ConformanceArgs) -> Outcome {
-    let asked = stores::asked(session)?.writable()?;
-    let scratch = Scratch::of(session, &asked.url).await?;
+    let url = stores::asked(session)?.writable()?.url;
+    if let Some(name) = &args.clean_up {
+        return clean_up(session, &url, Run::parse(name)?).await;
+    }
+    let count = check(&args)?;
+    let scratch = Scratch::create(session, &url).await?;
+    output::note(format!("{count} cases over {}, in {}", scratch.store_name(), scratch.place()));
+    if let Some(run) = scratch.run_that_lasts() {
+        output::note(format!("if this is killed: keystead conformance --clean-up {run}, with the same store"));
+    }
+    let mut meter = Meter::new(session).at_once();
+    let mut tell = |done: usize| meter.tell("cases", done as u64, Some(count as u64));
+    tell(0);
+    let jobs = args.jobs.unwrap_or(Options::default().jobs);
+    let options = Options { filter: args.filter, scale: args.scale, jobs };
+    let report = run_with_progress(scratch, options, |Progress { done, .. }| tell(done)).await;
+    drop(meter);
+    let shown = write(session, &report, args.scale);
+    // Whatever became of standard output, the file is written, and the other way round.
+    let kept = args.junit.map_or(Ok(()), |file| junit::write(&file, &report.to_junit()));
+    shown.and(kept)?;
+    Ok(if report.failed().is_empty() { Code::Done } else { Code::Other })
+}
+
+/// Refuses what will not do, and returns the number of cases that are to run.
+fn check(args: &ConformanceArgs) -> Outcome<usize> {
     if !(args.scale > 0.0 && args.scale <= 1e3) {
         return Err(Failure::usage("this scale will not do: give a number above 0 and up to 1000, such as 0.5"));
     }
@@ -43,111 +79,28 @@ pub(crate) async fn run(session: &Session, args: ConformanceArgs) -> Outcome {
     if count == 0 {
         return Err(Failure::usage("no case has such an id: give a part of one, as in CASES.md, or nothing for all"));
     }
-    output::note(format!("{count} cases over {}, in {}", scratch.name(), scratch.place()));
-    let jobs = args.jobs.unwrap_or(Options::default().jobs);
-    let report = keystead_conformance::run(scratch, Options { filter: args.filter, scale: args.scale, jobs }).await;
-    if let Some(file) = args.junit {
-        let shown = file.display();
-        std::fs::write(&file, report.to_junit())
-            .map_err(|e| Failure::other(format!("writing the file {shown} failed")).because(e))?;
+    if let Some(file) = &args.junit {
+        junit::check(file)?;
     }
-    write(session, &report)?;
-    Ok(if report.failed().is_empty() { Code::Done } else { Code::Other })
+    Ok(count)
 }
 
-fn write(session: &Session, report: &Report) -> Outcome<()> {
+fn write(session: &Session, report: &Report, scale: f64) -> Outcome<()> {
     let text = if session.output.json { report.to_json() } else { report.to_string() };
     // The suite's own way to run a case again is that of a test target.
-    let text = text.replace("cargo test --test conformance -- --exact", "keystead conformance");
+    let again = if scale == 1.0 { String::new() } else { format!(" --scale {scale}") };
+    let text = text.replace("cargo test --test conformance -- --exact", &format!("keystead conformance{again}"));
     session.output.text(text.trim_end())
 }
 
-/// Where the suite may write, a place a namespace.
-enum Scratch {
-    Memory(Mutex<HashMap<Namespace, MemoryStore>>),
-    File { directory: PathBuf, root: RootSecret },
-    Aws { scheme: String, parameters: String },
-}
-
-impl Scratch {
-    async fn of(session: &Session, url: &str) -> Outcome<Self> {
-        if stores::scheme(url).eq_ignore_ascii_case("file") {
-            return Self::beside(session, &FileUrl::parse(url)?);
-        }
-        // Refuses what will not do; neither of these stores makes a call when it is opened.
-        keystead::open(url).await?;
-        let scheme = stores::scheme(url).to_ascii_lowercase();
-        if scheme == "memory" {
-            return Ok(Self::Memory(Mutex::default()));
-        }
-        let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters).to_owned();
-        Ok(Self::Aws { scheme, parameters })
-    }
-
-    /// On the same disk as the store.
-    fn beside(session: &Session, url: &FileUrl) -> Outcome<Self> {
-        let beside = url.path().parent().unwrap_or(url.path());
-        let scratch = tempfile::Builder::new().prefix("keystead-conformance-").tempdir_in(beside).map_err(|e| {
-            Failure::other("making a directory beside the store failed, where the suite would run").because(e)
-        })?;
-        let directory = scratch.path().to_owned();
-        session.remove_later(scratch);
-        Ok(Self::File { directory, root: RootSecret::generate() })
-    }
-
-    fn place(&self) -> String {
-        match self {
-            Self::Memory(_) => "the process's memory".to_owned(),
-            Self::File { directory, .. } => directory.display().to_string(),
-            Self::Aws { .. } => "/keystead-conformance".to_owned(),
-        }
-    }
-
-    /// A new client over the data of this namespace.
-    async fn client(&self, ns: &Namespace, is_new: bool) -> Result<Arc<dyn KeyStore>, BoxError> {
-        Ok(match self {
-            Self::Memory(stores) => {
-                Arc::new(stores.lock().unwrap_or_else(PoisonError::into_inner).entry(ns.clone()).or_default().clone())
-            }
-            Self::File { directory, root } => {
-                let path = directory.join(ns.as_str()).join("keys.db");
-                Arc::new(match is_new {
-                    true => FileStore::create(path, root.clone()).await?,
-                    false => FileStore::open(path, root.clone()).await?,
-                })
-            }
-            Self::Aws { scheme, parameters } => {
-                keystead::open(&format!("{scheme}:///keystead-conformance/{ns}/%s?{parameters}")).await?
-            }
-        })
-    }
-}
-
-#[async_trait]
-impl Harness for Scratch {
-    fn name(&self) -> &str {
-        match self {
-            Self::Memory(_) => "memory",
-            Self::File { .. } => "file",
-            Self::Aws { scheme, .. } => scheme,
-        }
-    }
-
-    async fn open(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
-        self.client(ns, true).await
-    }
-
-    async fn reopen(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
-        self.client(ns, false).await
-    }
-
-    /// What a case leaves in an account would cost money; the rest ends with this program.
-    async fn close(&self, ns: &Namespace) -> Result<(), BoxError> {
-        if let Self::Aws { .. } = self {
-            let store = self.client(ns, false).await?;
-            let ids: Vec<KeyId> = store.list_keys().try_collect().await?;
-            store.delete_keys(&ids).await;
-        }
-        Ok(())
-    }
+async fn clean_up(session: &Session, url: &str, run: Run) -> Outcome {
+    let mut meter = Meter::new(session);
+    let deleted = scratch::clean_up(url, &run, |done, total| meter.tell("namespaces", done, Some(total))).await?;
+    drop(meter);
+    let text = match deleted {
+        0 => format!("nothing is left of {run}"),
+        deleted => format!("deleted what {run} had left: {deleted}"),
+    };
+    session.output.result(text, json!({ "namespace": run.to_string(), "deleted": deleted }))?;
+    Ok(Code::Done)
 }

@@ -15,13 +15,20 @@ use serde_json::{Value, json};
 use crate::exit::{Code, Failure, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
-use crate::{output, stores, terminal};
+use crate::{output, shown, stores, terminal, verbose};
+
+/// The number of ids that are counted before progress is shown.
+const COUNTED_TOGETHER: usize = 1_000;
 
 #[derive(Args, Debug)]
 pub(crate) struct CopyArgs {
     /// The store that the keys are copied to; they come from --store
     #[arg(long, value_name = "URL|NAME")]
     to: String,
+    /// Reads the passphrase of the store that the keys are copied to from this file
+    /// [default: that of --passphrase-file]
+    #[arg(long, value_name = "FILE")]
+    to_passphrase_file: Option<PathBuf>,
     /// Keeps a journal in this new file, so that a copy that is cut off can go on
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -87,6 +94,32 @@ enum Accepted {
     Replicated,
 }
 
+impl CopyArgs {
+    /// What may have happened if the copy is cut off, and what to do.
+    pub(super) fn when_interrupted(&self) -> String {
+        if self.dry_run {
+            return "nothing was changed".to_owned();
+        }
+        let mut text = "each key was copied whole or not at all, and the last ones were not read back".to_owned();
+        if let Policy::Overwrite = self.on_conflict {
+            text.push_str("; keys that differed may be replaced at the target, as was asked for");
+        }
+        text.push_str("; keys that the source has lost meanwhile may be removed at the target again; ");
+        text.push_str(match self.delete_source {
+            true => {
+                "a key was deleted at the source only after it was read at the target. A key whose id begins with \
+                 keystead-copy- may be left at the target"
+            }
+            false => "the source is as it was",
+        });
+        text.push_str(match self.journal {
+            Some(_) => ". Go on with --resume and the same journal",
+            None => ". Copy again: what is at the target already is not written again",
+        });
+        text
+    }
+}
+
 pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
     check_journal(&args)?;
     let (source, target) = open(session, &args).await?;
@@ -97,11 +130,12 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
         let question = format!("copy the keys in {from}, {count} now, to {to}, and then delete them in {from}?");
         terminal::confirm(&question, "nothing was copied").await?;
     }
-    let mut meter = Meter::new(session);
+    verbose::step(format!("copying {} to {}", source.info(), target.info()));
+    let mut meter = Meter::new(session).at_once();
     let expected = match args.expect {
         // Elsewhere a listing takes requests, which cost time and may cost money.
         None if meter.is_watched() && source.capabilities().durability != Durability::Replicated => {
-            Some(source.list_keys().count().await as u64)
+            Some(count(&*source, &mut meter).await)
         }
         expected => expected,
     };
@@ -127,7 +161,12 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
 async fn open(session: &Session, args: &CopyArgs) -> Outcome<(Arc<dyn KeyStore>, Arc<dyn KeyStore>)> {
     let asked = stores::asked(session)?;
     // Refused before anybody is asked for a passphrase.
-    let target = stores::resolve(session, &args.to)?.writable()?.keeps_keys()?;
+    let target = stores::resolve(session, &args.to)?.with_passphrase(
+        session,
+        "--to-passphrase-file",
+        args.to_passphrase_file.as_deref(),
+    )?;
+    let target = target.writable()?.keeps_keys()?;
     if asked.tombstones().is_some() && target.tombstones().is_none() {
         output::note(
             "warning: the target has no tombstones: whoever is erased from now on keeps a key there. Name the same tombstones \
@@ -143,6 +182,17 @@ async fn open(session: &Session, args: &CopyArgs) -> Outcome<(Arc<dyn KeyStore>,
         false => stores::open_to_write(session, target).await?.into_store(),
     };
     Ok((source, target))
+}
+
+/// Counts the keys that are to be copied, and shows how far it is.
+async fn count(source: &dyn KeyStore, meter: &mut Meter) -> u64 {
+    let mut counted = 0;
+    let mut ids = source.list_keys().ready_chunks(COUNTED_TOGETHER);
+    while let Some(block) = ids.next().await {
+        counted += block.len() as u64;
+        meter.tell("counting", counted, None);
+    }
+    counted
 }
 
 /// Returns advice on what to do about the report.
@@ -273,7 +323,7 @@ pub(crate) fn ids_text(lines: &mut Vec<String>, what: &str, ids: &Bounded<KeyId>
     if ids.total > 0 {
         lines.push(format!("  {what}: {}", ids.total));
         if show_ids {
-            lines.extend(ids.first.iter().map(|id| format!("    {}", id.as_str())));
+            lines.extend(ids.first.iter().map(|id| format!("    {}", shown::id(id))));
         }
     }
 }
@@ -288,7 +338,7 @@ pub(crate) fn failures_text(lines: &mut Vec<String>, what: &str, failures: &Boun
     for failure in &failures.first {
         *reasons.entry(failure.error.to_string()).or_insert(0_u64) += 1;
         if show_ids {
-            lines.push(format!("    {}: {}", failure.id.as_str(), failure.error));
+            lines.push(format!("    {}: {}", shown::id(&failure.id), failure.error));
         }
     }
     lines.extend(reasons.iter().map(|(reason, count)| format!("    {reason}: {count}")).filter(|_| !show_ids));

@@ -26,7 +26,7 @@ pub(crate) struct DoctorArgs {
     users: Option<u64>,
     /// Looks at the rights to write, too: creates and deletes a key of a random id that nobody has
     #[arg(long)]
-    write: bool,
+    pub(super) write: bool,
 }
 
 /// One look, and what kept it from succeeding.

@@ -34,9 +34,16 @@ pub(crate) struct GenerateArgs {
     force: bool,
 }
 
+impl GenerateArgs {
+    /// Whether the key goes into the store.
+    pub(super) fn has_id(&self) -> bool {
+        self.id.is_some() || self.id_file.is_some()
+    }
+}
+
 pub(crate) async fn run(session: &Session, args: GenerateArgs) -> Outcome {
     let key = SecretKey::generate(args.length).map_err(|e| Failure::usage("this length will not do").because(e))?;
-    if args.id.is_none() && args.id_file.is_none() {
+    if !args.has_id() {
         if session.global.tombstones.is_some() {
             return Err(Failure::usage("tombstones go with an id: give the one whose key is to be created"));
         }

@@ -10,7 +10,7 @@ use crate::args::IdArgs;
 use crate::encoding::Format;
 use crate::exit::{Code, Outcome};
 use crate::session::Session;
-use crate::stores;
+use crate::{stores, verbose};
 
 #[derive(Args, Debug)]
 pub(crate) struct GetArgs {
@@ -29,14 +29,18 @@ pub(crate) struct GetArgs {
 
 pub(crate) async fn run(session: &Session, args: GetArgs) -> Outcome {
     let id = args.id.read().await?;
-    let key = stores::open_to_read(session).await?.get_key(&id).await?;
+    let store = stores::open_to_read(session).await?;
+    verbose::step("reading the key");
+    let key = store.get_key(&id).await?;
     session.output.key(&key, args.format, args.out.as_deref(), args.force)?;
     Ok(Code::Done)
 }
 
 pub(crate) async fn exists(session: &Session, id: IdArgs) -> Outcome {
     let id = id.read().await?;
-    let found = stores::open_to_read(session).await?.find_key(&id).await;
+    let store = stores::open_to_read(session).await?;
+    verbose::step("reading the key");
+    let found = store.find_key(&id).await;
     let is_erased = matches!(&found, Err(e) if e.kind() == ErrorKind::Erased);
     let exists = !is_erased && found?.is_some();
     let value = json!({ "exists": exists, "erased": is_erased });

@@ -94,7 +94,7 @@ fn directory(file: &Path) -> Option<PathBuf> {
 /// The root secret that stands somewhere already, or a passphrase that is typed now.
 async fn given(asked: &Asked, url: &FileUrl) -> Outcome<RootSecret> {
     if asked.passphrase_file().is_none() && !url.names_root_secret() {
-        return Ok(RootSecret::passphrase(terminal::new_passphrase().await?.as_str()));
+        return Ok(RootSecret::passphrase(terminal::new_passphrase(url.path()).await?.as_str()));
     }
     stores::root_secret(asked, url).await
 }

@@ -1,52 +1,132 @@
 //! `list` and `count`.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroU64;
 
+use clap::Args;
 use futures_util::StreamExt;
 use keystead::{ErrorKind, KeyId, KeyStore};
 use serde_json::json;
 
 use crate::exit::{Code, Failure, Outcome};
 use crate::session::Session;
-use crate::{output, stores};
+use crate::{output, shown, stores, verbose};
 
-pub(crate) async fn list(session: &Session) -> Outcome {
-    let json = session.output.json;
-    let damaged = each(session, |id| {
-        let line = if json { json!({ "id": id.as_str() }).to_string() } else { id.as_str().to_owned() };
-        writeln!(io::stdout(), "{line}").map_err(Failure::stdout)
-    })
-    .await?;
+/// The number of ids that are written together at most. Fewer are written together where the store pauses.
+const BLOCK: usize = 1_000;
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// Lists only the ids that begin with this text
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// Lists at most so many ids
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<NonZeroU64>,
+}
+
+pub(crate) async fn list(session: &Session, args: ListArgs) -> Outcome {
+    let store = stores::open_to_read(session).await?;
+    verbose::step("listing the ids");
+    let mut lines = Lines::new(session, args);
+    let mut damaged = 0;
+    let mut blocks = store.list_keys().ready_chunks(BLOCK);
+    while let Some(block) = blocks.next().await {
+        let mut ended = None;
+        for item in block {
+            match item {
+                Ok(id) => lines.add(&id),
+                Err(e) if e.kind() == ErrorKind::Corrupt => damaged += 1,
+                Err(e) => {
+                    ended = Some(e);
+                    break;
+                }
+            }
+        }
+        lines.write()?;
+        if let Some(e) = ended {
+            return Err(e.into());
+        }
+        if lines.left == Some(0) {
+            break;
+        }
+    }
+    note_damaged(damaged);
     Ok(code(damaged))
 }
 
 pub(crate) async fn count(session: &Session) -> Outcome {
-    let mut count = 0_u64;
-    let damaged = each(session, |_| {
-        count += 1;
-        Ok(())
-    })
-    .await?;
-    session.output.result(count.to_string(), json!({ "count": count, "damaged": damaged }))?;
-    Ok(code(damaged))
-}
-
-/// Goes through all ids; how many entries are damaged, which are told and left out.
-async fn each(session: &Session, mut visit: impl FnMut(&KeyId) -> Outcome<()> + Send) -> Outcome<u64> {
     let store = stores::open_to_read(session).await?;
-    let (mut ids, mut damaged) = (store.list_keys(), 0);
+    verbose::step("listing the ids, to count them");
+    let mut count = 0_u64;
+    let mut damaged = 0;
+    let mut ids = store.list_keys();
     while let Some(item) = ids.next().await {
         match item {
-            Ok(id) => visit(&id)?,
+            Ok(_) => count += 1,
             Err(e) if e.kind() == ErrorKind::Corrupt => damaged += 1,
             Err(e) => return Err(e.into()),
         }
     }
+    note_damaged(damaged);
+    session.output.result(count.to_string(), json!({ "count": count, "damaged": damaged }))?;
+    Ok(code(damaged))
+}
+
+/// The lines of a listing that are not written yet.
+struct Lines {
+    json: bool,
+    on_terminal: bool,
+    prefix: String,
+    /// The number of ids that may still be listed; `None` if there is no limit.
+    left: Option<u64>,
+    text: String,
+}
+
+impl Lines {
+    fn new(session: &Session, ListArgs { prefix, limit }: ListArgs) -> Self {
+        Self {
+            json: session.output.json,
+            on_terminal: io::stdout().is_terminal(),
+            prefix: prefix.unwrap_or_default(),
+            left: limit.map(NonZeroU64::get),
+            text: String::new(),
+        }
+    }
+
+    fn add(&mut self, id: &KeyId) {
+        if self.left == Some(0) || !id.as_str().starts_with(&self.prefix) {
+            return;
+        }
+        self.left = self.left.map(|left| left - 1);
+        let json;
+        let line = if self.json {
+            json = json!({ "id": id.as_str() }).to_string();
+            &json
+        } else {
+            id.as_str()
+        };
+        if self.on_terminal {
+            self.text.push_str(&shown::on_terminal(line));
+        } else {
+            self.text.push_str(line);
+        }
+        self.text.push('\n');
+    }
+
+    fn write(&mut self) -> Outcome<()> {
+        // Standard output writes what ends with a line break at once, in one call.
+        io::stdout().write_all(self.text.as_bytes()).map_err(Failure::stdout)?;
+        self.text.clear();
+        Ok(())
+    }
+}
+
+fn note_damaged(damaged: u64) {
     if damaged > 0 {
         let entries = if damaged == 1 { "1 entry is".to_owned() } else { format!("{damaged} entries are") };
         output::note(format!("{entries} damaged, or no key of ours, and left out: see verify on a file store"));
     }
-    Ok(damaged)
 }
 
 fn code(damaged: u64) -> Code {

@@ -6,10 +6,9 @@ use keystead::{Error, KeyId};
 use serde_json::{Value, json};
 
 use crate::exit::{Code, Failure, Outcome};
-use crate::output;
 use crate::progress::Meter;
 use crate::session::Session;
-use crate::stores;
+use crate::{output, shown, stores};
 
 #[derive(Args, Debug)]
 pub(crate) struct ReencryptArgs {
@@ -73,7 +72,7 @@ fn text(report: &ReencryptReport, show_ids: bool) -> String {
     ] {
         if !ids.is_empty() {
             lines.push(format!("  {what}: {}", ids.len()));
-            lines.extend(ids.iter().filter(|_| show_ids).map(|id| format!("    {}", id.as_str())));
+            lines.extend(ids.iter().filter(|_| show_ids).map(|id| format!("    {}", shown::id(id))));
         }
     }
     let needs_attention = report.needs_attention.len();
@@ -91,7 +90,7 @@ fn text(report: &ReencryptReport, show_ids: bool) -> String {
         lines.push(format!("    {}", Failure::from(error.clone()).lines().join("; ")));
     }
     for (id, error) in &report.failures {
-        let id = if show_ids { id.as_str() } else { "a key (say --show-ids to see which)" };
+        let id = if show_ids { shown::id(id) } else { "a key (say --show-ids to see which)".into() };
         lines.push(format!("    {id}: {}", Failure::from(error.clone()).lines().join("; ")));
     }
     lines.join("\n")

@@ -51,7 +51,9 @@ pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
             root
         }
         (None, Some(file)) => input::passphrase(file, "--new-passphrase-file").await?,
-        (None, None) if args.new_passphrase => RootSecret::passphrase(terminal::new_passphrase().await?.as_str()),
+        (None, None) if args.new_passphrase => {
+            RootSecret::passphrase(terminal::new_passphrase(url.path()).await?.as_str())
+        }
         (None, None) => root.clone(),
     };
     let mut meter = Meter::new(session);

@@ -1,6 +1,9 @@
 //! `verify`: whether every record of a file store is whole, or whether two stores have the same keys.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
+use keystead::KeyStore;
 use keystead::copy::{Comparison, compare};
 use keystead::file::VerifyReport;
 use serde_json::{Value, json};
@@ -10,13 +13,16 @@ use crate::encoding::hex;
 use crate::exit::{Code, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
-use crate::{output, stores};
+use crate::{output, stores, verbose};
 
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     /// Compares all keys with those of this store, instead of reading the records of a file store
     #[arg(long, value_name = "URL|NAME")]
     against: Option<String>,
+    /// Reads the passphrase of the store of --against from this file [default: that of --passphrase-file]
+    #[arg(long, value_name = "FILE", requires = "against")]
+    against_passphrase_file: Option<PathBuf>,
     /// Names the ids that need looking at in the result
     #[arg(long, requires = "against")]
     show_ids: bool,
@@ -24,13 +30,17 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) async fn run(session: &Session, args: VerifyArgs) -> Outcome {
     match &args.against {
-        Some(other) => against(session, other, args.show_ids).await,
+        Some(other) => {
+            let passphrase = args.against_passphrase_file.as_deref();
+            against(session, other, passphrase, args.show_ids).await
+        }
         None => records(session).await,
     }
 }
 
 async fn records(session: &Session) -> Outcome {
     let store = stores::open_file(session, &stores::asked(session)?).await?;
+    verbose::step("reading every record");
     let mut meter = Meter::new(session);
     let report = store.verify(|progress| meter.tell("records", progress.done, Some(progress.total))).await?;
     drop(meter);
@@ -75,9 +85,11 @@ fn advice(report: &VerifyReport) -> &'static str {
     }
 }
 
-async fn against(session: &Session, other: &str, show_ids: bool) -> Outcome {
+async fn against(session: &Session, other: &str, passphrase: Option<&Path>, show_ids: bool) -> Outcome {
     let here = stores::open_to_read(session).await?;
-    let there = stores::open_asked_to_read(session, &stores::resolve(session, other)?).await?;
+    let there = stores::resolve(session, other)?.with_passphrase(session, "--against-passphrase-file", passphrase)?;
+    let there = stores::open_asked_to_read(session, &there).await?;
+    verbose::step(format!("comparing {} with {}", here.info(), there.info()));
     let mut meter = Meter::new(session);
     let found =
         compare(&*here, &*there, |progress| meter.tell(name(progress.phase), progress.done, progress.total)).await?;

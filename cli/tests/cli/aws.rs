@@ -127,11 +127,11 @@ fn verbose_tells_each_attempt_and_neither_an_id_nor_a_key() {
     let aws = Aws::new("ssm");
     aws.run_with(&["put", "canaryid7x5q"], KEY).done();
     let throttled = json!({ "__type": "ThrottlingException", "message": "Rate exceeded" }).to_string();
-    for args in [["get", "canaryid7x5q", "--verbose"], ["-v", "get", "canaryid7x5q"]] {
+    for args in [&["get", "canaryid7x5q", "--verbose", "--verbose"][..], &["-vv", "get", "canaryid7x5q"]] {
         aws.bed.answer("GetParameter", aws.namespace.as_str(), 1, 400, throttled.clone());
-        let ran = aws.run(&args);
+        let ran = aws.run(args);
         assert_eq!((ran.code, ran.stdout.trim_end()), (0, KEY), "{ran:?}");
-        let lines: Vec<&str> = ran.stderr.lines().collect();
+        let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("GetParameter")).collect();
         assert_eq!(lines.len(), 2, "{ran:?}");
         for (line, texts) in
             lines.iter().zip([["attempt=1 status=400 ", "code=\"ThrottlingException\""], ["attempt=2 ", "status=200"]])
@@ -139,10 +139,18 @@ fn verbose_tells_each_attempt_and_neither_an_id_nor_a_key() {
             assert!(line.contains("DEBUG keystead_aws: ") && texts.iter().all(|text| line.contains(text)), "{line}");
             assert!(line.contains("operation=\"GetParameter\"") && line.contains("request_id="), "{line}");
         }
-        for canary in ["canary", aws.namespace.as_str(), &KEY[..16], "AKIDTEST"] {
+        for canary in ["canary", &KEY[..16], "AKIDTEST"] {
             assert!(!ran.stderr.contains(canary), "{ran:?}");
         }
+        let events: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("DEBUG")).collect();
+        assert!(!events.join("\n").contains(aws.namespace.as_str()), "{ran:?}");
     }
+    // Once: the steps, with region and account, and no event.
+    let ran = aws.run(&["-v", "get", "canaryid7x5q"]);
+    let store = format!("keystead: opened ssm:/{}/user-keys/%s (", aws.namespace);
+    let line = ran.stderr.lines().find(|line| line.starts_with(&store)).unwrap_or_else(|| panic!("{ran:?}"));
+    assert!(line.contains("region us-east-1") && line.contains("account 123456789012"), "{line}");
+    assert!(!ran.stderr.contains("DEBUG") && !ran.stderr.contains("canary"), "{ran:?}");
     assert_eq!(aws.run(&["get", "canaryid7x5q"]).stderr, "");
 }
 

@@ -21,6 +21,7 @@ const COMMANDS: &[&str] = &[
     "get",
     "init",
     "list",
+    "man",
     "put",
     "reconcile",
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
@@ -53,17 +54,62 @@ fn the_help_of_each_command_is_as_frozen() {
     }
 }
 
-#[test]
-fn the_help_of_every_command_is_frozen() {
-    let text = Room::empty().run_storeless(&["--help"]).done();
-    let listed = text.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+/// The commands that the help of the program lists, in alphabetical order.
+pub(crate) fn commands_in(help: &str) -> Vec<&str> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     // What is indented further goes on from the line before.
     let mut listed: Vec<&str> = listed
         .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' '))?.split_whitespace().next())
         .filter(|command| *command != "help")
         .collect();
     listed.sort_unstable();
-    assert_eq!(listed, COMMANDS);
+    listed
+}
+
+#[test]
+fn the_help_of_every_command_is_frozen() {
+    assert_eq!(commands_in(&Room::empty().run_storeless(&["--help"]).done()), COMMANDS);
+}
+
+/// The lines of the examples in a help, as they are typed.
+fn examples_in(help: &str) -> Vec<&str> {
+    let examples = help.lines().skip_while(|line| *line != "Examples:").skip(1).map(str::trim);
+    examples.filter(|line| line.contains("keystead ") || line.starts_with("export ")).collect()
+}
+
+#[test]
+fn each_command_has_examples_that_the_program_takes() {
+    let room = Room::empty();
+    room.write_secret("bob.key", crate::room::KEY);
+    let bin = Path::new(env!("CARGO_BIN_EXE_keystead")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut run = 0;
+    for command in [&["help"][..], COMMANDS].concat() {
+        let help = match command {
+            "help" => room.run_storeless(&["--help"]).done(),
+            command => room.run_storeless(&[command, "--help"]).done(),
+        };
+        let examples = examples_in(&help);
+        assert!(!examples.is_empty(), "{command} has no example");
+        for example in examples {
+            let mut shell = keystead_aws_testbed::isolated("setsid");
+            let ran = shell
+                .args(["sh", "-c", example])
+                .current_dir(room.directory())
+                .env("PATH", &path)
+                .env("HOME", room.directory())
+                .env("XDG_CONFIG_HOME", room.path("config"))
+                .env("KEYSTEAD_STORE", "memory:")
+                .stdin(std::process::Stdio::null())
+                .output()
+                .unwrap();
+            let text = String::from_utf8(ran.stderr).unwrap();
+            // The end of what the parser says of arguments that it refuses.
+            assert!(!text.contains("--help'") && !text.contains("Usage:"), "{example}: {text}");
+            run += 1;
+        }
+    }
+    assert!(run > COMMANDS.len(), "{run}");
 }
 
 #[test]
@@ -74,11 +120,49 @@ fn help_does_not_show_what_the_environment_says() {
 }
 
 #[test]
-fn a_command_that_is_none_is_wrong_usage() {
+fn the_program_alone_shows_its_help_as_an_error() {
     let room = Room::empty();
-    assert!(room.run(&[]).failed(2).contains("Usage:"));
-    room.run(&["frobnicate"]).failed(2);
+    for ran in [room.run(&[]), room.run_storeless(&[]), room.run(&["--json"])] {
+        let text = ran.failed(2);
+        assert!(text.contains("Usage:") && text.contains("Commands:") && text.contains("Examples:"), "{text}");
+        assert!(!text.contains("error:"), "{text}");
+    }
     assert!(room.run(&["--version"]).done().starts_with("keystead 0."));
+}
+
+#[test]
+fn an_unknown_command_is_shown_if_it_is_a_word_and_else_not() {
+    let room = Room::empty();
+    for word in ["frobnicate", "lst", "re-encrypt", "keys"] {
+        let text = room.run(&[word]).failed(2);
+        assert!(text.contains(&format!("unrecognized subcommand '{word}'")), "{text}");
+    }
+    let key = crate::room::KEY;
+    for secret in
+        [key, &key[..16], "deadbeef", "dead-beef", "Hunter", "hunter2", "correct-horse-battery-staple", "übel"]
+    {
+        for args in [&[secret][..], &["help", secret], &["--json", secret]] {
+            let text = room.run(args).failed(2);
+            assert!(text.contains("(not shown)") && !text.contains(secret), "{args:?}: {text}");
+        }
+    }
+    // In another position nothing is shown.
+    assert!(!room.run(&["get", "alice", "canary"]).failed(2).contains("canary"));
+}
+
+#[test]
+fn no_command_that_deletes_or_replaces_is_proposed() {
+    let room = Room::empty();
+    assert!(room.run(&["lst"]).failed(2).contains("similar subcommand exists: 'list'"));
+    for mistyped in ["delet", "erse", "rotat", "pt", "putt", "restor", "reconcil", "re-encrypt", "reencript", "eras"] {
+        for args in [&[mistyped][..], &["help", mistyped]] {
+            let text = room.run(args).failed(2);
+            for command in ["delete", "erase", "rotate", "put", "restore", "reconcile", "reencrypt"] {
+                assert!(!text.contains(&format!("'{command}'")), "{args:?}: {text}");
+            }
+            assert!(!text.contains("tip:\n") && text.contains("Usage:"), "{text}");
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::process::{Child, Output};
+use std::process::{Child, Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -174,4 +174,59 @@ fn a_copy_that_is_interrupted_goes_on_with_its_journal() {
     let text = room.run(&[&copy[..], &["--resume"]].concat()).done();
     assert!(text.starts_with("complete: "), "{text}");
     assert_eq!(room.run(&["verify", "--against", &other]).done(), "equal: 6000 keys are the same in both\n");
+}
+
+/// Interrupts a command while it waits for the passphrase of its store, from a pipe whose writer never ends.
+fn interrupted_while_it_opens(room: &Room, args: &[&str]) -> String {
+    let store = format!("file://{}/phrase.db", room.directory().display());
+    let child = room.spawn(&[&["--store", &store, "--passphrase-file", "pipe"], args].concat());
+    listens(&child);
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    was_interrupted(&output);
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn what_may_have_happened_is_told_by_command() {
+    let room = Room::new();
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(room.path("pipe")).status().unwrap().success());
+    let writer = fs::File::options().read(true).write(true).open(room.path("pipe")).unwrap();
+    let other = room.url();
+    let copy = ["copy", "--to", other.as_str()];
+    let unchanged = "error: interrupted: nothing was changed\n";
+    for (args, text) in [
+        (&["list"][..], unchanged),
+        (&["count"], unchanged),
+        (&["get", "alice"], unchanged),
+        (&["exists", "alice"], unchanged),
+        (&["verify"], unchanged),
+        (&["doctor"], unchanged),
+        (&[&copy[..], &["--dry-run"]].concat(), unchanged),
+        (&["init"], "if there is no store, run init again, with --existing-root-secret if that file exists"),
+        (&["generate", "alice"], "the key was written whole or not at all"),
+        (&["delete", "alice"], "the key was deleted or not"),
+        (&["erase", "alice", "--yes"], "the user may count as erased already. Run erase again"),
+        (&["reconcile", "--tombstones", &other, "--yes"], "run reconcile again to finish"),
+        (&["rotate", "--new-root-secret-file", "new.secret"], "rotate again, with another new file"),
+        (&["scrub"], "no key was changed: run scrub again"),
+        (&["backup", "copy.db"], "the unfinished copy was removed, the store is as it was"),
+        (&["restore", "copy.db", "--yes"], "run restore again with the same backup"),
+        (&["doctor", "--write"], "look with list --prefix keystead-doctor-"),
+        (&copy, "the source is as it was. Copy again: what is at the target already is not written again\n"),
+        (
+            &[&copy[..], &["--journal", "j"]].concat(),
+            "the source is as it was. Go on with --resume and the same journal\n",
+        ),
+        (&[&copy[..], &["--on-conflict", "overwrite"]].concat(), "keys that differed may be replaced at the target"),
+        (
+            &[&copy[..], &["--delete-source", "--yes"]].concat(),
+            "a key was deleted at the source only after it was read at the target. A key whose id begins with \
+             keystead-copy- may be left at the target. Copy again",
+        ),
+    ] {
+        let told = interrupted_while_it_opens(&room, args);
+        assert!(told.contains(text), "{args:?}: {told}");
+    }
+    drop(writer);
 }

@@ -10,9 +10,17 @@ mod help;
 mod interrupt;
 mod json;
 mod keys;
+mod list;
+mod man;
+mod passphrases;
 mod pipes;
 mod policy;
+mod progress;
 mod room;
 mod secrecy;
+mod store_path;
 mod suite;
+#[cfg(all(feature = "ssm", feature = "secretsmanager"))]
+mod suite_aws;
 mod terminal;
+mod verbose;

@@ -57,10 +57,12 @@ impl Room {
         format!("file://{directory}/keys.db?root_secret_file={directory}/root.secret")
     }
 
-    /// The program with this room's store, and nothing of this machine's configuration.
+    /// The program with this room's store, and nothing of this machine's configuration. It has no terminal, even if the tests
+    /// are run in one.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = isolated(env!("CARGO_BIN_EXE_keystead"));
+        let mut command = isolated("setsid");
         command
+            .arg(env!("CARGO_BIN_EXE_keystead"))
             .args(args)
             .current_dir(self.directory())
             .env("KEYSTEAD_STORE", self.url())
@@ -138,6 +140,13 @@ impl Ran {
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
+}
+
+/// The lines of a text in their order.
+pub(crate) fn sorted_lines(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
 }
 
 impl From<Output> for Ran {

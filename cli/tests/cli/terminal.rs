@@ -6,22 +6,42 @@ use crate::room::{KEY, Room};
 
 const PHRASE: &str = "correct horse battery";
 
-struct Session {
-    shown: String,
-    code: i64,
+pub(crate) struct Session {
+    pub(crate) shown: String,
+    pub(crate) code: i64,
+    /// Whether the terminal showed what was typed, at each step.
+    echoes_at_steps: Vec<bool>,
 }
 
 /// Runs the program in a terminal, waits for each first text and then types the second.
 fn typed(room: &Room, store: &str, args: &[&str], steps: Value) -> Session {
+    in_terminal(room, store, 80, &[&[env!("CARGO_BIN_EXE_keystead")], args].concat(), steps)
+}
+
+/// Runs any program in a terminal of so many columns.
+pub(crate) fn in_terminal(room: &Room, store: &str, columns: u16, program: &[&str], steps: Value) -> Session {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/terminal.py");
-    let program = env!("CARGO_BIN_EXE_keystead");
     let mut command = keystead_aws_testbed::isolated("python3");
-    command.arg(script).arg(steps.to_string()).arg(program).args(args);
-    let output = command.current_dir(room.directory()).env("KEYSTEAD_STORE", store).output().unwrap();
+    command.arg(script).arg(steps.to_string()).arg(columns.to_string()).args(program);
+    command.current_dir(room.directory()).env("KEYSTEAD_STORE", store);
+    let output = command.output().unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
     assert_eq!(told["steps_left"], 0, "{told}");
     assert_ne!(told["echoes"], false, "the terminal was left without echo: {told}");
-    Session { shown: told["shown"].as_str().unwrap().to_owned(), code: told["code"].as_i64().unwrap() }
+    let echoes_at_steps = serde_json::from_value(told["echoes_at_steps"].clone()).unwrap();
+    let shown = told["shown"].as_str().unwrap().to_owned();
+    Session { shown, code: told["code"].as_i64().unwrap(), echoes_at_steps }
+}
+
+/// Runs a line of a shell with job control in a terminal; `PROGRAM` in it is the program.
+fn in_shell(room: &Room, store: &str, shell: &[&str], line: &str, steps: Value) -> Session {
+    let line = line.replace("PROGRAM", env!("CARGO_BIN_EXE_keystead"));
+    let Value::Array(steps) = steps else { panic!("the steps are a list") };
+    // In two parts, so that what is typed is not taken for the prompt.
+    let prompt = json!(["", "PS1='rea''dy> '\n"]);
+    let begin = json!(["ready> ", format!("{line}\n")]);
+    let steps = [vec![prompt, begin], steps, vec![json!(["ready> ", "exit\n"])]].concat();
+    in_terminal(room, store, 200, shell, Value::Array(steps))
 }
 
 fn bare(room: &Room) -> String {
@@ -33,7 +53,7 @@ fn a_passphrase_is_asked_for_twice_at_first_then_once_and_never_shown() {
     let room = Room::empty();
     let phrase = format!("{PHRASE}\n");
     let session =
-        typed(&room, &bare(&room), &["init"], json!([["new passphrase: ", phrase], ["the same again: ", phrase]]));
+        typed(&room, &bare(&room), &["init"], json!([["new passphrase of ", phrase], ["the same again: ", phrase]]));
     assert!(session.code == 0 && session.shown.contains("created file:"), "{}", session.shown);
     assert!(!session.shown.contains("horse"), "{}", session.shown);
 
@@ -46,10 +66,10 @@ fn a_passphrase_is_asked_for_twice_at_first_then_once_and_never_shown() {
 #[test]
 fn two_different_passphrases_and_an_empty_one_make_no_store() {
     let room = Room::empty();
-    let steps = json!([["new passphrase: ", "one\n"], ["the same again: ", "two\n"]]);
+    let steps = json!([["new passphrase of ", "one\n"], ["the same again: ", "two\n"]]);
     let session = typed(&room, &bare(&room), &["init"], steps);
     assert!(session.code == 2 && session.shown.contains("differ"), "{}", session.shown);
-    let session = typed(&room, &bare(&room), &["init"], json!([["new passphrase: ", "\n"]]));
+    let session = typed(&room, &bare(&room), &["init"], json!([["new passphrase of ", "\n"]]));
     assert_eq!(session.code, 2, "{}", session.shown);
     assert!(!room.path("phrase.db").exists());
 }
@@ -57,16 +77,124 @@ fn two_different_passphrases_and_an_empty_one_make_no_store() {
 #[test]
 fn ctrl_c_at_the_prompt_leaves_the_terminal_as_it_was() {
     let room = Room::empty();
-    let session = typed(&room, &bare(&room), &["init"], json!([["new passphrase: ", "\u{3}"]]));
+    let session = typed(&room, &bare(&room), &["init"], json!([["new passphrase of ", "\u{3}"]]));
     assert!(session.code == 130 && session.shown.contains("interrupted"), "{}", session.shown);
     assert!(!room.path("phrase.db").exists());
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_leaves_the_terminal_to_the_shell_as_it_was() {
+    let room = Room::empty();
+    let steps = json!([["new passphrase of ", "half\u{3}"], ["ready> ", "echo code $?\n"]]);
+    // This shell does not set up the terminal by itself.
+    let session = in_shell(&room, &bare(&room), &["/bin/sh", "-i"], "PROGRAM init", steps);
+    assert_eq!(session.echoes_at_steps, [true, true, false, true, true], "{}", session.shown);
+    assert!(session.shown.contains("code 130") && !session.shown.contains("half"), "{}", session.shown);
+    assert!(session.shown.contains("new passphrase: \r\nerror: interrupted"), "{}", session.shown);
+}
+
+/// A store with a passphrase.
+fn phrase_room() -> (Room, String) {
+    let room = Room::empty();
+    room.write_secret("phrase", PHRASE);
+    let store = bare(&room);
+    room.run(&["--store", &store, "--passphrase-file", "phrase", "init"]).done();
+    (room, store)
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_back_and_fg_hides_what_is_typed_and_asks_again() {
+    let (room, store) = phrase_room();
+    for shell in [&["/bin/sh", "-i"][..], &["/bin/bash", "--norc", "--noediting", "-i"]] {
+        let steps = json!([
+            ["phrase.db: ", "half a phr\u{1a}"],
+            ["ready> ", "fg\n"],
+            ["phrase.db: ", format!("{PHRASE}\n")],
+            ["0\r\n", ""],
+        ]);
+        let session = in_shell(&room, &store, shell, "PROGRAM count", steps);
+        // Twice at the shell's prompt, at the question, at the prompt while it is stopped, at the question again, and at the end.
+        assert_eq!(
+            session.echoes_at_steps,
+            [true, true, false, true, false, true, true],
+            "{shell:?}: {}",
+            session.shown
+        );
+        assert!(session.shown.contains("Stopped"), "{shell:?}: {}", session.shown);
+        assert!(!session.shown.contains("half") && !session.shown.contains("horse"), "{shell:?}: {}", session.shown);
+    }
+}
+
+#[test]
+fn a_question_is_repeated_after_ctrl_z_and_fg() {
+    let room = Room::new();
+    room.run(&["generate", "alice"]).done();
+    let steps = json!([
+        ["type yes: ", "\u{1a}"],
+        ["ready> ", "fg\n"],
+        ["type yes: ", "\u{1a}"],
+        ["ready> ", "fg\n"],
+        ["type yes: ", "yes\n"],
+        ["verified", ""],
+    ]);
+    in_shell(&room, &room.url(), &["/bin/sh", "-i"], "PROGRAM erase alice", steps);
+    room.run(&["get", "alice"]).failed(3);
+}
+
+#[test]
+fn fg_asks_again_after_a_stop_that_cannot_be_noticed() {
+    let (room, store) = phrase_room();
+    // A shell's variable cannot reach the job: a file does.
+    let line = "sh -c 'sleep 1; kill -STOP $(cat pid)' & sh -c 'echo $$ > pid; exec PROGRAM count'";
+    let steps =
+        json!([["phrase.db: ", ""], ["ready> ", "fg %2\n"], ["phrase.db: ", format!("{PHRASE}\n")], ["0\r\n", ""]]);
+    let session = in_shell(&room, &store, &["/bin/sh", "-i"], line, steps);
+    // The shell is not given the terminal as it was then, but is so at the end.
+    assert_eq!(session.echoes_at_steps, [true, true, false, false, false, true, true], "{}", session.shown);
+    assert!(!session.shown.contains("horse"), "{}", session.shown);
+}
+
+#[test]
+fn ctrl_z_where_no_shell_waits_stops_nothing_and_shows_nothing() {
+    let (room, store) = phrase_room();
+    // The system drops what was typed before Ctrl-Z.
+    let steps = json!([["phrase.db: ", "half\u{1a}"], ["", format!("{PHRASE}\n"), 1.0]]);
+    let session = typed(&room, &store, &["count"], steps);
+    assert!(session.code == 0 && session.shown.ends_with("0\r\n"), "{}", session.shown);
+    assert_eq!(session.echoes_at_steps, [false, false]);
+    assert!(!session.shown.contains("half") && !session.shown.contains("horse"), "{}", session.shown);
+}
+
+#[test]
+fn questions_are_asked_on_the_terminal_wherever_input_and_output_lead() {
+    let (room, store) = phrase_room();
+    let steps = json!([["phrase.db: ", format!("{PHRASE}\n")], ["ready> ", "cat out err; echo end\n"]]);
+    let line = "PROGRAM count </dev/null >out 2>err";
+    let session = in_shell(&room, &store, &["/bin/sh", "-i"], line, steps);
+    assert!(session.shown.contains("\n0\r\nend") && !session.shown.contains("horse"), "{}", session.shown);
+    assert_eq!(session.echoes_at_steps, [true, true, false, true, true]);
+
+    let room = Room::new();
+    room.run(&["generate", "alice"]).done();
+    let steps = json!([["type yes: ", "yes\n"]]);
+    in_shell(&room, &room.url(), &["/bin/sh", "-i"], "PROGRAM erase alice </dev/null >/dev/null 2>/dev/null", steps);
+    room.run(&["get", "alice"]).failed(3);
+}
+
+#[test]
+fn without_a_terminal_nothing_is_asked() {
+    let (room, store) = phrase_room();
+    let text = room.run(&["--store", &store, "count"]).failed(4);
+    assert!(text.contains("no terminal") && text.contains("--passphrase-file"), "{text}");
+    let room = Room::new();
+    assert!(room.run(&["erase", "alice"]).failed(4).contains("--yes"));
 }
 
 #[test]
 fn rotate_asks_for_the_new_passphrase() {
     let room = Room::new();
     let phrase = format!("{PHRASE}\n");
-    let steps = json!([["new passphrase: ", phrase], ["the same again: ", phrase]]);
+    let steps = json!([["new passphrase of ", phrase], ["the same again: ", phrase]]);
     let session = typed(&room, &room.url(), &["rotate", "--new-passphrase"], steps);
     assert_eq!(session.code, 0, "{}", session.shown);
     let store = format!("file://{}/keys.db", room.directory().display());

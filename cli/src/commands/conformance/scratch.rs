@@ -1,0 +1,234 @@
+//! [`Scratch`]: where a run of the suite may write, and how that is deleted again.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use keystead::file::{FileStore, FileUrl, RootSecret};
+use keystead::memory::MemoryStore;
+use keystead::{BoxError, KeyStore};
+use keystead_conformance::{Harness, Namespace};
+
+use super::account::Account;
+use crate::exit::{Failure, Outcome};
+use crate::session::Session;
+use crate::stores;
+
+/// The beginning of the name of a run's directory, beside a file store.
+const DIRECTORY: &str = "keystead-conformance-";
+
+/// The name of a run: everything that it writes is under this name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run(String);
+
+impl Run {
+    fn random() -> Self {
+        Self(Namespace::random().to_string())
+    }
+
+    /// Takes a name as a run has shown it, and nothing else: what is under it is deleted.
+    pub(super) fn parse(name: &str) -> Outcome<Self> {
+        let is_name =
+            |rest: &str| rest.len() == 14 && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        match name.strip_prefix("ks").filter(|rest| is_name(rest)) {
+            Some(_) => Ok(Self(name.to_owned())),
+            None => Err(Failure::usage(
+                "this is not a namespace of the suite: give the name that the run has shown, ks and 14 letters and digits",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a run of the suite may write.
+pub(super) enum Scratch {
+    Memory(Mutex<HashMap<Namespace, MemoryStore>>),
+    File { run: Run, directory: PathBuf, root: RootSecret },
+    Aws { run: Run, account: Arc<Account> },
+}
+
+impl Scratch {
+    /// Makes room for a run, and has it cleaned up at the end.
+    pub(super) async fn create(session: &Session, url: &str) -> Outcome<Self> {
+        let run = Run::random();
+        if stores::is_file(url) {
+            let directory = directory_beside(&FileUrl::parse(url)?, &run);
+            make_directory(&directory)?;
+            session.remove_later(directory.clone());
+            return Ok(Self::File { run, directory, root: RootSecret::generate() });
+        }
+        // Refuses what will not do; neither of these stores makes a call when it is opened.
+        keystead::open(url).await?;
+        if is_memory(url) {
+            return Ok(Self::Memory(Mutex::default()));
+        }
+        let account = Arc::new(Account::new(url, &run));
+        let emptied = account.clone();
+        session.clean_up_later(async move { emptied.empty_opened().await }, account.cut_off());
+        Ok(Self::Aws { run, account })
+    }
+
+    /// The name of the kind of store.
+    pub(super) fn store_name(&self) -> &str {
+        match self {
+            Self::Memory(_) => "memory",
+            Self::File { .. } => "file",
+            Self::Aws { account, .. } => account.scheme(),
+        }
+    }
+
+    pub(super) fn place(&self) -> String {
+        match self {
+            Self::Memory(_) => "the process's memory".to_owned(),
+            Self::File { directory, .. } => directory.display().to_string(),
+            Self::Aws { account, .. } => account.path().to_owned(),
+        }
+    }
+
+    /// The run, if what it writes outlives the program that is killed.
+    pub(super) fn run_that_lasts(&self) -> Option<&Run> {
+        match self {
+            Self::Memory(_) => None,
+            Self::File { run, .. } | Self::Aws { run, .. } => Some(run),
+        }
+    }
+}
+
+#[async_trait]
+impl Harness for Scratch {
+    fn name(&self) -> &str {
+        self.store_name()
+    }
+
+    async fn open(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
+        Ok(match self {
+            Self::Memory(stores) => Arc::new(memory(stores, ns)),
+            Self::File { directory, root, .. } => {
+                Arc::new(FileStore::create(database(directory, ns), root.clone()).await?)
+            }
+            Self::Aws { account, .. } => account.open(ns).await?,
+        })
+    }
+
+    async fn reopen(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
+        Ok(match self {
+            Self::Memory(stores) => Arc::new(memory(stores, ns)),
+            Self::File { directory, root, .. } => {
+                Arc::new(FileStore::open(database(directory, ns), root.clone()).await?)
+            }
+            Self::Aws { account, .. } => account.reopen(ns).await?,
+        })
+    }
+
+    /// What a case leaves in an account would cost money; the rest is removed at the end, at once.
+    async fn close(&self, ns: &Namespace) -> Result<(), BoxError> {
+        if let Self::Aws { account, .. } = self {
+            account.close(ns).await;
+        }
+        Ok(())
+    }
+}
+
+fn memory(stores: &Mutex<HashMap<Namespace, MemoryStore>>, ns: &Namespace) -> MemoryStore {
+    stores.lock().unwrap_or_else(PoisonError::into_inner).entry(ns.clone()).or_default().clone()
+}
+
+fn database(directory: &Path, ns: &Namespace) -> PathBuf {
+    directory.join(ns.as_str()).join("keys.db")
+}
+
+fn is_memory(url: &str) -> bool {
+    stores::scheme(url).eq_ignore_ascii_case("memory")
+}
+
+/// The directory of a run, on the same disk as the store.
+fn directory_beside(url: &FileUrl, run: &Run) -> PathBuf {
+    url.path().parent().unwrap_or(url.path()).join(format!("{DIRECTORY}{run}"))
+}
+
+fn make_directory(directory: &Path) -> Outcome<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(directory)
+        .map_err(|e| Failure::other("making a directory beside the store failed, where the suite would run").because(e))
+}
+
+/// Deletes what a run that has ended has left, and returns the number of keys (in AWS) or of stores (beside a file store).
+/// Calls `tell` with how far it is.
+pub(super) async fn clean_up(url: &str, run: &Run, tell: impl FnMut(u64, u64) + Send) -> Outcome<u64> {
+    if stores::is_file(url) {
+        return remove_directory(&directory_beside(&FileUrl::parse(url)?, run));
+    }
+    keystead::open(url).await?;
+    if is_memory(url) {
+        return Err(Failure::usage("a run over memory: leaves nothing: give the store that the run was over"));
+    }
+    Account::new(url, run).empty_all(tell).await
+}
+
+/// Removes the directory of a run, and returns the number of stores that were in it.
+fn remove_directory(directory: &Path) -> Outcome<u64> {
+    let shown = directory.display();
+    let stores = match stores_in(directory) {
+        Ok(Some(stores)) => stores,
+        Ok(None) => {
+            return Err(Failure::refused(format!(
+                "{shown} holds what the suite does not write, and was left unchanged: look at it"
+            )));
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(Failure::other(format!("reading the directory {shown} failed")).because(e)),
+    };
+    fs::remove_dir_all(directory)
+        .map_err(|e| Failure::other(format!("removing the directory {shown} failed")).because(e))?;
+    Ok(stores)
+}
+
+/// The number of stores in the directory of a run; `None` if it is no such directory, or something else is in it.
+fn stores_in(directory: &Path) -> io::Result<Option<u64>> {
+    if !fs::symlink_metadata(directory)?.is_dir() {
+        return Ok(None);
+    }
+    let mut stores = 0;
+    for store in fs::read_dir(directory)? {
+        let store = store?;
+        let is_namespace = store.file_name().to_str().is_some_and(|name| Run::parse(name).is_ok());
+        if !is_namespace || !store.file_type()?.is_dir() {
+            return Ok(None);
+        }
+        for file in fs::read_dir(store.path())? {
+            if !file?.file_name().to_string_lossy().starts_with("keys.db") {
+                return Ok(None);
+            }
+        }
+        stores += 1;
+    }
+    Ok(Some(stores))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_a_name_that_is_read_back_and_nothing_else_is_one() {
+        let run = Run::random();
+        assert_eq!(Run::parse(&run.to_string()).unwrap(), run);
+        for name in
+            ["", "ks", "..", "ks../../../../../", "ks0123456789abc", "ks0123456789abcde", "KS0123456789abcd", "*"]
+        {
+            assert!(Run::parse(name).is_err(), "{name}");
+        }
+    }
+}

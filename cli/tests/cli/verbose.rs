@@ -1,0 +1,54 @@
+//! `-v`: what is being done, without an id or a key.
+
+use crate::room::{KEY, Room};
+
+#[test]
+fn the_steps_are_told_on_standard_error() {
+    let room = Room::new();
+    let ran = room.run_with(&["-v", "put", "alice-canary"], KEY);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "stored\n"), "{ran:?}");
+    let directory = room.directory().display();
+    let steps = [
+        "keystead: reading the key from standard input".to_owned(),
+        format!("keystead: reading the secret of the store from {directory}/root.secret"),
+        format!("keystead: opening the file store {directory}/keys.db"),
+        format!("keystead: opened file:{directory}/keys.db (store "),
+        format!("keystead: closing file:{directory}/keys.db (store "),
+    ];
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(lines.len(), steps.len(), "{ran:?}");
+    for (line, step) in lines.iter().zip(&steps) {
+        assert!(line.starts_with(step), "{line}");
+    }
+    assert!(!ran.stderr.contains("canary") && !ran.stderr.contains(&KEY[..16]), "{ran:?}");
+}
+
+#[test]
+fn the_steps_of_reading_comparing_and_copying_are_told() {
+    let room = Room::new();
+    room.run(&["generate", "alice"]).done();
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", room.directory().display());
+    room.run(&["--store", &other, "init"]).done();
+    for (args, step) in [
+        (&["list"][..], "listing the ids"),
+        (&["count"], "listing the ids, to count them"),
+        (&["get", "alice"], "reading the key"),
+        (&["exists", "alice"], "reading the key"),
+        (&["verify"], "reading every record"),
+        (&["backup", "copy.db"], "copying the store to copy.db"),
+        (&["copy", "--to", &other], "copying file:"),
+        (&["verify", "--against", &other], "comparing file:"),
+    ] {
+        let ran = room.run(&[args, &["--verbose"]].concat());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.stderr.contains(&format!("\nkeystead: {step}")), "{args:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("alice"), "{ran:?}");
+    }
+}
+
+#[test]
+fn nothing_is_told_without_it() {
+    let room = Room::new();
+    room.run(&["generate", "alice"]).done();
+    assert_eq!(room.run(&["get", "alice"]).stderr, "");
+}
