@@ -19,6 +19,9 @@ pub(crate) enum Code {
     Denied = 5,
     Unavailable = 6,
     Damaged = 7,
+    NotVerified = 8,
+    Recoverable = 9,
+    ReceiptNotKept = 10,
     Interrupted = 130,
     BrokenPipe = 141,
 }

@@ -34,6 +34,8 @@ struct Left {
     files: Vec<FileStore>,
     scratch: Vec<TempDir>,
     unfinished: Option<PathBuf>,
+    /// What is to be said if the command is interrupted, where it knows better than the general advice.
+    advice: Option<String>,
 }
 
 impl Session {
@@ -51,6 +53,11 @@ impl Session {
     pub(crate) fn remove_if_interrupted(&self, file: &Path) {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).unfinished = Some(file.to_owned());
     }
+
+    /// Has this said if the command is interrupted from now on.
+    pub(crate) fn say_if_interrupted(&self, advice: String) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).advice = Some(advice);
+    }
 }
 
 /// Runs the command to its end or to Ctrl-C, and closes what it has opened. Also gives what is to be removed last.
@@ -67,13 +74,16 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<TempDir>) {
             command.abort();
             terminal::restore();
             let _ = timeout(LET_GO, command).await;
+            let known = left.lock().unwrap_or_else(PoisonError::into_inner).advice.take();
+            let advice = known.as_deref().unwrap_or(advice);
             match signal {
                 Ok(()) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
                 Err(e) => Err(Failure::other("listening for signals failed").because(e)),
             }
         }
     };
-    let Left { files, scratch, unfinished } = std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
+    let Left { files, scratch, unfinished, .. } =
+        std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
     let closed = close(files).await;
     if let (Some(file), Err(failure)) = (unfinished, &outcome)
         && failure.code() == Code::Interrupted

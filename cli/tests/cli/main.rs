@@ -3,14 +3,18 @@
 
 #[cfg(all(feature = "ssm", feature = "secretsmanager"))]
 mod aws;
+#[cfg(all(feature = "ssm", feature = "secretsmanager"))]
+mod aws_erase;
 mod config;
 mod copy;
+mod erase;
 mod file_store;
 mod help;
 mod interrupt;
 mod json;
 mod keys;
 mod pipes;
+mod receipts;
 mod room;
 mod secrecy;
 mod suite;

@@ -13,8 +13,11 @@ struct Session {
 
 /// Runs the program in a terminal, waits for each first text and then types the second.
 fn typed(room: &Room, store: &str, args: &[&str], steps: Value) -> Session {
+    typed_to(env!("CARGO_BIN_EXE_keystead"), room, store, args, steps)
+}
+
+fn typed_to(program: &str, room: &Room, store: &str, args: &[&str], steps: Value) -> Session {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/terminal.py");
-    let program = env!("CARGO_BIN_EXE_keystead");
     let mut command = keystead_aws_testbed::isolated("python3");
     command.arg(script).arg(steps.to_string()).arg(program).args(args);
     let output = command.current_dir(room.directory()).env("KEYSTEAD_STORE", store).output().unwrap();
@@ -87,6 +90,23 @@ fn erase_asks_and_takes_nothing_but_yes() {
     let session = typed(&room, &room.url(), &["erase", "alice"], json!([["type yes: ", "yes\n"]]));
     assert!(session.code == 0 && session.shown.contains("verified"), "{}", session.shown);
     room.run(&["get", "alice"]).failed(3);
+}
+
+#[test]
+fn erase_of_many_asks_with_their_number_even_if_their_ids_are_piped_in() {
+    let room = Room::new();
+    room.fill(["alice".to_owned(), "bob".to_owned()]);
+    std::fs::write(room.path("ids"), "alice\nbob\nalice\n").unwrap();
+    let steps = |answer: &str| json!([["type yes: ", answer]]);
+    let session = typed(&room, &room.url(), &["erase", "--ids-file", "ids"], steps("no\n"));
+    assert!(session.code == 4 && session.shown.contains("nothing was erased"), "{}", session.shown);
+    assert!(session.shown.contains("erase 2 users' keys from file:"), "{}", session.shown);
+    assert_eq!(room.run(&["count"]).done(), "2\n");
+    let piped = format!("'{}' erase --ids-file - < ids", env!("CARGO_BIN_EXE_keystead"));
+    let session = typed_to("/bin/sh", &room, &room.url(), &["-c", &piped], steps("yes\n"));
+    assert!(session.code == 0 && session.shown.contains("complete: 2 of 2 users"), "{}", session.shown);
+    assert!(session.shown.contains("erasing [") && session.shown.contains("] 2 of 2, "), "{}", session.shown);
+    assert_eq!(room.run(&["count"]).done(), "0\n");
 }
 
 #[test]

@@ -23,8 +23,7 @@ impl ReceiptCheck {
     /// receipt says of `existed`, `verified` and `finality` is not kept in a tombstone, so it is
     /// not proved.
     pub fn is_proved(&self) -> bool {
-        self.store == IdentityMatch::Same
-            && matches!(self.tombstone, TombstoneMatch::Standing | TombstoneMatch::Lifted)
+        self.store == IdentityMatch::Same && matches!(self.tombstone, TombstoneMatch::Standing | TombstoneMatch::Lifted)
     }
 }
 
