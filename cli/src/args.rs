@@ -19,6 +19,7 @@ use crate::commands::get::GetArgs;
 use crate::commands::init::InitArgs;
 use crate::commands::list::ListArgs;
 use crate::commands::put::{CreateArgs, PutArgs};
+use crate::commands::receipt::ReceiptCommand;
 use crate::commands::reconcile::ReconcileArgs;
 #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
 use crate::commands::reencrypt::ReencryptArgs;
@@ -32,7 +33,7 @@ use crate::exit::{Code, Failure};
 ///
 /// Keys go in by standard input or from files, never as arguments. Results go to standard output, all else to standard
 /// error. Exit codes: 0 done, 1 failed, 2 wrong command or configuration, 3 not found, 4 refused, 5 denied,
-/// 6 unavailable, 7 damaged, 130 interrupted.
+/// 6 unavailable, 7 damaged, 8 not verified, 9 recoverable, 10 receipt not kept, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "keystead", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -107,7 +108,12 @@ pub(crate) enum Command {
     Create(CreateArgs),
     /// Deletes a key; asks before
     Delete(DeleteArgs),
-    /// Erases a user: deletes the key if there is one, proves that it is gone, and tells so; asks before
+    /// Erases a user, or many: deletes the key if there is one, proves that it is gone, and tells so; asks before
+    ///
+    /// Exit codes: 0 if the key is gone, verified, and beyond recovery now or later without anybody's help; 8 if no
+    /// read has verified it; 9 if an operator can still bring the key back; 10 if the user is erased and the receipt
+    /// could not be added to the log. Of many users the worst counts: 10, then the code of the first failure, then 8,
+    /// then 9.
     Erase(EraseArgs),
     /// Allows an erased user to get a new key, once no cache can show the old one any more
     Allow(IdArgs),
@@ -126,6 +132,9 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Erases again every listed user who has a tombstone: after a restore of the keys from a backup; asks before
     Reconcile(ReconcileArgs),
+    /// Checks receipts of erasures and logs of receipts, and makes keys that sign them
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
     /// Gives a file store a new root secret, while it is in use
     Rotate(RotateArgs),
     /// Encrypts each key of an AWS store under the KMS key, and in the tier, that the URL names,

@@ -8,6 +8,8 @@ pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod doctor;
 pub(crate) mod erase;
+mod erase_many;
+mod eraser;
 pub(crate) mod generate;
 pub(crate) mod get;
 pub(crate) mod init;
@@ -15,6 +17,7 @@ pub(crate) mod list;
 mod man;
 mod prices;
 pub(crate) mod put;
+pub(crate) mod receipt;
 pub(crate) mod reconcile;
 #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
 pub(crate) mod reencrypt;
@@ -43,6 +46,7 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
         Command::Copy(args) => copy::run(&session, args).await,
         Command::Verify(args) => verify::run(&session, args).await,
         Command::Reconcile(args) => reconcile::run(&session, args).await,
+        Command::Receipt(command) => receipt::run(&session, command).await,
         Command::Rotate(args) => rotate::run(&session, args).await,
         #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
         Command::Reencrypt(args) => reencrypt::run(&session, args).await,
@@ -84,12 +88,16 @@ pub(crate) fn when_interrupted(command: &Command) -> String {
             "one key may stand under the new KMS key without having been checked: look at its parameter's history if \
              others could write; run reencrypt again to finish"
         }
-        Command::Reconcile(_) => "each erasure may have begun or be done: run reconcile again to finish",
+        Command::Reconcile(_) => {
+            "each erasure may have begun or be done, and up to eight that are done may have no receipt: run reconcile again to \
+             finish"
+        }
         Command::Copy(args) => return args.when_interrupted(),
         Command::Scrub => "no key was changed: run scrub again",
         Command::Backup { .. } => "the unfinished copy was removed, the store is as it was",
         Command::Restore(_) => {
-            "the store opens as it was or as the backup, or it refuses to open: run restore again with the same backup"
+            "the store opens as it was or as the backup, or it refuses to open: run restore again with the same backup. If the \
+             backup is in place, users who were erased since may have their keys again: run reconcile, too"
         }
         Command::Doctor(args) if args.write => {
             "the key of a random id that was created may be left: look with list --prefix keystead-doctor-, and delete it"

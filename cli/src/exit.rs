@@ -19,6 +19,9 @@ pub(crate) enum Code {
     Denied = 5,
     Unavailable = 6,
     Damaged = 7,
+    NotVerified = 8,
+    Recoverable = 9,
+    ReceiptNotKept = 10,
     /// Something that the command wrote for itself could not be deleted again.
     LeftBehind = 11,
     Interrupted = 130,

@@ -31,7 +31,7 @@ pub(crate) fn create_private(path: &Path, bytes: &[u8]) -> Outcome<()> {
 }
 
 /// Makes the file's name durable.
-fn sync_name(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_name(path: &Path) -> io::Result<()> {
     match path.parent().filter(|_| cfg!(unix)) {
         Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(parent) => File::open(parent)?.sync_all(),

@@ -58,13 +58,13 @@ pub(crate) async fn waiting<T: Send + 'static>(read: impl FnOnce() -> T + Send +
     reading.map_err(|_| Failure::other("the secret cannot be read: the reading thread ended"))
 }
 
-fn without_line_break(text: &str) -> &str {
+pub(crate) fn without_line_break(text: &str) -> &str {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.strip_suffix('\r').unwrap_or(text)
 }
 
 /// At most `max` bytes from this file or standard input. On a thread of its own: nothing else stops for who types slowly.
-async fn read(file: Option<&Path>, what: &'static str, max: usize) -> Outcome<Zeroizing<Vec<u8>>> {
+pub(crate) async fn read(file: Option<&Path>, what: &'static str, max: usize) -> Outcome<Zeroizing<Vec<u8>>> {
     match file {
         Some(file) => verbose::step(format!("reading {what} from {}", file.display())),
         None => verbose::step(format!("reading {what} from standard input")),

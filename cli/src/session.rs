@@ -43,6 +43,8 @@ struct Left {
     scratch: Vec<PathBuf>,
     clean_up: Option<CleanUp>,
     unfinished: Option<PathBuf>,
+    /// What is to be said if the command is interrupted, where it knows better than the general advice.
+    advice: Option<String>,
 }
 
 /// The deletion of what a command has written for itself.
@@ -77,6 +79,11 @@ impl Session {
     fn left(&self) -> MutexGuard<'_, Left> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Has this said if the command is interrupted from now on.
+    pub(crate) fn say_if_interrupted(&self, advice: String) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).advice = Some(advice);
+    }
 }
 
 /// Runs the command to its end or to Ctrl-C, and closes what it has opened. Also gives the directories that are to be removed
@@ -96,6 +103,8 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
             command.abort();
             was_cut_off = true;
             terminal::restore();
+            let known = left.lock().unwrap_or_else(PoisonError::into_inner).advice.take();
+            let advice = known.unwrap_or(advice);
             match (timeout(LET_GO, command).await, end) {
                 // It had ended before it could be interrupted.
                 (Ok(Ok(outcome)), _) => outcome,
@@ -108,7 +117,7 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
         }
         never = terminal::follow_stops() => match never {},
     };
-    let Left { files, scratch, clean_up, unfinished } =
+    let Left { files, scratch, clean_up, unfinished, .. } =
         std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
     let cleaned = match clean_up {
         Some(clean_up) => clean_up.run().await,

@@ -52,6 +52,13 @@ impl Guarded {
         }
     }
 
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self {
+            Self::Bare(store) => store.info().scheme(),
+            Self::Fenced(fence) => fence.info().scheme(),
+        }
+    }
+
     pub(crate) fn into_store(self) -> Arc<dyn KeyStore> {
         match self {
             Self::Bare(store) => store,
@@ -264,6 +271,16 @@ pub(crate) async fn open_asked_to_read(session: &Session, asked: &Asked) -> Outc
     // Beneath the fence, too, which would delete what has come back of an erased user.
     let store: Arc<dyn KeyStore> = Arc::new(ReadOnly::new(open_bare(session, asked).await?));
     Ok(Arc::new(ReadOnly::new(guard(session, store, asked).await?.into_store())))
+}
+
+/// Opens the store that was asked for behind its fence, for a command that reads both.
+pub(crate) async fn open_fence_to_read(session: &Session) -> Outcome<Fence> {
+    let asked = asked(session)?;
+    let store: Arc<dyn KeyStore> = Arc::new(ReadOnly::new(open_bare(session, &asked).await?));
+    match guard(session, store, &asked).await? {
+        Guarded::Fenced(fence) => Ok(*fence),
+        Guarded::Bare(_) => Err(no_tombstones()),
+    }
 }
 
 /// Opens this store to read, unless it ends with the command: nothing can be in it.

@@ -1,6 +1,7 @@
 //! [`Fenced`]: erasure that lasts.
 
 mod allow;
+mod check;
 mod claim;
 mod cleanup;
 mod receipt;
@@ -18,6 +19,7 @@ use keystead_core::{
     KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo, async_trait, create_each,
 };
 
+pub use self::check::{ReceiptCheck, TombstoneMatch};
 pub(crate) use self::claim::SETTLING;
 use self::claim::{Lease, lifetime_of};
 pub use self::receipt::ErasureReceipt;

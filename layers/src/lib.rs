@@ -14,7 +14,10 @@ mod sync;
 
 pub use crate::cached::{CacheStats, Cached, CachedBuilder};
 pub use crate::faulty::{Fault, Faulty, FaultyBuilder};
-pub use crate::fenced::{ErasureReceipt, Fenced, FencedBuilder, ReconcileFailure, ReconcileReport, is_fence_key};
+pub use crate::fenced::{
+    ErasureReceipt, Fenced, FencedBuilder, ReceiptCheck, ReconcileFailure, ReconcileReport, TombstoneMatch,
+    is_fence_key,
+};
 pub use crate::limited::{Limit, LimitBuilder, LimitPermit, Limited};
 pub use crate::observed::Observed;
 pub use crate::read_only::ReadOnly;

@@ -71,7 +71,20 @@ impl SecretFile {
         self.read(RootSecret::parse_passphrase).map_err(SecretFileError)
     }
 
+    /// Reads a secret of another kind: hands the bytes of the file to `parse` and wipes them
+    /// afterwards. May block on a pipe.
+    ///
+    /// # Errors
+    /// [`SecretFileError`] if the file cannot be read or is longer than 4096 bytes.
+    pub fn read_with<T>(self, parse: impl FnOnce(&[u8]) -> T) -> Result<T, SecretFileError> {
+        Ok(parse(&self.read_contents().map_err(SecretFileError)?))
+    }
+
     fn read(self, parse: fn(&[u8]) -> Result<RootSecret, InvalidRootSecret>) -> Result<RootSecret, Problem> {
+        parse(&self.read_contents()?).map_err(Problem::Invalid)
+    }
+
+    fn read_contents(self) -> Result<Zeroizing<Vec<u8>>, Problem> {
         // With room to spare, so that the buffer never grows and leaves a copy behind.
         let mut contents = Zeroizing::new(Vec::with_capacity(2 * MAX_SECRET_LEN));
         self.file.take(MAX_SECRET_LEN as u64 + 1).read_to_end(&mut contents).map_err(Problem::Unreadable)?;
@@ -81,7 +94,7 @@ impl SecretFile {
         if contents.is_empty() && self.is_pipe {
             return Err(Problem::EmptyPipe { path: self.path });
         }
-        parse(&contents).map_err(Problem::Invalid)
+        Ok(contents)
     }
 
     #[cfg(unix)]

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::args::IdArgs;
 use crate::exit::{Code, Outcome};
+use crate::finality::RecoverableArgs;
 use crate::output::{finality_json, finality_text};
 use crate::session::Session;
 use crate::stores::{self, Guarded};
@@ -18,6 +19,8 @@ pub(crate) struct DeleteArgs {
     /// Does not ask
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    recoverable: RecoverableArgs,
 }
 
 pub(crate) async fn run(session: &Session, args: DeleteArgs) -> Outcome {
@@ -35,5 +38,9 @@ pub(crate) async fn run(session: &Session, args: DeleteArgs) -> Outcome {
         output::note("no tombstone was left: a new key can be made for this user. erase keeps the user erased");
     }
     session.output.result(text, json!({ "deleted": true, "finality": finality_json(finality) }))?;
-    Ok(Code::Done)
+    let code = args.recoverable.code(finality);
+    if code == Code::Recoverable && !session.output.json {
+        output::note("an operator can still bring the key back: say --accept-recoverable if that is meant");
+    }
+    Ok(code)
 }

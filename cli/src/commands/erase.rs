@@ -1,57 +1,106 @@
 //! `erase`: deletes a user's key and proves that it is gone.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use keystead::layers::ErasureReceipt;
-use keystead::{Erasure, KeyStore};
 use serde_json::json;
 
+use super::erase_many;
+use super::eraser::{Erased, Eraser};
 use crate::args::IdArgs;
 use crate::exit::{Code, Outcome};
-use crate::output::{finality_json, finality_text, utc};
+use crate::finality::{FinalityArgs, left_elsewhere};
+use crate::output::{self, utc};
+use crate::receipts::ReceiptsArgs;
 use crate::session::Session;
-use crate::stores::{self, Guarded};
 use crate::terminal;
 
 #[derive(Args, Debug)]
 pub(crate) struct EraseArgs {
-    #[command(flatten)]
-    id: IdArgs,
+    /// The id; - reads it from standard input, so that it is in no history and no list of processes
+    #[arg(
+        value_name = "ID",
+        required_unless_present_any = ["id_file", "ids_file"],
+        conflicts_with_all = ["id_file", "ids_file"]
+    )]
+    id: Option<String>,
+    /// Reads the id from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "ids_file")]
+    id_file: Option<PathBuf>,
+    /// Erases many users, 32 at a time: reads an id from each line of this file, or of standard input if it
+    /// is -. Repeating it is safe
+    #[arg(long, value_name = "FILE")]
+    ids_file: Option<PathBuf>,
+    /// Leaves out users of whom the log of --receipts has a verified receipt of this store, if their
+    /// tombstones still prove the erasure. It takes the log's word for what was verified, and does not look for
+    /// keys that were put back behind the fence, as by a restore: reconcile does
+    #[arg(long, requires = "ids_file", requires = "receipts")]
+    pub(super) resume: bool,
     /// Does not ask
     #[arg(long)]
-    yes: bool,
+    pub(super) yes: bool,
+    #[command(flatten)]
+    pub(super) receipts: ReceiptsArgs,
+    #[command(flatten)]
+    pub(super) finality: FinalityArgs,
 }
 
-pub(crate) async fn run(session: &Session, args: EraseArgs) -> Outcome {
-    let id = args.id.read().await?;
-    let guarded = stores::open(session).await?;
+pub(crate) async fn run(session: &Session, mut args: EraseArgs) -> Outcome {
+    match args.ids_file.take() {
+        Some(file) => erase_many::run(session, &args, &file).await,
+        None => erase_one(session, args).await,
+    }
+}
+
+async fn erase_one(session: &Session, args: EraseArgs) -> Outcome {
+    let id = IdArgs { id: args.id, id_file: args.id_file }.read().await?;
+    let eraser = Eraser::open(session).await?;
+    args.receipts.check(eraser.fence().is_some())?;
     if !args.yes {
-        let question = format!("erase this user's key from {}, for ever?", guarded.described().await);
+        let question = format!("erase this user's key from {}, for ever?", eraser.shown());
         terminal::confirm(&question, "nothing was erased").await?;
     }
-    let (erasure, receipt) = match guarded {
-        Guarded::Bare(store) => (store.erase_key(&id).await?, None),
-        Guarded::Fenced(fence) => {
-            let receipt = fence.erase(&id).await?;
-            (Erasure::new(receipt.existed, receipt.finality, receipt.verified), Some(receipt))
-        }
+    let mut keeper = args.receipts.open().await?;
+    let erased = eraser.erase(&id).await?;
+    let kept = match (&mut keeper, &erased.receipt) {
+        (Some(keeper), Some(receipt)) => Some(keeper.keep(receipt)),
+        _ => None,
     };
-    let Erasure { existed, finality, verified, .. } = erasure;
-    let value = json!({
-        "existed": existed,
-        "verified": verified,
-        "finality": finality_json(finality),
-        "receipt": receipt,
-    });
-    session.output.result(text(&erasure, receipt.as_ref()), value)?;
-    Ok(Code::Done)
+    let mut text = text(&erased);
+    match (&kept, &erased.receipt) {
+        (Some(Ok(number)), _) => text.push_str(&format!("\nreceipt    number {number} of the log")),
+        // To be kept as it is: for receipt check.
+        (Some(Err(_)), Some(receipt)) => text.push_str(&format!("\n{}", json!({ "receipt": receipt }))),
+        _ => {}
+    }
+    session.output.result(text, erased.to_json())?;
+    if let Some(Err(failure)) = kept {
+        return Err(failure);
+    }
+    let code = args.finality.code(erased.verified, erased.finality);
+    if !session.output.json {
+        note(code, eraser.scheme());
+    }
+    Ok(code)
 }
 
-fn text(erasure: &Erasure, receipt: Option<&ErasureReceipt>) -> String {
-    let Erasure { existed, finality, verified, .. } = *erasure;
-    let what = if existed { "erased" } else { "there was no key" };
-    let proof = if verified { "verified: a read finds nothing" } else { "not verified by a read" };
-    let mut text = format!("{what}; {proof}; {}", finality_text(finality));
-    if let Some(ErasureReceipt { store, tombstone, erased_at, finished_at, .. }) = receipt {
+/// Tells what to do about this code, and what the erasure cannot reach.
+pub(super) fn note(code: Code, scheme: &str) {
+    match code {
+        Code::NotVerified => output::note("no read has proved that the key is gone: erase again"),
+        Code::Recoverable => output::note(
+            "the key's bytes are not beyond recovery: see what the store keeps, or say --accept-recoverable if that is \
+             what it is to do",
+        ),
+        _ => {}
+    }
+    output::note(format!("what erasing cannot reach: {}", left_elsewhere(scheme)));
+}
+
+fn text(erased: &Erased) -> String {
+    let mut text = erased.text();
+    if let Some(ErasureReceipt { store, tombstone, erased_at, finished_at, .. }) = &erased.receipt {
         text.push_str(&format!("\nstore      {store}\ntombstone  {tombstone}\n"));
         text.push_str(&format!("erased     {}\nfinished   {}", utc(*erased_at), utc(*finished_at)));
     }

@@ -5,16 +5,29 @@ use keystead::layers::{ErasureReceipt, ReconcileFailure, ReconcileReport};
 use serde_json::json;
 
 use crate::exit::{Code, Failure, Outcome};
+use crate::finality::FinalityArgs;
 use crate::output::{self, Output, finality_text};
+use crate::receipts::ReceiptsArgs;
 use crate::session::Session;
 use crate::stores::{self, Fence, Guarded};
 use crate::terminal;
 
 #[derive(Args, Debug)]
 pub(crate) struct ReconcileArgs {
+    #[command(flatten)]
+    again: AgainArgs,
     /// Does not ask
     #[arg(long)]
     yes: bool,
+}
+
+/// How users are erased again.
+#[derive(Args, Debug)]
+pub(crate) struct AgainArgs {
+    #[command(flatten)]
+    receipts: ReceiptsArgs,
+    #[command(flatten)]
+    finality: FinalityArgs,
     /// Names the ids that could not be erased
     #[arg(long)]
     show_ids: bool,
@@ -27,24 +40,42 @@ pub(crate) async fn run(session: &Session, args: ReconcileArgs) -> Outcome {
         let question = format!("erase again, for ever, every key in {shown} whose user has a tombstone?");
         terminal::confirm(&question, "nothing was erased").await?;
     }
-    erase_again(session, &fence, args.show_ids).await
+    erase_again(session, &fence, &args.again).await
 }
 
 /// Erases again, behind this fence, whose keys have come back.
-pub(crate) async fn erase_again(session: &Session, fence: &Fence, show_ids: bool) -> Outcome {
+pub(crate) async fn erase_again(session: &Session, fence: &Fence, args: &AgainArgs) -> Outcome {
     let output = session.output;
+    let mut keeper = args.receipts.open().await?;
     let mut written = Ok(());
+    let mut not_kept = None;
+    let mut worst = Code::Done;
     let mut first_failure = None;
     let report = fence
         .reconcile(|outcome| match outcome {
-            Ok(receipt) if written.is_ok() => written = write_receipt(output, &receipt),
-            Ok(_) => {}
+            Ok(receipt) => {
+                let kept = keeper.as_mut().map_or(Ok(0), |keeper| keeper.keep(&receipt));
+                if written.is_ok() {
+                    written = write_receipt(output, &receipt, kept.is_err());
+                }
+                if let Err(failure) = kept {
+                    not_kept.get_or_insert(failure);
+                }
+                let code = args.finality.code(receipt.verified, receipt.finality);
+                if worst != Code::NotVerified && code != Code::Done {
+                    worst = code;
+                }
+            }
             Err(failure) => {
-                note_failure(&failure, show_ids);
+                note_failure(&failure, args.show_ids);
                 first_failure.get_or_insert(failure.error.kind());
             }
         })
-        .await?;
+        .await;
+    let report = match report {
+        Ok(report) => report,
+        Err(e) => return Err(not_kept.unwrap_or_else(|| e.into())),
+    };
     written?;
     let value = json!({
         "complete": report.is_complete(),
@@ -54,17 +85,26 @@ pub(crate) async fn erase_again(session: &Session, fence: &Fence, show_ids: bool
         "unlisted": report.unlisted,
     });
     output.result(text(&report), value)?;
+    if let Some(failure) = not_kept {
+        return Err(failure);
+    }
     Ok(match first_failure {
         Some(kind) => kind.into(),
         None if report.unlisted > 0 => Code::Damaged,
-        None => Code::Done,
+        None => worst,
     })
 }
 
-fn write_receipt(output: Output, receipt: &ErasureReceipt) -> Outcome<()> {
+/// Writes the receipt as it is, too, if it is nowhere else.
+fn write_receipt(output: Output, receipt: &ErasureReceipt, is_only_copy: bool) -> Outcome<()> {
     let proof = if receipt.verified { "verified" } else { "not verified by a read" };
-    let text = format!("erased again: tombstone {}; {proof}; {}", receipt.tombstone, finality_text(receipt.finality));
-    output.result(text, json!({ "receipt": receipt }))
+    let mut text =
+        format!("erased again: tombstone {}; {proof}; {}", receipt.tombstone, finality_text(receipt.finality));
+    let value = json!({ "receipt": receipt });
+    if is_only_copy {
+        text.push_str(&format!("\n{value}"));
+    }
+    output.result(text, value)
 }
 
 fn note_failure(failure: &ReconcileFailure, show_ids: bool) {

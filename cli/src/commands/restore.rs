@@ -9,7 +9,7 @@ use keystead::KeyStore;
 use keystead::layers::is_fence_key;
 use serde_json::json;
 
-use crate::commands::reconcile;
+use crate::commands::reconcile::{self, AgainArgs};
 use crate::exit::{Code, Failure, Outcome};
 use crate::session::Session;
 use crate::{output, stores, terminal};
@@ -22,6 +22,8 @@ pub(crate) struct RestoreArgs {
     /// Does not ask
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    again: AgainArgs,
 }
 
 pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
@@ -77,7 +79,7 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
     };
     let again = async {
         let fence = stores::fence(Arc::new(store), tombstones, named)?;
-        reconcile::erase_again(session, &fence, false).await
+        reconcile::erase_again(session, &fence, &args.again).await
     };
     again.await.map_err(|failure| {
         failure.advise(

@@ -1,5 +1,7 @@
 //! AWS stores, over the test bed.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use keystead_aws_testbed::{FOREIGN_KMS_KEY_ARN, KMS_KEY, TestBed};
@@ -8,31 +10,36 @@ use keystead_conformance::Namespace;
 use crate::room::{KEY, Ran, Room};
 
 /// A store in the emulator, and the program with credentials for it.
-struct Aws {
-    room: Room,
-    bed: &'static TestBed,
-    namespace: Namespace,
-    url: String,
+pub(crate) struct Aws {
+    pub(crate) room: Room,
+    pub(crate) bed: &'static TestBed,
+    pub(crate) namespace: Namespace,
+    pub(crate) url: String,
 }
 
 impl Aws {
-    fn new(scheme: &str) -> Self {
+    pub(crate) fn new(scheme: &str) -> Self {
         let (bed, namespace) = (TestBed::shared().unwrap(), Namespace::random());
         let at = format!("kms_key={KMS_KEY}&region=us-east-1&endpoint_url={}", bed.url());
         let url = format!("{scheme}:///{namespace}/user-keys/%s?{at}");
         Self { room: Room::empty(), bed, namespace, url }
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
-        self.run_with(args, "")
-    }
-
-    fn run_with(&self, args: &[&str], stdin: &str) -> Ran {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.room.command(args);
         command
             .env("KEYSTEAD_STORE", &self.url)
             .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
             .env("AWS_SECRET_ACCESS_KEY", "secret");
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.run_with(args, "")
+    }
+
+    fn run_with(&self, args: &[&str], stdin: &str) -> Ran {
+        let mut command = self.command(args);
         if stdin.is_empty() {
             return command.output().unwrap().into();
         }

@@ -23,6 +23,7 @@ const COMMANDS: &[&str] = &[
     "list",
     "man",
     "put",
+    "receipt",
     "reconcile",
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
     "reencrypt",
@@ -31,6 +32,9 @@ const COMMANDS: &[&str] = &[
     "scrub",
     "verify",
 ];
+
+/// The commands within a command.
+const NESTED: &[[&str; 2]] = &[["receipt", "check"], ["receipt", "keygen"], ["receipt", "verify"]];
 
 fn is_as_frozen(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help").join(format!("{name}.txt"));
@@ -51,6 +55,10 @@ fn the_help_of_each_command_is_as_frozen() {
         let text = room.run_storeless(&[command, "--help"]).done();
         assert_eq!(room.run_storeless(&["help", command]).done(), text);
         is_as_frozen(command, &text);
+    }
+    for [command, nested] in NESTED {
+        let text = room.run_storeless(&[command, nested, "--help"]).done();
+        is_as_frozen(&format!("{command}-{nested}"), &text);
     }
 }
 

@@ -3,8 +3,11 @@
 
 #[cfg(all(feature = "ssm", feature = "secretsmanager"))]
 mod aws;
+#[cfg(all(feature = "ssm", feature = "secretsmanager"))]
+mod aws_erase;
 mod config;
 mod copy;
+mod erase;
 mod file_store;
 mod help;
 mod interrupt;
@@ -16,6 +19,7 @@ mod passphrases;
 mod pipes;
 mod policy;
 mod progress;
+mod receipts;
 mod room;
 mod secrecy;
 mod store_path;

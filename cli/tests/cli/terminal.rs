@@ -218,6 +218,23 @@ fn erase_asks_and_takes_nothing_but_yes() {
 }
 
 #[test]
+fn erase_of_many_asks_with_their_number_even_if_their_ids_are_piped_in() {
+    let room = Room::new();
+    room.fill(["alice".to_owned(), "bob".to_owned()]);
+    std::fs::write(room.path("ids"), "alice\nbob\nalice\n").unwrap();
+    let steps = |answer: &str| json!([["type yes: ", answer]]);
+    let session = typed(&room, &room.url(), &["erase", "--ids-file", "ids"], steps("no\n"));
+    assert!(session.code == 4 && session.shown.contains("nothing was erased"), "{}", session.shown);
+    assert!(session.shown.contains("erase 2 users' keys from file:"), "{}", session.shown);
+    assert_eq!(room.run(&["count"]).done(), "2\n");
+    let piped = format!("'{}' erase --ids-file - < ids", env!("CARGO_BIN_EXE_keystead"));
+    let session = in_terminal(&room, &room.url(), 80, &["/bin/sh", "-c", &piped], steps("yes\n"));
+    assert!(session.code == 0 && session.shown.contains("complete: 2 of 2 users"), "{}", session.shown);
+    assert!(session.shown.contains("erasing [") && session.shown.contains("] 2 of 2, "), "{}", session.shown);
+    assert_eq!(room.run(&["count"]).done(), "0\n");
+}
+
+#[test]
 fn restore_asks_and_takes_nothing_but_yes() {
     let room = Room::new();
     room.run(&["backup", "copy.db"]).done();

@@ -54,8 +54,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// backup, which brings back who was erased since. Reads through the fence refuse such keys at
     /// all times; this deletes them.
     ///
-    /// Calls `on_outcome` with the receipt of each erasure, and with each failure, after which it
-    /// goes on. Users who were erased before the *tombstones* were restored from an older backup
+    /// Calls `on_outcome` with the receipt of each erasure as soon as it has ended, and with each
+    /// failure, after which it goes on. Users who were erased before the *tombstones* were restored from an older backup
     /// are not found: back them up apart from the keys, and more often.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         &self,
         mut on_outcome: impl FnMut(Result<ErasureReceipt, ReconcileFailure>) + Send,
     ) -> Result<ReconcileReport> {
-        self.register.ensure_in_use().await?;
+        self.register.fence_key_in_use(Operation::Erase).await?;
         let mut report = ReconcileReport::default();
         let mut chunks = self.keys.list_keys().chunks(LISTED_AT_ONCE);
         while let Some(chunk) = chunks.next().await {
@@ -80,26 +80,30 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
                 }
             }
             report.listed += ids.len() as u64;
-            for outcome in self.erase_again(ids).await {
+            let record = |outcome: Result<ErasureReceipt, ReconcileFailure>| {
                 match &outcome {
                     Ok(_) => report.erased += 1,
                     Err(_) => report.failed += 1,
                 }
                 on_outcome(outcome);
-            }
+            };
+            self.erase_again(ids, record).await;
         }
         Ok(report)
     }
 
-    /// Erases those of these ids that have a tombstone; one outcome for each of them, and for each
-    /// that failed.
-    async fn erase_again(&self, ids: Vec<KeyId>) -> Vec<Result<ErasureReceipt, ReconcileFailure>> {
-        let mut outcomes = Vec::new();
+    /// Erases those of these ids that have a tombstone. Hands out one outcome for each of them, as
+    /// soon as it is there, and for each that failed.
+    async fn erase_again(
+        &self,
+        ids: Vec<KeyId>,
+        mut on_outcome: impl FnMut(Result<ErasureReceipt, ReconcileFailure>) + Send,
+    ) {
         let mut looked_up: Vec<(KeyId, RecordNames)> = Vec::with_capacity(ids.len());
         for id in ids {
             match self.register.names(&id, Operation::List).await {
                 Ok(names) => looked_up.push((id, names)),
-                Err(error) => outcomes.push(Err(ReconcileFailure { id, error })),
+                Err(error) => on_outcome(Err(ReconcileFailure { id, error })),
             }
         }
         let names: Vec<RecordNames> = looked_up.iter().map(|(_, names)| names.clone()).collect();
@@ -109,12 +113,15 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             match status {
                 Ok(Status::Free { .. }) => {}
                 Ok(Status::Erased(_)) => erasures.push(self.erase_one_again(id, names)),
-                Err(error) => outcomes.push(Err(ReconcileFailure { id, error })),
+                Err(error) => on_outcome(Err(ReconcileFailure { id, error })),
             }
         }
-        let erased: Vec<_> = stream::iter(erasures).buffer_unordered(ERASURES_IN_FLIGHT).collect().await;
-        outcomes.extend(erased.into_iter().filter_map(Result::transpose));
-        outcomes
+        let mut erased = stream::iter(erasures).buffer_unordered(ERASURES_IN_FLIGHT);
+        while let Some(outcome) = erased.next().await {
+            if let Some(outcome) = outcome.transpose() {
+                on_outcome(outcome);
+            }
+        }
     }
 
     /// Erases what has come back of an erased user; `None` for a user who was allowed a new key

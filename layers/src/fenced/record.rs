@@ -38,6 +38,13 @@ impl RecordNames {
         Self(mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
+    /// The names that begin with this keyed hash; `None` if it is not one: 64 lower-case hexadecimal
+    /// digits.
+    pub(crate) fn of_digits(digits: &str) -> Option<Self> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (digits.len() == 64 && digits.bytes().all(is_digit)).then(|| Self(digits.to_owned()))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -118,11 +118,14 @@ impl<T: KeyStore> Register<T> {
         }
     }
 
-    /// Refuses a store in which no erasure was ever recorded.
-    pub(crate) async fn ensure_in_use(&self) -> Result<()> {
-        let operation = Operation::Erase;
+    /// Returns the fence key without creating one: refuses a store in which no erasure was ever
+    /// recorded.
+    pub(crate) async fn fence_key_in_use(&self, operation: Operation) -> Result<SecretKey> {
+        if let Some(fence_key) = self.fence_key.get() {
+            return Ok(fence_key.clone());
+        }
         match self.store.find_key(&record::fence_key_id()).await.map_err(|e| e.with_operation(operation))? {
-            Some(_) => Ok(()),
+            Some(fence_key) => Ok(fence_key),
             None => Err(self.no_fence_key(
                 operation,
                 "this store holds no tombstones: name the store in which the erasures were recorded",
@@ -204,6 +207,12 @@ impl<T: KeyStore> Register<T> {
             }
         }
         Err(self.contention(Operation::Erase))
+    }
+
+    /// Returns the moment since which the user was erased when the tombstone of this generation was
+    /// written; `None` if there is no such tombstone.
+    pub(crate) async fn erased_since(&self, names: &RecordNames, generation: u32) -> Result<Option<SystemTime>> {
+        Ok(self.read(&names.tombstone(generation), Operation::Get).await?.map(|stamp| stamp.other))
     }
 
     /// Records that the call which wrote the tombstone of this generation has ended.

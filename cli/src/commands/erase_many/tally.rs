@@ -1,0 +1,133 @@
+//! [`Tally`]: the counts of `erase --ids-file`, and what they come to.
+
+use std::time::SystemTime;
+
+use keystead::Finality;
+use serde_json::{Value, json};
+
+use super::super::erase::EraseArgs;
+use super::super::eraser::Erased;
+use crate::exit::Code;
+use crate::finality::FinalityArgs;
+
+/// The counts of users. Each user who was begun and has ended is in one of the five from `erased` to
+/// `failed`.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// The number of users in the file.
+    total: u64,
+    /// The number of lines with an id of an earlier line.
+    repeated: u64,
+    /// The number of users who were left out because the log has their receipts.
+    erased_before: u64,
+    pub(super) begun: u64,
+    pub(super) ended: u64,
+    erased: u64,
+    no_key: u64,
+    not_verified: u64,
+    recoverable: u64,
+    pub(super) failed: u64,
+    /// The number of receipts that could not be added to the log.
+    pub(super) not_kept: u64,
+    /// The number of users whose bytes have no known end, among `erased` and `no_key`.
+    unbounded: u64,
+    first_failure: Option<Code>,
+}
+
+impl Tally {
+    pub(super) fn new(total: u64, repeated: u64, to_erase: u64) -> Self {
+        Self { total, repeated, erased_before: total - to_erase, ..Self::default() }
+    }
+
+    pub(super) fn record(&mut self, erased: &Erased) {
+        let count = match FinalityArgs::default().code(erased.verified, erased.finality) {
+            Code::NotVerified => &mut self.not_verified,
+            Code::Recoverable => &mut self.recoverable,
+            _ if erased.existed => &mut self.erased,
+            _ => &mut self.no_key,
+        };
+        *count += 1;
+        if erased.finality == (Finality::Eventual { within: None }) {
+            self.unbounded += 1;
+        }
+    }
+
+    pub(super) fn record_failure(&mut self, code: Code) {
+        self.failed += 1;
+        self.first_failure.get_or_insert(code);
+    }
+
+    fn not_begun(&self) -> u64 {
+        self.total - self.erased_before - self.begun
+    }
+
+    fn is_complete(&self, finality: FinalityArgs) -> bool {
+        self.code(finality) == Code::Done && self.not_begun() == 0
+    }
+
+    /// The worst of all users' codes: a receipt that was not kept comes before a failure, then a user of
+    /// whom nothing is verified, then one whose key is not beyond recovery.
+    pub(super) fn code(&self, finality: FinalityArgs) -> Code {
+        let recoverable = finality.code(false, Finality::RecoverableUntil(SystemTime::UNIX_EPOCH));
+        let unbounded = finality.code(true, Finality::Eventual { within: None });
+        match self.first_failure {
+            _ if self.not_kept > 0 => Code::ReceiptNotKept,
+            Some(code) => code,
+            None if self.not_verified > 0 => Code::NotVerified,
+            None if self.recoverable > 0 && recoverable != Code::Done => recoverable,
+            None if self.unbounded > 0 => unbounded,
+            None => Code::Done,
+        }
+    }
+
+    pub(super) fn text(&self, finality: FinalityArgs) -> String {
+        let verdict = if self.is_complete(finality) { "complete" } else { "NOT complete" };
+        let mut lines =
+            vec![format!("{verdict}: {} of {} users' keys were erased and verified", self.erased, self.total)];
+        for (what, count) in [
+            ("there was no key, verified", self.no_key),
+            ("erased before, by the receipts in the log", self.erased_before),
+            ("not verified by a read; erase again", self.not_verified),
+            ("an operator can still bring the key back", self.recoverable),
+            ("failed; erase again", self.failed),
+            ("not begun", self.not_begun()),
+            ("receipts that could not be added to the log", self.not_kept),
+            ("lines with an id of an earlier line", self.repeated),
+        ] {
+            if count > 0 {
+                lines.push(format!("  {what}: {count}"));
+            }
+        }
+        lines.join("\n")
+    }
+
+    pub(super) fn to_json(&self, finality: FinalityArgs) -> Value {
+        json!({
+            "complete": self.is_complete(finality),
+            "users": self.total,
+            "erased": self.erased,
+            "no_key": self.no_key,
+            "erased_before": self.erased_before,
+            "not_verified": self.not_verified,
+            "recoverable": self.recoverable,
+            "failed": self.failed,
+            "not_begun": self.not_begun(),
+            "receipts_not_kept": self.not_kept,
+            "repeated_lines": self.repeated,
+        })
+    }
+
+    /// What is to be said if the command is interrupted now.
+    pub(super) fn interrupted(&self, args: &EraseArgs) -> String {
+        let under_way = self.begun - self.ended;
+        let resume =
+            if args.receipts.receipts.is_some() { "; with --resume it leaves out those in the log" } else { "" };
+        format!(
+            "of {} users {} had ended, {under_way} were under way, whose keys may be erased or not, and {} were not begun. \
+             Run the same command again: that is safe{resume}",
+            self.total,
+            self.erased_before + self.ended,
+            self.not_begun()
+        )
+    }
+}

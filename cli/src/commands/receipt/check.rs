@@ -1,0 +1,199 @@
+//! `receipt check`: whether the stores agree with receipts.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use keystead::layers::{ErasureReceipt, ReceiptCheck, TombstoneMatch};
+use keystead::{IdentityMatch, KeyStore};
+use serde::Deserialize;
+use serde_json::{Deserializer, Value, json};
+use tokio::task::block_in_place;
+
+use super::verify::{broken_json, broken_text};
+use crate::args::IdArgs;
+use crate::exit::{Code, Failure, Outcome};
+use crate::output::utc;
+use crate::receipts::{self, Broken, Demands, PublicKey};
+use crate::session::Session;
+use crate::stores::{self, Fence};
+
+/// The length in bytes of the longest file of receipts that is not a log.
+const MAX_FILE_LEN: u64 = 64 * 1024 * 1024;
+
+/// The length in bytes of the longest first line that is looked at to tell a log from other files.
+const MAX_FIRST_LINE_LEN: u64 = 64 * 1024;
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// A receipt in JSON, as erase prints it with --json, or several, or a log of receipts
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Checks the receipts about this user only, of which there must be one; - reads the id from standard input
+    #[arg(value_name = "ID", conflicts_with = "id_file")]
+    id: Option<String>,
+    /// Reads the id from this file
+    #[arg(long, value_name = "FILE")]
+    id_file: Option<PathBuf>,
+    /// A public key in PEM; can be repeated. Each line of the log must be signed with one of these
+    #[arg(long, value_name = "FILE")]
+    public_key: Vec<PathBuf>,
+}
+
+/// The receipts of a file.
+struct Found {
+    /// Each with the number of its line in a log, or its place among the values of another file.
+    receipts: Vec<(u64, ErasureReceipt)>,
+    is_log: bool,
+    /// The first line of a log that is wrong. The receipts are those before it.
+    broken: Option<Broken>,
+    /// The number of JSON values without a receipt.
+    without: u64,
+}
+
+pub(super) async fn run(session: &Session, args: CheckArgs) -> Outcome {
+    let mut demands = Demands::default();
+    for file in args.public_key {
+        demands.public_keys.push(PublicKey::load(file).await?);
+    }
+    let id = match (args.id, args.id_file) {
+        (None, None) => None,
+        (id, id_file) => Some(IdArgs { id, id_file }.read().await?),
+    };
+    let found = block_in_place(|| find(&args.file, &demands))?;
+    let fence = stores::open_fence_to_read(session).await?;
+    let mut checked = 0;
+    let mut proved = 0;
+    let mut about_others = 0;
+    for (place, receipt) in &found.receipts {
+        if let Some(id) = &id
+            && !fence.is_about(receipt, id).await?
+        {
+            about_others += 1;
+            continue;
+        }
+        let check = fence.check_receipt(receipt).await?;
+        checked += 1;
+        proved += u64::from(check.is_proved());
+        session.output.result(text(*place, &found, receipt, &check), to_json(*place, receipt, &check))?;
+    }
+    let is_proved = proved == checked && checked > 0 && found.broken.is_none();
+    let mut lines = summary(&fence, &found, checked, proved, about_others);
+    if checked == 0 {
+        let nothing =
+            if id.is_some() { "none of the receipts is about this user" } else { "there is no receipt in the file" };
+        lines.push(format!("  {nothing}"));
+    }
+    let value = json!({
+        "proved_all": is_proved,
+        "receipts": checked,
+        "proved": proved,
+        "about_others": about_others,
+        "values_without_receipt": found.without,
+        "log": found.broken.as_ref().map(broken_json),
+    });
+    session.output.result(lines.join("\n"), value)?;
+    Ok(match found.broken {
+        Some(_) => Code::Damaged,
+        None if is_proved => Code::Done,
+        None => Code::Other,
+    })
+}
+
+/// Reads the receipts of a log or of any other file.
+fn find(path: &Path, demands: &Demands) -> Outcome<Found> {
+    let unreadable = |e| Failure::usage(format!("cannot read {}", path.display())).because(e);
+    let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
+    let mut first = Vec::new();
+    (&mut reader).take(MAX_FIRST_LINE_LEN).read_until(b'\n', &mut first).map_err(unreadable)?;
+    if receipts::version_of(&first).is_some() {
+        let mut receipts = Vec::new();
+        let read = receipts::read(path, demands, |line, receipt| receipts.push((line, receipt)))?;
+        return Ok(Found { receipts, is_log: true, broken: read.err(), without: 0 });
+    }
+    if !demands.public_keys.is_empty() {
+        return Err(Failure::usage(
+            "only a log of receipts is signed, and this file is not one: leave out --public-key",
+        ));
+    }
+    let mut contents = first;
+    reader.take(MAX_FILE_LEN).read_to_end(&mut contents).map_err(unreadable)?;
+    if contents.len() as u64 > MAX_FILE_LEN {
+        return Err(Failure::usage(format!("{} is longer than 64 MiB: keep receipts in a log", path.display())));
+    }
+    let mut found = Found { receipts: Vec::new(), is_log: false, broken: None, without: 0 };
+    for (value, place) in Deserializer::from_slice(&contents).into_iter::<Value>().zip(1..) {
+        let wrong = |why| Failure::usage(format!("value {place} of {} is wrong", path.display())).because(why);
+        let mut value = value.map_err(|_| wrong("it is not JSON: give what erase prints with --json, or a log"))?;
+        // What `erase` prints has the receipt in a field.
+        let receipt = match value.get_mut("receipt").map(Value::take) {
+            Some(receipt) => receipt,
+            None if value.get("tombstone").is_some() => value,
+            None => Value::Null,
+        };
+        if receipt.is_null() {
+            found.without += 1;
+            continue;
+        }
+        let receipt = ErasureReceipt::deserialize(receipt);
+        found.receipts.push((place, receipt.map_err(|_| wrong("it is not a receipt, or one of a later version"))?));
+    }
+    Ok(found)
+}
+
+fn text(place: u64, found: &Found, receipt: &ErasureReceipt, check: &ReceiptCheck) -> String {
+    let verdict = if check.is_proved() { "proved" } else { "NOT proved" };
+    let place = if found.is_log { format!("line {place}") } else { format!("receipt {place}") };
+    let store = match check.store {
+        IdentityMatch::Same => "of this store",
+        IdentityMatch::Different => "of another store",
+        _ => "perhaps of another store: not enough is known of one of the two",
+    };
+    let tombstone = match check.tombstone {
+        TombstoneMatch::Standing => format!("erased {}", utc(receipt.erased_at)),
+        TombstoneMatch::Lifted => format!("erased {}, and allowed a new key after that", utc(receipt.erased_at)),
+        TombstoneMatch::AnotherTime => "the tombstone says another time".to_owned(),
+        _ => "there is no such tombstone".to_owned(),
+    };
+    format!("{place}: {verdict}: {store}; {tombstone}")
+}
+
+fn to_json(place: u64, receipt: &ErasureReceipt, check: &ReceiptCheck) -> Value {
+    let store = match check.store {
+        IdentityMatch::Same => "same",
+        IdentityMatch::Different => "different",
+        _ => "unknown",
+    };
+    let tombstone = match check.tombstone {
+        TombstoneMatch::Standing => "standing",
+        TombstoneMatch::Lifted => "lifted",
+        TombstoneMatch::AnotherTime => "another_time",
+        _ => "missing",
+    };
+    json!({
+        "line": place,
+        "proved": check.is_proved(),
+        "store": store,
+        "tombstone_state": tombstone,
+        "receipt": receipt,
+    })
+}
+
+fn summary(fence: &Fence, found: &Found, checked: u64, proved: u64, about_others: u64) -> Vec<String> {
+    let mut lines = vec![format!("proved: {proved} of {checked} receipts, by {}", fence.info())];
+    if about_others > 0 {
+        lines.push(format!("  about other users, not checked: {about_others}"));
+    }
+    if found.without > 0 {
+        lines.push(format!("  JSON values without a receipt: {}", found.without));
+    }
+    lines.extend(found.broken.as_ref().map(|broken| format!("  {}", broken_text(broken))));
+    if checked > 0 {
+        lines.push(
+            "  verified and finality are the receipt's own words: a tombstone proves the erasure and its time"
+                .to_owned(),
+        );
+    }
+    lines
+}

@@ -1,0 +1,80 @@
+//! The receipt log: a file of receipts in which each line proves the lines before it.
+//! receipts/FORMAT.md describes its bytes.
+
+mod chain;
+mod entry;
+#[cfg(test)]
+mod golden;
+mod keys;
+mod log;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use keystead::layers::ErasureReceipt;
+use tokio::task::block_in_place;
+
+pub(crate) use self::chain::{Broken, Demands, Kept, Summary, read};
+pub(crate) use self::entry::{Hash, version_of};
+pub(crate) use self::keys::{PublicKey, Signer};
+use self::log::ReceiptLog;
+use crate::exit::{Code, Failure, Outcome};
+
+/// The log that keeps the receipts of a command that erases.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReceiptsArgs {
+    /// Adds each receipt to this log, and begins the log if there is none; needs tombstones. It is
+    /// opened before anything is erased
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipts: Option<PathBuf>,
+    /// Signs what is added to the log with the private key in this file, which receipt keygen makes
+    #[arg(long, value_name = "FILE", requires = "receipts")]
+    pub(crate) signing_key: Option<PathBuf>,
+}
+
+impl ReceiptsArgs {
+    /// Refuses a log where there are no receipts: without tombstones.
+    pub(crate) fn check(&self, has_tombstones: bool) -> Outcome<()> {
+        if self.receipts.is_some() && !has_tombstones {
+            return Err(Failure::usage(
+                "without tombstones there are no receipts: name the store of the tombstones, or leave out --receipts",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Opens the log, if one was named.
+    pub(crate) async fn open(&self) -> Outcome<Option<Keeper>> {
+        let Some(path) = &self.receipts else { return Ok(None) };
+        let signer = match &self.signing_key {
+            Some(path) => Some(Signer::load(path).await?),
+            None => None,
+        };
+        let log = block_in_place(|| ReceiptLog::open(path, signer))?;
+        Ok(Some(Keeper(log)))
+    }
+}
+
+/// A log that is open for the receipts of this command.
+#[derive(Debug)]
+pub(crate) struct Keeper(ReceiptLog);
+
+impl Keeper {
+    /// Adds a receipt, which is on the disk when this returns its number in the log. Runs to its end
+    /// even if the command is interrupted.
+    ///
+    /// # Errors
+    /// A failure with the code [`ReceiptNotKept`](Code::ReceiptNotKept): the user is erased.
+    pub(crate) fn keep(&mut self, receipt: &ErasureReceipt) -> Outcome<u64> {
+        let log = &mut self.0;
+        block_in_place(|| log.append(receipt)).map_err(|e| {
+            let shown = log.path().display();
+            let what = format!("the user was erased, but the receipt could not be added to {shown}");
+            let why = format!(
+                "{}; the receipt is on standard output: keep it. Erasing again is safe, and gives another receipt",
+                e.lines().join("; ")
+            );
+            Failure::new(Code::ReceiptNotKept, what).because(why)
+        })
+    }
+}

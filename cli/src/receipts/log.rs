@@ -1,0 +1,281 @@
+//! [`ReceiptLog`]: a receipt log that receipts are added to. FORMAT.md describes it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+use keystead::SecretKey;
+use keystead::layers::ErasureReceipt;
+use tempfile::NamedTempFile;
+
+use super::entry::{self, Body, Entry, Hash, MAX_LINE_LEN, Place, Torn};
+use super::keys::Signer;
+use crate::encoding::hex;
+use crate::exit::{Code, Failure, Outcome};
+use crate::{files, output};
+
+/// The longest wait for another program that holds the lock of a log.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+
+/// The pause between two attempts to take the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// The number of bytes at the end of a log in which its last whole line is looked for: room for the
+/// longest line and for as much that is torn.
+const TAIL_LEN: u64 = 2 * MAX_LINE_LEN as u64;
+
+/// A receipt log that can be added to. Its methods block: on the lock, and on the disk.
+#[derive(Debug)]
+pub(crate) struct ReceiptLog {
+    file: File,
+    path: PathBuf,
+    signer: Option<Signer>,
+}
+
+/// The end of a log.
+struct Tail {
+    /// The number and the hash of the last whole line.
+    seq: u64,
+    hash: Hash,
+    /// The bytes that follow it, if a writer was cut off.
+    torn: Option<Torn>,
+    /// Whether the file ends with a line break.
+    is_ended: bool,
+}
+
+impl ReceiptLog {
+    /// Opens the log at this path, or begins one, and makes sure that it can be added to: it is a
+    /// receipt log, signed if and only if there is a signer, and can be locked and written. What a
+    /// writer has left that was cut off is closed by a marker.
+    pub(crate) fn open(path: &Path, signer: Option<Signer>) -> Outcome<Self> {
+        if fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            begin(path, signer.as_ref())?;
+        }
+        let file = open_existing(path)?;
+        let mut log = Self { file, path: path.to_owned(), signer };
+        log.with_lock(|log| {
+            log.check_first_line()?;
+            let tail = log.tail()?;
+            if tail.torn.is_some() { log.add(&tail, None).map(drop) } else { Ok(()) }
+        })?;
+        Ok(log)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a receipt, which is on the disk when this returns its number.
+    pub(crate) fn append(&mut self, receipt: &ErasureReceipt) -> Outcome<u64> {
+        self.with_lock(|log| {
+            let tail = log.tail()?;
+            log.add(&tail, Some(receipt))
+        })
+    }
+
+    /// Refuses what is not a receipt log, and a log of the other kind: signed or not.
+    fn check_first_line(&self) -> Outcome<()> {
+        let shown = self.path.display();
+        let mut first = Vec::new();
+        let read = BufReader::new(&self.file).take(MAX_LINE_LEN as u64 + 1).read_until(b'\n', &mut first);
+        read.map_err(|e| self.failed("read", e))?;
+        let line = first.strip_suffix(b"\n").unwrap_or(&first);
+        if let Some(version) = entry::version_of(line).filter(|version| !entry::is_known(*version)) {
+            return Err(Failure::usage(format!("the receipt log {shown} has the format version {version}"))
+                .because("a later version of keystead wrote it: use that one, or name a new file"));
+        }
+        match Entry::parse(line) {
+            Some(Entry { body: Body::Begin { .. }, signature, .. }) => match (&self.signer, signature) {
+                (Some(_), None) => Err(Failure::usage(format!("the receipt log {shown} is not signed"))
+                    .because("signed and unsigned lines do not mix: leave out --signing-key, or name a new file")),
+                (None, Some(_)) => Err(Failure::usage(format!("the receipt log {shown} is signed"))
+                    .because("signed and unsigned lines do not mix: give --signing-key, or name a new file")),
+                _ => Ok(()),
+            },
+            _ => Err(Failure::usage(format!("{shown} is not a receipt log, and was left alone: name a new file"))),
+        }
+    }
+
+    /// Does this while no other program adds to the log.
+    fn with_lock<T>(&mut self, work: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+        wait_for_lock(&self.file, &self.path, File::try_lock)?;
+        let done = self.ensure_has_name().and_then(|()| work(self));
+        // Closing the file unlocks it, too.
+        let _ = self.file.unlock();
+        done
+    }
+
+    /// Refuses a file that was removed since it was opened: what is added to it would be lost.
+    fn ensure_has_name(&self) -> Outcome<()> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let metadata = self.file.metadata().map_err(|e| self.failed("look at", e))?;
+            if metadata.nlink() == 0 {
+                return Err(Failure::other(format!("the receipt log {} was removed", self.path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the last whole line, from the end.
+    fn tail(&mut self) -> Outcome<Tail> {
+        let bytes = self.last_bytes().map_err(|e| self.failed("read", e))?;
+        let is_ended = bytes.ends_with(b"\n");
+        let mut end = if is_ended { bytes.len() - 1 } else { bytes.len() };
+        loop {
+            let before = bytes.get(..end).unwrap_or_default();
+            let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            if let Some(line) = before.get(start..).and_then(Entry::parse) {
+                let rest = bytes.get(end + 1..).unwrap_or_default();
+                let rest = rest.strip_suffix(b"\n").unwrap_or(rest);
+                // Behind a line break there is nothing, unless a writer was cut off.
+                let is_torn = end + 1 < bytes.len() || end == bytes.len();
+                return Ok(Tail { seq: line.seq, hash: line.hash, torn: is_torn.then(|| Torn::of(rest)), is_ended });
+            }
+            if start == 0 || end - start > MAX_LINE_LEN {
+                let why = "it does not end with anything that its writers have left: look at it with keystead receipt \
+                           verify, keep it, and name a new file";
+                return Err(Failure::new(Code::Damaged, format!("the receipt log {} is damaged", self.path.display()))
+                    .because(why));
+            }
+            end = start - 1;
+        }
+    }
+
+    fn last_bytes(&mut self) -> io::Result<Vec<u8>> {
+        let len = self.file.metadata()?.len();
+        self.file.seek(SeekFrom::Start(len.saturating_sub(TAIL_LEN)))?;
+        let mut bytes = Vec::new();
+        (&self.file).take(TAIL_LEN).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Adds a marker if the tail is torn, then the receipt if there is one, and syncs both. Returns
+    /// the number of the last line.
+    fn add(&mut self, tail: &Tail, receipt: Option<&ErasureReceipt>) -> Outcome<u64> {
+        let mut added = Vec::new();
+        let Tail { mut seq, mut hash, .. } = *tail;
+        let bodies = [tail.torn.map(Body::Torn), receipt.cloned().map(Body::Receipt)];
+        if !tail.is_ended {
+            added.push(b'\n');
+        }
+        for body in bodies.into_iter().flatten() {
+            seq = seq.checked_add(1).ok_or_else(|| self.unwritable("its number is the highest one"))?;
+            let place = Place { seq, prev: hash, at: unix_seconds() };
+            let line = entry::line(place, body, self.signer.as_ref()).map_err(|why| self.unwritable(why))?;
+            hash = Hash::of(&line);
+            added.extend_from_slice(&line);
+            added.push(b'\n');
+        }
+        let written = self.file.write_all(&added).and_then(|()| self.file.sync_data());
+        written.map_err(|e| self.failed("write", e))?;
+        if let Some(torn) = tail.torn {
+            let shown = self.path.display();
+            let left = match torn.bytes {
+                0 => "without a line break".to_owned(),
+                bytes => format!("with {bytes} bytes of a line that was not written whole, which were kept"),
+            };
+            output::note(format!("the receipt log {shown} ended {left}: a writer was cut off; a marker says so now"));
+        }
+        Ok(seq)
+    }
+
+    fn unwritable(&self, why: &'static str) -> Failure {
+        Failure::other(format!("cannot add a line to the receipt log {}", self.path.display())).because(why)
+    }
+
+    fn failed(&self, doing: &str, e: io::Error) -> Failure {
+        failed(doing, &self.path, e)
+    }
+}
+
+/// Writes the first line to a new file, which gets its name only when it is whole.
+fn begin(path: &Path, signer: Option<&Signer>) -> Outcome<()> {
+    let log = SecretKey::generate(16).map_err(|e| Failure::other("no random bytes are to be had").because(e))?;
+    let place = Place { seq: 0, prev: Hash::NONE, at: unix_seconds() };
+    let line = entry::line(place, Body::Begin { log: hex(log.expose_secret()) }, signer);
+    let mut line = line.map_err(|why| failed("begin", path, io::Error::other(why)))?;
+    line.push(b'\n');
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = NamedTempFile::new_in(directory).and_then(|mut new| {
+        new.write_all(&line)?;
+        new.as_file().sync_all()?;
+        Ok(new)
+    });
+    let new = written.map_err(|e| failed("begin", path, e))?;
+    match new.persist_noclobber(path) {
+        Ok(_) => {
+            files::sync_name(path).map_err(|e| failed("sync the directory of", path, e))?;
+            output::note(format!("began the receipt log {}", path.display()));
+            Ok(())
+        }
+        // Another program has begun it.
+        Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(failed("begin", path, e.error)),
+    }
+}
+
+/// Opens a log that is there, to add to it.
+fn open_existing(path: &Path) -> Outcome<File> {
+    // Before it is opened: opening a pipe would wait for its reader.
+    check_kind(path)?;
+    let file = OpenOptions::new().read(true).append(true).open(path).map_err(|e| failed("open", path, e))?;
+    #[cfg(unix)]
+    {
+        let metadata = file.metadata().map_err(|e| failed("look at", path, e))?;
+        if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o002 != 0 {
+            let shown = path.display();
+            return Err(Failure::usage(format!(
+                "everybody may write to the receipt log {shown}: run chmod o-w '{shown}'"
+            )));
+        }
+    }
+    Ok(file)
+}
+
+/// Refuses what is no regular file.
+pub(super) fn check_kind(path: &Path) -> Outcome<()> {
+    let metadata = fs::metadata(path).map_err(|e| failed("open", path, e))?;
+    if metadata.is_file() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{} is not a regular file: name another one", path.display())))
+}
+
+/// Takes a lock, for which it waits as long as another program may reasonably need it.
+pub(super) fn wait_for_lock(
+    file: &File,
+    path: &Path,
+    try_lock: impl Fn(&File) -> Result<(), TryLockError>,
+) -> Outcome<()> {
+    let start = Instant::now();
+    loop {
+        match try_lock(file) {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_WAIT => sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                let shown = path.display();
+                let seconds = LOCK_WAIT.as_secs();
+                let what = format!("another program has held the lock of the receipt log {shown} for {seconds} s");
+                return Err(Failure::new(Code::Unavailable, what).because("wait until it has ended, and try again"));
+            }
+            Err(TryLockError::Error(e)) => return Err(failed("lock", path, e)),
+        }
+    }
+}
+
+pub(super) fn failed(doing: &str, path: &Path, e: io::Error) -> Failure {
+    let code = match e.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Denied,
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Code::Usage,
+        _ => Code::Other,
+    };
+    Failure::new(code, format!("cannot {doing} the receipt log {}", path.display())).because(e)
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
