@@ -44,20 +44,31 @@ pub(crate) struct Said {
     pub(crate) keeps_tombstones: bool,
 }
 
-/// Looks up the store of this name.
-pub(crate) fn named(name: &str, asked_for: Option<&Path>) -> Outcome<Said> {
+/// Looks up the store of this name. If there is none, `otherwise` may know a better answer.
+pub(crate) fn named(
+    name: &str,
+    asked_for: Option<&Path>,
+    otherwise: impl FnOnce() -> Option<Failure>,
+) -> Outcome<Said> {
     let path = asked_for.map_or_else(default_path, |path| Ok(path.to_owned()))?;
     let shown = path.display();
-    let text = read(&path).map_err(|e| {
-        let what = format!("reading the configuration file {shown} failed, where stores are looked up by name");
-        Failure::usage(what).because(format!("{e}: write the file, or give the store's URL"))
-    })?;
+    let text = match read(&path) {
+        Ok(text) => text,
+        Err(e) => {
+            let what = format!("reading the configuration file {shown} failed, where stores are looked up by name");
+            let failure = Failure::usage(what).because(format!("{e}: write the file, or give the store's URL"));
+            let is_missing = e.kind() == io::ErrorKind::NotFound;
+            return Err(if is_missing { otherwise().unwrap_or(failure) } else { failure });
+        }
+    };
     let stores = parse(&text, &path)?;
     let Some(entry) = stores.get(name) else {
         let names: Vec<&str> = stores.keys().map(String::as_str).collect();
         let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Err(Failure::usage(format!("the configuration file {shown} has no store of this name"))
-            .because(format!("it has {known}: give one of these, or a URL")));
+        return Err(otherwise().unwrap_or_else(|| {
+            Failure::usage(format!("the configuration file {shown} has no store of this name"))
+                .because(format!("it has {known}: give one of these, or a URL"))
+        }));
     };
     let place = Place::of(&entry.url);
     // Whether it is only read may differ from name to name, whom it forgets may not.

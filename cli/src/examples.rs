@@ -46,14 +46,33 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("To a new file, with an id that no list of processes shows:", &["keystead get - --out key < id.txt"]),
         ],
     ),
-    ("put", &[("From a file:", &["keystead put bob --key-file bob.key"])]),
+    (
+        "put",
+        &[
+            ("From a file:", &["keystead put bob --key-file bob.key"]),
+            ("In the place of another key, which is lost:", &["keystead put bob --key-file bob.key --overwrite"]),
+        ],
+    ),
     ("create", &[("From another program:", &["openssl rand -hex 32 | keystead create bob"])]),
-    ("delete", &[("", &["keystead delete bob"])]),
+    ("delete", &[("After a question:", &["keystead delete bob"]), ("In a script:", &["keystead delete bob --yes"])]),
     (
         "erase",
         &[
             ("After a question:", &["keystead erase alice@example.com"]),
             ("In a script, for ever:", &["keystead erase alice@example.com --tombstones tombstones --yes"]),
+            (
+                "Many users, with a receipt each in a log:",
+                &["keystead --store live erase --ids-file ids --receipts receipts.log"],
+            ),
+        ],
+    ),
+    ("allow", &[("", &["keystead --store live allow alice@example.com"])]),
+    (
+        "receipt",
+        &[
+            ("Check that a log is whole:", &["keystead receipt verify receipts.log"]),
+            ("Check receipts against the stores:", &["keystead --store live receipt check receipts.log"]),
+            ("Make a key to sign receipts with:", &["keystead receipt keygen receipts.key"]),
         ],
     ),
     (

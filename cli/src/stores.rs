@@ -169,10 +169,7 @@ pub(crate) fn resolve(session: &Session, store: &str) -> Outcome<Asked> {
             Some(refusal) => return Err(refusal),
             None => config::of_url(store, global.config.as_deref())?,
         },
-        false => {
-            let found = config::named(store, global.config.as_deref());
-            found.map_err(|e| store_path::refusal(store).unwrap_or(e))?
-        }
+        false => config::named(store, global.config.as_deref(), || store_path::refusal(store))?,
     };
     let (url, passphrase_file, is_read_only) = match &entry {
         Some(entry) => (entry.url.clone(), entry.passphrase_file.clone(), entry.read_only),

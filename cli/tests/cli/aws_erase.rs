@@ -153,9 +153,9 @@ fn a_key_that_can_be_brought_back_is_not_gone() {
     assert!(ran.code == 9 && ran.stdout.contains("can still bring the key back: 1"), "{ran:?}");
     aws.run(&["erase", "--ids-file", "ids", "--yes", "--accept-recoverable"]).done();
 
-    let ran = aws.run(&["delete", "carol"]);
+    let ran = aws.run(&["delete", "carol", "--yes"]);
     assert!(ran.code == 9 && ran.stdout.starts_with("deleted: an operator can bring it back"), "{ran:?}");
-    aws.run(&["delete", "dave", "--accept-recoverable"]).done();
+    aws.run(&["delete", "dave", "--yes", "--accept-recoverable"]).done();
 
     // A forced deletion has no bound that is known.
     aws.url = forced;

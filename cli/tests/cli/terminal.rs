@@ -90,7 +90,7 @@ fn ctrl_c_at_the_prompt_leaves_the_terminal_to_the_shell_as_it_was() {
     let session = in_shell(&room, &bare(&room), &["/bin/sh", "-i"], "PROGRAM init", steps);
     assert_eq!(session.echoes_at_steps, [true, true, false, true, true], "{}", session.shown);
     assert!(session.shown.contains("code 130") && !session.shown.contains("half"), "{}", session.shown);
-    assert!(session.shown.contains("new passphrase: \r\nerror: interrupted"), "{}", session.shown);
+    assert!(session.shown.contains("phrase.db: \r\nerror: interrupted"), "{}", session.shown);
 }
 
 /// A store with a passphrase.
