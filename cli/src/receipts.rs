@@ -7,6 +7,8 @@ mod entry;
 mod golden;
 mod keys;
 mod log;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -34,7 +34,7 @@ struct Left {
     files: Vec<FileStore>,
     scratch: Vec<TempDir>,
     unfinished: Option<PathBuf>,
-    /// What is to be said if the command is interrupted, where it knows better than the general advice.
+    /// The advice for an interruption, where the command knows better than the general one.
     advice: Option<String>,
 }
 

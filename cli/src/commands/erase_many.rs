@@ -52,7 +52,8 @@ pub(super) async fn run(session: &Session, args: &EraseArgs, file: &Path) -> Out
         erase::confirm(format!("erase {users} from {}, for ever? type yes: ", eraser.shown())).await?;
     }
     let keeper = args.receipts.open().await?;
-    let mut run = Run { session, args, keeper, tally, is_stopped: false, broken: None };
+    let has_receipts = eraser.fence().is_some();
+    let mut run = Run { session, args, has_receipts, keeper, tally, is_stopped: false, broken: None };
     run.erase_all(&eraser, to_erase).await;
     let Run { tally, broken, .. } = run;
     if let Some(failure) = broken {
@@ -112,9 +113,10 @@ async fn is_still_erased(fence: &Fence, receipt: &ErasureReceipt) -> Result<bool
 struct Run<'s> {
     session: &'s Session,
     args: &'s EraseArgs,
+    has_receipts: bool,
     keeper: Option<Keeper>,
     tally: Tally,
-    /// Whether no further erasure is begun: what has happened could not be written down.
+    /// True if no further erasure is to be begun, because what has happened could not be written down.
     is_stopped: bool,
     /// The failure of standard output.
     broken: Option<Failure>,
@@ -154,9 +156,9 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the result has a line for each user.
+    /// Reports whether the result has a line for each user. A receipt must be somewhere.
     fn writes_each(&self) -> bool {
-        self.session.output.json || (self.args.fence.tombstones.is_some() && self.keeper.is_none())
+        self.session.output.json || (self.has_receipts && self.keeper.is_none())
     }
 
     fn record(&mut self, user: &User, erased: &Erased) {
