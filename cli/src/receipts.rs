@@ -7,6 +7,8 @@ mod entry;
 mod golden;
 mod keys;
 mod log;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -70,9 +72,11 @@ impl Keeper {
         block_in_place(|| log.append(receipt)).map_err(|e| {
             let shown = log.path().display();
             let what = format!("the user was erased, but the receipt could not be added to {shown}");
+            let lines = e.lines();
+            let reasons: Vec<&str> = lines.iter().map(|line| line.strip_prefix("because ").unwrap_or(line)).collect();
             let why = format!(
                 "{}; the receipt is on standard output: keep it. Erasing again is safe, and gives another receipt",
-                e.lines().join("; ")
+                reasons.join(": ")
             );
             Failure::new(Code::ReceiptNotKept, what).because(why)
         })

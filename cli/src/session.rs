@@ -43,7 +43,7 @@ struct Left {
     scratch: Vec<PathBuf>,
     clean_up: Option<CleanUp>,
     unfinished: Option<PathBuf>,
-    /// What is to be said if the command is interrupted, where it knows better than the general advice.
+    /// The advice for an interruption, where the command knows better than the general one.
     advice: Option<String>,
 }
 

@@ -118,7 +118,7 @@ struct Run<'s> {
     /// Whether each erasure has a receipt.
     has_receipts: bool,
     tally: Tally,
-    /// Whether no further erasure is begun: what has happened could not be written down.
+    /// True if no further erasure is to be begun, because what has happened could not be written down.
     is_stopped: bool,
     /// The failure of standard output.
     broken: Option<Failure>,
@@ -158,7 +158,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether the result has a line for each user.
+    /// Reports whether the result has a line for each user. A receipt must be somewhere.
     fn writes_each(&self) -> bool {
         self.session.output.json || (self.has_receipts && self.keeper.is_none())
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -22,7 +22,7 @@ pub(crate) struct Kept {
     pub(crate) head: Hash,
 }
 
-/// What a log must fulfil besides being whole.
+/// The demands on a log besides being whole.
 #[derive(Debug, Default)]
 pub(crate) struct Demands {
     /// The keys of which one must have signed each line, if there are any.
@@ -38,7 +38,7 @@ pub(crate) struct Broken {
     pub(crate) why: String,
 }
 
-/// What is known of a log whose lines are whole.
+/// The findings about a log whose lines are whole.
 #[derive(Debug)]
 pub(crate) struct Summary {
     /// The number of the last entry.
@@ -57,7 +57,7 @@ pub(crate) struct Summary {
 pub(crate) fn read(
     path: &Path,
     demands: &Demands,
-    mut visit: impl FnMut(u64, ErasureReceipt),
+    visit: impl FnMut(u64, ErasureReceipt),
 ) -> Outcome<Result<Summary, Broken>> {
     check_kind(path)?;
     let file = File::open(path).map_err(|e| failed("open", path, e))?;
@@ -65,14 +65,22 @@ pub(crate) fn read(
     wait_for_lock(&file, path, File::try_lock_shared)?;
     let len = file.metadata().map(|metadata| metadata.len());
     let _ = file.unlock();
-    let mut reader = BufReader::new(file.take(len.map_err(|e| failed("look at", path, e))?));
+    let reader = BufReader::new(file.take(len.map_err(|e| failed("look at", path, e))?));
+    read_lines(reader, demands, visit).map_err(|e| failed("read", path, e))
+}
+
+pub(super) fn read_lines(
+    mut reader: impl BufRead,
+    demands: &Demands,
+    mut visit: impl FnMut(u64, ErasureReceipt),
+) -> io::Result<Result<Summary, Broken>> {
     let mut chain = Chain::new(demands);
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
         // One byte more than the longest line, and its line break.
         let read = (&mut reader).take(MAX_LINE_LEN as u64 + 2).read_until(b'\n', &mut bytes);
-        if read.map_err(|e| failed("read", path, e))? == 0 {
+        if read? == 0 {
             return Ok(chain.end());
         }
         let line = bytes.strip_suffix(b"\n");
@@ -103,6 +111,8 @@ struct Chain<'d> {
 struct TornLines {
     first: Broken,
     lines: u64,
+    is_last_empty: bool,
+    /// The number and the hash of the bytes, without the last line break.
     bytes: u64,
     hash: Context,
 }
@@ -111,18 +121,25 @@ impl TornLines {
     fn new(first: Broken, line: &[u8]) -> Self {
         let mut hash = Context::new(&SHA256);
         hash.update(line);
-        Self { first, lines: 1, bytes: line.len() as u64, hash }
+        Self { first, lines: 1, is_last_empty: line.is_empty(), bytes: line.len() as u64, hash }
     }
 
     fn add(&mut self, line: &[u8]) {
         self.hash.update(b"\n");
         self.hash.update(line);
         self.lines += 1;
+        self.is_last_empty = line.is_empty();
         self.bytes += 1 + line.len() as u64;
     }
 
-    fn to_torn(&self) -> Torn {
-        Torn { bytes: self.bytes, sha256: Hash::from_digest(self.hash.clone().finish().as_ref()) }
+    /// Reports whether a marker that follows accounts for these lines.
+    fn are_closed_by(&self, torn: Torn) -> bool {
+        let mut hash = self.hash.clone();
+        let without_break = Torn { bytes: self.bytes, sha256: Hash::from_digest(hash.clone().finish().as_ref()) };
+        hash.update(b"\n");
+        let with_break = Torn { bytes: self.bytes + 1, sha256: Hash::from_digest(hash.finish().as_ref()) };
+        // The last line break is the marker's writer's only if the bytes that it found ended without one.
+        torn == with_break || (torn == without_break && !self.is_last_empty)
     }
 }
 
@@ -148,15 +165,16 @@ impl<'d> Chain<'d> {
         }
         let entry = Entry::parse(line);
         if let Some(torn) = &mut self.torn {
-            let closing = torn.to_torn();
-            match entry {
-                Some(entry) if is_ended && follows(&entry, self.last) && closes(&entry, closing) => {
+            return match entry {
+                Some(entry) if is_ended && follows(&entry, self.last) && closes(&entry, torn) => {
                     self.torn = None;
-                    return self.accept(entry, line);
+                    self.accept(entry, line)
                 }
-                _ => torn.add(line),
-            }
-            return Ok(None);
+                _ => {
+                    torn.add(line);
+                    Ok(None)
+                }
+            };
         }
         let why = match entry {
             Some(entry) => match self.why_not(&entry) {
@@ -283,7 +301,7 @@ fn follows(entry: &Entry, last: Option<(u64, Hash)>) -> bool {
     last.is_some_and(|(seq, hash)| seq.checked_add(1) == Some(entry.seq) && entry.prev == hash)
 }
 
-/// Reports whether this is a marker that accounts for these bytes.
-fn closes(entry: &Entry, torn: Torn) -> bool {
-    matches!(entry.body, Body::Torn(closed) if closed == torn)
+/// Reports whether this is a marker that accounts for these lines.
+fn closes(entry: &Entry, lines: &TornLines) -> bool {
+    matches!(entry.body, Body::Torn(torn) if lines.are_closed_by(torn))
 }

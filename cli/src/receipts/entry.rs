@@ -134,7 +134,7 @@ impl Signature {
 pub(crate) struct Place {
     pub(crate) seq: u64,
     pub(crate) prev: Hash,
-    /// When the line is written, in seconds since 1970.
+    /// The moment at which the line is written, in seconds since 1970.
     pub(crate) at: u64,
 }
 

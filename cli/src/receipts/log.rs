@@ -41,7 +41,7 @@ struct Tail {
     hash: Hash,
     /// The bytes that follow it, if a writer was cut off.
     torn: Option<Torn>,
-    /// Whether the file ends with a line break.
+    /// True if the file ends with a line break.
     is_ended: bool,
 }
 
@@ -130,7 +130,6 @@ impl ReceiptLog {
             let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             if let Some(line) = before.get(start..).and_then(Entry::parse) {
                 let rest = bytes.get(end + 1..).unwrap_or_default();
-                let rest = rest.strip_suffix(b"\n").unwrap_or(rest);
                 // Behind a line break there is nothing, unless a writer was cut off.
                 let is_torn = end + 1 < bytes.len() || end == bytes.len();
                 return Ok(Tail { seq: line.seq, hash: line.hash, torn: is_torn.then(|| Torn::of(rest)), is_ended });

@@ -293,6 +293,29 @@ fn many_erasers_share_a_log() {
 }
 
 #[test]
+fn an_eraser_waits_for_the_lock_of_its_log_and_not_for_ever() {
+    let fenced = Fenced::with_receipts(1);
+    fenced.room.run(&["generate", "alice"]).done();
+    let lock = fs::File::open(fenced.room.path("log")).unwrap();
+    lock.lock().unwrap();
+    let before = fenced.log();
+    let start = std::time::Instant::now();
+    let args = ["erase", "alice", "--yes", "--receipts", "log"];
+    let refusal = fenced.run(&args).failed(6);
+    assert!(refusal.contains("another program has held the lock of the receipt log log for 30 s"), "{refusal}");
+    assert!(start.elapsed() < std::time::Duration::from_secs(60));
+    assert_eq!(fenced.room.run(&["exists", "alice"]).done(), "yes\n");
+    assert_eq!(fenced.log(), before);
+
+    let waiting = fenced.room.spawn(&[&args[..], &["--tombstones", &fenced.tombstones]].concat());
+    thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(fenced.room.run(&["exists", "alice"]).done(), "yes\n");
+    lock.unlock().unwrap();
+    assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(0));
+    assert_eq!(agreed(&fenced.room.path("log"), &fenced.room)["receipts"], 2);
+}
+
+#[test]
 fn a_log_that_cannot_be_added_to_is_refused_before_anything_is_erased() {
     let fenced = Fenced::with_users(1);
     let room = &fenced.room;

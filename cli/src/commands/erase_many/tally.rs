@@ -117,7 +117,7 @@ impl Tally {
         })
     }
 
-    /// What is to be said if the command is interrupted now.
+    /// Returns the advice for an interruption at this moment.
     pub(super) fn interrupted(&self, args: &EraseArgs) -> String {
         let under_way = self.begun - self.ended;
         let resume =
