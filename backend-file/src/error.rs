@@ -36,6 +36,9 @@ struct Cause {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
+/// The beginning of what is said of a backup, which needs no other path.
+const BACKUP: &str = "the backup ";
+
 impl Failure {
     /// A failure before any effect.
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
@@ -86,7 +89,7 @@ impl Failure {
     /// Names the store's file, where the text does not do so already.
     pub(crate) fn about(mut self, path: &Path) -> Self {
         let path = path.display().to_string();
-        if !self.cause.text.contains(&path) {
+        if !self.cause.text.contains(&path) && !self.cause.text.starts_with(BACKUP) {
             self.cause.text = format!("{path}: {}", self.cause.text);
         }
         self
@@ -94,7 +97,7 @@ impl Failure {
 
     /// Says that the backup is at fault, and not the store that it was to replace.
     pub(crate) fn about_backup(mut self, path: &Path) -> Self {
-        self.cause.text = format!("the backup {}: {}", path.display(), self.cause.text);
+        self.cause.text = format!("{BACKUP}{}: {}", path.display(), self.cause.text);
         self
     }
 

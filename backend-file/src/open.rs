@@ -180,7 +180,10 @@ fn lost_file(location: &Location) -> Failure {
 }
 
 fn missing(location: &Location) -> Failure {
-    let text = format!("there is no store at {}: create it, or give the path of one", location.path.display());
+    let text = format!(
+        "there is no store at {}: if there was one, put it back or restore a backup; otherwise create it, or give another path",
+        location.path.display()
+    );
     Failure::new(ErrorKind::Config, text)
 }
 

@@ -33,7 +33,8 @@ use crate::exit::{Code, Failure};
 ///
 /// Keys go in by standard input or from files, never as arguments. Results go to standard output, all else to standard
 /// error. Exit codes: 0 done, 1 failed, 2 wrong command or configuration, 3 not found, 4 refused, 5 denied,
-/// 6 unavailable, 7 damaged, 8 not verified, 9 recoverable, 10 receipt not kept, 130 interrupted.
+/// 6 unavailable, 7 damaged, 8 not verified, 9 recoverable, 10 receipt not kept, 11 something left
+/// behind, 130 interrupted, 141 nobody reads the output any more.
 #[derive(Debug, Parser)]
 #[command(name = "keystead", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -59,7 +60,7 @@ pub(crate) struct Global {
     /// or a name from the configuration file
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "URL|NAME", env = "KEYSTEAD_STORE", hide_env_values = true)]
     pub(crate) store: Option<String>,
-    /// The configuration file, instead of keystead/config.toml in the user's directory for these
+    /// The configuration file, instead of keystead/config.toml in the user's directory of configuration files
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Reads the passphrase of a file store whose URL names no root secret here, instead of asking on the terminal
@@ -104,7 +105,7 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Stores a key; another one that stands already is left, unless --overwrite is given
     Put(PutArgs),
-    /// Stores a key, unless one stands already, even the same
+    /// Stores a key, unless the user has one already, be it the same key
     Create(CreateArgs),
     /// Deletes a key; asks before
     Delete(DeleteArgs),
@@ -141,7 +142,7 @@ pub(crate) enum Command {
     /// and reads it back; can be repeated
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
     Reencrypt(ReencryptArgs),
-    /// Takes what is left of deleted and overwritten keys out of a file store's files now
+    /// Removes what is left of deleted and overwritten keys from the files of a file store
     Scrub,
     /// Copies a file store as it is at this moment, while it is in use
     Backup {
@@ -252,7 +253,8 @@ fn unknown_command(e: &clap::Error) -> clap::Error {
     if let Some(ContextValue::Strings(similar)) = e.get(ContextKind::SuggestedSubcommand) {
         let harmless = similar.iter().filter(|name| !DESTRUCTIVE.contains(&name.as_str()));
         let harmless: Vec<String> = harmless.cloned().collect();
-        if !harmless.is_empty() {
+        // Beside one that destroys, a harmless one is hardly what was meant.
+        if !harmless.is_empty() && harmless.len() == similar.len() {
             shown.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(harmless));
         }
     }

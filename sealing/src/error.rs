@@ -35,7 +35,7 @@ impl fmt::Display for KeyringError {
         match self {
             Self::Damaged => f.write_str("the keyring is damaged: restore the store from a backup"),
             Self::WrongRoot => {
-                f.write_str("the root secret is not the one of this store: give the one it was made with")
+                f.write_str("the root secret is not the one of this store: give its present one; after a rotation, an earlier one opens only copies of that time")
             }
             Self::OtherKindOfRoot { needed } => write!(f, "the store was made with {needed}: give that"),
             Self::CostOutOfBounds => f.write_str(

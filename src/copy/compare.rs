@@ -144,7 +144,8 @@ impl<F: FnMut(CopyProgress) + Send> Comparing<'_, F> {
 fn there_is(key: Result<SecretKey>) -> Result<Option<SecretKey>> {
     match key {
         Ok(key) => Ok(Some(key)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        // A fence says of an erased user that there is no key, whatever may have come back.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Erased) => Ok(None),
         Err(e) => Err(e),
     }
 }

@@ -88,7 +88,7 @@ async fn without_erased(eraser: &Eraser, args: &EraseArgs, users: Vec<User>) -> 
     })?;
     read.map_err(|broken| {
         Failure::new(Code::Damaged, format!("nothing was erased: line {} of the log {}", broken.line, broken.why))
-            .because("keep this log as it is, and name a new file without --resume")
+            .advise("keep this log as it is, and name a new file without --resume")
     })?;
     if receipts.is_empty() {
         return Ok(users);

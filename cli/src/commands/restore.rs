@@ -59,8 +59,8 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
     session.output.result(text, json!({ "store": shown, "replaced_store": replaced }))?;
     if replaced.is_some() {
         output::note(
-            "remove the replaced store, and the log beside it (-wal), when you no longer need it: it keeps the keys of users \
-             who are erased from now on",
+            "remove the replaced store, and the log beside it (-wal), when you no longer need it: it still contains the keys of \
+             users who are erased later",
         );
     }
     let Some((tombstones, named)) = tombstones else {

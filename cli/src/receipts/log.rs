@@ -10,6 +10,7 @@ use keystead::SecretKey;
 use keystead::layers::ErasureReceipt;
 use tempfile::NamedTempFile;
 
+use super::chain::{self, Broken, Demands};
 use super::entry::{self, Body, Entry, Hash, MAX_LINE_LEN, Place, Torn};
 use super::keys::Signer;
 use crate::encoding::hex;
@@ -47,8 +48,8 @@ struct Tail {
 
 impl ReceiptLog {
     /// Opens the log at this path, or begins one, and makes sure that it can be added to: it is a
-    /// receipt log, signed if and only if there is a signer, and can be locked and written. What a
-    /// writer has left that was cut off is closed by a marker.
+    /// receipt log that is whole, signed by the signer if there is one and by nobody otherwise, and
+    /// can be locked and written. What a writer has left that was cut off is closed by a marker.
     pub(crate) fn open(path: &Path, signer: Option<Signer>) -> Outcome<Self> {
         if fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
             begin(path, signer.as_ref())?;
@@ -58,9 +59,32 @@ impl ReceiptLog {
         log.with_lock(|log| {
             log.check_first_line()?;
             let tail = log.tail()?;
-            if tail.torn.is_some() { log.add(&tail, None).map(drop) } else { Ok(()) }
+            if tail.torn.is_some() {
+                log.add(&tail, None)?;
+            }
+            log.check_chain()
         })?;
         Ok(log)
+    }
+
+    /// Refuses a log in which a line was changed, and one that another key has signed.
+    fn check_chain(&mut self) -> Outcome<()> {
+        let shown = self.path.display();
+        let mut file = &self.file;
+        let read = file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| chain::read_lines(BufReader::new(file), &Demands::default(), |_, _| {}));
+        let summary = read.map_err(|e| self.failed("read", e))?.map_err(|Broken { line, why }| {
+            Failure::new(Code::Damaged, format!("nothing was erased: line {line} of the receipt log {shown} {why}"))
+                .advise("keep this log as it is, and name a new file")
+        })?;
+        match &self.signer {
+            Some(signer) if !summary.signed_by.contains(&signer.public_key()) => {
+                Err(Failure::usage(format!("nothing was erased: another key has signed the receipt log {shown}"))
+                    .advise("give that key, or name a new file"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

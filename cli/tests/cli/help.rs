@@ -162,6 +162,8 @@ fn an_unknown_command_is_shown_if_it_is_a_word_and_else_not() {
 fn no_command_that_deletes_or_replaces_is_proposed() {
     let room = Room::empty();
     assert!(room.run(&["lst"]).failed(2).contains("similar subcommand exists: 'list'"));
+    // Near erase and create alike: neither is proposed.
+    assert!(!room.run(&["eraze", "bob"]).failed(2).contains("similar"));
     for mistyped in ["delet", "erse", "rotat", "pt", "putt", "restor", "reconcil", "re-encrypt", "reencript", "eras"] {
         for args in [&[mistyped][..], &["help", mistyped]] {
             let text = room.run(args).failed(2);

@@ -257,6 +257,19 @@ fn commands_that_change_nothing_delete_no_key_that_came_back() {
 }
 
 #[test]
+fn a_backup_that_differs_by_an_erased_user_is_not_equal_and_not_unreadable() {
+    let policy = Policy::new().with_key("alice").with_key("bob");
+    policy.run(&["backup", "monday.db"]).done();
+    policy.run(&["erase", "alice", "--yes"]).done();
+    let directory = policy.room.directory().display().to_string();
+    let backup = format!("file://{directory}/monday.db?root_secret_file={directory}/root.secret");
+    let ran = policy.run(&["--json", "verify", "--against", &backup]);
+    let told = ran.json();
+    assert_eq!((ran.code, &told["is_equal"], &told["unreadable"]["total"]), (1, &false.into(), &0.into()), "{ran:?}");
+    assert_eq!(told["extra"]["total"], 1, "{ran:?}");
+}
+
+#[test]
 fn the_store_of_the_tombstones_is_not_written_to_as_one_of_keys() {
     let policy = Policy::new().with_key("alice");
     policy.run(&["backup", "monday.db"]).done();

@@ -488,3 +488,39 @@ fn reconcile_keeps_receipts_too() {
     let refusal = fenced.run(&["reconcile", "--yes", "--receipts", "copy.db"]).failed(2);
     assert!(refusal.contains("is not a receipt log"), "{refusal}");
 }
+
+#[test]
+fn nothing_is_erased_when_a_line_of_the_log_was_changed() {
+    let fenced = Fenced::with_receipts(3);
+    let whole = String::from_utf8(fenced.log()).unwrap();
+    for line in 1..4 {
+        let changed: Vec<String> = whole
+            .lines()
+            .enumerate()
+            .map(|(index, text)| if index == line { text.replace("immediate", "eventual") } else { text.to_owned() })
+            .collect();
+        assert_ne!(changed.join("\n") + "\n", whole, "{line}");
+        fs::write(fenced.room.path("log"), changed.join("\n") + "\n").unwrap();
+        fenced.room.fill(["new".to_owned()]);
+        let ran = fenced.run(&["erase", "new", "--yes", "--receipts", "log"]);
+        match line {
+            // Nothing follows from the last line yet: only a signature would tell.
+            3 => {
+                assert_eq!(ran.code, 0, "{ran:?}");
+            }
+            _ => {
+                assert!(ran.failed(7).contains("nothing was erased: line "));
+                assert_eq!(fenced.run(&["exists", "new"]).done(), "yes\n");
+            }
+        }
+    }
+    let fenced = Fenced::with_signed_receipts(2);
+    let signed = String::from_utf8(fenced.log()).unwrap();
+    fs::write(fenced.room.path("log"), signed.replace("immediate", "eventual")).unwrap();
+    fenced.erase(1, &["--signing-key", "key.pem"]).failed(7);
+    fs::write(fenced.room.path("log"), &signed).unwrap();
+    fenced.room.run(&["receipt", "keygen", "other.pem"]).done();
+    let refusal = fenced.erase(1, &["--signing-key", "other.pem"]).failed(2);
+    assert!(refusal.contains("another key has signed"), "{refusal}");
+    assert_eq!(fenced.log(), signed.as_bytes());
+}
