@@ -389,7 +389,7 @@ impl Run<'_> {
         if self.report.is_complete() { self.ledger.end() } else { Ok(()) }
     }
 
-    /// How far the pass under way is.
+    /// Returns how far the pass under way is.
     fn progress(&self) -> CopyProgress {
         // The first pass does not know how many there are.
         let total = (self.phase != CopyPhase::Copying).then_some(self.report.listed);

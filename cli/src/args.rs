@@ -120,8 +120,9 @@ pub(crate) enum Command {
     Allow(IdArgs),
     /// Lists the ids, one a line, in no order
     ///
-    /// A pipe or a file gets the bytes of each id as they are. A terminal shows line separators and marks of reading order as
-    /// \uXXXX, so take an id with such a character from a pipe. With --json each line is {"id": "..."}.
+    /// A pipe or a file gets the bytes of each id as they are. A terminal shows line separators and
+    /// marks of reading order as \uXXXX, so take an id with such a character from a pipe. With
+    /// --json each line is {"id": "..."}.
     List(ListArgs),
     /// Counts the keys
     Count,
@@ -241,8 +242,8 @@ fn redact(e: &mut clap::Error) {
     }
 }
 
-/// Returns the error about an unknown command, which shows what was typed only if it is a word, and proposes no command that
-/// deletes or replaces something.
+/// Returns the error about an unknown command, which shows what was typed only if it is a word, and
+/// proposes no command that deletes or replaces something.
 fn unknown_command(e: &clap::Error) -> clap::Error {
     let mut shown = clap::Error::new(ErrorKind::InvalidSubcommand).with_cmd(&command());
     let typed = match e.get(ContextKind::InvalidSubcommand) {

@@ -60,28 +60,28 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
     }
 }
 
-/// What is to be said of a command that was cut off: what may have happened, and what to do.
+/// Returns the text for a command that was cut off: what may have happened, and what to do.
 pub(crate) fn when_interrupted(command: &Command) -> String {
     let text = match command {
         Command::Init(_) => {
-            "the file of the root secret and the store may exist already: run doctor; if there is no store, run init again, \
-             with --existing-root-secret if that file exists"
+            "the file of the root secret and the store may exist already: run doctor; if there is no store, run \
+             init again, with --existing-root-secret if that file exists"
         }
         Command::Generate(args) if !args.has_id() => "no store was opened",
         Command::Generate(_) | Command::Put(_) | Command::Create(_) => {
-            "the key was written whole or not at all, and in AWS perhaps only a moment from now: look with exists, then \
-             repeat it"
+            "the key was written whole or not at all, and in AWS perhaps only a moment from now: look with \
+             exists, then repeat it"
         }
         Command::Delete(_) => {
             "the key was deleted or not, and in AWS perhaps only a moment from now: look with exists, then repeat it"
         }
         Command::Erase(_) => {
-            "the erasure may have begun: the key may be deleted, and with tombstones the user may count as erased already. \
-             Run erase again to finish it and to have the proof"
+            "the erasure may have begun: the key may be deleted, and with tombstones the user may count as \
+             erased already. Run erase again to finish it and to have the proof"
         }
         Command::Rotate(_) => {
-            "if the store opens with the new root secret, the rotation has begun or is done: run rotate --resume. If it opens \
-             with the old one, the store is as it was: rotate again, with another new file"
+            "if the store opens with the new root secret, the rotation has begun or is done: run rotate \
+             --resume. If it opens with the old one, the store is as it was: rotate again, with another new file"
         }
         #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
         Command::Reencrypt(_) => {
@@ -100,7 +100,8 @@ pub(crate) fn when_interrupted(command: &Command) -> String {
              backup is in place, users who were erased since may have their keys again: run reconcile, too"
         }
         Command::Doctor(args) if args.write => {
-            "the key of a random id that was created may be left: look with list --prefix keystead-doctor-, and delete it"
+            "the key of a random id that was created may be left: look with list --prefix keystead-doctor-, \
+             and delete it"
         }
         Command::Conformance(args) => args.when_interrupted(),
         _ => "nothing was changed",

@@ -1,5 +1,5 @@
-//! [`Meter`]: how far a long command is, for whoever looks on: a line that is written over on a terminal, now and then a line
-//! of its own elsewhere.
+//! [`Meter`]: how far a long command is, for whoever looks on: a line that is written over on a
+//! terminal, now and then a line of its own elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const USUAL_WIDTH: usize = 80;
 pub(crate) struct Meter {
     shown: bool,
     terminal: bool,
-    /// Whether the first line is written at once where there is no terminal, too.
+    /// True if the first line is written at once where there is no terminal, too.
     at_once: bool,
     phase: String,
     /// When the phase began: with the last word of the phase before.

@@ -9,6 +9,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use keystead::KeyStore;
 use keystead::file::FileStore;
+#[cfg(unix)]
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::args::{Cli, Global};
@@ -22,10 +24,10 @@ const LET_GO: Duration = Duration::from_secs(1);
 /// How long the writes that are under way may take.
 const CLOSE: Duration = Duration::from_secs(10);
 
-/// How long it may take to delete what a command has written for itself.
+/// The time that the deletion of what a command has written for itself may take.
 const CLEAN_UP: Duration = Duration::from_secs(120);
 
-/// How often a directory is removed until it stays away, and the pause between.
+/// The number of times that a directory is removed until it stays away, and the pause between.
 const REMOVALS: u32 = 40;
 const BETWEEN_REMOVALS: Duration = Duration::from_millis(50);
 
@@ -65,8 +67,8 @@ impl Session {
         self.left().scratch.push(directory);
     }
 
-    /// Has this work done at the end, which deletes what the command has written for itself. `cut_off` is the failure if
-    /// the work takes too long or is interrupted, too.
+    /// Has this work done at the end, which deletes what the command has written for itself.
+    /// `cut_off` is the failure if the work takes too long or is interrupted, too.
     pub(crate) fn clean_up_later(&self, work: impl Future<Output = Outcome<()>> + Send + 'static, cut_off: Failure) {
         self.left().clean_up = Some(CleanUp { work: work.boxed(), cut_off });
     }
@@ -86,8 +88,8 @@ impl Session {
     }
 }
 
-/// Runs the command to its end or to Ctrl-C, and closes what it has opened. Also gives the directories that are to be removed
-/// last.
+/// Runs the command to its end or to Ctrl-C, and closes what it has opened. Also gives the
+/// directories that are to be removed last.
 pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
     let left = Arc::new(Mutex::new(Left::default()));
     let output = Output { json: cli.global.json };
@@ -95,10 +97,15 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
     let limit = cli.global.timeout.map(Duration::from_secs);
     let session = Session { global: cli.global, output, left: left.clone() };
     let mut was_cut_off = false;
+    // Before the command begins: a question that hides what is typed is not to be ended without a word.
+    let mut end_signals = match EndSignals::listen() {
+        Ok(signals) => signals,
+        Err(e) => return (Err(Failure::other("listening for signals failed").because(e)), Vec::new()),
+    };
     let mut command = tokio::spawn(commands::run(session, cli.command));
     let outcome = tokio::select! {
         ended = &mut command => ended.unwrap_or_else(|_| Err(Failure::other("the command ended unexpectedly, see above"))),
-        end = asked_to_end(limit) => {
+        end = end_signals.recv_within(limit) => {
             // Dropped, a write that waits is withdrawn, and one that runs is finished whole.
             command.abort();
             was_cut_off = true;
@@ -108,11 +115,10 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
             match (timeout(LET_GO, command).await, end) {
                 // It had ended before it could be interrupted.
                 (Ok(Ok(outcome)), _) => outcome,
-                (_, Ok(End::Signal)) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
-                (_, Ok(End::Timeout)) => {
+                (_, End::Signal) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
+                (_, End::Timeout) => {
                     Err(Failure::new(Code::Unavailable, format!("the time of --timeout is up: {advice}")))
                 }
-                (_, Err(e)) => Err(Failure::other("listening for signals failed").because(e)),
             }
         }
         never = terminal::follow_stops() => match never {},
@@ -120,7 +126,7 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
     let Left { files, scratch, clean_up, unfinished, .. } =
         std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
     let cleaned = match clean_up {
-        Some(clean_up) => clean_up.run().await,
+        Some(clean_up) => clean_up.run(&mut end_signals).await,
         None => Ok(()),
     };
     let closed = close(files).await;
@@ -134,10 +140,10 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
 
 impl CleanUp {
     /// Cleans up, until it is done, takes too long, or is interrupted.
-    async fn run(self) -> Outcome<()> {
+    async fn run(self, end_signals: &mut EndSignals) -> Outcome<()> {
         tokio::select! {
             cleaned = timeout(CLEAN_UP, self.work) => cleaned.unwrap_or(Err(self.cut_off)),
-            _ = signalled() => Err(self.cut_off),
+            () = end_signals.recv() => Err(self.cut_off),
         }
     }
 }
@@ -171,8 +177,8 @@ fn remove_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns the outcome of a command and of what was done after it. Something that is left behind decides the exit code, and
-/// another failure is told before it.
+/// Returns the outcome of a command and of what was done after it. Something that is left behind
+/// decides the exit code, and another failure is told before it.
 pub(crate) fn with_leftovers(outcome: Outcome, cleaned: Outcome<()>, output: Output) -> Outcome {
     let Err(left) = cleaned else { return outcome };
     if let Err(first) = outcome
@@ -200,31 +206,56 @@ enum End {
     Timeout,
 }
 
-/// Waits for a signal to end, or for the limit.
-async fn asked_to_end(limit: Option<Duration>) -> io::Result<End> {
-    let Some(limit) = limit else { return signalled().await.map(|()| End::Signal) };
-    match timeout(limit, signalled()).await {
-        Ok(signalled) => signalled.map(|()| End::Signal),
-        Err(_) => Ok(End::Timeout),
+impl EndSignals {
+    /// Waits for a signal, but not for longer than the limit.
+    async fn recv_within(&mut self, limit: Option<Duration>) -> End {
+        let Some(limit) = limit else {
+            self.recv().await;
+            return End::Signal;
+        };
+        match timeout(limit, self.recv()).await {
+            Ok(()) => End::Signal,
+            Err(_) => End::Timeout,
+        }
     }
 }
 
-/// Waits for Ctrl-C, or for the system to say that it is time to go.
+/// The signals that ask the program to end: Ctrl-C, or the system's.
 #[cfg(unix)]
-async fn signalled() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    // Not for the end of the terminal, which whoever says nohup means to outlive.
-    let mut end = signal(SignalKind::terminate())?;
-    tokio::select! {
-        ctrl_c = tokio::signal::ctrl_c() => ctrl_c,
-        _ = end.recv() => Ok(()),
+struct EndSignals {
+    interrupt: UnixSignal,
+    terminate: UnixSignal,
+}
+
+#[cfg(unix)]
+impl EndSignals {
+    /// Has the program notice these signals from now on, instead of being ended by them.
+    fn listen() -> io::Result<Self> {
+        // Not for the end of the terminal, which whoever says nohup means to outlive.
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
-/// Waits for Ctrl-C.
-#[cfg(not(unix))]
-async fn signalled() -> io::Result<()> {
-    tokio::signal::ctrl_c().await
+/// The signal that asks the program to end: Ctrl-C.
+#[cfg(windows)]
+struct EndSignals(tokio::signal::windows::CtrlC);
+
+#[cfg(windows)]
+impl EndSignals {
+    fn listen() -> io::Result<Self> {
+        tokio::signal::windows::ctrl_c().map(Self)
+    }
+
+    async fn recv(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 async fn close(files: Vec<FileStore>) -> Outcome<()> {

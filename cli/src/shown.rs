@@ -10,7 +10,8 @@ pub(crate) fn id(id: &KeyId) -> Cow<'_, str> {
     if io::stdout().is_terminal() { on_terminal(id.as_str()) } else { Cow::Borrowed(id.as_str()) }
 }
 
-/// Returns the text with control characters, line separators and marks of reading order as `\uXXXX`, as JSON writes them.
+/// Returns the text with control characters, line separators and marks of reading order as
+/// `\uXXXX`, as JSON writes them.
 pub(crate) fn on_terminal(text: &str) -> Cow<'_, str> {
     if !text.contains(misleads) {
         return Cow::Borrowed(text);

@@ -20,8 +20,8 @@ pub(crate) fn refusal(store: &str) -> Option<Failure> {
     let url = std::path::absolute(&path).ok().filter(|_| is_here).and_then(|path| url_of(&path));
     let url = url.as_deref().unwrap_or("file:///ABSOLUTE/PATH");
     Some(Failure::usage(format!(
-        "a path is given where the URL or the name of a store belongs: give '{url}?root_secret_file=FILE', or '{url}' if \
-         the store opens with a passphrase"
+        "a path is given where the URL or the name of a store belongs: give '{url}?root_secret_file=FILE', \
+         or '{url}' if the store opens with a passphrase"
     )))
 }
 

@@ -1,5 +1,5 @@
-//! The person at the terminal: passphrases that are not shown, and questions. Both are asked on `/dev/tty`, wherever standard
-//! input, output and error lead.
+//! The person at the terminal: passphrases that are not shown, and questions. Both are asked on
+//! `/dev/tty`, wherever standard input, output and error lead.
 
 #[cfg(unix)]
 #[path = "terminal/unix.rs"]
@@ -66,8 +66,9 @@ pub(crate) fn restore() {
     imp::end();
 }
 
-/// Never returns. From the first question on, Ctrl-Z stops the program with the terminal as it was before the question, and
-/// `fg` hides what is typed again and repeats the question. Must be polled on the main thread.
+/// Never returns. From the first question on, Ctrl-Z stops the program with the terminal as it was
+/// before the question, and `fg` hides what is typed again and repeats the question. Must be polled
+/// on the main thread.
 pub(crate) async fn follow_stops() -> Infallible {
     imp::follow_stops().await
 }

@@ -16,7 +16,7 @@ use crate::output;
 /// The time that AWS has to say which account this is; nothing depends on the answer.
 const IDENTIFY: Duration = Duration::from_secs(5);
 
-/// Whether the steps are told.
+/// True if the steps are told.
 static TELLS_STEPS: AtomicBool = AtomicBool::new(false);
 
 /// Has the steps told if `--verbose` was given, and the attempts of calls to AWS, too, if it was given twice.
@@ -38,7 +38,8 @@ pub(crate) fn step(text: impl AsRef<str>) {
     }
 }
 
-/// Tells which store is open: where it is, and in AWS in which region and account, which takes a call if it is not known.
+/// Tells which store is open: where it is, and in AWS in which region and account, which takes a
+/// call if it is not known.
 pub(crate) async fn tell_store(store: &dyn KeyStore) {
     if !TELLS_STEPS.load(Ordering::Relaxed) {
         return;

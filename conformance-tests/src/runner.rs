@@ -58,8 +58,9 @@ pub struct Progress {
 /// Needs a multi-threaded tokio runtime with its timer on; elsewhere the suite could not race, and every case is
 /// reported as failed with that reason. A filter that selects no case gives an empty report.
 ///
-/// Dropping the future ends the run: the cases that are under way stop at their next `await`, but threads that they have
-/// started go on for a moment, and [`Harness::close`] is not called for what was opened.
+/// Dropping the future ends the run: the cases that are under way stop at their next `await`, but
+/// threads that they have started go on for a moment, and [`Harness::close`] is not called for what
+/// was opened.
 pub async fn run(harness: impl Harness, options: Options) -> Report {
     run_with_progress(harness, options, |_| {}).await
 }

@@ -225,8 +225,8 @@ pub enum CopyPhase {
 pub struct CopyProgress {
     /// What it is at.
     pub phase: CopyPhase,
-    /// The number of ids that it has dealt with in this phase. While keys are written one by one, those that are written and
-    /// not yet read back count.
+    /// The number of ids that it has dealt with in this phase. While keys are written one by one,
+    /// those that are written and not yet read back count.
     pub done: u64,
     /// How many there are about; `None` until the source has been listed once.
     pub total: Option<u64>,

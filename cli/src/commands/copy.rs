@@ -95,7 +95,7 @@ enum Accepted {
 }
 
 impl CopyArgs {
-    /// What may have happened if the copy is cut off, and what to do.
+    /// Returns what may have happened if the copy is cut off, and what to do.
     pub(super) fn when_interrupted(&self) -> String {
         if self.dry_run {
             return "nothing was changed".to_owned();

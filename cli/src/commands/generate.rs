@@ -35,7 +35,7 @@ pub(crate) struct GenerateArgs {
 }
 
 impl GenerateArgs {
-    /// Whether the key goes into the store.
+    /// Reports whether the key goes into the store.
     pub(super) fn has_id(&self) -> bool {
         self.id.is_some() || self.id_file.is_some()
     }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
@@ -19,11 +19,22 @@ const MAX_LINE_LEN: usize = 4096;
 /// The question that waits for its answer.
 static QUESTION: Mutex<Option<Question>> = Mutex::new(None);
 
-/// Whether no question is asked any longer, because the program ends.
+/// True once no question is asked any longer, because the program ends.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
-/// Wakes what follows Ctrl-Z and `fg`, when the first question is asked.
-static FIRST_ASKED: Notify = Notify::const_new();
+/// True once a question was asked.
+static HAS_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// The signals of Ctrl-Z and `fg`, from the first question until they are followed.
+static LISTENING: Mutex<Option<Listening>> = Mutex::new(None);
+
+/// Wakes what follows these signals.
+static LISTENS: Notify = Notify::const_new();
+
+struct Listening {
+    stops: UnixSignal,
+    continuations: UnixSignal,
+}
 
 struct Question {
     terminal: File,
@@ -118,17 +129,20 @@ fn read_line(terminal: &mut File) -> io::Result<Zeroizing<String>> {
 
 /// Has the program notice Ctrl-Z and `fg` from now on, before the first question hides anything.
 pub(super) fn listen_for_stops() -> io::Result<()> {
-    // The handlers stay when these are dropped.
-    drop(signal(stop_key())?);
-    drop(signal(continued())?);
-    FIRST_ASKED.notify_one();
+    if HAS_ASKED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let listening = Listening { stops: signal(stop_key())?, continuations: signal(continued())? };
+    *LISTENING.lock().unwrap_or_else(PoisonError::into_inner) = Some(listening);
+    LISTENS.notify_one();
     Ok(())
 }
 
 pub(super) async fn follow_stops() -> Infallible {
-    FIRST_ASKED.notified().await;
-    let (Ok(mut stops), Ok(mut continuations)) = (signal(stop_key()), signal(continued())) else {
-        // Cannot be: the same was done a moment ago, by whoever asked.
+    LISTENS.notified().await;
+    let listening = LISTENING.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(Listening { mut stops, mut continuations }) = listening else {
+        // Taken already: two do not follow.
         return pending().await;
     };
     loop {
@@ -144,8 +158,9 @@ fn stop() {
     if let Some(question) = question().as_mut() {
         question.show();
     }
-    // Not SIGSTOP: where no shell waits that could continue the program, the system must not stop it. That is so for this
-    // signal, as for the one of Ctrl-Z. On the main thread, which takes it before it goes on here.
+    // Not SIGSTOP: where no shell waits that could continue the program, the system must not stop
+    // it. That is so for this signal, as for the one of Ctrl-Z. On the main thread, which takes it
+    // before it goes on here.
     let _ = kill_process(getpid(), Signal::TTIN);
     if let Some(question) = question().as_mut() {
         let _ = question.hide();

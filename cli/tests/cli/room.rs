@@ -57,8 +57,8 @@ impl Room {
         format!("file://{directory}/keys.db?root_secret_file={directory}/root.secret")
     }
 
-    /// The program with this room's store, and nothing of this machine's configuration. It has no terminal, even if the tests
-    /// are run in one.
+    /// The program with this room's store, and nothing of this machine's configuration. It has no
+    /// terminal, even if the tests are run in one.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = isolated("setsid");
         command

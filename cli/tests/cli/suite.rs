@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::room::{Ran, Room};
 
-/// What stands beside the store that the suite has made.
+/// Returns the names that the suite has made beside the store.
 fn scratch(room: &Room) -> Vec<String> {
     let entries = fs::read_dir(room.directory()).unwrap().map(|entry| entry.unwrap().file_name());
     let names = entries.map(|name| name.to_string_lossy().into_owned());

@@ -9,7 +9,7 @@ const PHRASE: &str = "correct horse battery";
 pub(crate) struct Session {
     pub(crate) shown: String,
     pub(crate) code: i64,
-    /// Whether the terminal showed what was typed, at each step.
+    /// True at each step at which the terminal showed what was typed.
     echoes_at_steps: Vec<bool>,
 }
 
@@ -113,7 +113,8 @@ fn ctrl_z_gives_the_terminal_back_and_fg_hides_what_is_typed_and_asks_again() {
             ["0\r\n", ""],
         ]);
         let session = in_shell(&room, &store, shell, "PROGRAM count", steps);
-        // Twice at the shell's prompt, at the question, at the prompt while it is stopped, at the question again, and at the end.
+        // Twice at the shell's prompt, at the question, at the prompt while it is stopped, at the
+        // question again, and at the end.
         assert_eq!(
             session.echoes_at_steps,
             [true, true, false, true, false, true, true],

@@ -16,14 +16,16 @@ use crate::{output, stores};
 /// The path under which all runs write.
 const PARENT: &str = "/keystead-conformance";
 
-/// No run opens more namespaces. They have numbers, so that all that a run may have left can be found by its name alone.
+/// No run opens more namespaces. They have numbers, so that all that a run may have left can be
+/// found by its name alone.
 const MOST_NAMESPACES: usize = 200;
 
-/// How often a namespace is listed and emptied until the listing is empty: what was written last may be listed late.
+/// The number of times that a namespace is listed and emptied until the listing is empty, because what was
+/// written last may be listed late.
 const ROUNDS: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where a run writes in an account: `/keystead-conformance/RUN/NUMBER/%s`.
+/// The names of a run in an account: `/keystead-conformance/RUN/NUMBER/%s`.
 pub(super) struct Account {
     scheme: String,
     path: String,
@@ -126,8 +128,8 @@ impl Account {
         Failure::new(
             Code::LeftBehind,
             format!(
-                "what the suite wrote in {path} could not be deleted: run keystead conformance --clean-up {run}, with the \
-                 same store"
+                "what the suite wrote in {path} could not be deleted: run keystead conformance --clean-up \
+                 {run}, with the same store"
             ),
         )
     }

@@ -37,7 +37,8 @@ impl Run {
         match name.strip_prefix("ks").filter(|rest| is_name(rest)) {
             Some(_) => Ok(Self(name.to_owned())),
             None => Err(Failure::usage(
-                "this is not a namespace of the suite: give the name that the run has shown, ks and 14 letters and digits",
+                "this is not a namespace of the suite: give the name that the run has shown, ks and 14 letters \
+                 and digits",
             )),
         }
     }
@@ -49,7 +50,7 @@ impl fmt::Display for Run {
     }
 }
 
-/// Where a run of the suite may write.
+/// The place where a run of the suite may write.
 pub(super) enum Scratch {
     Memory(Mutex<HashMap<Namespace, MemoryStore>>),
     File { run: Run, directory: PathBuf, root: RootSecret },
@@ -129,7 +130,7 @@ impl Harness for Scratch {
         })
     }
 
-    /// What a case leaves in an account would cost money; the rest is removed at the end, at once.
+    /// Deletes what a case leaves in an account, where it would cost money. The rest is removed at the end.
     async fn close(&self, ns: &Namespace) -> Result<(), BoxError> {
         if let Self::Aws { account, .. } = self {
             account.close(ns).await;
@@ -164,8 +165,8 @@ fn make_directory(directory: &Path) -> Outcome<()> {
         .map_err(|e| Failure::other("making a directory beside the store failed, where the suite would run").because(e))
 }
 
-/// Deletes what a run that has ended has left, and returns the number of keys (in AWS) or of stores (beside a file store).
-/// Calls `tell` with how far it is.
+/// Deletes what a run that has ended has left, and returns the number of keys (in AWS) or of stores
+/// (beside a file store). Calls `tell` with how far it is.
 pub(super) async fn clean_up(url: &str, run: &Run, tell: impl FnMut(u64, u64) + Send) -> Outcome<u64> {
     if stores::is_file(url) {
         return remove_directory(&directory_beside(&FileUrl::parse(url)?, run));
