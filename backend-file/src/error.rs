@@ -101,6 +101,15 @@ impl Failure {
         self
     }
 
+    pub(crate) fn missing_store(path: &Path) -> Self {
+        let path = path.display();
+        let text = format!(
+            "there is no store at {path}: if there was one, put it back or restore a backup; otherwise create \
+             it, or give another path"
+        );
+        Self::new(ErrorKind::Config, text)
+    }
+
     pub(crate) fn replaced() -> Self {
         Self::new(
             ErrorKind::Unavailable,

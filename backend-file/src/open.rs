@@ -39,7 +39,7 @@ pub(crate) fn open(location: Location, root: RootSecret, opening: Opening) -> Re
     }
     match (state, opening) {
         (PathState::File, Opening::Create) if !cut_off => Err(exists(&location)),
-        (PathState::Missing | PathState::EmptyFile, Opening::Open) => Err(missing(&location)),
+        (PathState::Missing | PathState::EmptyFile, Opening::Open) => Err(Failure::missing_store(&location.path)),
         (PathState::File, _) if !cut_off => open_existing(location, root),
         (_, opening) => create(location, root, opening),
     }
@@ -65,7 +65,7 @@ fn create(location: Location, root: RootSecret, opening: Opening) -> Result<Open
             drop(locked);
             open_existing(location, root)
         }
-        (_, None) => Err(missing(&location)),
+        (_, None) => Err(Failure::missing_store(&location.path)),
         (_, Some(keyring)) => {
             location.create_file()?;
             Database::create(&location, &keyring)?;
@@ -105,7 +105,7 @@ fn open_existing(location: Location, root: RootSecret) -> Result<OpenStore> {
         opened => opened,
     };
     let (database, sealed) = opened?;
-    let file = location.identity()?.ok_or_else(|| missing(&location))?;
+    let file = location.identity()?.ok_or_else(|| Failure::missing_store(&location.path))?;
     let log = location.log_state()?.ok_or_else(Failure::replaced)?.identity;
     drop(locked);
     // Without the lock: a passphrase takes its time.
@@ -177,14 +177,6 @@ fn lost_file(location: &Location) -> Failure {
          restore a backup with keystead restore, which keeps the log"
     );
     Failure::new(ErrorKind::Corrupt, text)
-}
-
-fn missing(location: &Location) -> Failure {
-    let text = format!(
-        "there is no store at {}: if there was one, put it back or restore a backup; otherwise create it, or give another path",
-        location.path.display()
-    );
-    Failure::new(ErrorKind::Config, text)
 }
 
 fn exists(location: &Location) -> Failure {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use keystead_core::{ErrorKind, Operation, Result};
+use keystead_core::{Operation, Result};
 use keystead_sealing::RootSecret;
 
 use crate::config::Location;
@@ -85,14 +85,9 @@ impl FileOptions {
 
     async fn start(&self, path: PathBuf, root: RootSecret, opening: Opening) -> Result<FileStore> {
         let group_access = self.group_access;
-        let location = move || {
-            match opening {
-            Opening::Open => Location::find(&path, group_access)?.ok_or_else(|| {
-                let text = format!("there is no store at {}: if there was one, put it back or restore a backup; otherwise create it, or give another path", path.display());
-                Failure::new(ErrorKind::Config, text)
-            }),
+        let location = move || match opening {
+            Opening::Open => Location::find(&path, group_access)?.ok_or_else(|| Failure::missing_store(&path)),
             Opening::Create | Opening::OpenOrCreate => Location::find_or_create_directory(&path, group_access),
-        }
         };
         let check = PeriodicCheck::new(self.check_interval);
         let opened =

@@ -23,7 +23,8 @@ fn id(number: usize) -> KeyId {
 
 #[tokio::test]
 async fn a_burst_of_creates_succeeds_at_the_default_quota() {
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     bed.limit_writes(ns.as_str(), 3.0);
     let store = builder(bed, &ns).build().unwrap();
     let ids: Vec<KeyId> = (0..10).map(id).collect();
@@ -36,7 +37,8 @@ async fn a_burst_of_creates_succeeds_at_the_default_quota() {
 
 #[tokio::test]
 async fn processes_that_do_not_know_of_each_other_create_a_key_each() {
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     bed.limit_writes(ns.as_str(), 3.0);
     let stores: Vec<SsmStore> = (0..12).map(|_| builder(bed, &ns).build().unwrap()).collect();
     let ids: Vec<KeyId> = (0..12).map(id).collect();
@@ -46,7 +48,8 @@ async fn processes_that_do_not_know_of_each_other_create_a_key_each() {
 
 #[tokio::test]
 async fn a_single_attempt_is_throttled_with_a_pause_to_come_back_after() {
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     bed.limit_writes(ns.as_str(), 0.0);
     let store = builder(bed, &ns).sdk_attempts(1).build().unwrap();
     let refused = store.get_or_create_key(&id(0)).await.unwrap_err();
@@ -76,7 +79,8 @@ impl ProvideCredentials for OnceOnly {
 
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_stays_unknown_when_the_credentials_end() {
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     let faults = bed.faults(Duration::from_secs(5));
     faults.inject(&ns, Some(Operation::Create), Fault::ResetAfterApply, 1).await.unwrap();
     faults.inject(&ns, Some(Operation::Create), Fault::Throttled { retry_after: None }, 1).await.unwrap();
@@ -91,7 +95,8 @@ async fn a_write_whose_answer_was_lost_stays_unknown_when_the_credentials_end() 
 
 #[tokio::test]
 async fn a_batch_of_deletes_whose_answer_was_lost_stays_unknown_when_it_is_refused_then() {
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     let store = builder(bed, &ns).build().unwrap();
     let ids: Vec<KeyId> = (0..3).map(id).collect();
     for id in &ids {
