@@ -47,8 +47,8 @@ impl FileOptions {
     /// [`check_structure`](FileStore::check_structure) does; zero for never. Default: 24 hours.
     ///
     /// A process that has found such damage creates no new keys: each one fails with
-    /// [`Corrupt`](ErrorKind::Corrupt), because it might be lost. A check reads the whole file, which
-    /// takes some 0.3 s for a million keys. A delete that ends meanwhile may report
+    /// [`Corrupt`](keystead_core::ErrorKind::Corrupt), because it might be lost. A check reads the
+    /// whole file, which takes some 0.3 s for a million keys. A delete that ends meanwhile may report
     /// [`Finality::Eventual`](keystead_core::Finality::Eventual).
     pub fn check_interval(mut self, interval: Duration) -> Self {
         self.check_interval = interval;
