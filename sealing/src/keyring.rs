@@ -106,9 +106,15 @@ impl Keyring {
     /// The same keyring with the current epoch's key alone, and the next generation: the end of a
     /// rotation. What is still sealed in an earlier epoch can never be opened again.
     pub fn without_old_epochs(&self) -> Self {
+        let mut next = self.next_generation();
+        next.epochs.drain(..self.epochs.len() - 1);
+        next
+    }
+
+    /// The same keys with the next generation.
+    pub(crate) fn next_generation(&self) -> Self {
         let mut next = self.clone();
         next.generation = self.generation.saturating_add(1);
-        next.epochs.drain(..self.epochs.len() - 1);
         next
     }
 

@@ -7,6 +7,7 @@ mod keyring;
 mod mac;
 mod record;
 mod root;
+pub mod table;
 
 pub use crate::error::KeyringError;
 pub use crate::keyring::{KEYRING_LEN, Keyring};
