@@ -50,6 +50,13 @@ pub trait AwsStore: Sized {
     /// Returns the region of this client.
     fn region_of(client: &Self::Client) -> Option<&str>;
 
+    /// Checks a configuration. [`StoreBuilder::build`] and [`StoreBuilder::connect`] call this first.
+    ///
+    /// # Errors
+    /// What is wrong and what to do. The caller gets it as the source of an error of the kind
+    /// [`Config`](ErrorKind::Config).
+    fn check_config(config: &Self::Config) -> Result<(), BoxError>;
+
     /// Returns where in the region this configuration keeps the keys: the template of their names.
     fn location_of(config: &Self::Config) -> String;
 
@@ -259,13 +266,14 @@ impl<S: AwsStore> StoreBuilder<S> {
     }
 
     /// Refuses what can be refused before the configuration is known.
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), BoxError> {
+        S::check_config(&self.config)?;
         let region = self.chain.region.as_deref().and_then(region_problem).map(|problem| format!("region {problem}"));
         let endpoint = self.endpoint_url.as_deref().and_then(endpoint_problem);
         let endpoint = endpoint.map(|problem| format!("endpoint_url {problem}"));
         let problem = self.settings.problem().or_else(|| self.role.problem()).or_else(|| self.misplaced());
         match region.or(endpoint).or_else(|| problem.map(str::to_owned)) {
-            Some(problem) => Err(problem),
+            Some(problem) => Err(problem.into()),
             None => Ok(()),
         }
     }
@@ -298,7 +306,7 @@ impl<S: AwsStore> StoreBuilder<S> {
             changed.set_use_dual_stack(self.chain.dualstack);
         }
         let shared = self.settings.applied_to(&changed.build(), S::SCHEME)?;
-        check_config(&shared, S::SERVICE_ID).map_err(config_error::<S>)?;
+        check_sdk_config(&shared, S::SERVICE_ID).map_err(config_error::<S>)?;
         let own = self.endpoint_url.as_deref().map(|url| with_endpoint(&shared, url));
         let endpoint = match &self.endpoint_url {
             Some(url) => Some(url.clone()),
@@ -334,7 +342,7 @@ fn config_error<S: AwsStore>(text: impl Into<BoxError>) -> Error {
 }
 
 /// Refuses a region or an endpoint that the SDK would take for a network failure, or panic at.
-fn check_config(config: &SdkConfig, service_id: &str) -> Result<(), String> {
+fn check_sdk_config(config: &SdkConfig, service_id: &str) -> Result<(), String> {
     if let Some(problem) = config.region().and_then(|region| region_problem(region.as_ref())) {
         return Err(format!("the region of the AWS configuration {problem}"));
     }

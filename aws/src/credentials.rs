@@ -6,7 +6,6 @@
 //! and the code, status and request id of an AWS service.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::time::Duration;
 
 use aws_config::imds::client::error::{ImdsError, TokenError};
@@ -47,7 +46,8 @@ const ASSUME_ROLE_WITH_WEB_IDENTITY: CredentialsCall = CredentialsCall {
 };
 
 /// A failure to load credentials, in words of our own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
 pub(crate) struct CredentialsFailure {
     pub(crate) kind: ErrorKind,
     pub(crate) details: Option<Box<ErrorDetails>>,
@@ -267,11 +267,3 @@ fn kind_of_status(status: u16) -> ErrorKind {
         _ => ErrorKind::Unauthenticated,
     }
 }
-
-impl fmt::Display for CredentialsFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl StdError for CredentialsFailure {}

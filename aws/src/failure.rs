@@ -1,7 +1,6 @@
 //! [`Failure`]: what is left of an `SdkError`.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -47,7 +46,8 @@ pub struct Failure {
 }
 
 /// The text that says what failed, why, and what to do. It is the source of the caller's error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 struct Cause(String);
 
 impl Failure {
@@ -297,14 +297,6 @@ impl Failure {
         }
     }
 }
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl StdError for Cause {}
 
 /// Returns the pause that the service asks for: in seconds (RFC 9110, section 10.2.3) or in AWS's
 /// milliseconds.

@@ -83,9 +83,11 @@ impl ReencryptOptions {
 
 /// The source of an error after which a person must look at the key: another run takes it for
 /// current.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
 pub struct NeedsAttention {
     text: String,
+    #[source]
     cause: Option<Error>,
 }
 
@@ -110,18 +112,6 @@ impl NeedsAttention {
     /// Reports whether this is the source of an error.
     pub fn is_source_of(error: &Error) -> bool {
         error.source().is_some_and(|source| source.is::<Self>())
-    }
-}
-
-impl fmt::Display for NeedsAttention {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl StdError for NeedsAttention {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.cause.as_ref().map(|cause| cause as &(dyn StdError + 'static))
     }
 }
 

@@ -37,20 +37,20 @@ const IS_REPLICA: &str = "the secret is a replica of one in another region: dele
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Replica {
     pub(crate) region: String,
-    kms_key: String,
+    pub(crate) kms_key: String,
 }
 
 impl Replica {
-    /// Checks a replica. A KMS key by its ARN must be one of the replica's region.
-    pub(crate) fn new(region: String, kms_key: String) -> std::result::Result<Self, InvalidSecretsManagerConfig> {
-        if !is_region(&region) {
+    /// Checks the region and the KMS key. The ARN of a KMS key must be in the replica's region.
+    pub(crate) fn check(&self) -> std::result::Result<(), InvalidSecretsManagerConfig> {
+        if !is_region(&self.region) {
             return Err(InvalidSecretsManagerConfig::ReplicaRegion);
         }
-        let is_in_region = kms_key_region(&kms_key).is_none_or(|of_key| of_key == region);
-        if !is_kms_key(&kms_key) || !is_in_region {
-            return Err(InvalidSecretsManagerConfig::ReplicaKmsKey);
+        let is_in_region = kms_key_region(&self.kms_key).is_none_or(|of_key| of_key == self.region);
+        match is_kms_key(&self.kms_key) && is_in_region {
+            true => Ok(()),
+            false => Err(InvalidSecretsManagerConfig::ReplicaKmsKey),
         }
-        Ok(Self { region, kms_key })
     }
 }
 
@@ -166,7 +166,8 @@ mod tests {
             ("-1", "alias/app", Err(ReplicaRegion)),
             ("eu-west-1,us-east-1", "alias/app", Err(ReplicaRegion)),
         ] {
-            assert_eq!(Replica::new(region.to_owned(), key.to_owned()).map(drop), expected, "{region} {key}");
+            let replica = Replica { region: region.to_owned(), kms_key: key.to_owned() };
+            assert_eq!(replica.check(), expected, "{region} {key}");
         }
     }
 }

@@ -17,8 +17,8 @@ use keystead_aws::{
     AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, Tags, WritePace, eventual, listing,
 };
 use keystead_core::{
-    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
-    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
+    BoxError, BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind,
+    Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
 };
 use zeroize::Zeroizing;
 
@@ -76,6 +76,10 @@ impl AwsStore for SecretsManagerStore {
 
     fn region_of(client: &Client) -> Option<&str> {
         client.config().region().map(AsRef::as_ref)
+    }
+
+    fn check_config(config: &SecretsManagerConfig) -> Result<(), BoxError> {
+        Ok(config.check()?)
     }
 
     fn location_of(config: &SecretsManagerConfig) -> String {

@@ -1,7 +1,5 @@
 //! [`SsmConfig`]: the KMS key, the names, the tier, and what a new parameter gets besides.
 
-use std::error::Error as StdError;
-use std::fmt;
 use std::str::FromStr;
 
 use aws_sdk_ssm::types::ParameterTier;
@@ -29,7 +27,7 @@ const LONGEST_DESCRIPTION: usize = 1024;
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "Settings"))]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "SerializedConfig"))]
 pub struct SsmConfig {
     /// `None` if the store only reads.
     kms_key: Option<String>,
@@ -82,40 +80,41 @@ impl SsmConfig {
         self
     }
 
-    /// Adds a tag that each new parameter gets in the call that creates it. Call it once for each
+    /// Adds a tag that each new parameter gets in the call that creates it. Call this once for each
     /// tag. An existing parameter keeps its tags.
     ///
-    /// Parameter Store takes no tags with an overwrite. So with tags or a
-    /// [description](Self::description) a `put_key` first tries to create the parameter, and
+    /// Parameter Store does not accept tags in a call that may overwrite. With tags or a
+    /// [description](Self::description), `put_key` therefore first tries to create the parameter, and
     /// overwrites it only if it exists: one call for a new id, two for an existing one.
     ///
-    /// # Errors
-    /// [`InvalidSsmConfig::Tag`] if AWS would not take it, [`InvalidSsmConfig::ReadOnly`] if the
-    /// configuration is a [legacy](Self::legacy) one.
-    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Result<Self, InvalidSsmConfig> {
-        self.refuse_read_only()?;
-        self.tags.insert(key, value).map_err(InvalidSsmConfig::Tag)?;
-        Ok(self)
+    /// Tags that AWS would refuse, and tags in a [legacy](Self::legacy) configuration, are refused
+    /// when the store is built.
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.add(key, value);
+        self
     }
 
-    /// Sets the description that each new parameter gets. It can be read without any right on the
-    /// KMS key, so it must hold no personal data. What it costs is told at [`tag`](Self::tag).
+    /// Sets the description that each new parameter gets, of at most 1,024 characters. Anyone who
+    /// may list parameters can read it without a permission on the KMS key, so it must not contain
+    /// personal data. A put then takes the same calls as with a [`tag`](Self::tag).
     ///
-    /// # Errors
-    /// [`InvalidSsmConfig::Description`] if it has more than 1,024 characters,
-    /// [`InvalidSsmConfig::ReadOnly`] if the configuration is a [legacy](Self::legacy) one.
-    pub fn description(mut self, description: impl Into<String>) -> Result<Self, InvalidSsmConfig> {
-        self.refuse_read_only()?;
-        let description = description.into();
-        if description.chars().count() > LONGEST_DESCRIPTION {
-            return Err(InvalidSsmConfig::Description);
-        }
-        self.description = Some(description);
-        Ok(self)
+    /// A longer description, and any in a [legacy](Self::legacy) configuration, is refused when the
+    /// store is built.
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.description = Some(description.into());
+        self
     }
 
-    fn refuse_read_only(&self) -> Result<(), InvalidSsmConfig> {
-        if self.is_legacy() { Err(InvalidSsmConfig::ReadOnly) } else { Ok(()) }
+    /// Checks what the setters have stored.
+    pub(crate) fn check(&self) -> Result<(), InvalidSsmConfig> {
+        if self.is_legacy() && self.has_creation_settings() {
+            return Err(InvalidSsmConfig::ReadOnly);
+        }
+        self.tags.check().map_err(InvalidSsmConfig::Tag)?;
+        match &self.description {
+            Some(text) if text.chars().count() > LONGEST_DESCRIPTION => Err(InvalidSsmConfig::Description),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn is_legacy(&self) -> bool {
@@ -211,46 +210,36 @@ impl FromStr for Tier {
     }
 }
 
-/// The reason why an [`SsmConfig`] cannot be built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reason why an [`SsmConfig`] is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidSsmConfig {
-    /// The KMS key is empty, longer than 256 characters, or holds one that no key id, ARN or alias does.
+    /// The KMS key is not a key id, an ARN or an alias: it is empty, has more than 256 characters,
+    /// or contains a character that none of them has.
+    #[error("aws-kms-key is no key id, ARN or alias: give one such as alias/app")]
     KmsKey,
-    /// The path will not do.
+    /// The path is not a template of parameter names.
+    #[error("user-keys-path will not do: {0}")]
     Path(InvalidParameterTemplate),
-    /// There is no such tier.
+    /// The tier is unknown.
+    #[error("unknown tier: give standard, advanced, intelligent-tiering or account-default")]
     Tier,
-    /// A tag will not do.
+    /// AWS would refuse a tag.
+    #[error("{0}")]
     Tag(InvalidTag),
     /// The description has more than 1,024 characters.
+    #[error("the description of a parameter has more than 1024 characters: shorten it")]
     Description,
-    /// Tags or a description are set where nothing is ever created.
+    /// Tags or a description are set for a legacy path, where nothing is ever created.
+    #[error("a legacy path is only read: leave out tags and description")]
     ReadOnly,
 }
-
-impl fmt::Display for InvalidSsmConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::KmsKey => f.write_str("aws-kms-key is no key id, ARN or alias: give one such as alias/app"),
-            Self::Path(e) => write!(f, "user-keys-path will not do: {e}"),
-            Self::Tier => f.write_str("unknown tier: give standard, advanced, intelligent-tiering or account-default"),
-            Self::Tag(e) => e.fmt(f),
-            Self::Description => {
-                f.write_str("the description of a parameter has more than 1024 characters: shorten it")
-            }
-            Self::ReadOnly => f.write_str("a legacy path is only read: leave out tags and description"),
-        }
-    }
-}
-
-impl StdError for InvalidSsmConfig {}
 
 /// The configuration as it is written.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Settings {
+struct SerializedConfig {
     aws_kms_key: Option<String>,
     user_keys_path: String,
     tier: Option<String>,
@@ -262,10 +251,10 @@ struct Settings {
 }
 
 #[cfg(feature = "serde")]
-impl TryFrom<Settings> for SsmConfig {
+impl TryFrom<SerializedConfig> for SsmConfig {
     type Error = InvalidSsmConfig;
 
-    fn try_from(settings: Settings) -> Result<Self, Self::Error> {
+    fn try_from(settings: SerializedConfig) -> Result<Self, Self::Error> {
         let mut config = match settings.legacy {
             true => Self::legacy(settings.user_keys_path)?,
             false => Self::new(settings.aws_kms_key.unwrap_or_default(), settings.user_keys_path)?,
@@ -274,18 +263,22 @@ impl TryFrom<Settings> for SsmConfig {
             config = config.tier(tier.parse()?);
         }
         for (key, value) in settings.tags {
-            config = config.tag(key, value)?;
+            config = config.tag(key, value);
         }
-        match settings.description {
-            Some(description) => config.description(description),
-            None => Ok(config),
+        if let Some(description) = settings.description {
+            config = config.description(description);
         }
+        config.check()?;
+        Ok(config)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use keystead_core::{ErrorKind, Operation};
+
     use super::*;
+    use crate::store::SsmStore;
 
     #[test]
     fn what_is_no_kms_key_is_refused() {
@@ -306,17 +299,26 @@ mod tests {
     #[test]
     fn tags_and_a_description_beyond_awss_limits_are_refused() {
         let config = SsmConfig::new("alias/app", "/app/%s").unwrap();
-        let refusal = config.clone().tag("aws:owner", "x").unwrap_err();
-        assert_eq!(refusal, InvalidSsmConfig::Tag(InvalidTag::Reserved));
-        assert!(config.clone().description("\u{e9}".repeat(1024)).is_ok());
-        assert_eq!(config.description("d".repeat(1025)), Err(InvalidSsmConfig::Description));
+        let reserved = config.clone().tag("aws:owner", "x");
+        assert_eq!(reserved.check(), Err(InvalidSsmConfig::Tag(InvalidTag::Reserved)));
+        assert_eq!(config.clone().description("\u{e9}".repeat(1024)).check(), Ok(()));
+        assert_eq!(config.description("d".repeat(1025)).check(), Err(InvalidSsmConfig::Description));
+    }
+
+    #[test]
+    fn a_store_with_a_refused_configuration_is_not_built() {
+        let config = SsmConfig::new("alias/app", "/app/%s").unwrap().tag("aws:owner", "x");
+        let error = SsmStore::builder(config).build().unwrap_err();
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, Operation::Open));
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref());
+        assert_eq!(cause, Some(&InvalidSsmConfig::Tag(InvalidTag::Reserved)));
     }
 
     #[test]
     fn a_legacy_configuration_creates_nothing() {
         let config = SsmConfig::legacy("/%s").unwrap();
-        assert_eq!(config.clone().tag("owner", "x"), Err(InvalidSsmConfig::ReadOnly));
-        assert_eq!(config.description("x"), Err(InvalidSsmConfig::ReadOnly));
+        assert_eq!(config.clone().tag("owner", "x").check(), Err(InvalidSsmConfig::ReadOnly));
+        assert_eq!(config.description("x").check(), Err(InvalidSsmConfig::ReadOnly));
     }
 
     #[cfg(feature = "serde")]
@@ -345,7 +347,7 @@ mod tests {
             r#"{"aws-kms-key": "k", "user-keys-path": "/a/%s", "tags": {"owner": "x"}, "description": "d"}"#,
         )
         .unwrap();
-        let expected = SsmConfig::new("k", "/a/%s").unwrap().tag("owner", "x").unwrap().description("d").unwrap();
+        let expected = SsmConfig::new("k", "/a/%s").unwrap().tag("owner", "x").description("d");
         assert_eq!(config, expected);
         // The key that the Clojure library needs may stay where it is.
         let config: SsmConfig =

@@ -1,9 +1,6 @@
 //! The limits of Parameter Store on names. They are checked on the template, so that a name that is
 //! too long or invalid is found before any user gets it.
 
-use std::error::Error as StdError;
-use std::fmt;
-
 use keystead_aws::is_arn;
 use keystead_core::{InvalidNameTemplate, NameTemplate};
 
@@ -81,43 +78,34 @@ pub(crate) fn probe_name(template: &NameTemplate) -> String {
 }
 
 /// The reason why a path is not a template of parameter names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidParameterTemplate {
-    /// It is no template at all.
+    /// It is not a [`NameTemplate`].
+    #[error("{0}")]
     Template(InvalidNameTemplate),
     /// It is an ARN.
+    #[error(
+        "an ARN cannot be a path, because Parameter Store writes by name only: to use another account, assume a role \
+         in it, and give the path alone, as /app/user-keys/%s"
+    )]
     Arn,
-    /// It has a `+`, `=` or `@`.
+    /// It contains a `+`, `=` or `@`.
+    #[error("a parameter's name has no +, = or @: remove them")]
     Character,
     /// It does not begin with a slash.
+    #[error("a parameter's path begins with a slash: write it as /app/user-keys/%s")]
     NoLeadingSlash,
     /// It begins with `aws` or `ssm`, in any case.
+    #[error("a parameter's path must not begin with aws or ssm: begin with another word")]
     Reserved,
     /// It has more than 15 levels.
+    #[error("a parameter's name has at most 15 levels: shorten the path")]
     TooManyLevels,
     /// The name of the longest id would have more than 941 characters (1,011 less 70 for the ARN).
+    #[error("the longest id would get a name of more than 941 characters: shorten the path")]
     TooLong,
 }
-
-impl fmt::Display for InvalidParameterTemplate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Template(e) => return e.fmt(f),
-            Self::Arn => {
-                "an ARN cannot be a path, because Parameter Store writes by name only: to use another account, \
-                 assume a role in it, and give the path alone, as /app/user-keys/%s"
-            }
-            Self::Character => "a parameter's name has no +, = or @: remove them",
-            Self::NoLeadingSlash => "a parameter's path begins with a slash: write it as /app/user-keys/%s",
-            Self::Reserved => "a parameter's path must not begin with aws or ssm: begin with another word",
-            Self::TooManyLevels => "a parameter's name has at most 15 levels: shorten the path",
-            Self::TooLong => "the longest id would get a name of more than 941 characters: shorten the path",
-        })
-    }
-}
-
-impl StdError for InvalidParameterTemplate {}
 
 #[cfg(test)]
 mod tests {

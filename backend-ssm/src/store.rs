@@ -11,8 +11,8 @@ use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
 use keystead_aws::{AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, WritePace, eventual, listing};
 use keystead_core::{
-    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error, ErrorKind,
-    Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
+    BoxError, BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error,
+    ErrorKind, Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
 };
 use zeroize::Zeroizing;
 
@@ -69,6 +69,10 @@ impl AwsStore for SsmStore {
 
     fn region_of(client: &Client) -> Option<&str> {
         client.config().region().map(AsRef::as_ref)
+    }
+
+    fn check_config(config: &SsmConfig) -> Result<(), BoxError> {
+        Ok(config.check()?)
     }
 
     fn location_of(config: &SsmConfig) -> String {

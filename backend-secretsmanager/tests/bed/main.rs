@@ -118,7 +118,7 @@ async fn a_delete_is_forced_unless_a_window_is_asked_for() {
     let sent = space.bed.calls(space.ns.as_str()).pop().unwrap().body;
     assert_eq!(sent["ForceDeleteWithoutRecovery"], true);
 
-    let config = space.config().recovery_window(7).unwrap();
+    let config = space.config().recovery_window(7);
     let store = SecretsManagerStore::builder(config).sdk_config(&space.bed.sdk_config()).build().unwrap();
     store.create_key(&id("bob"), &key(1)).await.unwrap();
     let week = Duration::from_secs(7 * 86_400);

@@ -20,8 +20,8 @@ fn store(space: &Space, config: SecretsManagerConfig) -> SecretsManagerStore {
 }
 
 fn replicated_config(space: &Space) -> SecretsManagerConfig {
-    let config = space.config().replica_region("eu-west-1", "alias/there").unwrap();
-    config.replica_region("us-west-2", "alias/aws/secretsmanager").unwrap()
+    let config = space.config().replica_region("eu-west-1", "alias/there");
+    config.replica_region("us-west-2", "alias/aws/secretsmanager")
 }
 
 fn replicated(space: &Space) -> SecretsManagerStore {
@@ -41,7 +41,7 @@ fn cause(error: &Error) -> String {
 #[tokio::test]
 async fn a_create_sends_tags_description_and_replicas_in_its_one_call() {
     let space = Space::new();
-    let config = replicated_config(&space).tag("owner", "privacy").unwrap().description("user key").unwrap();
+    let config = replicated_config(&space).tag("owner", "privacy").description("user key");
     let store = store(&space, config);
     store.create_key(&id("alice"), &key(1)).await.unwrap();
     assert_eq!(space.operations(), ["CreateSecret"]);
@@ -80,7 +80,7 @@ async fn a_policy_that_demands_tags_lets_a_store_with_tags_create_and_overwrite(
         assert_eq!((error.kind(), error.effect()), (ErrorKind::PermissionDenied, Effect::NotApplied));
     }
     let begun = space.operations().len();
-    let store = store(&space, space.config().tag("owner", "privacy").unwrap());
+    let store = store(&space, space.config().tag("owner", "privacy"));
     store.put_key(&id("alice"), &key(1)).await.unwrap();
     store.put_key(&id("alice"), &key(2)).await.unwrap();
     assert_eq!(space.operations()[begun..], ["PutSecretValue", "CreateSecret", "PutSecretValue"]);

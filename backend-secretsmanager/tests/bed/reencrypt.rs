@@ -61,7 +61,7 @@ async fn a_secret_that_was_deleted_since_it_was_listed_stays_deleted() {
     assert_eq!(store.find_key(&id("alice")).await.unwrap(), None);
 
     space.store().create_key(&id("alice"), &key(1)).await.unwrap();
-    let recoverable = space.config().recovery_window(7).unwrap();
+    let recoverable = space.config().recovery_window(7);
     let recoverable = SecretsManagerStore::builder(recoverable).sdk_config(&space.bed.sdk_config()).build().unwrap();
     recoverable.delete_key(&id("alice")).await.unwrap();
     assert_eq!(run(&store).await.gone, 1);

@@ -119,7 +119,7 @@ async fn an_erasure_of_a_secret_that_refuses_its_delete_is_an_error() {
 #[tokio::test]
 async fn a_refused_delete_after_a_lost_one_is_ok_only_if_a_date_is_seen() {
     let space = Space::new();
-    let config = space.config().recovery_window(7).unwrap();
+    let config = space.config().recovery_window(7);
     let store = SecretsManagerStore::builder(config).sdk_config(&space.bed.sdk_config()).build().unwrap();
     let faults = space.bed.faults(Duration::from_secs(5));
     for date in [None, Some(seconds_from_now(5 * 86_400))] {
@@ -163,7 +163,7 @@ async fn a_deletion_date_that_is_over_means_the_longest_window() {
 async fn the_date_in_a_deletes_answer_does_not_shorten_the_window_that_was_asked_for() {
     let space = Space::new();
     let week = Duration::from_secs(7 * 86_400);
-    let config = space.config().recovery_window(7).unwrap();
+    let config = space.config().recovery_window(7);
     let store = SecretsManagerStore::builder(config).sdk_config(&space.bed.sdk_config()).build().unwrap();
     for (date, expected) in [(0, week), (-86_400, week), (86_400, week), (8 * 86_400, week + week / 7)] {
         space.answer("DescribeSecret", 1, 200, description(&space, json!({})));

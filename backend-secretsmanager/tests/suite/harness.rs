@@ -57,7 +57,7 @@ impl Secrets {
     fn config(&self, kms_key: &str, path: &str) -> Result<SecretsManagerConfig, BoxError> {
         let config = SecretsManagerConfig::new(kms_key, path)?;
         Ok(match self.window_days {
-            Some(days) => config.recovery_window(days)?,
+            Some(days) => config.recovery_window(days),
             None => config,
         })
     }

@@ -17,8 +17,8 @@ fn store(space: &Space, config: SsmConfig) -> SsmStore {
 }
 
 fn tagged(space: &Space) -> SsmStore {
-    let config = space.config().tag("owner", "privacy").unwrap().tag("cost center", "").unwrap();
-    store(space, config.description("user key").unwrap())
+    let config = space.config().tag("owner", "privacy").tag("cost center", "");
+    store(space, config.description("user key"))
 }
 
 fn tags() -> Value {
