@@ -14,7 +14,18 @@ use serde_json::json;
 
 pub(crate) type Body = BoxBody<Bytes, io::Error>;
 
-/// Between two bytes of a slow answer.
+/// The message of Secrets Manager for a secret that does not exist.
+pub(crate) const NO_SECRET: &str = "Secrets Manager can't find the specified secret.";
+
+/// The message of Secrets Manager for a secret without a current version.
+pub(crate) const NO_SECRET_VALUE: &str =
+    "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT";
+
+/// The message of Secrets Manager for the name of a secret that is scheduled for deletion.
+pub(crate) const NAME_IS_SCHEDULED: &str =
+    "You can't create this secret because a secret with this name is already scheduled for deletion.";
+
+/// The pause between two bytes of a slow answer.
 const SLOW: Duration = Duration::from_millis(10);
 
 /// A whole answer before it is sent.
@@ -39,6 +50,11 @@ impl Answer {
             None => json!({"__type": code}),
         };
         Self::new(status, body.to_string())
+    }
+
+    /// Creates the refusal of a request that exceeds a quota.
+    pub(crate) fn throttled() -> Self {
+        Self::error(400, "ThrottlingException", Some("Rate exceeded"))
     }
 
     pub(crate) fn with_header(mut self, name: &'static str, value: &str) -> Self {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use keystead_core::Operation;
 
-use crate::proxy::Call;
+use crate::request::AwsRequest;
 
 /// The quotas of the namespaces that have one.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Buckets {
     }
 
     /// Reports whether this call is one write too many.
-    pub(crate) fn refuses(&self, call: &Call) -> bool {
+    pub(crate) fn refuses(&self, call: &AwsRequest) -> bool {
         let is_write = matches!(call.operation(), Some(Operation::Put | Operation::Create | Operation::Delete));
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.iter_mut().find(|bucket| is_write && call.text.contains(&bucket.text));

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use keystead_conformance::{Fault, Faults, Namespace};
 use keystead_core::{BoxError, Operation};
 
-use crate::answer::Answer;
-use crate::proxy::Call;
+use crate::answer::{Answer, NAME_IS_SCHEDULED};
 use crate::replica::Replica;
+use crate::request::AwsRequest;
 
 /// The scripted faults, and the calls that they affect.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub(crate) enum Fate {
 
 impl Script {
     /// The fate of this call, if one is scripted; each is used up so many times.
-    pub(crate) fn fate_of(&self, call: &Call, replica: &Replica) -> Option<Fate> {
+    pub(crate) fn fate_of(&self, call: &AwsRequest, replica: &Replica) -> Option<Fate> {
         let stale = replica.answer(call);
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let meets = |entry: &&mut Entry| {
@@ -78,15 +78,12 @@ impl Script {
     }
 }
 
-/// The message of Secrets Manager for a secret that does not exist.
-pub(crate) const NO_SECRET: &str = "Secrets Manager can't find the specified secret.";
-
 /// A refusal in AWS's words, as far as they are known, with the resource's ARN where AWS quotes it.
-pub(crate) fn refusal(fault: &Fault, call: &Call) -> Option<Answer> {
+pub(crate) fn refusal(fault: &Fault, call: &AwsRequest) -> Option<Answer> {
     let resource = format!("arn:aws:{}:us-east-1:123456789012:parameter{}", call.service, call.first_name());
     Some(match fault {
         Fault::Throttled { retry_after } => {
-            let answer = Answer::error(400, "ThrottlingException", Some("Rate exceeded"));
+            let answer = Answer::throttled();
             match retry_after {
                 Some(pause) => answer.with_header("retry-after", &pause.as_secs().to_string()),
                 None => answer,
@@ -126,11 +123,7 @@ fn name_held(turn: u32) -> Answer {
         0 => {
             Answer::error(400, "ResourceExistsException", Some("A resource with the ID you requested already exists."))
         }
-        _ => {
-            let text =
-                "You can't create this secret because a secret with this name is already scheduled for deletion.";
-            Answer::error(400, "InvalidRequestException", Some(text))
-        }
+        _ => Answer::error(400, "InvalidRequestException", Some(NAME_IS_SCHEDULED)),
     }
 }
 

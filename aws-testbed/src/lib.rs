@@ -29,6 +29,7 @@ mod policy;
 mod proxy;
 mod quiet;
 mod replica;
+mod request;
 mod rules;
 mod strict;
 

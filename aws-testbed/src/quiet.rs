@@ -76,7 +76,8 @@ fn key() -> SecretKey {
 }
 
 async fn every_call(store: &dyn KeyStore) {
-    let (id, key) = (id(), key());
+    let id = id();
+    let key = key();
     let ids = [id.clone(), KeyId::new("other").expect("the id is valid")];
     let mut errors: Vec<Error> = Vec::new();
     errors.extend(store.put_key(&id, &key).await.err());

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::answer::Answer;
-use crate::fault::NO_SECRET;
-use crate::proxy::Call;
+use crate::answer::{Answer, NO_SECRET};
+use crate::request::AwsRequest;
 
 /// The time after a write during which the replica has not seen it: less than the visibility bound
 /// that the harnesses declare.
@@ -35,7 +34,7 @@ struct Entry {
 
 impl Replica {
     /// Remembers a write that was answered like this.
-    pub(crate) fn remember(&self, call: &Call, answer: &Answer) {
+    pub(crate) fn remember(&self, call: &AwsRequest, answer: &Answer) {
         if !answer.status.is_success() {
             return;
         }
@@ -55,7 +54,7 @@ impl Replica {
         }
     }
 
-    fn write(&self, call: &Call, name: &str, entry: Option<Entry>) {
+    fn write(&self, call: &AwsRequest, name: &str, entry: Option<Entry>) {
         let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (call.service.clone(), name.to_owned());
         let before = writes.remove(&key).and_then(|last| last.now);
@@ -65,7 +64,7 @@ impl Replica {
     /// The answer of a replica that has not seen the last write: to a read, what stood before; to a
     /// delete, that there is nothing, and nothing is done. `None` if the call is neither, or if the
     /// lag is over for one of its names.
-    pub(crate) fn answer(&self, call: &Call) -> Option<Answer> {
+    pub(crate) fn answer(&self, call: &AwsRequest) -> Option<Answer> {
         let name = call.first_name();
         let no_secret = || Answer::error(400, "ResourceNotFoundException", Some(NO_SECRET));
         match call.name.as_str() {
@@ -123,7 +122,7 @@ impl Replica {
     }
 
     /// Returns the entry from before the last write, if the lag is not over.
-    fn before(&self, call: &Call, name: &str) -> Option<Option<Entry>> {
+    fn before(&self, call: &AwsRequest, name: &str) -> Option<Option<Entry>> {
         let writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = writes.get(&(call.service.clone(), name.to_owned()))?;
         (last.at.elapsed() < LAG).then(|| last.before.clone())

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 
 use crate::answer::Answer;
-use crate::proxy::Call;
+use crate::request::AwsRequest;
 
 /// The rules of accounts, and what they need to know of the resources in them.
 #[derive(Debug, Default)]
@@ -45,13 +45,13 @@ impl Rules {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), rule));
     }
 
-    fn of(&self, call: &Call) -> Vec<Rule> {
+    fn of(&self, call: &AwsRequest) -> Vec<Rule> {
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         rules.iter().filter(|(text, _)| call.text.contains(text)).map(|(_, rule)| rule.clone()).collect()
     }
 
     /// Returns the tier that the account gives to what is put by this call without one.
-    pub(crate) fn default_tier(&self, call: &Call) -> Option<String> {
+    pub(crate) fn default_tier(&self, call: &AwsRequest) -> Option<String> {
         let tier = |rule| match rule {
             Rule::DefaultTier(tier) => Some(tier),
             Rule::RequiredTags(_) => None,
@@ -61,7 +61,7 @@ impl Rules {
 
     /// Returns the refusal of a create without the tags that a policy demands, and of a standard
     /// put of an advanced parameter.
-    pub(crate) fn refusal(&self, call: &Call) -> Option<Answer> {
+    pub(crate) fn refusal(&self, call: &AwsRequest) -> Option<Answer> {
         if !matches!(call.name.as_str(), "PutParameter" | "CreateSecret") {
             return None;
         }
@@ -93,7 +93,7 @@ impl Rules {
     }
 
     /// Remembers what a call that was answered like this has created, tagged or deleted.
-    pub(crate) fn remember(&self, call: &Call, answer: &Answer) {
+    pub(crate) fn remember(&self, call: &AwsRequest, answer: &Answer) {
         if !answer.status.is_success() {
             return;
         }
@@ -120,11 +120,11 @@ impl Rules {
         }
     }
 
-    fn tier(&self, call: &Call) -> Option<String> {
+    fn tier(&self, call: &AwsRequest) -> Option<String> {
         call.body["Tier"].as_str().map(str::to_owned).or_else(|| self.default_tier(call))
     }
 
-    fn resource(&self, call: &Call) -> Option<Resource> {
+    fn resource(&self, call: &AwsRequest) -> Option<Resource> {
         let resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
         resources.get(&(call.service.clone(), call.first_name().to_owned())).cloned()
     }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use crate::answer::Answer;
-use crate::proxy::Call;
+use crate::request::AwsRequest;
 use crate::rules::Rules;
 use crate::{FOREIGN_KMS_KEY_ARN, KMS_KEY, KMS_KEY_ARN};
 
@@ -15,7 +15,7 @@ const LONGEST_PARAMETER_NAME: usize = 1011 - 45;
 
 const MOST_LEVELS: usize = 15;
 
-pub(crate) fn refusal(call: &Call, rules: &Rules) -> Option<Answer> {
+pub(crate) fn refusal(call: &AwsRequest, rules: &Rules) -> Option<Answer> {
     let refused = match call.service.as_str() {
         "ssm" => ssm(call, rules),
         "secretsmanager" => secrets_manager(call),
@@ -38,7 +38,7 @@ fn demand(holds: bool, message: &str) -> Checked {
     if holds { Ok(()) } else { invalid(message) }
 }
 
-fn ssm(call: &Call, rules: &Rules) -> Checked {
+fn ssm(call: &AwsRequest, rules: &Rules) -> Checked {
     let body = &call.body;
     match call.name.as_str() {
         "GetParameter" => {
@@ -128,7 +128,7 @@ fn parameter_name(name: &str) -> Checked {
     demand(!first.starts_with("aws") && !first.starts_with("ssm"), "a name must not begin with aws or ssm")
 }
 
-fn secrets_manager(call: &Call) -> Checked {
+fn secrets_manager(call: &AwsRequest) -> Checked {
     let body = &call.body;
     match call.name.as_str() {
         "GetSecretValue" | "DescribeSecret" => secret_name(text(&body["SecretId"])),
@@ -155,7 +155,8 @@ fn secrets_manager(call: &Call) -> Checked {
         }
         "DeleteSecret" => {
             secret_name(text(&body["SecretId"]))?;
-            let (force, window) = (&body["ForceDeleteWithoutRecovery"], &body["RecoveryWindowInDays"]);
+            let force = &body["ForceDeleteWithoutRecovery"];
+            let window = &body["RecoveryWindowInDays"];
             let days = window.as_u64().is_some_and(|days| (7..=30).contains(&days));
             demand((*force == true) != days, "a delete is forced, or has a window of 7 to 30 days")
         }

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{ErrorKind, KeyId, Operation, Result};
 
-use crate::failure::{Failure, Service};
+use crate::failure::{AwsFailure, Service};
 
 /// The largest number of calls of one batch that are under way at once.
 const IN_FLIGHT: usize = 8;
@@ -34,13 +34,14 @@ impl Batches {
         self,
         ids: &'a [KeyId],
         name: impl Fn(&KeyId) -> String + Sync,
-        some: impl Fn(Vec<String>) -> BoxFuture<'a, Result<Outcomes<T>, Failure>>,
+        some: impl Fn(Vec<String>) -> BoxFuture<'a, Result<Outcomes<T>, AwsFailure>>,
         one: impl Fn(&'a KeyId) -> BoxFuture<'a, Result<T>> + Sync,
     ) -> Vec<Result<T>> {
         let mut distinct: Vec<&KeyId> = ids.iter().collect();
         distinct.sort_unstable();
         distinct.dedup();
-        let (name, one) = (&name, &one);
+        let name = &name;
+        let one = &one;
         let calls: Vec<_> = distinct
             .chunks(self.names)
             .map(|batch| {
@@ -70,7 +71,7 @@ impl Batches {
         ids.iter().map(outcome).collect()
     }
 
-    fn refused<T>(self, batch: &[&KeyId], name: impl Fn(&KeyId) -> String, e: Failure) -> Outcomes<T> {
+    fn refused<T>(self, batch: &[&KeyId], name: impl Fn(&KeyId) -> String, e: AwsFailure) -> Outcomes<T> {
         let names: Vec<String> = batch.iter().map(|id| name(id)).collect();
         let ids = batch.iter().map(|id| id.as_str());
         let sensitive: Vec<&str> = names.iter().map(String::as_str).chain(ids).collect();
@@ -82,7 +83,7 @@ impl Batches {
 /// Reports whether one name may have failed the call for all: one that may not be used, whose KMS
 /// key may not, or that is in a state of its own. Then each name is asked for by itself, which
 /// tells its own reason.
-fn is_about_one_name(e: &Failure, names: usize) -> bool {
+fn is_about_one_name(e: &AwsFailure, names: usize) -> bool {
     match e.kind() {
         // It would be the same for each name.
         _ if e.lacks_credentials() => false,

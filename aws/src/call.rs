@@ -1,4 +1,4 @@
-//! [`Call`]: one call of the SDK, polled quietly, with a record of its attempts.
+//! [`AwsCall`]: one call of the SDK, polled quietly, with a record of its attempts.
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -20,7 +20,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
 use crate::connection::never_connected;
-use crate::failure::{Failure, Service};
+use crate::failure::{AwsFailure, Service};
 use crate::session::Session;
 use crate::trace::Trace;
 
@@ -34,12 +34,12 @@ pub async fn quietly<F: Future>(future: F) -> F::Output {
 ///
 /// [`AwsIdentity::call`](crate::AwsIdentity::call) gives one with the credentials of a store.
 #[derive(Debug, Default)]
-pub struct Call {
+pub struct AwsCall {
     attempts: Attempts,
     session: Option<Session>,
 }
 
-impl Call {
+impl AwsCall {
     /// Creates a call whose credentials the SDK loads within its attempts.
     pub fn new() -> Self {
         Self::default()
@@ -70,10 +70,10 @@ impl Call {
         service: Service,
         own: fn(&str) -> Option<ErrorKind>,
         future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, AwsFailure> {
         if let Some(session) = &self.session {
             session.credentials().await.map_err(|e| {
-                let failure = Failure::without_credentials(service, e);
+                let failure = AwsFailure::without_credentials(service, e);
                 // This may be another round of a call that was sent before.
                 if self.attempts.any_may_have_applied() { failure.partly_applied() } else { failure }
             })?;
@@ -87,7 +87,7 @@ impl Call {
         };
         let timed_out = matches!(error, SdkError::TimeoutError(_));
         let ambiguous = self.attempts.earlier_attempt_may_have_applied();
-        let failure = Failure::of(error, service, own, ambiguous, record.trace.operation().as_deref());
+        let failure = AwsFailure::of(error, service, own, ambiguous, record.trace.operation().as_deref());
         Err(if self.attempts.was_any_sent() { failure } else { failure.without_an_attempt(timed_out) })
     }
 }

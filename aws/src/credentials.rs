@@ -17,10 +17,10 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::request_id::RequestId;
-use keystead_core::{ErrorDetails, ErrorKind, ErrorType};
+use keystead_core::{ErrorDetails, ErrorKind};
 
 use crate::connection::{diagnosis, levels};
-use crate::failure::{looks_like_a_code, looks_like_a_request_id};
+use crate::failure::{error_type, looks_like_a_code, looks_like_a_request_id};
 use crate::{codes, texts};
 
 /// A call that gives credentials.
@@ -153,11 +153,7 @@ impl CredentialsFailure {
         let text = format!("no AWS credentials: {name} answered {code_or_none} (HTTP {status}{request}): {advice}");
         let details = ErrorDetails {
             error_code: code.map(str::to_owned),
-            error_type: match status {
-                400..=499 => Some(ErrorType::Client),
-                500..=599 => Some(ErrorType::Service),
-                _ => None,
-            },
+            error_type: error_type(status),
             status_code: Some(status),
             request_id: request_id.map(str::to_owned),
             service_name: Some(call.service.to_owned()),

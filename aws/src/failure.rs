@@ -1,4 +1,4 @@
-//! [`Failure`]: what is left of an `SdkError`.
+//! [`AwsFailure`]: what is left of an `SdkError`.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub struct Service {
 
 /// A call of the SDK that failed, in strings and numbers of our own. It does not know yet which operation it ends.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct AwsFailure {
     service: Service,
     kind: ErrorKind,
     /// The effect of the last attempt.
@@ -50,7 +50,7 @@ pub struct Failure {
 #[error("{0}")]
 struct Cause(String);
 
-impl Failure {
+impl AwsFailure {
     /// Takes from an error what may be kept, and drops it. `called` is the operation's name in AWS's
     /// words, such as `GetParameter`.
     pub(crate) fn of<E: ProvideErrorMetadata + StdError + 'static>(
@@ -110,11 +110,7 @@ impl Failure {
         let request_id = request_id.filter(|id| looks_like_a_request_id(id));
         let details = ErrorDetails {
             error_code: code.map(str::to_owned),
-            error_type: match status.as_u16() {
-                400..=499 => Some(ErrorType::Client),
-                500..=599 => Some(ErrorType::Service),
-                _ => None,
-            },
+            error_type: error_type(status.as_u16()),
             status_code: Some(status.as_u16()),
             request_id: request_id.map(str::to_owned),
             service_name: Some(service.error_name.to_owned()),
@@ -313,6 +309,15 @@ fn which_answer(details: &ErrorDetails) -> String {
         (Some(status), Some(request)) => format!(" ({status}, {request})"),
         (Some(only), None) | (None, Some(only)) => format!(" ({only})"),
         (None, None) => String::new(),
+    }
+}
+
+/// Returns who is to blame for an answer with this status.
+pub(crate) fn error_type(status: u16) -> Option<ErrorType> {
+    match status {
+        400..=499 => Some(ErrorType::Client),
+        500..=599 => Some(ErrorType::Service),
+        _ => None,
     }
 }
 

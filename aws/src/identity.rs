@@ -11,12 +11,10 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use keystead_core::{Operation, Result, StoreIdentity, StoreInfo};
 
-use crate::call::Call;
+use crate::account::is_account_id;
+use crate::call::AwsCall;
 use crate::failure::Service;
 use crate::session::Session;
-
-/// The number of digits of an account (AWS Account Management, account identifiers).
-const ACCOUNT_DIGITS: usize = 12;
 
 /// The time that STS may take for one attempt, and half of what it may take in all. Many networks
 /// reach the store's service only, and nobody is to wait long for what is not needed.
@@ -75,8 +73,8 @@ impl AwsIdentity {
     ///
     /// A client that was given ready-made keeps its credentials to itself: the SDK loads them within
     /// the attempts.
-    pub fn call(&self) -> Call {
-        Call::of(self.session.clone())
+    pub fn call(&self) -> AwsCall {
+        AwsCall::of(self.session.clone())
     }
 
     /// Returns the store's description, with the account if it is known. It is not if the handle
@@ -126,7 +124,7 @@ impl AwsIdentity {
         let request = client.get_caller_identity();
         match call.run(service, |_| None, request.customize().interceptor(call.attempts()).send()).await {
             Ok(answer) => {
-                if let Some(account) = answer.account().filter(|account| is_account(account)) {
+                if let Some(account) = answer.account().filter(|account| is_account_id(account)) {
                     self.learn(account);
                 }
             }
@@ -160,14 +158,10 @@ fn account_in<'a>(arn: &'a str, service: &str, region: Option<&str>) -> Option<&
     let is_arn = parts.next() == Some("arn") && parts.next().is_some_and(|partition| partition.starts_with("aws"));
     let is_of_service = parts.next() == Some(service);
     let arn_region = parts.next()?;
-    let account = parts.next().filter(|account| is_account(account))?;
+    let account = parts.next().filter(|account| is_account_id(account))?;
     let has_resource = parts.next().is_some_and(|resource| !resource.is_empty());
     let is_of_region = region.is_none_or(|region| region == arn_region);
     (is_arn && is_of_service && is_of_region && has_resource).then_some(account)
-}
-
-fn is_account(text: &str) -> bool {
-    text.len() == ACCOUNT_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Written by hand: an `SdkConfig` holds the provider of credentials.

@@ -1,5 +1,7 @@
 //! The names of a KMS key.
 
+use crate::account::is_account_id;
+
 /// The longest key id, ARN or alias (`PutParameter`, `KeyId`).
 const LONGEST: usize = 256;
 
@@ -23,10 +25,9 @@ pub fn is_arn(text: &str) -> bool {
 pub fn kms_key_region(text: &str) -> Option<&str> {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let &[arn, _, service, region, account, resource] = parts.as_slice() else { return None };
-    let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
     let name = resource.strip_prefix("key/").or_else(|| resource.strip_prefix("alias/"))?;
     let is_named = !name.is_empty() && !name.contains(':');
-    (arn == "arn" && service == "kms" && !region.is_empty() && is_account && is_named).then_some(region)
+    (arn == "arn" && service == "kms" && !region.is_empty() && is_account_id(account) && is_named).then_some(region)
 }
 
 /// Reports whether two names are surely of the same KMS key, as seen from a resource with this ARN:

@@ -9,7 +9,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use keystead_core::ErrorKind;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::failure::{Failure, Service};
+use crate::failure::{AwsFailure, Service};
 
 /// The window in which writes are counted to find out how many a second the service takes.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -85,15 +85,15 @@ impl WritePace {
     /// # Errors
     /// Those of `write`. [`Throttled`](ErrorKind::Throttled) has the pause after which another try
     /// makes sense.
-    pub async fn run<T, F>(&self, service: Service, write: impl Fn() -> F) -> Result<T, Failure>
+    pub async fn run<T, F>(&self, service: Service, write: impl Fn() -> F) -> Result<T, AwsFailure>
     where
-        F: Future<Output = Result<T, Failure>>,
+        F: Future<Output = Result<T, AwsFailure>>,
     {
         let begun = Instant::now();
         let deadline = begun.checked_add(self.limit);
         // The last call needs some of the time, too.
         let last_turn = begun.checked_add(self.limit / 4 * 3);
-        let mut refusal: Option<Failure> = None;
+        let mut refusal: Option<AwsFailure> = None;
         loop {
             // Without a second attempt there is a layer outside that waits.
             let turn = if self.repeats { self.turn(last_turn) } else { Ok(None) };
@@ -101,14 +101,14 @@ impl WritePace {
                 Ok(None) => {}
                 Ok(Some(turn)) => turn.wait().await,
                 Err(wait) => {
-                    let refusal = refusal.unwrap_or_else(|| Failure::held_back(service));
+                    let refusal = refusal.unwrap_or_else(|| AwsFailure::held_back(service));
                     return Err(refusal.with_retry_after(wait));
                 }
             }
             let answer = match (&refusal, deadline) {
                 (Some(refusal), Some(deadline)) => match timeout_at(deadline, write()).await {
                     Ok(answer) => answer,
-                    Err(_) => return Err(Failure::out_of_time(service, refusal.is_ambiguous())),
+                    Err(_) => return Err(AwsFailure::out_of_time(service, refusal.is_ambiguous())),
                 },
                 // The SDK bounds the first one.
                 _ => write().await,
@@ -136,7 +136,7 @@ impl WritePace {
 
     /// Takes the next turn; `None` if that is now. Fails with the time until the turn if that comes
     /// after the last one that is of use.
-    fn turn(&self, last: Option<Instant>) -> Result<Option<Turn<'_>>, Duration> {
+    fn turn(&self, last: Option<Instant>) -> Result<Option<ReservedTurn<'_>>, Duration> {
         let mut state = self.state();
         let now = Instant::now();
         if state.last_throttled.is_none_or(|at| now - at > FORGOTTEN_AFTER) {
@@ -151,7 +151,7 @@ impl WritePace {
         }
         let length = state.interval;
         state.next = at + length;
-        Ok((at > now).then(|| Turn { pace: self, at, length, is_used: false }))
+        Ok((at > now).then(|| ReservedTurn { pace: self, at, length, is_used: false }))
     }
 
     fn succeeded(&self) {
@@ -189,21 +189,21 @@ impl WritePace {
 
 /// The turn of a write that waits for it. If it is dropped first, others take it: else callers that
 /// wait for less time than the queue is long would keep everybody out.
-struct Turn<'a> {
+struct ReservedTurn<'a> {
     pace: &'a WritePace,
     at: Instant,
     length: Duration,
     is_used: bool,
 }
 
-impl Turn<'_> {
+impl ReservedTurn<'_> {
     async fn wait(mut self) {
         sleep_until(self.at).await;
         self.is_used = true;
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ReservedTurn<'_> {
     fn drop(&mut self) {
         if !self.is_used {
             let mut state = self.pace.state();
@@ -246,7 +246,7 @@ mod tests {
             Self { per_second, tokens: Mutex::new((per_second, Instant::now())), calls: AtomicU32::new(0) }
         }
 
-        async fn write(&self) -> Result<(), Failure> {
+        async fn write(&self) -> Result<(), AwsFailure> {
             tokio::time::sleep(Duration::from_millis(20)).await;
             self.calls.fetch_add(1, Ordering::SeqCst);
             let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,7 +254,7 @@ mod tests {
             let refill = (now - tokens.1).as_secs_f64() * self.per_second;
             *tokens = ((tokens.0 + refill).min(self.per_second), now);
             if tokens.0 < 1.0 {
-                return Err(Failure::held_back(SERVICE));
+                return Err(AwsFailure::held_back(SERVICE));
             }
             tokens.0 -= 1.0;
             Ok(())
@@ -318,7 +318,7 @@ mod tests {
         assert!(begun.elapsed().is_zero());
         let refused = AtomicU32::new(0);
         let write = async || match refused.fetch_add(1, Ordering::SeqCst) {
-            0 => Err(Failure::held_back(SERVICE)),
+            0 => Err(AwsFailure::held_back(SERVICE)),
             _ => Ok(()),
         };
         pace.run(SERVICE, write).await.unwrap();
@@ -336,7 +336,7 @@ mod tests {
             let calls = AtomicU32::new(0);
             let write = async || {
                 calls.fetch_add(1, Ordering::SeqCst);
-                let refusal = Failure::held_back(SERVICE);
+                let refusal = AwsFailure::held_back(SERVICE);
                 Err::<(), _>(match asked_for {
                     Some(pause) => refusal.with_retry_after(pause),
                     None => refusal,
@@ -362,7 +362,7 @@ mod tests {
         let calls = AtomicU32::new(0);
         // Three are refused early on; from then on the service takes all.
         let write = async || match calls.fetch_add(1, Ordering::SeqCst) {
-            10..13 => Err(Failure::held_back(SERVICE)),
+            10..13 => Err(AwsFailure::held_back(SERVICE)),
             _ => Ok(()),
         };
         let patience = Duration::from_millis(900);
@@ -383,7 +383,7 @@ mod tests {
     async fn a_write_that_is_silent_after_it_was_throttled_ends_in_time() {
         let calls = AtomicU32::new(0);
         let write = async || match calls.fetch_add(1, Ordering::SeqCst) {
-            0 => Err::<(), _>(Failure::held_back(SERVICE)),
+            0 => Err::<(), _>(AwsFailure::held_back(SERVICE)),
             _ => std::future::pending().await,
         };
         let begun = Instant::now();

@@ -12,6 +12,7 @@ use aws_sdk_sts::config::Builder;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 
+use crate::account::is_account_id;
 use crate::settings::{CONNECT_TIMEOUT, ClientSettings};
 
 /// The name of a session that the user does not name.
@@ -74,13 +75,12 @@ impl Role {
 fn is_role_arn(arn: &str) -> bool {
     let mut parts = arn.splitn(6, ':');
     let is_partition = |partition: &str| partition.starts_with("aws");
-    let is_account = |account: &str| account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
     parts.next() == Some("arn")
         && parts.next().is_some_and(is_partition)
         && parts.next() == Some("iam")
         && parts.next() == Some("")
-        && parts.next().is_some_and(is_account)
+        && parts.next().is_some_and(is_account_id)
         && parts.next().and_then(|resource| resource.strip_prefix("role/")).is_some_and(is_name)
 }
 

@@ -25,7 +25,7 @@ const RELOAD: Duration = Duration::from_secs(15 * 60);
 /// The credentials of a store's calls, with a time limit of their own.
 ///
 /// The SDK loads credentials within an attempt, and the timeout of the attempt cuts the loading. A
-/// [`Call`](crate::Call) loads them before its first attempt instead, and the attempt finds them
+/// [`AwsCall`](crate::AwsCall) loads them before its first attempt instead, and the attempt finds them
 /// here. One load serves all calls that wait for it. It runs as a task, and so goes on if the calls
 /// that wait are dropped.
 #[derive(Clone)]

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn what_is_set_here_wins_and_what_was_given_comes_second() {
-        let (here, given) = (Duration::from_secs(1), Duration::from_secs(2));
+        let here = Duration::from_secs(1);
+        let given = Duration::from_secs(2);
         let elsewhere = TimeoutConfig::builder().operation_attempt_timeout(given).operation_timeout(given).build();
         let timeouts = ClientSettings::new().operation_timeout(here).timeouts(Some(&elsewhere));
         assert_eq!(timeouts.operation_timeout(), Some(here));

@@ -95,7 +95,7 @@ fn key(byte: u8) -> SecretKey {
     SecretKey::new([byte; 32]).unwrap()
 }
 
-fn refused<T>(kind: ErrorKind, operation: Operation) -> Result<T> {
+fn fails_with<T>(kind: ErrorKind, operation: Operation) -> Result<T> {
     Err(Error::new(kind, operation, "memory"))
 }
 
@@ -115,12 +115,12 @@ impl KeyStore for Engine {
         if let Some((spared, kind)) = self.reads_fail
             && number > spared
         {
-            return refused(kind, Operation::Get);
+            return fails_with(kind, Operation::Get);
         }
         match self.stale_now() {
-            Some(Before::Absent) => refused(ErrorKind::NotFound, Operation::Get),
+            Some(Before::Absent) => fails_with(ErrorKind::NotFound, Operation::Get),
             Some(Before::Present) => Ok(key(1)),
-            Some(Before::Pending) => refused(ErrorKind::PendingDeletion, Operation::Get),
+            Some(Before::Pending) => fails_with(ErrorKind::PendingDeletion, Operation::Get),
             None => self.memory.get_key(id).await,
         }
     }
@@ -137,8 +137,8 @@ impl KeyStore for Engine {
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         self.log("delete");
         match self.stale_now() {
-            Some(Before::Pending) => return refused(ErrorKind::PendingDeletion, Operation::Delete),
-            Some(_) => return refused(ErrorKind::NotFound, Operation::Delete),
+            Some(Before::Pending) => return fails_with(ErrorKind::PendingDeletion, Operation::Delete),
+            Some(_) => return fails_with(ErrorKind::NotFound, Operation::Delete),
             None => {}
         }
         let answer = self.memory.delete_key(id).await;

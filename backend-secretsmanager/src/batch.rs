@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use aws_sdk_secretsmanager::operation::RequestId;
 use aws_sdk_secretsmanager::types::SecretValueEntry;
-use keystead_aws::{Batches, Failure, Outcomes};
+use keystead_aws::{AwsFailure, Batches, Outcomes};
 use keystead_core::{KeyId, KeyStore, Operation, Result, SecretKey};
 
 use crate::error::{SERVICE, kind, missing_in_batch};
@@ -18,8 +18,10 @@ pub(crate) async fn get(store: &SecretsManagerStore, ids: &[KeyId]) -> Vec<Resul
     batches.run(ids, |id| store.name(id), |names| Box::pin(get_some(store, names)), |id| store.get_key(id)).await
 }
 
-async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, Failure> {
-    let (mut outcomes, mut token, mut seen) = (Outcomes::with_capacity(names.len()), None, HashSet::new());
+async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, AwsFailure> {
+    let mut outcomes = Outcomes::with_capacity(names.len());
+    let mut token = None;
+    let mut seen = HashSet::new();
     loop {
         let call = store.identity.call();
         let request = store.client.batch_get_secret_value().set_secret_id_list(Some(names.clone()));

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::operation::RequestId;
 use aws_sdk_secretsmanager::primitives::DateTime;
-use keystead_aws::Failure;
+use keystead_aws::AwsFailure;
 use keystead_core::{ErrorKind, Operation};
 
 use crate::config::LONGEST_WINDOW;
@@ -56,7 +56,7 @@ pub(crate) struct SecretDescription {
 }
 
 impl SecretDescription {
-    pub(crate) async fn of(store: &SecretsManagerStore, name: &str) -> Result<Self, Failure> {
+    pub(crate) async fn of(store: &SecretsManagerStore, name: &str) -> Result<Self, AwsFailure> {
         let call = store.identity.call();
         let request = store.client.describe_secret().secret_id(name);
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
@@ -97,7 +97,7 @@ pub(crate) fn moment(date: &DateTime) -> Option<SystemTime> {
 
 /// Returns the failure of a call that found the name taken, or no value, as the description
 /// explains it; `None` if the secret is there, has a value, and is not scheduled for deletion.
-fn explained(e: &Failure, description: &SecretDescription) -> Option<Failure> {
+fn explained(e: &AwsFailure, description: &SecretDescription) -> Option<AwsFailure> {
     match description.remaining {
         Some(remaining) => Some(e.clone().with_kind(ErrorKind::PendingDeletion, SCHEDULED).with_retry_after(remaining)),
         None if !description.has_value() => Some(e.clone().with_kind(ErrorKind::Corrupt, NO_VALUE)),
@@ -108,7 +108,12 @@ fn explained(e: &Failure, description: &SecretDescription) -> Option<Failure> {
 /// Refines an `InvalidRequestException`, which has many causes: only a deletion date that is seen
 /// makes a pending deletion. A description that cannot be had is the answer itself. Other failures
 /// are returned as they are.
-pub(crate) async fn refine_error(store: &SecretsManagerStore, name: &str, e: Failure, operation: Operation) -> Failure {
+pub(crate) async fn refine_error(
+    store: &SecretsManagerStore,
+    name: &str,
+    e: AwsFailure,
+    operation: Operation,
+) -> AwsFailure {
     if e.code() != Some(INVALID_REQUEST) {
         return e;
     }
@@ -126,7 +131,7 @@ fn is_put(operation: Operation) -> bool {
     matches!(operation, Operation::Put | Operation::Create)
 }
 
-fn name_held(e: Failure) -> Failure {
+fn name_held(e: AwsFailure) -> AwsFailure {
     e.with_kind(ErrorKind::Conflict, NAME_HELD).with_retry_after(RECREATE_PAUSE)
 }
 
@@ -137,8 +142,8 @@ pub(crate) async fn refine_exists(
     store: &SecretsManagerStore,
     name: &str,
     token: &str,
-    e: Failure,
-) -> Result<(), Failure> {
+    e: AwsFailure,
+) -> Result<(), AwsFailure> {
     match SecretDescription::of(store, name).await {
         Ok(description) if e.is_ambiguous() && description.has_version(token) => Ok(()),
         // Somebody else's: ours was never applied.
@@ -153,7 +158,7 @@ pub(crate) async fn refine_exists(
 
 /// Refines a `ResourceNotFoundException`, which is also said of a secret that exists without a
 /// value. `None` if the secret has one: it was created meanwhile.
-pub(crate) async fn refine_absence(store: &SecretsManagerStore, name: &str, e: Failure) -> Option<Failure> {
+pub(crate) async fn refine_absence(store: &SecretsManagerStore, name: &str, e: AwsFailure) -> Option<AwsFailure> {
     match SecretDescription::of(store, name).await {
         Ok(description) => explained(&e, &description),
         Err(look) if look.kind() == ErrorKind::NotFound => Some(e),

@@ -58,16 +58,12 @@ pub(crate) fn retry_rules() -> RetryRules {
 /// of the answer.
 pub(crate) fn corrupt(text: &'static str, request_id: Option<&str>) -> Error {
     let advice = "look at the secret; it is not changed unless this key is put or deleted";
-    Error::new(ErrorKind::Corrupt, Operation::Get, SCHEME)
-        .with_details(SERVICE.details_of_answer(request_id))
-        .with_source(format!("{text}: {advice}"))
+    SERVICE.corrupt(format!("{text}: {advice}"), request_id)
 }
 
 /// Returns the error for a secret that a batch did not find.
 pub(crate) fn missing_in_batch(request_id: Option<&str>) -> Error {
-    Error::new(ErrorKind::NotFound, Operation::Get, SCHEME)
-        .with_details(SERVICE.details_of_outcome("ResourceNotFoundException", request_id))
-        .with_source("Secrets Manager names it among the secrets that do not exist")
+    SERVICE.missing_in_batch(Operation::Get, "ResourceNotFoundException", request_id)
 }
 
 #[cfg(test)]

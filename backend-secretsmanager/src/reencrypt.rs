@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::types::SecretVersionsListEntry;
-use keystead_aws::{Failure, Page, Reencrypt, Reencryption, eventual, is_same_kms_key, listing};
+use keystead_aws::{AwsFailure, Page, Reencrypt, Reencryption, eventual, is_same_kms_key, listing};
 use keystead_core::{BoxStream, Effect, Error, ErrorKind, KeyId, Operation, Result, async_trait};
 use tokio::time::{Instant, sleep};
 
@@ -107,7 +107,7 @@ impl Reencrypt for SecretsManagerStore {
 }
 
 /// Gives a secret the KMS key, once it is visible or the visibility bound is over.
-async fn update(store: &SecretsManagerStore, name: &str) -> Result<(), Failure> {
+async fn update(store: &SecretsManagerStore, name: &str) -> Result<(), AwsFailure> {
     let call = store.identity.call();
     let update = || {
         let request = store.client.update_secret().secret_id(name).kms_key_id(store.config.kms_key());
@@ -155,7 +155,7 @@ impl Proof {
 }
 
 /// Looks at a secret and its versions.
-async fn proof(store: &SecretsManagerStore, name: &str) -> Result<Proof, Failure> {
+async fn proof(store: &SecretsManagerStore, name: &str) -> Result<Proof, AwsFailure> {
     let secret = SecretDescription::of(store, name).await?;
     if !has_key(&store.config, secret.kms_key.as_deref(), secret.arn.as_deref()) {
         return Ok(Proof::NotShown);
@@ -164,7 +164,7 @@ async fn proof(store: &SecretsManagerStore, name: &str) -> Result<Proof, Failure
 }
 
 /// Looks at the versions of a secret with this ARN that shows the KMS key.
-async fn proof_of_versions(store: &SecretsManagerStore, name: &str, arn: Option<&str>) -> Result<Proof, Failure> {
+async fn proof_of_versions(store: &SecretsManagerStore, name: &str, arn: Option<&str>) -> Result<Proof, AwsFailure> {
     let mut token = None;
     let mut is_any_told = false;
     for _ in 0..MAX_PAGES {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::types::ReplicaRegionType;
-use keystead_aws::{AwsStore, Failure, is_kms_key, kms_key_region};
+use keystead_aws::{AwsFailure, AwsStore, is_kms_key, kms_key_region};
 use keystead_core::{Effect, Error, ErrorKind, Operation, Result};
 use tokio::time::{Instant, sleep};
 
@@ -80,7 +80,7 @@ pub(crate) async fn remove_before_delete(
     store: &SecretsManagerStore,
     name: &str,
     description: SecretDescription,
-    failed: impl Fn(Failure) -> Error,
+    failed: impl Fn(AwsFailure) -> Error,
 ) -> Result<bool> {
     let details = SERVICE.details_of_answer(description.request_id.as_deref());
     let unsupported = |text: &'static str| {
@@ -107,7 +107,7 @@ async fn remove(
     store: &SecretsManagerStore,
     name: &str,
     regions: Vec<String>,
-    failed: impl Fn(Failure) -> Error,
+    failed: impl Fn(AwsFailure) -> Error,
 ) -> Result<()> {
     let call = store.identity.call();
     let request = store.client.remove_regions_from_replication().secret_id(name);
@@ -137,7 +137,7 @@ async fn remove(
 
 /// Explains the refusal of a delete whose parameters are valid: the secret has replicas that its
 /// description did not show, or is one itself.
-pub(crate) fn explain_refusal(e: Failure, store: &SecretsManagerStore) -> Failure {
+pub(crate) fn explain_refusal(e: AwsFailure, store: &SecretsManagerStore) -> AwsFailure {
     match store.config.replicas().is_empty() {
         true => e.with_kind(ErrorKind::Unsupported, KEPT),
         false => e.with_kind(ErrorKind::Conflict, STILL_THERE).with_retry_after(store.visibility_bound),

@@ -14,7 +14,8 @@ use aws_types::SdkConfig;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keystead_aws::{
-    AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, Tags, WritePace, eventual, listing,
+    AwsFailure, AwsIdentity, AwsStore, ClientSettings, Page, StoreBuilder, Tags, WritePace, eventual, listing,
+    probe_name,
 };
 use keystead_core::{
     BoxError, BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind,
@@ -108,7 +109,7 @@ impl SecretsManagerStore {
     }
 
     /// Writes a new version of a secret that is there.
-    async fn put_value(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
+    async fn put_value(&self, name: &str, key: &SecretKey) -> Result<(), AwsFailure> {
         let call = self.identity.call();
         let token = request_token();
         let put = || {
@@ -123,7 +124,7 @@ impl SecretsManagerStore {
 
     /// Creates a secret. The request token tells whether a secret that exists is the work of an
     /// earlier attempt.
-    async fn create(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
+    async fn create(&self, name: &str, key: &SecretKey) -> Result<(), AwsFailure> {
         let call = self.identity.call();
         let token = request_token();
         let create = || {
@@ -150,11 +151,11 @@ impl SecretsManagerStore {
     }
 
     /// Writes a new version where a secret is, else a new secret.
-    async fn overwrite(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
+    async fn overwrite(&self, name: &str, key: &SecretKey) -> Result<(), AwsFailure> {
         let mut refusal = None;
         // Each call forgets what an attempt of the one before may have done.
         let mut may_have_applied = false;
-        let mut failed = |e: Failure| {
+        let mut failed = |e: AwsFailure| {
             may_have_applied |= e.may_have_landed();
             if may_have_applied { e.partly_applied() } else { e }
         };
@@ -179,7 +180,7 @@ impl SecretsManagerStore {
     }
 
     /// Reads the value of a secret.
-    async fn read(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
+    async fn read(&self, name: &str) -> Result<GetSecretValueOutput, AwsFailure> {
         let call = self.identity.call();
         let request = self.client.get_secret_value().secret_id(name);
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
@@ -188,7 +189,7 @@ impl SecretsManagerStore {
     }
 
     /// Reads the value of a secret, and proves the absence of one that is not found.
-    async fn read_or_prove_absence(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
+    async fn read_or_prove_absence(&self, name: &str) -> Result<GetSecretValueOutput, AwsFailure> {
         match self.read(name).await {
             Err(e) if e.kind() == ErrorKind::NotFound => match refine_absence(self, name, e).await {
                 Some(e) => Err(e),
@@ -281,7 +282,7 @@ impl KeyStore for SecretsManagerStore {
     /// replica regions, the replicas of the secret are removed before it is deleted.
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         let name = self.name(id);
-        let failed = |e: Failure| e.during(Operation::Delete, &[id.as_str(), &name]);
+        let failed = |e: AwsFailure| e.during(Operation::Delete, &[id.as_str(), &name]);
         let description = SecretDescription::of(self, &name).await.map_err(failed)?;
         let details = SERVICE.details_of_answer(description.request_id.as_deref());
         if let Some(remaining) = description.remaining {
@@ -336,8 +337,7 @@ impl KeyStore for SecretsManagerStore {
     /// Asks for a secret that no id has: reaching Secrets Manager and being allowed to read there
     /// is enough.
     async fn check(&self) -> Result<()> {
-        let names = self.config.names();
-        let probe_name = format!("{}--{}", names.prefix(), names.suffix());
+        let probe_name = probe_name(self.config.names());
         let refusal = match self.read(&probe_name).await {
             Ok(answer) => {
                 // Somebody else's, and none of our business.
@@ -384,7 +384,7 @@ pub(crate) fn key_of(binary: Option<Blob>, text: Option<String>, request_id: Opt
 }
 
 /// Reports whether a create was refused because of what stands under the name, and was not applied.
-fn is_taken(e: &Failure) -> bool {
+fn is_taken(e: &AwsFailure) -> bool {
     use ErrorKind::{AlreadyExists, Conflict, Corrupt};
     !e.may_have_landed() && matches!(e.kind(), AlreadyExists | Conflict | Corrupt)
 }

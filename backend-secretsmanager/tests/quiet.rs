@@ -9,7 +9,8 @@ use keystead_secretsmanager::{SecretsManagerConfig, SecretsManagerStore};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_error_and_no_trace_shows_a_key_or_an_id() {
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     let config = SecretsManagerConfig::new(KMS_KEY, format!("/{ns}/user-keys/%s")).unwrap();
     let store = SecretsManagerStore::builder(config).sdk_config(&bed.sdk_config());
     let store = store.attempt_timeout(Duration::from_millis(500)).operation_timeout(Duration::from_secs(1));

@@ -2,7 +2,7 @@
 
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::Parameter;
-use keystead_aws::{Batches, Failure, Outcomes};
+use keystead_aws::{AwsFailure, Batches, Outcomes};
 use keystead_core::{Deletion, Finality, KeyId, KeyStore, Operation, Result, SecretKey};
 
 use crate::error::{SERVICE, kind, missing_in_batch};
@@ -17,7 +17,7 @@ pub(crate) async fn get(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<SecretKey
     batches.run(ids, |id| store.name(id), |names| Box::pin(get_some(store, names)), |id| store.get_key(id)).await
 }
 
-async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, Failure> {
+async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, AwsFailure> {
     // One of these would fail the call for its neighbors; left out, it is asked for by itself.
     let names = legacy::without_reserved(store, names);
     if names.is_empty() {
@@ -46,7 +46,7 @@ pub(crate) async fn delete(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<Deleti
     batches.run(ids, |id| store.name(id), |names| Box::pin(delete_some(store, names)), |id| store.delete_key(id)).await
 }
 
-async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Deletion>, Failure> {
+async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Deletion>, AwsFailure> {
     let call = store.identity.call();
     let delete = || {
         let request = store.client.delete_parameters().set_names(Some(names.clone()));

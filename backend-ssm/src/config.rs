@@ -80,7 +80,7 @@ impl SsmConfig {
         self
     }
 
-    /// Adds a tag that each new parameter gets in the call that creates it. Call this once for each
+    /// Adds a tag that each new parameter gets in the call that creates it. AwsCall this once for each
     /// tag. An existing parameter keeps its tags.
     ///
     /// Parameter Store does not accept tags in a call that may overwrite. With tags or a

@@ -4,7 +4,7 @@ use aws_sdk_ssm::error::ProvideErrorMetadata;
 use aws_sdk_ssm::operation::delete_parameter::DeleteParameterError;
 use aws_sdk_ssm::operation::delete_parameters::DeleteParametersError;
 use aws_sdk_ssm::operation::put_parameter::PutParameterError;
-use keystead_aws::{CodeRule, Failure, RetryRules, Service, is_throttling};
+use keystead_aws::{AwsFailure, CodeRule, RetryRules, Service, is_throttling};
 use keystead_core::{Error, ErrorDetails, ErrorKind, Operation};
 
 pub(crate) const SCHEME: &str = "ssm";
@@ -62,7 +62,7 @@ pub(crate) fn retry_rules() -> RetryRules {
 }
 
 /// Returns the refusal of a put with the advice for its code, where that of its kind is wrong.
-pub(crate) fn advised(refusal: Failure) -> Failure {
+pub(crate) fn advised(refusal: AwsFailure) -> AwsFailure {
     match refusal.code() {
         Some(MAX_VERSIONS) => refusal.with_kind(ErrorKind::QuotaExceeded, MOVE_LABEL),
         _ => refusal,
@@ -73,9 +73,7 @@ pub(crate) fn advised(refusal: Failure) -> Failure {
 /// that of the answer.
 pub(crate) fn corrupt(text: &'static str, request_id: Option<&str>) -> Error {
     let advice = "look at the parameter; it is not changed unless this key is put or deleted";
-    Error::new(ErrorKind::Corrupt, Operation::Get, SCHEME)
-        .with_details(SERVICE.details_of_answer(request_id))
-        .with_source(format!("{text}: {advice}"))
+    SERVICE.corrupt(format!("{text}: {advice}"), request_id)
 }
 
 /// Returns the error for a parameter without a value, with the code of the Clojure library.
@@ -87,9 +85,7 @@ pub(crate) fn no_value(request_id: Option<&str>) -> Error {
 
 /// Returns the error for a name that a batch did not find.
 pub(crate) fn missing_in_batch(operation: Operation, request_id: Option<&str>) -> Error {
-    Error::new(ErrorKind::NotFound, operation, SCHEME)
-        .with_details(SERVICE.details_of_outcome("ParameterNotFound", request_id))
-        .with_source("Parameter Store names it among the parameters that do not exist")
+    SERVICE.missing_in_batch(operation, "ParameterNotFound", request_id)
 }
 
 #[cfg(test)]

@@ -72,11 +72,6 @@ pub(crate) fn listed_path(template: &NameTemplate) -> (&str, bool) {
     (path, template.suffix().contains('/'))
 }
 
-/// Returns a name that no id has, for a read that only proves that reading is possible.
-pub(crate) fn probe_name(template: &NameTemplate) -> String {
-    format!("{}--{}", template.prefix(), template.suffix())
-}
-
 /// The reason why a path is not a template of parameter names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -109,8 +104,6 @@ pub enum InvalidParameterTemplate {
 
 #[cfg(test)]
 mod tests {
-    use keystead_core::KeyId;
-
     use super::*;
 
     #[test]
@@ -171,14 +164,6 @@ mod tests {
         for name in ["/", "", "/app-aws", "/aw", "/--aws"] {
             assert!(!is_reserved(name), "{name}");
         }
-    }
-
-    #[test]
-    fn nobodys_name_is_no_ids() {
-        let template = template("/app/%s/key").unwrap();
-        assert_eq!(probe_name(&template), "/app/--/key");
-        assert_eq!(template.id(&probe_name(&template)), None);
-        assert_ne!(template.name(&KeyId::new("--").unwrap()), probe_name(&template));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! A put that gives a new parameter its tags and its description.
 
 use aws_sdk_ssm::types::{ResourceTypeForTagging, Tag};
-use keystead_aws::{Failure, Tags};
+use keystead_aws::{AwsFailure, Tags};
 use keystead_core::ErrorKind;
 
 use crate::error::{SERVICE, kind};
 use crate::store::SsmStore;
 
 /// The version of a parameter that was just created (`PutParameter`, `Version`).
-const FIRST_VERSION: i64 = 1;
+pub(crate) const FIRST_VERSION: i64 = 1;
 
 const UNTAGGED: &str = "the key was written, but its parameter has no tags, because it was deleted during the put and \
                         created again without them: allow ssm:AddTagsToResource, and put the key again or add the tags";
@@ -18,7 +18,7 @@ const UNTAGGED: &str = "the key was written, but its parameter has no tags, beca
 /// Parameter Store takes no tags with an overwrite, so this costs one call for a new parameter and
 /// two for an existing one. A parameter that is deleted between the two calls is created by the
 /// second one: then a third call adds the tags.
-pub(crate) async fn create_or_overwrite(store: &SsmStore, name: &str, value: &str) -> Result<(), Failure> {
+pub(crate) async fn create_or_overwrite(store: &SsmStore, name: &str, value: &str) -> Result<(), AwsFailure> {
     let refusal = match store.write(name, value, false).await {
         Ok(_) => return Ok(()),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => e,
@@ -34,7 +34,7 @@ pub(crate) async fn create_or_overwrite(store: &SsmStore, name: &str, value: &st
 }
 
 /// Tags a parameter that was created without its tags.
-async fn add_tags(store: &SsmStore, name: &str) -> Result<(), Failure> {
+async fn add_tags(store: &SsmStore, name: &str) -> Result<(), AwsFailure> {
     let Some(tags) = sdk_tags(store.config.tags()) else { return Ok(()) };
     let call = store.identity.call();
     let request = store.client.add_tags_to_resource().resource_type(ResourceTypeForTagging::Parameter);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::primitives::DateTime;
 use aws_sdk_ssm::types::{ParameterMetadata, ParameterTier};
-use keystead_aws::{Failure, NeedsAttention, Page, Reencrypt, Reencryption, is_same_kms_key, listing};
+use keystead_aws::{AwsFailure, NeedsAttention, Page, Reencrypt, Reencryption, is_same_kms_key, listing};
 use keystead_core::{BoxStream, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result, async_trait};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
@@ -20,13 +20,11 @@ use crate::config::SsmConfig;
 use crate::describe;
 use crate::error::{SCHEME, SERVICE, corrupt, kind};
 use crate::legacy;
+use crate::put::FIRST_VERSION;
 use crate::store::{SsmStore, key_of};
 
 /// The number of keys a second: each is one write, and 3 writes a second is the default quota.
 const RATE: f64 = 2.0;
-
-/// The version of a parameter that was just created (`PutParameter`, `Version`).
-const FIRST_VERSION: i64 = 1;
 
 /// The number of times a newer key is put back, should others write at the same time.
 const RESTORES: u32 = 3;
@@ -375,7 +373,7 @@ impl Run<'_> {
         }
     }
 
-    fn failed(&self, e: Failure) -> Error {
+    fn failed(&self, e: AwsFailure) -> Error {
         e.during(Operation::Put, &[self.id.as_str(), &self.name])
     }
 }

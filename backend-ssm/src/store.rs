@@ -9,7 +9,9 @@ use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
-use keystead_aws::{AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, WritePace, eventual, listing};
+use keystead_aws::{
+    AwsFailure, AwsIdentity, AwsStore, ClientSettings, Page, StoreBuilder, WritePace, eventual, listing, probe_name,
+};
 use keystead_core::{
     BoxError, BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error,
     ErrorKind, Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
@@ -97,7 +99,7 @@ impl SsmStore {
 
     /// Writes a parameter in one call. A new one gets its tags and its
     /// description only without `overwrite`: Parameter Store takes no tags with it.
-    pub(crate) async fn write(&self, name: &str, value: &str, overwrite: bool) -> Result<Written, Failure> {
+    pub(crate) async fn write(&self, name: &str, value: &str, overwrite: bool) -> Result<Written, AwsFailure> {
         let call = self.identity.call();
         let put = || {
             let mut request = self
@@ -129,7 +131,7 @@ impl SsmStore {
 
     /// Settles a create that was refused after an earlier attempt of it may have been applied, by
     /// reading the key that exists.
-    async fn settled_create(&self, id: &KeyId, key: &SecretKey, refusal: Failure) -> Result<()> {
+    async fn settled_create(&self, id: &KeyId, key: &SecretKey, refusal: AwsFailure) -> Result<()> {
         let unsettled = |e: Error, text: &'static str| e.with_effect(Effect::Unknown).with_source(text);
         let name = self.name(id);
         match eventual::visible_within(self, id, self.visibility_bound).await {
@@ -252,7 +254,7 @@ impl KeyStore for SsmStore {
     /// Asks for a parameter that no id has: reaching Parameter Store and being allowed to read there is enough.
     async fn check(&self) -> Result<()> {
         let call = self.identity.call();
-        let request = self.client.get_parameter().name(name::probe_name(self.config.names())).with_decryption(true);
+        let request = self.client.get_parameter().name(probe_name(self.config.names())).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
             Ok(answer) => {

@@ -1,9 +1,7 @@
 //! ARNs that operators need and that name no user: principals and KMS keys.
 
 use super::{REDACTED, contains_word};
-
-/// The number of digits of an account.
-const ACCOUNT_DIGITS: usize = 12;
+use crate::account::is_account_id;
 
 /// The words that such ARNs are made of. An id that is one of them hides none.
 const VOCABULARY: [&str; 14] = [
@@ -75,7 +73,7 @@ fn is_region(text: &str) -> bool {
 
 /// AWS's own policies have `aws` in the place of an account.
 fn is_account(text: &str) -> bool {
-    text == "aws" || text.len() == ACCOUNT_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit())
+    text == "aws" || is_account_id(text)
 }
 
 /// Reports whether this is made of the characters of IAM's and KMS's names (IAM and STS quotas; KMS,

@@ -74,7 +74,7 @@ proptest! {
         let is_ordinary = redacted(&redacted(&words, &[]), &[&id]) != redacted(&words, &[]);
         let shown_of_it = shown(message, &id, &template, value);
         if is_ordinary {
-            prop_assert!(!holds(&shown_of_it, &id), "{shown_of_it}");
+            prop_assert!(!contains_id(&shown_of_it, &id), "{shown_of_it}");
         } else {
             prop_assert_eq!(shown_of_it, shown(message, OTHER, &template, value));
         }
@@ -91,7 +91,7 @@ proptest! {
 }
 
 /// Reports whether an id of one word stands in a text as a word.
-fn holds(text: &str, id: &str) -> bool {
+fn contains_id(text: &str, id: &str) -> bool {
     let text = text.replace(REDACTED, " ");
     let is_edge = |c: char| c.is_whitespace() || ".,:;()'\"!?/".contains(c);
     id.contains(char::is_alphanumeric) && !id.contains(is_edge) && text.split(is_edge).any(|word| word == id)

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use keystead_aws_testbed::statements_in;
 use keystead_core::{KeyId, KeyStore, KeyStoreExt};
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
 const README: &str = include_str!("../../README.md");
 
@@ -19,8 +19,8 @@ const ON_EVERYTHING: [&str; 2] = ["secretsmanager:BatchGetSecretValue", "secrets
 const SECRETS: &str = "arn:aws:secretsmanager:REGION:ACCOUNT:secret:/app/user-keys/*";
 
 /// Every method of the store.
-async fn use_everything(space: &Space) {
-    let store = space.store();
+async fn use_everything(fixture: &Fixture) {
+    let store = fixture.store();
     let ids = [id("alice"), id("bob")];
     store.create_key(&ids[0], &key(1)).await.unwrap();
     store.put_key(&ids[0], &key(2)).await.unwrap();
@@ -37,9 +37,9 @@ async fn use_everything(space: &Space) {
 
 #[tokio::test]
 async fn the_policies_allow_what_the_store_calls_and_no_more() {
-    let space = Space::new();
-    use_everything(&space).await;
-    let called: BTreeSet<String> = space.operations().iter().map(|name| format!("secretsmanager:{name}")).collect();
+    let fixture = Fixture::new();
+    use_everything(&fixture).await;
+    let called: BTreeSet<String> = fixture.operations().iter().map(|name| format!("secretsmanager:{name}")).collect();
     let allowed: BTreeSet<String> = statements_in(README).into_iter().flat_map(|statement| statement.actions).collect();
     assert_eq!(allowed, called.into_iter().chain(KMS.map(str::to_owned)).collect());
 }

@@ -9,7 +9,7 @@ use keystead_conformance::{Fault, Faults};
 use keystead_core::{Effect, Error, ErrorKind, KeyStore, KeyStoreExt, Operation};
 use keystead_ssm::SsmStore;
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
 fn cause(error: &Error) -> String {
     error.source().unwrap().to_string()
@@ -17,11 +17,11 @@ fn cause(error: &Error) -> String {
 
 /// Returns the error of a put at this endpoint, over the client that the SDK makes by itself.
 async fn refusal(url: &str) -> Error {
-    let space = Space::new();
-    let config = space.bed.sdk_config().to_builder();
+    let fixture = Fixture::new();
+    let config = fixture.bed.sdk_config().to_builder();
     let mut config = config.endpoint_url(url);
     config.set_http_client(None);
-    let store = SsmStore::builder(space.config()).sdk_config(&config.build()).sdk_attempts(1).build().unwrap();
+    let store = SsmStore::builder(fixture.config()).sdk_config(&config.build()).sdk_attempts(1).build().unwrap();
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap_err()
 }
 
@@ -80,13 +80,13 @@ async fn http_to_a_port_with_tls_says_so() {
 
 #[tokio::test]
 async fn an_answer_that_is_cut_off_is_unavailable_and_may_have_been_applied() {
-    let space = Space::new();
-    let faults = space.bed.faults(Duration::from_secs(5));
-    let store = space.builder().sdk_attempts(1).build().unwrap();
+    let fixture = Fixture::new();
+    let faults = fixture.bed.faults(Duration::from_secs(5));
+    let store = fixture.builder().sdk_attempts(1).build().unwrap();
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap();
     for (operation, effect) in [(Operation::Get, Effect::NotApplied), (Operation::Put, Effect::Unknown)] {
         for fault in [Fault::Truncated, Fault::ResetAfterApply] {
-            faults.inject(&space.ns, Some(operation), fault.clone(), 1).await.unwrap();
+            faults.inject(&fixture.ns, Some(operation), fault.clone(), 1).await.unwrap();
             let error = match operation {
                 Operation::Get => store.get_key(&id("alice")).await.unwrap_err(),
                 _ => store.put_key(&id("alice"), &key([1; 32])).await.unwrap_err(),
@@ -96,16 +96,16 @@ async fn an_answer_that_is_cut_off_is_unavailable_and_may_have_been_applied() {
         }
     }
     // What is whole and means nothing is no answer of Parameter Store.
-    faults.inject(&space.ns, Some(Operation::Get), Fault::Garbage, 1).await.unwrap();
+    faults.inject(&fixture.ns, Some(Operation::Get), Fault::Garbage, 1).await.unwrap();
     assert_eq!(store.get_key(&id("alice")).await.unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[tokio::test]
 async fn an_answer_that_is_cut_off_once_is_asked_for_again() {
-    let space = Space::new();
-    let faults = space.bed.faults(Duration::from_secs(5));
-    let store = space.store();
+    let fixture = Fixture::new();
+    let faults = fixture.bed.faults(Duration::from_secs(5));
+    let store = fixture.store();
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap();
-    faults.inject(&space.ns, Some(Operation::Get), Fault::Truncated, 1).await.unwrap();
+    faults.inject(&fixture.ns, Some(Operation::Get), Fault::Truncated, 1).await.unwrap();
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key([1; 32]));
 }

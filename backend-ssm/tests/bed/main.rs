@@ -27,12 +27,12 @@ use keystead_core::{KeyId, SecretKey};
 use keystead_ssm::{SsmConfig, SsmStore, SsmStoreBuilder};
 
 /// A namespace of one test's own.
-pub(crate) struct Space {
+pub(crate) struct Fixture {
     pub(crate) bed: &'static TestBed,
     pub(crate) ns: Namespace,
 }
 
-impl Space {
+impl Fixture {
     pub(crate) fn new() -> Self {
         Self { bed: TestBed::shared().expect("the test bed starts"), ns: Namespace::random() }
     }

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use keystead_aws_testbed::statements_in;
 use keystead_core::{KeyId, KeyStore, KeyStoreExt};
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
 const README: &str = include_str!("../../README.md");
 
@@ -16,8 +16,8 @@ const KMS: [&str; 3] = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"];
 const PARAMETERS: &str = "arn:aws:ssm:REGION:ACCOUNT:parameter/app/user-keys/*";
 
 /// Every method of the store.
-async fn use_everything(space: &Space) {
-    let store = space.store();
+async fn use_everything(fixture: &Fixture) {
+    let store = fixture.store();
     let ids = [id("alice"), id("bob")];
     store.create_key(&ids[0], &key([1; 32])).await.unwrap();
     store.put_key(&ids[0], &key([2; 32])).await.unwrap();
@@ -35,9 +35,9 @@ async fn use_everything(space: &Space) {
 
 #[tokio::test]
 async fn the_policies_allow_what_the_store_calls_and_no_more() {
-    let space = Space::new();
-    use_everything(&space).await;
-    let called: BTreeSet<String> = space.operations().iter().map(|name| format!("ssm:{name}")).collect();
+    let fixture = Fixture::new();
+    use_everything(&fixture).await;
+    let called: BTreeSet<String> = fixture.operations().iter().map(|name| format!("ssm:{name}")).collect();
     let allowed: BTreeSet<String> = statements_in(README).into_iter().flat_map(|statement| statement.actions).collect();
     assert_eq!(allowed, called.into_iter().chain(KMS.map(str::to_owned)).collect());
 }
