@@ -1,15 +1,15 @@
-//! The details of an error that is about an answer, though the answer itself is no error.
+//! Errors about an answer that is not itself an error.
 
 use keystead_core::{BoxError, Error, ErrorDetails, ErrorKind, ErrorType, Operation};
 
 use crate::failure::{Service, looks_like_a_request_id};
 
-/// The status of the answers that are no errors.
+/// The status of such an answer.
 const OK: u16 = 200;
 
 impl Service {
-    /// Returns the details of an error about what an answer with status 200 holds, or does not hold.
-    /// `request_id` is that of the answer, as the SDK's trait `RequestId` tells it.
+    /// Returns the details of an error about the contents of an answer with status 200.
+    /// `request_id` is the request id of that answer.
     pub fn details_of_answer(self, request_id: Option<&str>) -> ErrorDetails {
         ErrorDetails {
             status_code: Some(OK),

@@ -304,7 +304,7 @@ mod tests {
         for refusal in outcomes.into_iter().filter_map(Result::err) {
             assert_eq!(refusal.kind(), ErrorKind::Throttled);
             assert!(refusal.retry_after().is_some_and(|pause| !pause.is_zero()));
-            assert!(!refusal.may_have_landed());
+            assert!(!refusal.may_have_applied());
         }
     }
 
@@ -388,7 +388,7 @@ mod tests {
         };
         let begun = Instant::now();
         let failure = pace(15, 3).run(SERVICE, write).await.unwrap_err();
-        assert_eq!((failure.kind(), failure.may_have_landed()), (ErrorKind::Timeout, true));
+        assert_eq!((failure.kind(), failure.may_have_applied()), (ErrorKind::Timeout, true));
         assert!(begun.elapsed() <= Duration::from_secs(16));
     }
 }

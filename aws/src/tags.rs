@@ -1,4 +1,4 @@
-//! [`Tags`]: the tags of what a store creates, checked against the limits that AWS documents.
+//! [`Tags`]: the tags of the parameters or secrets that a store creates.
 
 /// The most tags that a parameter or a secret can have.
 const MOST: usize = 50;
@@ -35,7 +35,7 @@ impl Tags {
     /// Checks the tags against AWS's limits.
     ///
     /// # Errors
-    /// The reason why AWS would refuse the first tag that it would refuse.
+    /// The reason why AWS would refuse a tag, for the first such tag.
     pub fn check(&self) -> Result<(), InvalidTag> {
         self.0.iter().enumerate().try_for_each(|(index, tag)| check_tag(tag, self.0.get(..index).unwrap_or_default()))
     }
@@ -51,7 +51,7 @@ impl Tags {
     }
 }
 
-/// Checks a tag that is added to these tags.
+/// Checks a tag that follows the tags in `before`.
 fn check_tag((key, value): &(String, String), before: &[(String, String)]) -> Result<(), InvalidTag> {
     if key.is_empty() || key.chars().count() > LONGEST_KEY || !key.chars().all(is_allowed) {
         return Err(InvalidTag::Key);
@@ -83,13 +83,13 @@ fn is_reserved(text: &str) -> bool {
 pub enum InvalidTag {
     /// The key is empty, has more than 128 characters, or contains a character that AWS refuses.
     #[error(
-        "a tag's key is empty, too long or has a character that AWS does not take: give 1 to 128 letters, digits, \
-         blanks or _ . : / = + - @"
+        "a tag's key is empty, too long or contains a character that AWS does not accept: use 1 to 128 letters, \
+         digits, blanks or _ . : / = + - @"
     )]
     Key,
     /// The value has more than 256 characters, or contains a character that AWS refuses.
     #[error(
-        "a tag's value is too long or has a character that AWS does not take: give at most 256 letters, digits, \
+        "a tag's value is too long or contains a character that AWS does not accept: use at most 256 letters, digits, \
          blanks or _ . : / = + - @"
     )]
     Value,
@@ -97,10 +97,10 @@ pub enum InvalidTag {
     #[error("a tag begins with aws:, which AWS reserves: begin it with another word")]
     Reserved,
     /// Two tags have the same key.
-    #[error("two tags have the same key: give each key once")]
+    #[error("two tags have the same key: set each key once")]
     Repeated,
     /// There are more than 50 tags.
-    #[error("there are more than 50 tags, which AWS does not take: remove some")]
+    #[error("there are more than 50 tags, which AWS does not accept: remove some")]
     TooMany,
 }
 

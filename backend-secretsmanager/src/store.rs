@@ -156,7 +156,7 @@ impl SecretsManagerStore {
         // Each call forgets what an attempt of the one before may have done.
         let mut may_have_applied = false;
         let mut failed = |e: AwsFailure| {
-            may_have_applied |= e.may_have_landed();
+            may_have_applied |= e.may_have_applied();
             if may_have_applied { e.partly_applied() } else { e }
         };
         for round in 0..PUT_ROUNDS {
@@ -386,7 +386,7 @@ pub(crate) fn key_of(binary: Option<Blob>, text: Option<String>, request_id: Opt
 /// Reports whether a create was refused because of what stands under the name, and was not applied.
 fn is_taken(e: &AwsFailure) -> bool {
     use ErrorKind::{AlreadyExists, Conflict, Corrupt};
-    !e.may_have_landed() && matches!(e.kind(), AlreadyExists | Conflict | Corrupt)
+    !e.may_have_applied() && matches!(e.kind(), AlreadyExists | Conflict | Corrupt)
 }
 
 /// Returns the tags as the SDK takes them; `None` if there are none.

@@ -166,7 +166,7 @@ impl Run<'_> {
         let old = Version { value: old.value, number: old.number, made_by: MadeBy::Others(old.modified) };
         let (number, is_ambiguous) = match self.store.write(&self.name, &old.value, true).await {
             Ok(written) => (written.version, written.is_ambiguous),
-            Err(e) if e.may_have_landed() => match self.landed(&old.value, &old).await {
+            Err(e) if e.may_have_applied() => match self.applied_version(&old.value, &old).await {
                 Ok(Some(number)) => (number, true),
                 Ok(None) => return Err(self.failed(e)),
                 Err(e) => return Err(NeedsAttention::after(e, NOT_CHECKED)),
@@ -235,14 +235,14 @@ impl Run<'_> {
                 }
                 Err(failure) => failure,
             };
-            is_ambiguous |= failure.may_have_landed();
+            is_ambiguous |= failure.may_have_applied();
             let error = self.failed(failure);
             if attempt == RESTORE_ATTEMPTS || !error.is_retryable() {
-                let landed = match is_ambiguous {
-                    true => self.landed(&newer.value, ours).await,
+                let applied = match is_ambiguous {
+                    true => self.applied_version(&newer.value, ours).await,
                     false => Ok(None),
                 };
-                return match landed {
+                return match applied {
                     Ok(Some(number)) => {
                         Ok(Version { value: newer.value, number, made_by: MadeBy::Us { is_ambiguous } })
                     }
@@ -257,7 +257,7 @@ impl Run<'_> {
 
     /// Returns the version of our put of `value` whose answer was lost, if it is seen within the
     /// visibility bound that it was applied after `before`.
-    async fn landed(&self, value: &Zeroizing<String>, before: &Version) -> Result<Option<i64>> {
+    async fn applied_version(&self, value: &Zeroizing<String>, before: &Version) -> Result<Option<i64>> {
         let start = Instant::now();
         loop {
             let current = self.look(&self.name).await?;

@@ -271,7 +271,7 @@ async fn a_ready_client_loads_within_an_attempt_and_says_that_nothing_was_sent()
     let store = SsmStore::builder(config()).client(client).build().unwrap();
     let error = put(&store).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::NotApplied));
-    assert!(shown(&error).contains("AWS credentials were not there in time"), "{error:?}");
+    assert!(shown(&error).contains("AWS credentials were not loaded in time"), "{error:?}");
     assert_eq!(server.puts(), 0);
 }
 
