@@ -89,7 +89,7 @@ impl SecretsManagerConfig {
         self
     }
 
-    /// Adds a tag that each new secret gets in the call that creates it. AwsCall this once for each
+    /// Adds a tag that each new secret gets in the call that creates it. Call this once for each
     /// tag. An existing secret keeps its tags.
     ///
     /// A tag that AWS would refuse is refused when the store is built.
@@ -108,7 +108,7 @@ impl SecretsManagerConfig {
     }
 
     /// Replicates each new secret to this region, where it is encrypted under this KMS key: a key
-    /// id, `alias/...` such as `alias/aws/secretsmanager`, or an ARN of that region. AwsCall this once
+    /// id, `alias/...` such as `alias/aws/secretsmanager`, or an ARN of that region. Call this once
     /// for each region. An existing secret keeps its replicas.
     ///
     /// AWS replicates after it has answered, and replication can fail, for example because that

@@ -1,4 +1,4 @@
-//! Many keys at a time: ten names a call.
+//! Reading and deleting many keys, ten names in each call.
 
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::Parameter;
@@ -9,7 +9,7 @@ use crate::error::{SERVICE, kind, missing_in_batch};
 use crate::legacy;
 use crate::store::{SsmStore, key_of};
 
-/// The largest number of names in one call (`GetParameters`, `DeleteParameters`, `Names`).
+/// The largest number of names in one call (`GetParameters` and `DeleteParameters`, `Names`).
 pub(crate) const NAMES: usize = 10;
 
 pub(crate) async fn get(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
@@ -18,7 +18,7 @@ pub(crate) async fn get(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<SecretKey
 }
 
 async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, AwsFailure> {
-    // One of these would fail the call for its neighbors; left out, it is asked for by itself.
+    // A reserved name would make the call fail for all names. Left out, it is asked for alone.
     let names = legacy::without_reserved(store, names);
     if names.is_empty() {
         return Ok(Outcomes::new());
@@ -57,7 +57,8 @@ async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<De
     let unsettled = call.attempts().earlier_attempt_may_have_applied();
     let gone = || Ok(Deletion::new(Finality::Immediate).with_unsettled(unsettled));
     let missing = |name| match unsettled {
-        // It may have deleted this one; whether it had existed can't be known any more.
+        // An earlier attempt may have deleted this parameter. Whether it existed can no longer be
+        // found out.
         true => (name, gone()),
         false => (name, Err(missing_in_batch(Operation::Delete, request_id.as_deref()))),
     };

@@ -1,4 +1,5 @@
-//! [`SsmConfig`]: the KMS key, the names, the tier, and what a new parameter gets besides.
+//! [`SsmConfig`]: the KMS key, the names of parameters, their tier, and the settings of new
+//! parameters.
 
 use std::str::FromStr;
 
@@ -11,11 +12,13 @@ use crate::name::{self, InvalidParameterTemplate};
 /// The longest description of a parameter, in characters (`PutParameter`, `Description`).
 const LONGEST_DESCRIPTION: usize = 1024;
 
-/// The KMS key that encrypts, the names of parameters, their tier, and what a new one gets besides.
-/// It is checked when it is built.
+/// The KMS key, the names of parameters, their tier, and the settings of new parameters.
 ///
-/// With feature `serde` it deserializes from the names of the Clojure library
-/// secret-storage.aws-ssm-ps, and is checked likewise:
+/// The KMS key and the names are checked by [`new`](Self::new), everything else when the store is
+/// built.
+///
+/// With feature `serde`, it deserializes from the names of the Clojure library
+/// secret-storage.aws-ssm-ps, and all of it is checked then:
 ///
 /// ```json
 /// {
@@ -38,14 +41,17 @@ pub struct SsmConfig {
 }
 
 impl SsmConfig {
-    /// Creates a configuration. `aws_kms_key` is a key id, `alias/...`, or the ARN of a key or of
-    /// an alias; a key of another account needs its ARN. `user_keys_path` has one `%s` where the id
-    /// goes, as `/app/user-keys/%s`; the name of the longest id must fit into the limits of
-    /// Parameter Store: 1,011 characters with the ARN before it, for which 70 are set aside, and 15
-    /// levels.
+    /// Creates a configuration.
+    ///
+    /// `aws_kms_key` is a key id, `alias/...`, or the ARN of a key or an alias. A key of another
+    /// account needs its ARN.
+    ///
+    /// `user_keys_path` has one `%s` in the place of the id, as in `/app/user-keys/%s`. The name of
+    /// the longest id must be within the limits of Parameter Store: 15 levels, and 1,011 characters
+    /// including the ARN before the name, for which 70 are reserved.
     ///
     /// # Errors
-    /// [`InvalidSsmConfig`] with what to mend.
+    /// [`InvalidSsmConfig`], which says what to correct.
     pub fn new(aws_kms_key: impl Into<String>, user_keys_path: impl AsRef<str>) -> Result<Self, InvalidSsmConfig> {
         let kms_key = aws_kms_key.into();
         if !is_kms_key(&kms_key) {
@@ -56,15 +62,15 @@ impl SsmConfig {
     }
 
     /// Creates the configuration of a store that only reads what other software has written under
-    /// this path, which may be flat, as `/%s`, `/app-%s` or `app-%s`: the source of a copy.
+    /// this path, as the source of a copy. The path may be flat: `/%s`, `/app-%s` or `app-%s`.
     ///
     /// Every write is [`Unsupported`](keystead_core::ErrorKind::Unsupported), before any call. The
-    /// listing uses `DescribeParameters`, and every parameter whose name fits the path counts as a
-    /// key. Ids are found under the same names as with [`new`](Self::new). An id whose name would
-    /// begin with `aws` or `ssm` has no key, because Parameter Store reserves these names.
+    /// listing uses `DescribeParameters`, and every parameter whose name matches the path counts as
+    /// a key. Ids have the same names as with [`new`](Self::new). An id whose name would begin with
+    /// `aws` or `ssm` has no key, because Parameter Store reserves these names.
     ///
     /// # Errors
-    /// [`InvalidSsmConfig::Path`] with what to mend.
+    /// [`InvalidSsmConfig::Path`], which says what to correct.
     pub fn legacy(user_keys_path: impl AsRef<str>) -> Result<Self, InvalidSsmConfig> {
         let names = name::legacy_template(user_keys_path.as_ref()).map_err(InvalidSsmConfig::Path)?;
         Ok(Self::of(None, names))
@@ -74,13 +80,13 @@ impl SsmConfig {
         Self { kms_key, names, tier: Tier::Standard, tags: Tags::new(), description: None }
     }
 
-    /// Puts parameters into this tier; [`Tier::Standard`] if it is not called.
+    /// Sets the tier of the parameters that are written (default: [`Tier::Standard`]).
     pub fn tier(mut self, tier: Tier) -> Self {
         self.tier = tier;
         self
     }
 
-    /// Adds a tag that each new parameter gets in the call that creates it. AwsCall this once for each
+    /// Adds a tag that each new parameter gets in the call that creates it. Call this once for each
     /// tag. An existing parameter keeps its tags.
     ///
     /// Parameter Store does not accept tags in a call that may overwrite. With tags or a
@@ -137,7 +143,7 @@ impl SsmConfig {
         self.description.as_deref()
     }
 
-    /// Reports whether a new parameter gets what an overwrite cannot give it.
+    /// Reports whether new parameters get something that an overwrite cannot set.
     pub(crate) fn has_creation_settings(&self) -> bool {
         !self.tags.is_empty() || self.description.is_some()
     }
@@ -147,7 +153,7 @@ impl SsmConfig {
         self.tier.advice_for_invalid_put()
     }
 
-    /// Returns the tier to send; `None` leaves it to the account.
+    /// Returns the tier to send; `None` lets the account's default apply.
     pub(crate) fn parameter_tier(&self) -> Option<ParameterTier> {
         match self.tier {
             Tier::Standard => Some(ParameterTier::Standard),
@@ -158,21 +164,24 @@ impl SsmConfig {
     }
 }
 
-/// The tier of parameters (AWS Systems Manager, `PutParameter`). It is sent with each put, except
-/// for [`AccountDefault`](Self::AccountDefault), because the account's own default may cost money.
-/// A parameter that is in the advanced tier can't go back.
+/// The tier of parameters (AWS Systems Manager, `PutParameter`).
+///
+/// Each put sends it, because the account's default may cost money; only
+/// [`AccountDefault`](Self::AccountDefault) sends none. A parameter cannot return from the advanced
+/// tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Tier {
-    /// 10,000 parameters an account and region, without charge.
+    /// Up to 10,000 parameters for each account and region, free of charge.
     #[default]
     Standard,
-    /// 100,000 parameters, each charged by the month.
+    /// Up to 100,000 parameters, each charged by the month.
     Advanced,
-    /// Advanced where standard will not do. Our values never need it; the account's number of parameters may.
+    /// The advanced tier only if the standard tier is not sufficient. Our values never need it, but
+    /// the number of the account's parameters may.
     IntelligentTiering,
-    /// No tier is sent, so the account's default decides: for an account in which parameters are
-    /// advanced already, and cannot be overwritten as standard ones.
+    /// The account's default tier, because no tier is sent. It is for an account whose parameters
+    /// are already advanced and can therefore not be overwritten as standard ones.
     AccountDefault,
 }
 
@@ -181,15 +190,15 @@ impl Tier {
         match self {
             Self::Standard => {
                 "the write was refused as invalid; an advanced parameter cannot be overwritten as a standard one: if \
-                 parameters here are in the advanced tier, set tier to advanced or account-default; else look at the \
-                 store's configuration"
+                 parameters here are in the advanced tier, set tier to advanced or account-default; otherwise check \
+                 the store's configuration"
             }
             Self::AccountDefault => {
                 "the write was refused as invalid; an advanced parameter cannot be overwritten as a standard one: if \
-                 parameters here are in the advanced tier and the account's default is not, set tier to advanced; else \
-                 look at the store's configuration"
+                 parameters here are in the advanced tier and the account's default is not, set tier to advanced; \
+                 otherwise check the store's configuration"
             }
-            _ => "the write was refused as invalid: look at the store's configuration, its tier too",
+            _ => "the write was refused as invalid: check the store's configuration, including its tier",
         }
     }
 }
@@ -197,7 +206,7 @@ impl Tier {
 impl FromStr for Tier {
     type Err = InvalidSsmConfig;
 
-    /// Takes `standard`, `advanced`, `intelligent-tiering` and `account-default`, in any case, and
+    /// Parses `standard`, `advanced`, `intelligent-tiering` and `account-default` in any case, and
     /// AWS's own spelling of these.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.to_ascii_lowercase().as_str() {
@@ -216,13 +225,13 @@ impl FromStr for Tier {
 pub enum InvalidSsmConfig {
     /// The KMS key is not a key id, an ARN or an alias: it is empty, has more than 256 characters,
     /// or contains a character that none of them has.
-    #[error("aws-kms-key is no key id, ARN or alias: give one such as alias/app")]
+    #[error("aws-kms-key is not a key id, an ARN or an alias: set one such as alias/app")]
     KmsKey,
     /// The path is not a template of parameter names.
-    #[error("user-keys-path will not do: {0}")]
+    #[error("user-keys-path is not valid: {0}")]
     Path(InvalidParameterTemplate),
     /// The tier is unknown.
-    #[error("unknown tier: give standard, advanced, intelligent-tiering or account-default")]
+    #[error("the tier is unknown: set standard, advanced, intelligent-tiering or account-default")]
     Tier,
     /// AWS would refuse a tag.
     #[error("{0}")]
@@ -231,11 +240,11 @@ pub enum InvalidSsmConfig {
     #[error("the description of a parameter has more than 1024 characters: shorten it")]
     Description,
     /// Tags or a description are set for a legacy path, where nothing is ever created.
-    #[error("a legacy path is only read: leave out tags and description")]
+    #[error("tags or a description are set for a legacy path, which is only read: remove them")]
     ReadOnly,
 }
 
-/// The configuration as it is written.
+/// The serialized form of a configuration.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -281,7 +290,7 @@ mod tests {
     use crate::store::SsmStore;
 
     #[test]
-    fn what_is_no_kms_key_is_refused() {
+    fn a_text_that_does_not_name_a_kms_key_is_refused() {
         for key in ["", "alias/a b", "arn:aws:iam::123456789012:role/app"] {
             assert_eq!(SsmConfig::new(key, "/app/%s"), Err(InvalidSsmConfig::KmsKey), "{key}");
         }
@@ -323,7 +332,7 @@ mod tests {
 
     #[cfg(feature = "serde")]
     #[test]
-    fn it_deserialises_from_the_origins_names() {
+    fn it_deserializes_from_the_clojure_librarys_names() {
         let config: SsmConfig =
             serde_json::from_str(r#"{"aws-kms-key": "alias/app", "user-keys-path": "/app/user-keys/%s"}"#).unwrap();
         assert_eq!(config, SsmConfig::new("alias/app", "/app/user-keys/%s").unwrap());
@@ -349,7 +358,7 @@ mod tests {
         .unwrap();
         let expected = SsmConfig::new("k", "/a/%s").unwrap().tag("owner", "x").description("d");
         assert_eq!(config, expected);
-        // The key that the Clojure library needs may stay where it is.
+        // The KMS key, which the Clojure library needs, may stay in the file.
         let config: SsmConfig =
             serde_json::from_str(r#"{"aws-kms-key": "k", "user-keys-path": "/%s", "legacy": true}"#).unwrap();
         assert_eq!(config, SsmConfig::legacy("/%s").unwrap());

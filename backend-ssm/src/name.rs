@@ -1,20 +1,21 @@
-//! The limits of Parameter Store on names. They are checked on the template, so that a name that is
-//! too long or invalid is found before any user gets it.
+//! Parameter Store's limits on names. They are checked on the template, so that no id can get a
+//! name that is too long or invalid.
 
 use keystead_aws::is_arn;
 use keystead_core::{InvalidNameTemplate, NameTemplate};
 
-/// The longest name with the ARN before it, in characters (`PutParameter`, `Name`).
+/// The largest length of a name together with the ARN before it, in characters (`PutParameter`,
+/// `Name`).
 const LONGEST: usize = 1011;
 
-/// The number of characters reserved for the ARN, which is longer in some partitions and regions
-/// than in others.
+/// The number of characters reserved for the ARN, whose length depends on the partition and the
+/// region.
 const ARN: usize = 70;
 
-/// The most levels of a hierarchy.
+/// The largest number of levels in a hierarchy.
 const MOST_LEVELS: usize = 15;
 
-/// The template of this path, if every id's name is one that Parameter Store takes.
+/// Returns the template of this path, if the names of all ids are valid in Parameter Store.
 pub(crate) fn template(path: &str) -> Result<NameTemplate, InvalidParameterTemplate> {
     refuse_arn(path)?;
     let template = NameTemplate::new(path).map_err(InvalidParameterTemplate::Template)?;
@@ -24,8 +25,8 @@ pub(crate) fn template(path: &str) -> Result<NameTemplate, InvalidParameterTempl
     checked(path, template)
 }
 
-/// Returns the template of a path that other software has used, which may be flat: `/%s`, `/app-%s`
-/// or `app-%s`. An id can then spell a name that [is reserved](is_reserved).
+/// Returns the template of a path that other software has used. The path may be flat: `/%s`,
+/// `/app-%s` or `app-%s`. The name of an id can then be [reserved](is_reserved).
 pub(crate) fn legacy_template(path: &str) -> Result<NameTemplate, InvalidParameterTemplate> {
     refuse_arn(path)?;
     let template = NameTemplate::new_flat(path).map_err(InvalidParameterTemplate::Template)?;
@@ -35,7 +36,7 @@ pub(crate) fn legacy_template(path: &str) -> Result<NameTemplate, InvalidParamet
     checked(path, template)
 }
 
-/// Refuses an ARN by its own reason: the colons in it say little.
+/// Refuses an ARN for what it is, because an error about its colons would not help.
 fn refuse_arn(path: &str) -> Result<(), InvalidParameterTemplate> {
     match is_arn(path.trim_start_matches('/')) {
         true => Err(InvalidParameterTemplate::Arn),
@@ -43,7 +44,7 @@ fn refuse_arn(path: &str) -> Result<(), InvalidParameterTemplate> {
     }
 }
 
-/// Checks the limits that are the same for all paths.
+/// Checks the limits that apply to all paths.
 fn checked(path: &str, template: NameTemplate) -> Result<NameTemplate, InvalidParameterTemplate> {
     if path.contains(['+', '=', '@']) {
         return Err(InvalidParameterTemplate::Character);
@@ -60,13 +61,14 @@ fn checked(path: &str, template: NameTemplate) -> Result<NameTemplate, InvalidPa
     Ok(template)
 }
 
-/// Reports whether Parameter Store reserves this name: there is never such a parameter of a user's.
+/// Reports whether Parameter Store reserves this name. No user's parameter has such a name.
 pub(crate) fn is_reserved(name: &str) -> bool {
     let first = name.trim_start_matches('/').to_ascii_lowercase();
     first.starts_with("aws") || first.starts_with("ssm")
 }
 
-/// The path under which all names are, and whether they lie deeper than directly below it.
+/// Returns the path that contains all names, and whether the names are more than one level below
+/// it.
 pub(crate) fn listed_path(template: &NameTemplate) -> (&str, bool) {
     let path = template.prefix().rsplit_once('/').map_or("", |(path, _)| path);
     (path, template.suffix().contains('/'))
@@ -86,19 +88,19 @@ pub enum InvalidParameterTemplate {
     )]
     Arn,
     /// It contains a `+`, `=` or `@`.
-    #[error("a parameter's name has no +, = or @: remove them")]
+    #[error("the path contains +, = or @, which a parameter's name must not have: remove them")]
     Character,
     /// It does not begin with a slash.
-    #[error("a parameter's path begins with a slash: write it as /app/user-keys/%s")]
+    #[error("the path does not begin with a slash: write it as /app/user-keys/%s")]
     NoLeadingSlash,
     /// It begins with `aws` or `ssm`, in any case.
-    #[error("a parameter's path must not begin with aws or ssm: begin with another word")]
+    #[error("the path begins with aws or ssm, which Parameter Store reserves: begin it with another word")]
     Reserved,
     /// It has more than 15 levels.
-    #[error("a parameter's name has at most 15 levels: shorten the path")]
+    #[error("the path has more than 15 levels: shorten it")]
     TooManyLevels,
     /// The name of the longest id would have more than 941 characters (1,011 less 70 for the ARN).
-    #[error("the longest id would get a name of more than 941 characters: shorten the path")]
+    #[error("the name of the longest id would have more than 941 characters: shorten the path")]
     TooLong,
 }
 
