@@ -1,4 +1,4 @@
-//! Many keys at a time: twenty names a call.
+//! Reading many keys, twenty names in each call.
 
 use std::collections::HashSet;
 
@@ -29,7 +29,7 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
         store.identity.learn_from_arn(answer.secret_values().iter().find_map(SecretValueEntry::arn));
         let request_id = answer.request_id().map(str::to_owned);
-        // What fails for another reason is left out, and asked for by itself.
+        // A secret that failed for another reason is left out here, and is asked for alone.
         for error in answer.errors.unwrap_or_default() {
             let is_missing = error.error_code.as_deref() == Some("ResourceNotFoundException")
                 && !may_exist_without_a_value(error.message.as_deref());
@@ -50,9 +50,8 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
     }
 }
 
-/// Reports whether the message of a `ResourceNotFoundException` may say that the value is what is
-/// missing, not the secret. It decides only whether the secret is asked for by itself, which tells
-/// the truth at the cost of two calls.
+/// Reports whether the message of a `ResourceNotFoundException` may say that the secret exists
+/// without a value. The secret is then asked for alone, which tells the truth and takes two calls.
 fn may_exist_without_a_value(message: Option<&str>) -> bool {
     message.is_none_or(|message| message.contains("value for"))
 }

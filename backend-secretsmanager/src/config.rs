@@ -1,5 +1,5 @@
-//! [`SecretsManagerConfig`]: the KMS key, the names, what a new secret gets besides, and whether
-//! deletions can be undone.
+//! [`SecretsManagerConfig`]: the KMS key, the names of secrets, the settings of new secrets, and
+//! the recovery window.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,10 +15,11 @@ const LONGEST_NAME: usize = 512;
 /// The longest description of a secret, in characters (`CreateSecret`, `Description`).
 const LONGEST_DESCRIPTION: usize = 2048;
 
-/// `ListSecrets` may lag by so much.
+/// The time by which `ListSecrets` may lag, according to AWS.
 const LISTING_BOUND: Duration = Duration::from_secs(300);
 
-/// The recovery windows that Secrets Manager has, in days (`DeleteSecret`, `RecoveryWindowInDays`).
+/// The recovery windows that Secrets Manager offers, in days (`DeleteSecret`,
+/// `RecoveryWindowInDays`).
 const WINDOWS: std::ops::RangeInclusive<u16> = 7..=30;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -26,8 +27,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The longest time for which Secrets Manager keeps a secret that is scheduled for deletion.
 pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(*WINDOWS.end() as u64 * DAY.as_secs());
 
-/// The KMS key that encrypts, the names of secrets, what a new one gets besides, and whether
-/// deletions can be undone. It is checked when it is built.
+/// The KMS key, the names of secrets, the settings of new secrets, and the recovery window.
+///
+/// The KMS key and the names are checked by [`new`](Self::new), everything else when the store is
+/// built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretsManagerConfig {
     kms_key: String,
@@ -40,13 +43,16 @@ pub struct SecretsManagerConfig {
 }
 
 impl SecretsManagerConfig {
-    /// Creates a configuration. `aws_kms_key` is a key id, `alias/...`, as
-    /// `alias/aws/secretsmanager`, or the ARN of a key or of an alias; a key of another account
-    /// needs its ARN. `user_keys_path` has one `%s` where the id goes, as `/app/user-keys/%s`; the name
-    /// of the longest id must not exceed 512 characters.
+    /// Creates a configuration.
+    ///
+    /// `aws_kms_key` is a key id, `alias/...` such as `alias/aws/secretsmanager`, or the ARN of a
+    /// key or an alias. A key of another account needs its ARN.
+    ///
+    /// `user_keys_path` has one `%s` in the place of the id, as in `/app/user-keys/%s`. The name of
+    /// the longest id must not exceed 512 characters.
     ///
     /// # Errors
-    /// [`InvalidSecretsManagerConfig`] with what to mend.
+    /// [`InvalidSecretsManagerConfig`], which says what to correct.
     pub fn new(
         aws_kms_key: impl Into<String>,
         user_keys_path: impl AsRef<str>,
@@ -116,8 +122,8 @@ impl SecretsManagerConfig {
     /// only. A delete first removes all replicas that the secret has at that time, which takes one
     /// more call.
     ///
-    /// Something that is not the code of a region, a KMS key that is not one of that region, and a
-    /// region that is given twice are refused when the store is built.
+    /// A region or a KMS key that is not valid, a KMS key of another region, and a region that is
+    /// given twice are refused when the store is built.
     pub fn replica_region(mut self, region: impl Into<String>, aws_kms_key: impl Into<String>) -> Self {
         self.replicas.push(Replica { region: region.into(), kms_key: aws_kms_key.into() });
         self
@@ -182,10 +188,10 @@ impl SecretsManagerConfig {
 pub enum InvalidSecretsManagerConfig {
     /// The KMS key is not a key id, an ARN or an alias: it is empty, has more than 256 characters,
     /// or contains a character that none of them has.
-    #[error("the KMS key is no key id, ARN or alias: give one such as alias/app")]
+    #[error("the KMS key is not a key id, an ARN or an alias: set one such as alias/app")]
     KmsKey,
     /// The path is not a [`NameTemplate`].
-    #[error("user_keys_path will not do: {0}")]
+    #[error("user_keys_path is not valid: {0}")]
     Path(InvalidNameTemplate),
     /// The path is an ARN.
     #[error(
@@ -194,10 +200,10 @@ pub enum InvalidSecretsManagerConfig {
     )]
     Arn,
     /// The name of the longest id would have more than 512 characters.
-    #[error("the longest id would get a name of more than 512 characters: shorten user_keys_path")]
+    #[error("the name of the longest id would have more than 512 characters: shorten user_keys_path")]
     TooLong,
     /// The recovery window is shorter than 7 days or longer than 30.
-    #[error("a recovery window has 7 to 30 days: give one of these, or none")]
+    #[error("the recovery window is not 7 to 30 days: set one within this range, or none")]
     Window,
     /// AWS would refuse a tag.
     #[error("{0}")]
@@ -206,16 +212,16 @@ pub enum InvalidSecretsManagerConfig {
     #[error("the description of a secret has more than 2048 characters: shorten it")]
     Description,
     /// The region of a replica is not the code of a region.
-    #[error("a replica's region is no code of a region: give one such as eu-west-1")]
+    #[error("a replica's region is not the code of a region: set one such as eu-west-1")]
     ReplicaRegion,
     /// The KMS key of a replica is not a key id, an alias or an ARN, or is an ARN of another region.
     #[error(
-        "a replica's KMS key is no key id, alias or ARN of its region: give one such as alias/app, or \
+        "a replica's KMS key is not a key id, an alias or an ARN of its region: set one such as alias/app, or \
          alias/aws/secretsmanager"
     )]
     ReplicaKmsKey,
     /// Two replicas are in the same region.
-    #[error("two replicas are in the same region: give each region once")]
+    #[error("two replicas are in the same region: set each region once")]
     ReplicaRepeated,
 }
 
@@ -235,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_will_not_do_is_refused() {
+    fn invalid_values_are_refused() {
         assert_eq!(SecretsManagerConfig::new("", "/app/%s"), Err(InvalidSecretsManagerConfig::KmsKey));
         let no_placeholder = InvalidSecretsManagerConfig::Path(InvalidNameTemplate::NoPlaceholder);
         assert_eq!(SecretsManagerConfig::new("k", "/app/keys"), Err(no_placeholder));
@@ -258,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_new_secret_gets_is_checked() {
+    fn the_settings_of_new_secrets_are_checked() {
         let config = SecretsManagerConfig::new("k", "/app/%s").unwrap();
         let refusal = config.clone().tag("", "x").check();
         assert_eq!(refusal, Err(InvalidSecretsManagerConfig::Tag(InvalidTag::Key)));

@@ -1,5 +1,5 @@
-//! Replicas of secrets in other regions: named when a secret is created, removed before it is
-//! deleted.
+//! Replicas of secrets in other regions. They are named when a secret is created, and removed
+//! before it is deleted.
 
 use std::time::Duration;
 
@@ -16,22 +16,21 @@ use crate::store::SecretsManagerStore;
 /// The longest code of a region, in characters (`ReplicaRegionType`, `Region`).
 const LONGEST_REGION: usize = 128;
 
-/// The pause between two looks at replicas that are being removed.
+/// The pause between two reads of a secret whose replicas are being removed.
 const PAUSE: Duration = Duration::from_millis(200);
 
-const NOT_REMOVED: &str = "the secret's replicas in other regions could not be removed, so the key was not \
-                           deleted, though some replicas may be gone: delete again";
+const NOT_REMOVED: &str = "the secret's replicas in other regions could not be removed, so the key was not deleted, \
+                           although some replicas may be gone: delete again";
 
-const STILL_THERE: &str = "the secret still has replicas in other regions, and the key was not deleted: \
-                           delete again after the pause";
+const STILL_THERE: &str = "the secret still has replicas in other regions, and the key was not deleted: delete again \
+                           after the pause";
 
-/// The refusal of a delete of a replicated secret by a store without replicas.
-const KEPT: &str = "the secret has replicas in other regions, which keep the key: give the store its \
-                               replica regions so that it removes them, or remove them first";
+/// The refusal to delete a replicated secret with a store that has no replica regions.
+const KEPT: &str = "the secret has replicas in other regions, which keep the key: set the store's replica regions so \
+                    that it removes them, or remove them first";
 
-/// The refusal of a delete by a store in the region of a replica.
-const IS_REPLICA: &str = "the secret is a replica of one in another region: delete it with a store of that \
-                                     region";
+/// The refusal to delete a replica with a store in the replica's region.
+const IS_REPLICA: &str = "the secret is a replica of one in another region: delete it with a store of that region";
 
 /// A region in which a new secret gets a replica, and the KMS key that encrypts it there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +53,8 @@ impl Replica {
     }
 }
 
-/// Reports whether this can be the code of a region: words of lower-case letters, each with a
-/// hyphen, and a number.
+/// Reports whether this has the form of a region's code: words of lower-case letters and a number,
+/// joined by hyphens.
 fn is_region(text: &str) -> bool {
     let Some((words, number)) = text.rsplit_once('-') else { return false };
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
@@ -63,7 +62,7 @@ fn is_region(text: &str) -> bool {
     text.len() <= LONGEST_REGION && words.split('-').all(is_word) && is_number
 }
 
-/// Returns replicas as the SDK takes them; `None` if there are none.
+/// Converts the replicas for the SDK; `None` if there are none.
 pub(crate) fn to_sdk(replicas: &[Replica]) -> Option<Vec<ReplicaRegionType>> {
     let to_sdk =
         |replica: &Replica| ReplicaRegionType::builder().region(&replica.region).kms_key_id(&replica.kms_key).build();
@@ -73,9 +72,9 @@ pub(crate) fn to_sdk(replicas: &[Replica]) -> Option<Vec<ReplicaRegionType>> {
 /// Removes the replicas of a secret that is to be deleted, and returns whether there were any.
 ///
 /// # Errors
-/// [`Unsupported`](ErrorKind::Unsupported), before any effect, if the secret is a replica itself,
-/// or if it has replicas and the store was told of none, which then may lack the permission; else
-/// that of the removal.
+/// [`Unsupported`](ErrorKind::Unsupported), before any effect, if the secret is itself a replica,
+/// or if it has replicas and the store has no replica regions, because the store may then lack the
+/// permission. Otherwise the error of the removal.
 pub(crate) async fn remove_before_delete(
     store: &SecretsManagerStore,
     name: &str,
@@ -101,8 +100,8 @@ pub(crate) async fn remove_before_delete(
 }
 
 /// Removes the replicas in these regions and waits, for at most the visibility bound, until the
-/// secret has none. Replicas that are removed are deleted at once, even where the secret itself can
-/// be restored.
+/// secret has none. Removed replicas are deleted at once, even if the secret itself can be
+/// restored.
 async fn remove(
     store: &SecretsManagerStore,
     name: &str,
@@ -135,8 +134,8 @@ async fn remove(
     Ok(())
 }
 
-/// Explains the refusal of a delete whose parameters are valid: the secret has replicas that its
-/// description did not show, or is one itself.
+/// Explains why a delete with valid parameters was refused: the secret has replicas that its
+/// description did not show, or is itself a replica.
 pub(crate) fn explain_refusal(e: AwsFailure, store: &SecretsManagerStore) -> AwsFailure {
     match store.config.replicas().is_empty() {
         true => e.with_kind(ErrorKind::Unsupported, KEPT),
