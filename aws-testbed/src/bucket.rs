@@ -1,4 +1,4 @@
-//! Quotas of writes a second.
+//! [`Buckets`]: quotas of writes per second.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::request::AwsRequest;
 #[derive(Debug, Default)]
 pub(crate) struct Buckets(Mutex<Vec<Bucket>>);
 
-/// A token bucket: each write takes one token, and so many come back each second.
+/// A token bucket. Each write takes one token, and `per_second` tokens are added each second.
 #[derive(Debug)]
 struct Bucket {
     text: String,
@@ -26,7 +26,7 @@ impl Buckets {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(bucket);
     }
 
-    /// Reports whether this call is one write too many.
+    /// Reports whether this request is a write that exceeds its quota.
     pub(crate) fn refuses(&self, call: &AwsRequest) -> bool {
         let is_write = matches!(call.operation(), Some(Operation::Put | Operation::Create | Operation::Delete));
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::answer::{Answer, Body, NAME_IS_SCHEDULED, NO_SECRET, NO_SECRET_VALUE};
 use crate::bucket::Buckets;
-use crate::fault::{self, Fate, Script};
+use crate::fault::{self, Script, ScriptedOutcome};
 use crate::log::Log;
 use crate::replica::Replica;
 use crate::request::AwsRequest;
@@ -34,7 +34,8 @@ pub(crate) struct State {
     pub(crate) rules: Rules,
 }
 
-/// Starts the proxy on a thread with a runtime of its own, so that it outlives the runtimes of tests; gives its port.
+/// Starts the proxy on a thread with a runtime of its own, so that it outlives the runtimes of
+/// tests. Returns its port.
 pub(crate) fn start(emulator: String, state: Arc<State>) -> Result<u16, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
@@ -45,7 +46,7 @@ pub(crate) fn start(emulator: String, state: Arc<State>) -> Result<u16, BoxError
             let proxy = Arc::new(Proxy { emulator, state, client: Client::builder(TokioExecutor::new()).build_http() });
             let listener = tokio::net::TcpListener::from_std(listener).expect("the listener is a good one");
             loop {
-                // A connection that ends while it is accepted is nothing to us.
+                // A connection that ends while it is being accepted is of no interest.
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 tokio::spawn(serve(stream, proxy.clone()));
             }
@@ -59,7 +60,7 @@ async fn serve(stream: tokio::net::TcpStream, proxy: Arc<Proxy>) {
         let proxy = proxy.clone();
         async move { proxy.answer(request).await }
     });
-    // Connections that end early are what some tests are about.
+    // Some tests end connections early on purpose.
     drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }
 
@@ -70,15 +71,15 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// An error ends the connection without an answer.
+    /// Answers a request. An error ends the connection without an answer.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let call = AwsRequest::new(&parts.headers, &body);
         self.state.log.add(&call.text, &call.name, &call.body);
-        let fault = match self.state.faults.fate_of(&call, &self.state.replica) {
-            Some(Fate::Answer(answer)) => return Ok(answer.whole()),
-            Some(Fate::Fault(fault)) => Some(fault),
+        let fault = match self.state.faults.outcome_of(&call, &self.state.replica) {
+            Some(ScriptedOutcome::Answer(answer)) => return Ok(answer.whole()),
+            Some(ScriptedOutcome::Fault(fault)) => Some(fault),
             None => None,
         };
         match &fault {
@@ -97,7 +98,8 @@ impl Proxy {
         let rules = &self.state.rules;
         let answer = match strict::refusal(&call, rules).or_else(|| rules.refusal(&call)) {
             Some(refusal) => refusal,
-            // The emulator writes to a secret that is scheduled for deletion, where AWS refuses.
+            // The emulator would write to a secret that is scheduled for deletion. AWS refuses
+            // that.
             None if call.name == "PutSecretValue" && self.is_scheduled(&parts.headers, &call).await? => {
                 let text = "You can't perform this operation on the secret because it was marked for deletion.";
                 Answer::error(400, "InvalidRequestException", Some(text))
@@ -115,7 +117,8 @@ impl Proxy {
             Some(Fault::Truncated) => Ok(answer.truncated()),
             Some(Fault::SlowBody) => Ok(answer.slow()),
             Some(Fault::Garbage) => {
-                // What a proxy or a captive portal might make of an answer; it quotes the value.
+                // The kind of answer that a proxy or a captive portal might give. It quotes the
+                // value.
                 let text = format!("<html>{}</html>", String::from_utf8_lossy(&answer.body));
                 Ok(Answer::new(200, text).whole())
             }
@@ -134,7 +137,7 @@ impl Proxy {
         let response = self.client.request(request).await.map_err(io::Error::other)?;
         let status = response.status();
         let mut headers = HeaderMap::new();
-        // JSON, unless the emulator says XML.
+        // The answer is JSON unless the emulator says that it is XML.
         if let Some(kind) = response.headers().get("content-type").filter(|kind| *kind == "text/xml") {
             headers.insert("content-type", kind.clone());
         }
@@ -142,7 +145,7 @@ impl Proxy {
         Ok(Answer { status, headers, body })
     }
 
-    /// The emulator's answer where it is known to differ from AWS's.
+    /// Returns the emulator's answer, corrected where it is known to differ from AWS's.
     async fn corrected(&self, headers: &HeaderMap, call: &AwsRequest, answer: Answer) -> Result<Answer, io::Error> {
         if answer.status.is_success() && call.name == "ListSecretVersionIds" {
             return self.with_kms_keys(headers, call, answer).await;
@@ -153,13 +156,13 @@ impl Proxy {
         let code = answer.code().unwrap_or_default();
         match (call.name.as_str(), code.as_str()) {
             (_, "ParameterNotFound") => Ok(Answer::error(400, &code, None)),
-            // The emulator says 404.
+            // The emulator answers with the status 404.
             (_, "ResourceNotFoundException") => {
                 let is_there = String::from_utf8_lossy(&answer.body).contains("value for");
                 let text = if is_there { NO_SECRET_VALUE } else { NO_SECRET };
                 Ok(Answer::error(400, &code, Some(text)))
             }
-            // The emulator says that it exists where AWS says that it is scheduled for deletion.
+            // The emulator says that the secret exists. AWS says that it is scheduled for deletion.
             ("CreateSecret", "ResourceExistsException") if self.is_scheduled(headers, call).await? => {
                 Ok(Answer::error(400, "InvalidRequestException", Some(NAME_IS_SCHEDULED)))
             }
@@ -167,8 +170,8 @@ impl Proxy {
         }
     }
 
-    /// Adds the KMS key of each version to a list of versions: the emulator leaves it out. It is the
-    /// secret's own, as if AWS had been allowed to encrypt all versions under it.
+    /// Adds the KMS key of each version to a list of versions, because the emulator omits it. It is
+    /// the secret's own KMS key, as if AWS had been allowed to encrypt all versions under it.
     async fn with_kms_keys(&self, headers: &HeaderMap, call: &AwsRequest, answer: Answer) -> Result<Answer, io::Error> {
         let key = self.described(headers, call).await?["KmsKeyId"].clone();
         let key = if key.is_null() { "DefaultEncryptionKey".into() } else { key };
@@ -183,7 +186,7 @@ impl Proxy {
         Ok(!self.described(headers, call).await?["DeletedDate"].is_null())
     }
 
-    /// Returns the description of the secret that a call is about.
+    /// Returns the description of the secret that a request is about.
     async fn described(&self, headers: &HeaderMap, call: &AwsRequest) -> Result<Value, io::Error> {
         let mut headers = headers.clone();
         headers.insert("x-amz-target", "secretsmanager.DescribeSecret".parse().map_err(io::Error::other)?);

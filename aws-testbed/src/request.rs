@@ -1,15 +1,15 @@
-//! [`AwsRequest`]: a request to an AWS service, as far as the test bed understands it.
+//! [`AwsRequest`]: a request to an AWS service, as far as the test bed parses it.
 
 use hyper::HeaderMap;
 use keystead_core::Operation;
 use serde_json::Value;
 
-/// One request of the JSON protocol.
+/// A parsed request to an AWS service.
 #[derive(Debug)]
 pub(crate) struct AwsRequest {
-    /// `ssm`, `secretsmanager`, ...
+    /// The service, such as `ssm` or `secretsmanager`.
     pub(crate) service: String,
-    /// As `GetParameter`.
+    /// The operation, such as `GetParameter`.
     pub(crate) name: String,
     pub(crate) body: Value,
     pub(crate) text: String,
@@ -28,8 +28,8 @@ impl AwsRequest {
         Self { service: service.to_owned(), name: name.to_owned(), body: body_value, text }
     }
 
-    /// Returns the store's operation, as far as the call alone tells. A read that a store makes
-    /// before it deletes belongs to none, and gives `None`.
+    /// Returns the store's operation, if the request alone tells it. `None` for a read that a store
+    /// makes before it deletes.
     pub(crate) fn operation(&self) -> Option<Operation> {
         Some(match self.name.as_str() {
             "GetParameter" | "GetParameters" | "GetSecretValue" | "BatchGetSecretValue" => Operation::Get,
@@ -42,7 +42,7 @@ impl AwsRequest {
         })
     }
 
-    /// The name that it is about, or the first of them.
+    /// Returns the first name in the request.
     pub(crate) fn first_name(&self) -> &str {
         let name = ["Name", "SecretId", "Path"].into_iter().find_map(|key| self.body[key].as_str());
         let first = ["Names", "SecretIdList"].into_iter().find_map(|key| self.body[key][0].as_str());
@@ -50,7 +50,8 @@ impl AwsRequest {
     }
 }
 
-/// Service and operation of a call in the query protocol, of which AWS STS alone is known here.
+/// Returns the service and the operation of a request in the query protocol, which only AWS STS
+/// uses here.
 fn query(body: &[u8]) -> (&str, &str) {
     let text = std::str::from_utf8(body).unwrap_or_default();
     let action = text.split('&').find_map(|pair| pair.strip_prefix("Action="));

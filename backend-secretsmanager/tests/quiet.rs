@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use keystead_aws_testbed::{KMS_KEY, TestBed, shows_nothing};
+use keystead_aws_testbed::{KMS_KEY, TestBed, assert_nothing_leaks};
 use keystead_conformance::Namespace;
 use keystead_secretsmanager::{SecretsManagerConfig, SecretsManagerStore};
 
@@ -17,5 +17,5 @@ async fn no_error_and_no_trace_shows_a_key_or_an_id() {
     let store = store.visibility_bound(Duration::from_millis(50)).build().unwrap();
     let operations =
         ["GetSecretValue", "BatchGetSecretValue", "PutSecretValue", "CreateSecret", "DescribeSecret", "ListSecrets"];
-    shows_nothing(&store, bed, &ns, &operations).await;
+    assert_nothing_leaks(&store, bed, &ns, &operations).await;
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use keystead_aws_testbed::{KMS_KEY, TestBed, shows_nothing};
+use keystead_aws_testbed::{KMS_KEY, TestBed, assert_nothing_leaks};
 use keystead_conformance::Namespace;
 use keystead_ssm::{SsmConfig, SsmStore};
 
@@ -16,5 +16,5 @@ async fn no_error_and_no_trace_shows_a_key_or_an_id() {
     let store = store.attempt_timeout(Duration::from_millis(500)).operation_timeout(Duration::from_secs(1));
     let store = store.visibility_bound(Duration::from_millis(50)).build().unwrap();
     let operations = ["GetParameter", "GetParameters", "PutParameter", "DeleteParameter", "GetParametersByPath"];
-    shows_nothing(&store, bed, &ns, &operations).await;
+    assert_nothing_leaks(&store, bed, &ns, &operations).await;
 }

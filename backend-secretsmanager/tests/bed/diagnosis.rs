@@ -4,7 +4,7 @@
 use std::error::Error as StdError;
 
 use futures_util::TryStreamExt;
-use keystead_aws_testbed::Heard;
+use keystead_aws_testbed::TraceCapture;
 use keystead_core::{Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey};
 use serde_json::json;
 
@@ -114,14 +114,14 @@ async fn every_error_about_an_answer_names_the_answer() {
 #[tokio::test]
 async fn each_attempt_is_told_by_its_own_operation() {
     let fixture = Fixture::new();
-    let heard = Heard::default();
-    heard.of(fixture.store().put_key(&id("canaryid7x5q"), &key(1))).await.unwrap();
-    let lines = heard.attempts();
+    let capture = TraceCapture::default();
+    capture.during(fixture.store().put_key(&id("canaryid7x5q"), &key(1))).await.unwrap();
+    let lines = capture.attempts();
     let expected = [("PutSecretValue", "code=\"ResourceNotFoundException\""), ("CreateSecret", "status=200")];
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
     for (line, (operation, outcome)) in lines.iter().zip(expected) {
         let operation = format!("service=\"Secrets Manager\" operation=\"{operation}\" attempt=1 ");
         assert!(line.contains(&operation) && line.contains(outcome), "{line}");
     }
-    assert!(!heard.text().contains("canary") && !heard.text().contains(fixture.ns.as_str()), "{}", heard.text());
+    assert!(!capture.text().contains("canary") && !capture.text().contains(fixture.ns.as_str()), "{}", capture.text());
 }

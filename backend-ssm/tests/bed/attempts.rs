@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keystead_aws_testbed::{ACCESS_KEY_ID, Heard, SECRET_ACCESS_KEY};
+use keystead_aws_testbed::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, TraceCapture};
 use keystead_conformance::{Fault, Faults};
 use keystead_core::{ErrorKind, KeyStore, KeyStoreExt, Operation};
 use serde_json::json;
@@ -28,14 +28,14 @@ async fn inject(fixture: &Fixture, operation: Operation, fault: Fault, requests:
 async fn each_attempt_of_a_throttled_call_is_told_in_the_callers_span_and_shows_no_secret() {
     let fixture = Fixture::new();
     let store = fixture.store();
-    let heard = Heard::default();
+    let capture = TraceCapture::default();
     store.put_key(&id("canaryid7x5q"), &key(*b"canary-key-0123456789-abcdefghij")).await.unwrap();
     inject(&fixture, Operation::Get, Fault::Throttled { retry_after: None }, 1).await;
-    heard.of(store.get_key(&id("canaryid7x5q"))).await.unwrap();
+    capture.during(store.get_key(&id("canaryid7x5q"))).await.unwrap();
     inject(&fixture, Operation::Put, Fault::Throttled { retry_after: None }, 1).await;
-    heard.of(store.put_key(&id("canaryid7x5q"), &key(*b"canary-key-0123456789-abcdefghij"))).await.unwrap();
+    capture.during(store.put_key(&id("canaryid7x5q"), &key(*b"canary-key-0123456789-abcdefghij"))).await.unwrap();
 
-    let lines = heard.attempts();
+    let lines = capture.attempts();
     assert_eq!(lines.len(), 4, "{lines:#?}");
     let request_id = format!("request_id=\"{REQUEST_ID}\"");
     for (lines, operation) in lines.chunks(2).zip(["operation=\"GetParameter\"", "operation=\"PutParameter\""]) {
@@ -47,7 +47,7 @@ async fn each_attempt_of_a_throttled_call_is_told_in_the_callers_span_and_shows_
         expect_texts(&lines[1], &["attempt=2 ", "status=200"]);
         assert!(!lines[1].contains("code=") && !lines[1].contains("reason="), "{}", lines[1]);
     }
-    let text = heard.text();
+    let text = capture.text();
     let value = "Y2FuYXJ5LWtleS0wMTIzNDU2Nzg5LWFiY2RlZmdoaWo=";
     for canary in ["canaryid7x5q", fixture.ns.as_str(), "canary-key", value, ACCESS_KEY_ID, SECRET_ACCESS_KEY] {
         assert!(!text.contains(canary), "{canary} is shown in {text}");
@@ -57,10 +57,10 @@ async fn each_attempt_of_a_throttled_call_is_told_in_the_callers_span_and_shows_
 #[tokio::test]
 async fn a_refusal_is_told_once_with_its_code() {
     let fixture = Fixture::new();
-    let heard = Heard::default();
-    let error = heard.of(fixture.store().get_key(&id("alice"))).await.unwrap_err();
+    let capture = TraceCapture::default();
+    let error = capture.during(fixture.store().get_key(&id("alice"))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let lines = heard.attempts();
+    let lines = capture.attempts();
     assert_eq!(lines.len(), 1, "{lines:#?}");
     expect_texts(&lines[0], &["attempt=1 ", "status=400", "code=\"ParameterNotFound\"", "reason=\"refused\""]);
 }
@@ -68,20 +68,20 @@ async fn a_refusal_is_told_once_with_its_code() {
 #[tokio::test]
 async fn what_reads_like_no_code_and_no_request_id_is_not_told() {
     let fixture = Fixture::new();
-    let heard = Heard::default();
+    let capture = TraceCapture::default();
     fixture.answer("GetParameter", 1, 400, json!({"__type": "canary of alice", "message": "alice"}));
-    heard.of(fixture.store().get_key(&id("alice"))).await.unwrap_err();
-    assert_eq!(heard.attempts().len(), 1);
-    assert!(!heard.text().contains("alice"), "{}", heard.text());
+    capture.during(fixture.store().get_key(&id("alice"))).await.unwrap_err();
+    assert_eq!(capture.attempts().len(), 1);
+    assert!(!capture.text().contains("alice"), "{}", capture.text());
 }
 
 #[tokio::test]
 async fn an_attempt_that_never_left_is_told_as_such() {
     let fixture = Fixture::new();
-    let heard = Heard::default();
+    let capture = TraceCapture::default();
     let store = fixture.builder().endpoint_url("http://127.0.0.1:1").sdk_attempts(1).build().unwrap();
-    heard.of(store.get_key(&id("alice"))).await.unwrap_err();
-    expect_texts(&heard.attempts()[0], &["attempt=1 ", "reason=\"no connection\""]);
+    capture.during(store.get_key(&id("alice"))).await.unwrap_err();
+    expect_texts(&capture.attempts()[0], &["attempt=1 ", "reason=\"no connection\""]);
 }
 
 /// Waits until a condition is met, and panics if that takes more than a minute.
@@ -97,35 +97,35 @@ async fn eventually(is_met: impl Fn() -> bool + Send + Sync) {
 #[tokio::test]
 async fn a_call_that_hangs_tells_its_attempts_while_it_hangs() {
     let fixture = Fixture::new();
-    let heard = Heard::default();
+    let capture = TraceCapture::default();
     let store = fixture.builder().attempt_timeout(Duration::from_millis(50)).sdk_attempts(1000);
     let store = store.operation_timeout(Duration::from_secs(3600)).build().unwrap();
     inject(&fixture, Operation::Get, Fault::Silent, 1000).await;
     let hanging = tokio::spawn({
-        let heard = heard.clone();
-        async move { heard.of(store.get_key(&id("alice"))).await }
+        let capture = capture.clone();
+        async move { capture.during(store.get_key(&id("alice"))).await }
     });
-    eventually(|| heard.attempts().len() >= 2).await;
+    eventually(|| capture.attempts().len() >= 2).await;
     assert!(!hanging.is_finished());
     hanging.abort();
-    expect_texts(&heard.attempts()[1], &["attempt=2 ", "reason=\"no answer in time\""]);
+    expect_texts(&capture.attempts()[1], &["attempt=2 ", "reason=\"no answer in time\""]);
 }
 
 #[tokio::test]
 async fn an_attempt_that_nobody_waits_for_any_longer_is_told() {
     let fixture = Fixture::new();
-    let heard = Heard::default();
+    let capture = TraceCapture::default();
     inject(&fixture, Operation::Get, Fault::Silent, 1).await;
     let store = fixture.builder().attempt_timeout(Duration::from_secs(3600)).build().unwrap();
     let dropped = tokio::spawn({
-        let heard = heard.clone();
-        async move { heard.of(store.get_key(&id("alice"))).await }
+        let capture = capture.clone();
+        async move { capture.during(store.get_key(&id("alice"))).await }
     });
     eventually(|| !fixture.calls().is_empty()).await;
-    assert!(heard.attempts().is_empty());
+    assert!(capture.attempts().is_empty());
     dropped.abort();
     assert!(dropped.await.unwrap_err().is_cancelled());
-    let lines = heard.attempts();
+    let lines = capture.attempts();
     assert_eq!(lines.len(), 1, "{lines:#?}");
     expect_texts(&lines[0], &["caller: ", "attempt=1 ", "reason=\"the call was dropped\""]);
 }
