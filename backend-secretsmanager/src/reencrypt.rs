@@ -38,15 +38,15 @@ const NOT_ENCRYPTED: &str = "the secret has the KMS key, but not all of its vers
                              old KMS key, allow kms:Encrypt and kms:GenerateDataKey on the new one and kms:Decrypt on \
                              the old one, and run this again";
 
-const NOT_COMPARABLE: &str = "the secret has the KMS key, but its versions show a key id where the configuration has an \
-                              alias, so nothing is proved: keep the old KMS key, set the new one in the configuration \
-                              by the ARN of the key, and run this again";
+const NOT_COMPARABLE: &str = "the secret has the KMS key, but its versions show a key id where the configuration has \
+                              an alias, so nothing is proved: keep the old KMS key, set the new one in the \
+                              configuration by the ARN of the key, and run this again";
 
-const NOT_TOLD: &str = "the secret has the KMS key, but Secrets Manager does not show under which one its versions are \
-                        encrypted, so nothing is proved: keep the old KMS key, and run this again";
+const NOT_TOLD: &str = "the secret has the KMS key, but Secrets Manager does not show under which one its versions \
+                        are encrypted, so nothing is proved: keep the old KMS key, and run this again";
 
-const NOT_SHOWN: &str = "the secret was given the KMS key, but does not show it yet: keep the old KMS key, and run this \
-                         again";
+const NOT_SHOWN: &str = "the secret was given the KMS key, but does not show it yet: keep the old KMS key, and run \
+                         this again";
 
 #[async_trait]
 impl Reencrypt for SecretsManagerStore {

@@ -1,4 +1,4 @@
-//! Nothing that is traced, at any level, and no rendering of any error shows a key or an id, whatever goes wrong.
+//! No trace at any level and no form of any error shows a key or an id.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::time::Duration;

@@ -140,8 +140,8 @@ impl SsmStore {
             Ok(Some(standing)) if standing == *key => Ok(()),
             Ok(Some(_)) => Err(unsettled(
                 refusal.during(Operation::Create, &[id.as_str(), &name]),
-                "another key exists; ours may have existed for a moment, because the answer to the first attempt was lost: \
-                 read the key",
+                "another key exists; ours may have existed for a moment, because the answer to the first attempt was \
+                 lost: read the key",
             )),
             // The key that exists may be ours. The reason why it cannot be read is the error.
             Err(e) => Err(e.with_operation(Operation::Create).with_effect(Effect::Unknown)),

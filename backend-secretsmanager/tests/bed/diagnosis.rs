@@ -1,4 +1,4 @@
-//! The things that an operator learns from an error: who was refused what, which request it was, and
+//! The information that an error gives an operator: who was refused what, in which request, and
 //! what to do.
 
 use std::error::Error as StdError;
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{Fixture, id, key};
 
-/// The request id that the test bed gives.
+/// The request id in the test bed's answers.
 const REQUEST_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 fn message(error: &Error) -> &str {
@@ -60,7 +60,7 @@ async fn every_error_about_an_answer_names_the_answer() {
     let fixture = Fixture::new();
     let store = fixture.store();
     let mut errors = Vec::new();
-    // What holds no key.
+    // Secrets that are not keys.
     for value in [json!({"SecretString": "QUJD"}), json!({}), json!({"SecretBinary": ""})] {
         fixture.answer("GetSecretValue", 1, 200, value);
         errors.push((ErrorKind::Corrupt, 200, store.get_key(&id("alice")).await.unwrap_err()));
@@ -68,7 +68,7 @@ async fn every_error_about_an_answer_names_the_answer() {
     let text = json!({"SecretValues": [{"Name": fixture.name("alice"), "SecretString": "QUJD"}]});
     fixture.answer("BatchGetSecretValue", 1, 200, text);
     errors.push((ErrorKind::Corrupt, 200, store.get_keys(&[id("alice")]).await.remove(0).unwrap_err()));
-    // What a batch does not find, and what fails in it for a reason of its own.
+    // A key that a batch does not find, and one that fails in it for a reason of its own.
     let missing =
         json!({"SecretId": fixture.name("alice"), "ErrorCode": "ResourceNotFoundException", "Message": "gone"});
     let disabled = json!({"SecretId": fixture.name("bob"), "ErrorCode": "DecryptionFailure", "Message": "disabled"});
@@ -77,7 +77,7 @@ async fn every_error_about_an_answer_names_the_answer() {
     let mut answers = store.get_keys(&[id("alice"), id("bob")]).await;
     errors.push((ErrorKind::KeyUnavailable, 400, answers.remove(1).unwrap_err()));
     errors.push((ErrorKind::NotFound, 200, answers.remove(0).unwrap_err()));
-    // A secret that a delete leaves alone.
+    // Secrets that a delete refuses to delete.
     let replicas = json!([{"Region": "eu-west-1", "Status": "InSync"}]);
     fixture.answer("DescribeSecret", 1, 200, json!({"Name": fixture.name("alice"), "ReplicationStatus": replicas}));
     errors.push((ErrorKind::Unsupported, 200, store.delete_key(&id("alice")).await.unwrap_err()));
@@ -112,7 +112,7 @@ async fn every_error_about_an_answer_names_the_answer() {
 }
 
 #[tokio::test]
-async fn each_attempt_is_told_by_its_own_operation() {
+async fn each_attempt_is_traced_with_its_own_operation() {
     let fixture = Fixture::new();
     let capture = TraceCapture::default();
     capture.during(fixture.store().put_key(&id("canaryid7x5q"), &key(1))).await.unwrap();

@@ -1,4 +1,4 @@
-//! The identity of a store's data, and the calls that learning it costs.
+//! The identity of a store's data, and the calls that it takes to learn it.
 
 use futures_util::StreamExt;
 use keystead_core::{IdentityMatch, KeyStore, KeyStoreExt};

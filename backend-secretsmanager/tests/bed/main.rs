@@ -1,4 +1,5 @@
-//! Secrets Manager behind the test bed's proxy: what is sent, how often, and answers that go wrong.
+//! Tests over Secrets Manager behind the test bed's proxy: the requests that are sent, and unusual
+//! answers.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod diagnosis;
@@ -19,7 +20,7 @@ use keystead_core::{
 use keystead_secretsmanager::{SecretsManagerConfig, SecretsManagerStore};
 use serde_json::json;
 
-/// A namespace of one test's own.
+/// A test's own namespace on the shared test bed.
 struct Fixture {
     bed: &'static TestBed,
     ns: Namespace,
@@ -130,7 +131,7 @@ async fn a_delete_is_forced_unless_a_window_is_asked_for() {
         other => panic!("{other:?}"),
     }
     assert_eq!(store.capabilities().deletion, DeletionGrade::Recoverable { window: week });
-    // A store that forces finds a secret that somebody else has scheduled.
+    // A store that forces its deletes finds a secret whose deletion somebody else has scheduled.
     let forcing = fixture.store();
     for error in [
         forcing.get_key(&id("bob")).await.unwrap_err(),
@@ -176,9 +177,10 @@ async fn a_hard_quota_is_not_tried_again_though_the_sdk_would() {
     assert_eq!(fixture.operations(), ["CreateSecret"]);
 }
 
-/// A create whose answer was lost and which the SDK has repeated: the token tells whose it is.
+/// The answer to a create was lost, and the SDK has repeated the call: the token tells who created
+/// the secret.
 #[tokio::test]
-async fn a_lost_create_is_told_apart_from_a_rivals() {
+async fn a_create_with_a_lost_answer_is_distinguished_from_another_creators() {
     let fixture = Fixture::new();
     let faults = fixture.bed.faults(Duration::from_secs(5));
     let store = fixture.store();
@@ -193,7 +195,7 @@ async fn a_lost_create_is_told_apart_from_a_rivals() {
 }
 
 #[tokio::test]
-async fn what_is_no_key_of_ours_is_corrupt() {
+async fn an_entry_that_is_not_our_key_is_corrupt() {
     let fixture = Fixture::new();
     let store = fixture.store();
     for value in [json!({"SecretString": "text"}), json!({}), json!({"SecretBinary": ""})] {
@@ -203,7 +205,7 @@ async fn what_is_no_key_of_ours_is_corrupt() {
 }
 
 #[tokio::test]
-async fn a_key_that_fails_for_itself_in_a_batch_is_asked_for_by_itself() {
+async fn a_key_that_fails_alone_in_a_batch_is_asked_for_alone() {
     let fixture = Fixture::new();
     let store = fixture.store();
     store.create_key(&id("bob"), &key(2)).await.unwrap();
@@ -244,7 +246,7 @@ async fn an_answer_that_is_cut_off_is_unavailable_and_may_have_been_applied() {
     faults.inject(&fixture.ns, Some(Operation::Put), Fault::Truncated, 1).await.unwrap();
     let write = store.put_key(&id("alice"), &key(2)).await.unwrap_err();
     assert_eq!((write.kind(), write.effect(), write.is_retryable()), (ErrorKind::Unavailable, Effect::Unknown, true));
-    // What is whole and means nothing is no answer of Secrets Manager.
+    // A complete answer that cannot be parsed does not come from Secrets Manager.
     faults.inject(&fixture.ns, Some(Operation::Get), Fault::Garbage, 1).await.unwrap();
     assert_eq!(store.get_key(&id("alice")).await.unwrap_err().kind(), ErrorKind::Corrupt);
 }

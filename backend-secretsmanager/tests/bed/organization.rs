@@ -1,5 +1,4 @@
-//! The requirements of organizations: tags, a description, replicas, and KMS keys of another
-//! account.
+//! Requirements of organizations: tags, a description, replicas, and KMS keys of another account.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -28,7 +27,7 @@ fn replicated(fixture: &Fixture) -> SecretsManagerStore {
     store(fixture, replicated_config(fixture))
 }
 
-/// The secret as the emulator has it.
+/// Returns the secret's description from the emulator.
 async fn described(fixture: &Fixture) -> Value {
     let request = json!({"SecretId": fixture.name("alice")});
     fixture.bed.ask_emulator("secretsmanager.DescribeSecret", request).await.unwrap()
@@ -110,7 +109,7 @@ async fn a_secret_without_replicas_costs_no_further_call() {
 }
 
 #[tokio::test]
-async fn a_store_that_was_told_of_no_replicas_leaves_them_and_says_how_to_remove_them() {
+async fn a_store_without_replica_regions_keeps_replicas_and_says_how_to_remove_them() {
     let fixture = Fixture::new();
     replicated(&fixture).create_key(&id("alice"), &key(1)).await.unwrap();
     let error = fixture.store().delete_key(&id("alice")).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! The IAM policies that the README shows.
+//! The IAM policies in the README.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,15 @@ use crate::{Fixture, id, key};
 
 const README: &str = include_str!("../../README.md");
 
-/// The actions that Secrets Manager asks of KMS in the caller's name.
+/// The actions of KMS that Secrets Manager performs in the caller's name.
 const KMS: [&str; 2] = ["kms:Decrypt", "kms:GenerateDataKey"];
 
-/// The calls for which Secrets Manager knows no resource but everything.
+/// The actions that can be granted for all secrets only.
 const ON_EVERYTHING: [&str; 2] = ["secretsmanager:BatchGetSecretValue", "secretsmanager:ListSecrets"];
 
 const SECRETS: &str = "arn:aws:secretsmanager:REGION:ACCOUNT:secret:/app/user-keys/*";
 
-/// Every method of the store.
+/// Calls every method of the store.
 async fn use_everything(fixture: &Fixture) {
     let store = fixture.store();
     let ids = [id("alice"), id("bob")];
@@ -63,7 +63,7 @@ fn kms_is_allowed_for_these_secrets_only() {
         assert_eq!(service, ["secretsmanager.REGION.amazonaws.com".to_owned()].into());
         let mut context = statement.values_of("StringLike", "kms:EncryptionContext:SecretARN");
         assert!(context.remove(SECRETS), "{statement:?}");
-        // What Secrets Manager says when it tries the key of a new secret.
+        // Secrets Manager sends this when it tests the KMS key of a new secret.
         context.remove("RequestToValidateKeyAccess");
         assert!(context.is_empty(), "{statement:?}");
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{Fixture, id, key};
 
-/// A store of the same keys under another KMS key.
+/// Returns a store of the same keys under another KMS key.
 fn moved(fixture: &Fixture) -> SecretsManagerStore {
     let config = SecretsManagerConfig::new(FOREIGN_KMS_KEY_ARN, fixture.name("%s")).unwrap();
     let builder = SecretsManagerStore::builder(config).sdk_config(&fixture.bed.sdk_config());
@@ -92,13 +92,13 @@ async fn a_refused_update_is_a_failure_and_the_others_go_on() {
     assert_eq!((error.kind(), error.effect()), (ErrorKind::PermissionDenied, Effect::NotApplied));
 }
 
-/// A version under these KMS keys.
+/// Returns a version with a label and these KMS keys.
 fn version(label: &str, keys: &[&str]) -> serde_json::Value {
     json!({"VersionId": "v", "VersionStages": [label], "KmsKeyIds": keys})
 }
 
-/// AWS gives the secret the KMS key and leaves its versions as they are where it may not encrypt
-/// under that key. Neither the first run nor the next one takes that for done.
+/// If AWS may not encrypt under the new KMS key, it gives the secret that key and leaves the
+/// versions as they are. Neither the first run nor the next one takes that for done.
 #[tokio::test]
 async fn a_secret_whose_versions_are_not_shown_under_the_new_kms_key_is_not_done() {
     let current = || version("AWSCURRENT", &[FOREIGN_KMS_KEY_ARN]);

@@ -1,5 +1,5 @@
-//! Refusals with several causes: a pending deletion, another service's secret, a name that is held
-//! back, a missing value.
+//! Refusals with several possible causes: a pending deletion, another service's secret, a name that
+//! is held back, a missing value.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +24,7 @@ fn denied() -> Value {
     json!({"__type": "AccessDeniedException", "message": "not authorized"})
 }
 
-/// The description of a secret that has a value, with further fields.
+/// Returns the description of a secret that has a value, with further fields.
 fn description(fixture: &Fixture, more: Value) -> Value {
     let mut description = json!({"Name": fixture.name("alice"), "VersionIdsToStages": {"1": ["AWSCURRENT"]}});
     let fields = description.as_object_mut().unwrap();
@@ -36,14 +36,14 @@ fn seconds_from_now(seconds: i64) -> i64 {
     i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()).unwrap() + seconds
 }
 
-/// Every call that Secrets Manager can refuse with `InvalidRequestException`, refused, and then
-/// described like this.
+/// Makes each call that Secrets Manager can refuse with `InvalidRequestException` fail that way,
+/// with this answer to the `DescribeSecret` that follows, and returns the errors.
 async fn refused_everywhere(fixture: &Fixture, status: u16, description: &Value) -> Vec<(Operation, Error)> {
     let store = fixture.store();
     let mut errors = Vec::new();
     for operation in [Operation::Get, Operation::Put, Operation::Create, Operation::Delete] {
         if operation == Operation::Delete {
-            // The look before the delete.
+            // The `DescribeSecret` before the delete.
             fixture.answer("DescribeSecret", 1, 200, self::description(fixture, json!({})));
         }
         fixture.answer("DescribeSecret", 1, status, description.clone());
@@ -92,7 +92,7 @@ async fn an_invalid_request_is_a_pending_deletion_only_if_a_date_is_seen() {
 }
 
 #[tokio::test]
-async fn a_look_up_without_an_answer_does_not_make_a_refused_write_doubtful() {
+async fn a_failed_description_does_not_make_a_refused_write_ambiguous() {
     let fixture = Fixture::new();
     let server_error = json!({"__type": "InternalServiceError", "message": "failed"});
     fixture.answer("CreateSecret", 1, 400, invalid_request());
@@ -114,7 +114,7 @@ async fn an_erasure_of_a_secret_that_refuses_its_delete_is_an_error() {
     }
 }
 
-/// The first attempt's answer is lost, and the second one is refused for a reason that is not a
+/// The answer to the first attempt is lost, and the second one is refused for a reason other than a
 /// deletion.
 #[tokio::test]
 async fn a_refused_delete_after_a_lost_one_is_ok_only_if_a_date_is_seen() {
@@ -149,7 +149,8 @@ async fn a_deletion_date_that_is_over_means_the_longest_window() {
     let store = fixture.store();
     for past in [-1, -86_400, 0] {
         let dated = description(&fixture, json!({"DeletedDate": seconds_from_now(past)}));
-        // One for the deletion, three for the erasure: of its delete and two reads.
+        // One answer is for the deletion, and three are for the erasure: for its delete and its two
+        // reads.
         fixture.answer("DescribeSecret", 4, 200, dated);
         let error = store.delete_key(&id("alice")).await.unwrap_err();
         assert_eq!((error.kind(), error.retry_after()), (ErrorKind::PendingDeletion, Some(LONGEST_WINDOW)));
@@ -185,7 +186,7 @@ async fn check_is_not_satisfied_by_a_bare_invalid_request() {
     store.check().await.unwrap();
 }
 
-/// The two answers with which AWS refuses a name that it is releasing.
+/// Returns the two answers with which AWS refuses a name that it is releasing.
 fn held_name() -> [Value; 2] {
     let scheduled = "a secret with this name is already scheduled for deletion.";
     let exists = json!({"__type": "ResourceExistsException", "message": "the secret already exists"});
@@ -228,7 +229,7 @@ async fn get_or_create_waits_for_a_name_that_is_held_back() {
 async fn a_secret_without_a_value_is_corrupt_and_can_be_put_and_deleted() {
     let fixture = Fixture::new();
     let builder = SecretsManagerStore::builder(fixture.config()).sdk_config(&fixture.bed.sdk_config());
-    // No poll may wait for it.
+    // No poll may wait for a value.
     let store = builder.visibility_bound(Duration::from_secs(60)).build().unwrap();
     for segment in ["alice", "bob"] {
         let secret = json!({"Name": fixture.name(segment), "ClientRequestToken": "0".repeat(32)});
@@ -254,7 +255,7 @@ async fn a_secret_without_a_value_is_corrupt_and_can_be_put_and_deleted() {
     assert_eq!(store.find_key(&id("bob")).await.unwrap(), None);
 }
 
-/// All versions are there, and none is labelled: the key may still be in one of them.
+/// All versions exist and none has a label, so the key may still be in one of them.
 #[tokio::test]
 async fn a_lost_label_is_corrupt_and_the_advice_keeps_the_versions() {
     let fixture = Fixture::new();
@@ -268,7 +269,7 @@ async fn a_lost_label_is_corrupt_and_the_advice_keeps_the_versions() {
 }
 
 #[tokio::test]
-async fn in_a_batch_a_secret_without_a_value_is_corrupt_and_spoils_no_neighbour() {
+async fn in_a_batch_a_secret_without_a_value_is_corrupt_and_affects_no_other() {
     let fixture = Fixture::new();
     let store = fixture.store();
     store.create_key(&id("bob"), &key(2)).await.unwrap();
@@ -279,7 +280,7 @@ async fn in_a_batch_a_secret_without_a_value_is_corrupt_and_spoils_no_neighbour(
         json!({"SecretId": fixture.name("alice"), "ErrorCode": "ResourceNotFoundException", "Message": message});
     let bob = json!({"Name": fixture.name("bob"), "SecretBinary": "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="});
     fixture.answer("BatchGetSecretValue", 1, 200, json!({"SecretValues": [bob], "Errors": [no_value]}));
-    // Answered item by item, and as the emulator does it: the whole call fails.
+    // Answered key by key, and as the emulator does it, where the whole call fails.
     for _ in 0..2 {
         let answers = store.get_keys(&[id("alice"), id("bob"), id("carol")]).await;
         assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
@@ -289,13 +290,13 @@ async fn in_a_batch_a_secret_without_a_value_is_corrupt_and_spoils_no_neighbour(
 }
 
 #[tokio::test]
-async fn absence_is_not_claimed_where_the_description_cannot_be_had_or_shows_a_key() {
+async fn absence_is_not_claimed_if_the_description_cannot_be_read_or_shows_a_key() {
     let fixture = Fixture::new();
     let store = fixture.store();
     fixture.answer("DescribeSecret", 1, 400, denied());
     let error = store.get_key(&id("alice")).await.unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::PermissionDenied, Operation::Get));
-    // Created between the read and the look.
+    // The secret is created between the read and `DescribeSecret`.
     store.create_key(&id("alice"), &key(1)).await.unwrap();
     fixture.answer("GetSecretValue", 1, 400, not_found());
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(1));
@@ -308,7 +309,7 @@ async fn a_put_whose_answer_was_lost_stays_unknown_when_the_secret_cannot_be_cre
     store.create_key(&id("alice"), &key(1)).await.unwrap();
     let faults = fixture.bed.faults(Duration::from_secs(5));
     faults.inject(&fixture.ns, Some(Operation::Put), Fault::ResetAfterApply, 1).await.unwrap();
-    // As if it had been deleted in the meantime.
+    // As if the secret had been deleted in the meantime.
     fixture.answer("PutSecretValue", 1, 400, not_found());
     fixture.answer("CreateSecret", 1, 400, denied());
     let refused = store.put_key(&id("alice"), &key(2)).await.unwrap_err();

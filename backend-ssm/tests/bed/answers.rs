@@ -17,7 +17,7 @@ fn parameter(fixture: &Fixture, id: &str, kind: &str, value: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_no_key_of_ours_is_corrupt() {
+async fn an_entry_that_is_not_our_key_is_corrupt() {
     let fixture = Fixture::new();
     let store = fixture.store();
     for (kind, value) in [
@@ -67,7 +67,7 @@ async fn a_repeated_token_ends_the_listing_with_an_error() {
 }
 
 #[tokio::test]
-async fn entries_that_are_no_keys_are_not_listed() {
+async fn entries_that_are_not_keys_are_not_listed() {
     let fixture = Fixture::new();
     let foreign = |name: String| json!({"Name": name, "Type": "String", "Value": "x"});
     let names = ["--", "--a-2fb", "deeper/alice", "a@b"].map(|segment| foreign(fixture.path().replace("%s", segment)));
@@ -91,7 +91,7 @@ async fn a_batch_that_is_denied_because_of_one_name_is_asked_for_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_name_that_a_batchs_answer_leaves_out_is_asked_for_by_itself() {
+async fn a_name_that_the_answer_of_a_batch_omits_is_asked_for_alone() {
     let fixture = Fixture::new();
     let store = fixture.store();
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap();
@@ -133,9 +133,10 @@ async fn a_quota_is_not_tried_again() {
     assert_eq!(fixture.calls().len(), 2);
 }
 
-/// A create whose answer was lost and which the SDK has repeated: what stands there tells.
+/// The answer to a create was lost, and the SDK has repeated the call: the existing key tells who
+/// created it.
 #[tokio::test]
-async fn a_lost_create_is_told_apart_from_a_rivals() {
+async fn a_create_with_a_lost_answer_is_distinguished_from_another_creators() {
     let fixture = Fixture::new();
     let faults = fixture.bed.faults(Duration::from_secs(5));
     let store = fixture.store();
@@ -165,12 +166,12 @@ async fn a_lost_delete_is_ok() {
     store.delete_key(&id("alice")).await.unwrap();
     faults.inject(&fixture.ns, Some(Operation::Delete), Fault::ResetAfterApply, 1).await.unwrap();
     assert!(store.delete_keys(&[id("bob")]).await.remove(0).is_ok());
-    // A first answer is the truth.
+    // Nothing was repeated, so the first answer is true.
     assert_eq!(store.delete_key(&id("alice")).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]
-async fn a_winner_that_stays_invisible_is_a_conflict_to_be_tried_again_after_30_s() {
+async fn an_existing_key_that_stays_invisible_is_a_conflict_with_a_pause_of_30_s() {
     let fixture = Fixture::new();
     let store = fixture.store();
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap();

@@ -1,4 +1,4 @@
-//! The traces of the attempts of a call.
+//! The trace events of the attempts of a call.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{Fixture, id, key};
 
-/// The request id that the test bed gives.
+/// The request id in the test bed's answers.
 const REQUEST_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 #[track_caller]
@@ -25,7 +25,7 @@ async fn inject(fixture: &Fixture, operation: Operation, fault: Fault, requests:
 }
 
 #[tokio::test]
-async fn each_attempt_of_a_throttled_call_is_told_in_the_callers_span_and_shows_no_secret() {
+async fn each_attempt_of_a_throttled_call_is_traced_in_the_callers_span_without_a_secret() {
     let fixture = Fixture::new();
     let store = fixture.store();
     let capture = TraceCapture::default();
@@ -55,7 +55,7 @@ async fn each_attempt_of_a_throttled_call_is_told_in_the_callers_span_and_shows_
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_once_with_its_code() {
+async fn a_refusal_is_traced_once_with_its_code() {
     let fixture = Fixture::new();
     let capture = TraceCapture::default();
     let error = capture.during(fixture.store().get_key(&id("alice"))).await.unwrap_err();
@@ -66,7 +66,7 @@ async fn a_refusal_is_told_once_with_its_code() {
 }
 
 #[tokio::test]
-async fn what_reads_like_no_code_and_no_request_id_is_not_told() {
+async fn malformed_codes_and_request_ids_are_not_traced() {
     let fixture = Fixture::new();
     let capture = TraceCapture::default();
     fixture.answer("GetParameter", 1, 400, json!({"__type": "canary of alice", "message": "alice"}));
@@ -76,7 +76,7 @@ async fn what_reads_like_no_code_and_no_request_id_is_not_told() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_never_left_is_told_as_such() {
+async fn an_attempt_that_was_never_sent_is_traced_as_such() {
     let fixture = Fixture::new();
     let capture = TraceCapture::default();
     let store = fixture.builder().endpoint_url("http://127.0.0.1:1").sdk_attempts(1).build().unwrap();
@@ -95,7 +95,7 @@ async fn eventually(is_met: impl Fn() -> bool + Send + Sync) {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_tells_its_attempts_while_it_hangs() {
+async fn a_call_that_hangs_traces_its_attempts_while_it_hangs() {
     let fixture = Fixture::new();
     let capture = TraceCapture::default();
     let store = fixture.builder().attempt_timeout(Duration::from_millis(50)).sdk_attempts(1000);
@@ -112,7 +112,7 @@ async fn a_call_that_hangs_tells_its_attempts_while_it_hangs() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_nobody_waits_for_any_longer_is_told() {
+async fn a_dropped_attempt_is_traced() {
     let fixture = Fixture::new();
     let capture = TraceCapture::default();
     inject(&fixture, Operation::Get, Fault::Silent, 1).await;

@@ -1,4 +1,4 @@
-//! Tests of the number and the parameters of calls.
+//! The number and the parameters of calls.
 
 use std::collections::HashSet;
 
@@ -42,7 +42,7 @@ async fn a_thousand_keys_are_a_hundred_calls() {
 }
 
 #[tokio::test]
-async fn every_put_says_the_key_and_the_tier() {
+async fn every_put_names_the_kms_key_and_the_tier() {
     let fixture = Fixture::new();
     let store = fixture.store();
     store.create_key(&id("alice"), &key([1; 32])).await.unwrap();

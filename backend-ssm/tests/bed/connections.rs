@@ -1,4 +1,4 @@
-//! Connections that fail, and answers that end before they are whole.
+//! Connections that fail, and answers that end before they are complete.
 
 use std::error::Error as StdError;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ fn cause(error: &Error) -> String {
     error.source().unwrap().to_string()
 }
 
-/// Returns the error of a put at this endpoint, over the client that the SDK makes by itself.
+/// Returns the error of a put at this endpoint, over the SDK's own HTTP client.
 async fn refusal(url: &str) -> Error {
     let fixture = Fixture::new();
     let config = fixture.bed.sdk_config().to_builder();
@@ -25,7 +25,7 @@ async fn refusal(url: &str) -> Error {
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap_err()
 }
 
-/// A server that reads what it is sent and answers this, for each connection.
+/// Starts a server that reads a request and gives this answer on each connection.
 fn server(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let authority = listener.local_addr().unwrap().to_string();
@@ -39,13 +39,14 @@ fn server(answer: &'static [u8]) -> String {
     authority
 }
 
-/// A fatal alert (RFC 8446, section 6): what a TLS server answers to a request that is not TLS.
+/// A fatal alert (RFC 8446, section 6), which is what a TLS server answers to a request without
+/// TLS.
 const TLS_ALERT: &[u8] = &[0x15, 3, 3, 0, 2, 2, 10];
 
 const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
 
 #[tokio::test]
-async fn a_host_that_does_not_exist_is_told_from_one_that_does_not_answer() {
+async fn a_host_that_does_not_exist_is_distinguished_from_one_that_does_not_answer() {
     let error = refusal("http://nowhere.invalid").await;
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
     assert!(error.is_retryable() && cause(&error).contains("host name is unknown"), "{error:?}");
@@ -95,7 +96,7 @@ async fn an_answer_that_is_cut_off_is_unavailable_and_may_have_been_applied() {
             assert!(error.is_retryable(), "{fault:?}");
         }
     }
-    // What is whole and means nothing is no answer of Parameter Store.
+    // A complete answer that cannot be parsed does not come from Parameter Store.
     faults.inject(&fixture.ns, Some(Operation::Get), Fault::Garbage, 1).await.unwrap();
     assert_eq!(store.get_key(&id("alice")).await.unwrap_err().kind(), ErrorKind::Corrupt);
 }

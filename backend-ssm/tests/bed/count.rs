@@ -1,4 +1,4 @@
-//! Counting with `DescribeParameters`.
+//! Counting keys with `DescribeParameters`.
 
 use keystead_core::{ErrorKind, KeyStore, KeyStoreExt, Operation};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{Fixture, id, key};
 
 #[tokio::test]
-async fn fifty_keys_are_counted_in_a_call_and_what_is_no_key_is_not_counted() {
+async fn fifty_keys_are_counted_in_a_call_and_other_entries_are_not() {
     let fixture = Fixture::new();
     let name = |segment: &str| json!({"Name": fixture.path().replace("%s", segment)});
     let first: Vec<Value> = (0..50).map(|number| name(&format!("user-{number}"))).collect();

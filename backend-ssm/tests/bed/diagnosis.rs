@@ -1,5 +1,5 @@
-//! Tests of the information that an error gives an operator: who was refused what, which request it
-//! was, and what to do.
+//! The information that an error gives an operator: who was refused what, in which request, and
+//! what to do.
 
 use std::error::Error as StdError;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{Fixture, id, key};
 
-/// The request id that the test bed gives.
+/// The request id in the test bed's answers.
 const REQUEST_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 fn message(error: &Error) -> &str {
@@ -36,10 +36,10 @@ async fn a_denied_call_names_the_principal_the_action_and_no_user() {
         "User: arn:aws:iam::123456789012:user/test is not authorized to perform: ssm:GetParameter on resource: \
          <redacted> because no identity-based policy allows the action"
     );
-    // A user whose id is the principal's name is not named.
+    // The principal is not shown if its name is the user's id.
     let error = fixture.store().get_key(&id("test")).await.unwrap_err();
     assert!(message(&error).starts_with("User: <redacted> is not authorized"), "{error:?}");
-    // One letter hides no part of a word.
+    // An id of one letter hides no part of a word.
     let error = fixture.store().put_key(&id("a"), &key([1; 32])).await.unwrap_err();
     assert!(message(&error).contains("user/test is not authorized to perform: ssm:PutParameter on"), "{error:?}");
 }
@@ -65,7 +65,7 @@ async fn an_assumed_role_is_named_without_its_session_and_the_kms_key_is_named()
     );
 }
 
-/// A call that carries no value can have none quoted.
+/// A call that sends no value cannot have one quoted.
 #[tokio::test]
 async fn the_sentence_of_a_refused_read_is_kept_and_that_of_a_refused_write_is_not() {
     let fixture = Fixture::new();
@@ -77,7 +77,7 @@ async fn the_sentence_of_a_refused_read_is_kept_and_that_of_a_refused_write_is_n
     for operation in ["GetParameter", "GetParameters", "DeleteParameter", "GetParametersByPath"] {
         fixture.answer(operation, 1, 400, invalid.clone());
     }
-    // A batch that is refused because of a name is asked for one by one.
+    // If one name makes a batch fail, each name is asked for alone.
     let batch = store.get_keys(&[id("alice")]).await.remove(0).unwrap_err();
     let list = store.list_keys().try_collect::<Vec<KeyId>>().await.unwrap_err();
     for error in [batch, store.delete_key(&id("alice")).await.unwrap_err(), list] {
@@ -99,20 +99,20 @@ async fn every_error_about_an_answer_names_the_answer() {
     let fixture = Fixture::new();
     let store = fixture.store();
     let mut errors = Vec::new();
-    // What holds no key, and what holds nothing.
+    // A parameter that is not a key, and an answer without a parameter.
     for body in [json!({"Parameter": parameter(&fixture, "alice", "String", "QUJD")}), json!({})] {
         fixture.answer("GetParameter", 1, 200, body);
         errors.push((ErrorKind::Corrupt, 200, store.get_key(&id("alice")).await.unwrap_err()));
     }
     fixture.answer("GetParameters", 1, 200, json!({"Parameters": [parameter(&fixture, "alice", "SecureString", "-")]}));
     errors.push((ErrorKind::Corrupt, 200, store.get_keys(&[id("alice")]).await.remove(0).unwrap_err()));
-    // What a batch does not find.
+    // Keys that a batch does not find.
     errors.push((ErrorKind::NotFound, 200, store.get_keys(&[id("alice")]).await.remove(0).unwrap_err()));
     errors.push((ErrorKind::NotFound, 200, store.delete_keys(&[id("alice")]).await.remove(0).unwrap_err()));
     // A listing that would never end.
     fixture.answer("GetParametersByPath", 9, 200, json!({"Parameters": [], "NextToken": "again"}));
     errors.push((ErrorKind::Corrupt, 200, store.list_keys().try_collect::<Vec<KeyId>>().await.unwrap_err()));
-    // A winner that stays invisible.
+    // An existing key that stays invisible.
     store.put_key(&id("alice"), &key([1; 32])).await.unwrap();
     fixture.answer("GetParameter", 99, 400, json!({"__type": "ParameterNotFound"}));
     errors.push((ErrorKind::Conflict, 400, store.get_or_create(&id("alice"), &key([2; 32])).await.unwrap_err()));
@@ -122,13 +122,13 @@ async fn every_error_about_an_answer_names_the_answer() {
         let details = error.details().unwrap_or_else(|| panic!("{error:?} has no details"));
         assert_eq!((details.status_code, details.request_id.as_deref()), (Some(status), Some(REQUEST_ID)), "{error:?}");
         assert_eq!(details.service_name.as_deref(), Some("AWSSimpleSystemsManagement"));
-        // Nothing of what the answer holds.
+        // No error shows anything of the value.
         assert!(!format!("{error:?} {}", cause(&error)).contains("QUJD"), "{error:?}");
     }
 }
 
 #[tokio::test]
-async fn too_many_versions_are_no_quota_that_can_be_raised() {
+async fn too_many_versions_are_not_a_quota_that_can_be_raised() {
     let fixture = Fixture::new();
     let text = "You attempted to create a new version of alice by calling the PutParameter API with the overwrite \
                 flag. Version 1, the oldest version, can't be deleted because it has a label associated with it. Move \

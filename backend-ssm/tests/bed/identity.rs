@@ -1,4 +1,4 @@
-//! The identity of a store's data, and the calls that learning it costs.
+//! The identity of a store's data, and the calls that it takes to learn it.
 
 use aws_sdk_ssm::config::Region;
 use keystead_aws_testbed::{KMS_KEY, sdk_config};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{Fixture, id, key};
 
-/// An endpoint at which nobody listens.
+/// An endpoint where nothing listens.
 const DEAD: &str = "http://127.0.0.1:1";
 
 /// The account of the emulator.

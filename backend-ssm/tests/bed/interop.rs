@@ -1,4 +1,5 @@
-//! boto3 writes parameters as the origin does, and reads ours. It talks to the emulator itself, past our proxy.
+//! boto3 writes parameters as the Clojure library does, and reads ours. It calls the emulator
+//! itself and bypasses the proxy.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{Fixture, id, key};
 
-/// Writes the parameters under "put" and gives the values of those under "get".
+/// Writes the parameters under "put" and prints those under "get".
 const PROGRAM: &str = r#"
 import json, sys
 import boto3
@@ -34,7 +35,7 @@ fn boto3(fixture: &Fixture, put: Vec<Value>, get: Vec<String>) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Base64 by somebody else's hand.
+/// Base64 from another implementation than the store's.
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
@@ -45,7 +46,7 @@ fn lengths() -> Vec<SecretKey> {
 }
 
 #[tokio::test]
-async fn what_the_origin_writes_is_read() {
+async fn values_of_the_clojure_library_are_read() {
     let fixture = Fixture::new();
     let name = |id: &str| fixture.path().replace("%s", id);
     let mut put = Vec::new();
@@ -65,7 +66,7 @@ async fn what_the_origin_writes_is_read() {
 }
 
 #[tokio::test]
-async fn what_we_write_is_read() {
+async fn our_values_are_read_by_boto3() {
     let fixture = Fixture::new();
     for kms_key in [KMS_KEY, KMS_KEY_ARN] {
         let config = SsmConfig::new(kms_key, fixture.path()).unwrap();

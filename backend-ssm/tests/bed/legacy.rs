@@ -1,4 +1,4 @@
-//! Flat paths of other software, as a source that is only read.
+//! Flat paths of other software, which are only read.
 
 use std::collections::HashSet;
 
@@ -95,9 +95,9 @@ async fn every_write_is_refused_before_any_call() {
     assert!(fixture.calls().is_empty(), "{:?}", fixture.operations());
 }
 
-/// Parameter Store refuses to be asked for a name that it reserves.
+/// Parameter Store refuses a call that names a reserved parameter.
 #[tokio::test]
-async fn an_id_that_would_get_a_reserved_name_has_no_key_and_spoils_no_batch() {
+async fn an_id_with_a_reserved_name_has_no_key_and_affects_no_other_in_a_batch() {
     let fixture = Fixture::new();
     let user = format!("{}-alice", fixture.ns);
     plant(&fixture, &format!("/{user}")).await;

@@ -1,4 +1,4 @@
-//! The requirements of organizations: tags, a description, a tier, and KMS keys of another account.
+//! Requirements of organizations: tags, a description, a tier, and KMS keys of another account.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn tags() -> Value {
     json!([{"Key": "owner", "Value": "privacy"}, {"Key": "cost center", "Value": ""}])
 }
 
-/// The tags of a user's parameter, as the emulator has them.
+/// Returns the tags of a user's parameter in the emulator.
 async fn tags_of(fixture: &Fixture, segment: &str) -> Value {
     let name = fixture.path().replace("%s", segment);
     let request = json!({"ResourceType": "Parameter", "ResourceId": name});
@@ -33,7 +33,7 @@ async fn tags_of(fixture: &Fixture, segment: &str) -> Value {
     answer["TagList"].take()
 }
 
-/// The cause of a failure, as a person reads it.
+/// Returns the cause of an error, as a person reads it.
 fn cause(error: &Error) -> String {
     error.source().unwrap().to_string()
 }
@@ -107,7 +107,7 @@ async fn a_parameter_that_an_overwrite_has_to_create_gets_its_tags_too() {
     assert_eq!(store.get_key(&id("bob")).await.unwrap(), key([2; 32]));
 }
 
-/// The answer to the create is lost, so the key may stand although the overwrite is refused.
+/// The answer to the create is lost, so the key may exist although the overwrite is refused.
 #[tokio::test]
 async fn a_put_that_fails_after_a_lost_create_may_have_been_applied() {
     let fixture = Fixture::new();

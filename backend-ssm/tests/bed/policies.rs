@@ -1,4 +1,4 @@
-//! The IAM policies that the README shows.
+//! The IAM policies in the README.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,12 @@ use crate::{Fixture, id, key};
 
 const README: &str = include_str!("../../README.md");
 
-/// The actions that Parameter Store asks of KMS in the caller's name.
+/// The actions of KMS that Parameter Store performs in the caller's name.
 const KMS: [&str; 3] = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"];
 
 const PARAMETERS: &str = "arn:aws:ssm:REGION:ACCOUNT:parameter/app/user-keys/*";
 
-/// Every method of the store.
+/// Calls every method of the store.
 async fn use_everything(fixture: &Fixture) {
     let store = fixture.store();
     let ids = [id("alice"), id("bob")];

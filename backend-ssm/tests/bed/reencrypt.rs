@@ -1,4 +1,4 @@
-//! Keys that move to another KMS key or tier, and others who write meanwhile.
+//! Keys that move to another KMS key or tier while others write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn store(fixture: &Fixture, config: SsmConfig) -> SsmStore {
     builder.visibility_bound(Duration::from_millis(200)).build().unwrap()
 }
 
-/// A store of the same keys under another KMS key.
+/// Returns a store of the same keys under another KMS key.
 fn moved(fixture: &Fixture) -> SsmStore {
     store(fixture, SsmConfig::new(FOREIGN_KMS_KEY_ARN, fixture.path()).unwrap())
 }
@@ -29,8 +29,8 @@ async fn run(store: &SsmStore) -> ReencryptReport {
     reencrypt(store, ReencryptOptions::new().exclusive().rate(1e6), |_| {}).await.unwrap()
 }
 
-/// Has the next read of alice's key show the old one, with this version: what was read before
-/// somebody else wrote.
+/// Makes the next read of alice's key return the old value with this version, as if somebody else
+/// wrote after that read.
 fn read_before(fixture: &Fixture, version: i64) {
     let name = fixture.path().replace("%s", "alice");
     let parameter =
@@ -38,7 +38,7 @@ fn read_before(fixture: &Fixture, version: i64) {
     fixture.answer("GetParameter", 1, 200, json!({"Parameter": parameter}));
 }
 
-/// Has the listing show alice under the old KMS key.
+/// Makes the listing show alice's key under the old KMS key.
 fn list_alice(fixture: &Fixture) {
     let alice = json!({"Name": fixture.path().replace("%s", "alice"), "KeyId": "alias/old", "Tier": "Standard"});
     fixture.answer("DescribeParameters", 1, 200, json!({"Parameters": [alice]}));
@@ -136,8 +136,8 @@ async fn a_newer_key_is_put_back_and_reported() {
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer"));
 }
 
-/// Somebody else deletes and creates between the read and the put, so the version alone tells
-/// nothing.
+/// Somebody else deletes and creates the key between the read and the put, so the number of the
+/// version alone tells nothing.
 #[tokio::test]
 async fn a_key_that_was_created_anew_is_put_back_although_the_version_is_the_next_one() {
     let fixture = Fixture::new();
@@ -150,7 +150,7 @@ async fn a_key_that_was_created_anew_is_put_back_although_the_version_is_the_nex
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer"));
 }
 
-/// Somebody else deletes between the read and the put.
+/// Somebody else deletes the key between the read and the put.
 #[tokio::test]
 async fn a_key_that_comes_back_is_deleted_again_and_reported() {
     for version in [1, 7] {
@@ -185,7 +185,7 @@ async fn a_key_that_is_not_visible_at_first_is_not_gone() {
 
 /// Somebody else deletes a key and brings the same value back, as from a backup.
 #[tokio::test]
-async fn a_key_that_was_restored_with_the_same_value_stands() {
+async fn a_key_that_was_restored_with_the_same_value_stays() {
     let fixture = Fixture::new();
     let store = moved(&fixture);
     store.create_key(&id("alice"), &key(*b"ABC")).await.unwrap();
@@ -199,7 +199,7 @@ async fn a_key_that_was_restored_with_the_same_value_stands() {
 
 /// Somebody else deletes a key, and then, after our put, deletes and creates it once more.
 #[tokio::test]
-async fn a_key_that_comes_back_is_not_deleted_if_another_value_stands() {
+async fn a_key_that_comes_back_is_not_deleted_if_it_has_another_value() {
     let fixture = Fixture::new();
     let store = moved(&fixture);
     list_alice(&fixture);
@@ -215,19 +215,19 @@ async fn a_key_that_comes_back_is_not_deleted_if_another_value_stands() {
     assert!(!fixture.operations().contains(&"DeleteParameter".to_owned()));
 }
 
-/// Has all further reads of alice's key, or of one version such as `:1`, show this parameter.
+/// Makes all further reads of alice's key, or of one version such as `:1`, return this parameter.
 fn answer_read(fixture: &Fixture, selector: &str, parameter: serde_json::Value) {
     let name = format!("\"{}{selector}\"", fixture.path().replace("%s", "alice"));
     fixture.bed.answer("GetParameter", &name, u32::MAX, 200, json!({"Parameter": parameter}).to_string());
 }
 
-/// The reason of the first failure.
+/// Returns the cause of the first failure.
 fn cause(report: &ReencryptReport) -> String {
     std::error::Error::source(&report.failures[0].1).unwrap().to_string()
 }
 
 #[tokio::test]
-async fn a_newer_key_that_cannot_be_put_back_is_told_with_its_version() {
+async fn a_newer_key_that_cannot_be_put_back_is_reported_with_its_version() {
     let fixture = Fixture::new();
     let store = moved(&fixture);
     store.put_key(&id("alice"), &key(*b"ABC")).await.unwrap();
@@ -253,14 +253,14 @@ async fn a_newer_key_is_put_back_although_that_is_refused_for_a_while() {
     list_alice(&fixture);
     read_before(&fixture, 1);
     let failed = json!({"__type": "InternalServerError", "message": "no"}).to_string();
-    // All attempts of one call.
+    // All attempts of one call fail.
     fixture.bed.answer("PutParameter", "bmV3ZXItYW5kLWRlbGF5ZWQ=", 3, 500, failed);
     let report = run(&store).await;
     assert_eq!(report.newer_restored, [id("alice")], "{report:?}");
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer-and-delayed"));
 }
 
-/// After the put a read shows nothing, or an older version.
+/// After the put, a read returns nothing or an older version.
 #[tokio::test]
 async fn a_key_that_is_not_read_back_is_not_done() {
     let parameter = |version| json!({"Type": "SecureString", "Value": OLD, "Version": version, "LastModifiedDate": 1});
@@ -285,8 +285,8 @@ async fn a_key_that_is_not_read_back_is_not_done() {
     }
 }
 
-/// A check that fails after the put is told apart from a put that fails: the next run takes the key
-/// for current.
+/// A failed check after the put is distinguished from a failed put, because the next run takes the
+/// key for done.
 #[tokio::test]
 async fn a_put_that_cannot_be_checked_needs_attention() {
     let fixture = Fixture::new();
@@ -301,7 +301,8 @@ async fn a_put_that_cannot_be_checked_needs_attention() {
     assert!(cause(&report).contains("could not be checked"), "{report:?}");
 }
 
-/// The answers to all attempts of the put are lost: what stands tells.
+/// The answers to all attempts of the put are lost. The current version tells whether it was
+/// applied.
 #[tokio::test]
 async fn a_put_whose_answers_are_lost_is_settled() {
     for deleted in [false, true] {
@@ -325,9 +326,9 @@ async fn a_put_whose_answers_are_lost_is_settled() {
     }
 }
 
-/// Our own earlier attempts, whose answers were lost, do not hide what is beneath them.
+/// Our own earlier attempts, whose answers were lost, do not hide the version before them.
 #[tokio::test]
-async fn a_newer_key_beneath_a_lost_attempt_is_put_back() {
+async fn a_newer_key_before_a_lost_attempt_is_put_back() {
     let fixture = Fixture::new();
     let store = moved(&fixture);
     store.create_key(&id("alice"), &key(*b"newer")).await.unwrap();
@@ -340,7 +341,7 @@ async fn a_newer_key_beneath_a_lost_attempt_is_put_back() {
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer"));
 }
 
-/// Waits until a call for this user's key has reached the proxy.
+/// Waits until a request for this user's key has reached the proxy.
 async fn until_called(fixture: &Fixture, operation: &str, segment: &str) {
     let name = format!("\"{}\"", fixture.path().replace("%s", segment));
     while !fixture.bed.calls(&name).iter().any(|call| call.operation == operation) {
@@ -348,10 +349,10 @@ async fn until_called(fixture: &Fixture, operation: &str, segment: &str) {
     }
 }
 
-/// Each user's key is written or deleted once by somebody else while it is encrypted anew: as soon
-/// as it is read, or as soon as it is put.
+/// Somebody else writes or deletes each user's key once while it is re-encrypted: as soon as it is
+/// read, or as soon as it is put.
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_race_a_newer_key_stands_and_a_deleted_one_stays_deleted() {
+async fn in_a_race_a_newer_key_stays_and_a_deleted_one_stays_deleted() {
     let fixture = Arc::new(Fixture::new());
     let users: Vec<_> = (0..8).map(|index| format!("user-{index}")).collect();
     for user in &users {
@@ -365,7 +366,7 @@ async fn in_a_race_a_newer_key_stands_and_a_deleted_one_stays_deleted() {
             until_called(&fixture, if index % 4 < 2 { "GetParameter" } else { "PutParameter" }, &user).await;
             match index % 2 {
                 0 => store.put_key(&id(&user), &key(*b"newer")).await.unwrap(),
-                // It was there, so it is found, whatever happens meanwhile.
+                // The key existed, so the delete finds it, whatever happens at the same time.
                 _ => drop(store.delete_key(&id(&user)).await.unwrap()),
             }
         })

@@ -1,4 +1,5 @@
-//! The rows of the origin, `dev.gethop/secret-storage.aws-ssm-ps`, each by its name.
+//! The behavior of the Clojure library `dev.gethop/secret-storage.aws-ssm-ps`, with one test for
+//! each row of its table.
 
 use keystead_aws_testbed::{KMS_KEY, KMS_KEY_ARN, isolated};
 use keystead_core::{ErrorKind, ErrorType, KeyStore, KeyStoreExt, Operation};
@@ -21,7 +22,7 @@ async fn config_takes_a_key_id_an_arn_or_an_alias() {
 
 const CHILD: &str = "KEYSTEAD_TEST_CHILD";
 
-/// In a process of its own, which alone has these variables.
+/// Runs in a process of its own, because only that process may have these variables.
 #[test]
 fn region_credentials_and_endpoint_come_from_the_default_chains() {
     if std::env::var_os(CHILD).is_some() {
@@ -29,7 +30,11 @@ fn region_credentials_and_endpoint_come_from_the_default_chains() {
     }
     let fixture = Fixture::new();
     let child = isolated(std::env::current_exe().unwrap())
-        .args(["--exact", "origin::region_credentials_and_endpoint_come_from_the_default_chains", "--nocapture"])
+        .args([
+            "--exact",
+            "clojure_library::region_credentials_and_endpoint_come_from_the_default_chains",
+            "--nocapture",
+        ])
         .env(CHILD, fixture.path())
         .env("AWS_REGION", "us-east-1")
         .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
@@ -83,7 +88,7 @@ async fn get_decrypts_and_decodes() {
 }
 
 #[tokio::test]
-async fn put_sends_what_the_origin_sends_and_the_tier() {
+async fn put_sends_what_the_clojure_library_sends_and_the_tier() {
     let fixture = Fixture::new();
     let value = "+/8BAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
     let bytes: Vec<u8> = [0xfb, 0xff].into_iter().chain(1..64).collect();
@@ -118,7 +123,7 @@ async fn delete_deletes() {
 }
 
 #[tokio::test]
-async fn get_or_delete_of_a_missing_user_gives_the_origins_error_map() {
+async fn get_or_delete_of_a_missing_user_gives_the_clojure_librarys_error_map() {
     let fixture = Fixture::new();
     let store = fixture.store();
     let errors = [store.get_key(&id("nobody")).await.unwrap_err(), store.delete_key(&id("nobody")).await.unwrap_err()];
@@ -130,7 +135,7 @@ async fn get_or_delete_of_a_missing_user_gives_the_origins_error_map() {
         assert_eq!(details.status_code, Some(400));
         assert!(details.request_id.as_ref().is_some_and(|id| !id.is_empty()));
         assert_eq!(details.service_name.as_deref(), Some("AWSSimpleSystemsManagement"));
-        // AWS says no more of a missing parameter.
+        // AWS gives no message for a missing parameter.
         assert_eq!(details.message, None);
     }
 }
