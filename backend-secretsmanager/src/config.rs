@@ -32,6 +32,7 @@ pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(*WINDOWS.end() a
 /// The KMS key and the names are checked by [`new`](Self::new), everything else when the store is
 /// built.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct SecretsManagerConfig {
     kms_key: String,
     names: NameTemplate,

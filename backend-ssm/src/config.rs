@@ -31,6 +31,7 @@ const LONGEST_DESCRIPTION: usize = 1024;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "SerializedConfig"))]
+#[must_use]
 pub struct SsmConfig {
     /// `None` if the store only reads.
     kms_key: Option<String>,
