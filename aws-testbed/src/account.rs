@@ -1,4 +1,4 @@
-//! A real account, for those who want to see the suite hold there; never by accident.
+//! [`Account`]: a real AWS account for the conformance suite, used only if it is asked for.
 
 use keystead_core::BoxError;
 
@@ -6,19 +6,19 @@ const ON: &str = "KEYSTEAD_TEST_AWS";
 const PREFIX: &str = "KEYSTEAD_TEST_AWS_PREFIX";
 const KMS_KEY: &str = "KEYSTEAD_TEST_AWS_KMS_KEY";
 
-/// The place in a real AWS account where the suite may write. Region and credentials come from the
-/// SDK's default chains.
+/// The place in a real AWS account where the suite may write. The region and the credentials come
+/// from the SDK's default chains.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// The prefix of all names, such as `/keystead-test`.
     pub prefix: String,
-    /// The KMS key that encrypts.
+    /// The KMS key under which keys are encrypted.
     pub kms_key: String,
 }
 
 impl Account {
-    /// The account that `KEYSTEAD_TEST_AWS=1`, `KEYSTEAD_TEST_AWS_PREFIX` and
-    /// `KEYSTEAD_TEST_AWS_KMS_KEY` ask for; `None` if the first of them is not set.
+    /// Returns the account that the variables `KEYSTEAD_TEST_AWS=1`, `KEYSTEAD_TEST_AWS_PREFIX` and
+    /// `KEYSTEAD_TEST_AWS_KMS_KEY` describe; `None` if the first of them is not set.
     ///
     /// # Errors
     /// A text that says which variable is missing or wrong.
@@ -36,7 +36,8 @@ impl Account {
         match account.prefix.starts_with('/') && !account.prefix.ends_with('/') {
             true => Ok(Some(account)),
             false => {
-                Err(format!("{PREFIX} begins with a slash and ends without one: set one such as /keystead-test").into())
+                Err(format!("{PREFIX} does not begin with a slash, or ends with one: set one such as /keystead-test")
+                    .into())
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Answers in AWS's shape, and the ways in which they fail to arrive.
+//! [`Answer`]: answers like AWS's, and the ways in which they can fail to arrive.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,10 +14,21 @@ use serde_json::json;
 
 pub(crate) type Body = BoxBody<Bytes, io::Error>;
 
-/// Between two bytes of a slow answer.
+/// The message of Secrets Manager for a secret that does not exist.
+pub(crate) const NO_SECRET: &str = "Secrets Manager can't find the specified secret.";
+
+/// The message of Secrets Manager for a secret without a current version.
+pub(crate) const NO_SECRET_VALUE: &str =
+    "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT";
+
+/// The message of Secrets Manager for the name of a secret that is scheduled for deletion.
+pub(crate) const NAME_IS_SCHEDULED: &str =
+    "You can't create this secret because a secret with this name is already scheduled for deletion.";
+
+/// The pause between two bytes of a slow answer.
 const SLOW: Duration = Duration::from_millis(10);
 
-/// A whole answer before it is sent.
+/// A complete answer that has not been sent yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -31,14 +42,19 @@ impl Answer {
         Self { status, headers: HeaderMap::new(), body: body.into() }
     }
 
-    /// An error of the JSON protocol.
+    /// Creates an error of the JSON protocol.
     pub(crate) fn error(status: u16, code: &str, message: Option<&str>) -> Self {
         let body = match message {
             Some(message) => json!({"__type": code, "message": message}),
-            // As AWS says it of a missing parameter.
+            // AWS gives no message for a missing parameter.
             None => json!({"__type": code}),
         };
         Self::new(status, body.to_string())
+    }
+
+    /// Creates the refusal of a request that exceeds a quota.
+    pub(crate) fn throttled() -> Self {
+        Self::error(400, "ThrottlingException", Some("Rate exceeded"))
     }
 
     pub(crate) fn with_header(mut self, name: &'static str, value: &str) -> Self {
@@ -46,7 +62,7 @@ impl Answer {
         self
     }
 
-    /// The code of an error in the JSON protocol.
+    /// Returns the code of an error in the JSON protocol.
     pub(crate) fn code(&self) -> Option<String> {
         let body: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
         let code = body.get("__type")?.as_str()?;
@@ -78,8 +94,8 @@ impl Answer {
         response.map(|()| body)
     }
 
-    /// Half of the body, and the end of the connection. The pause in between lets the half be sent:
-    /// without it, the connection ends before the status.
+    /// Sends half of the body and then ends the connection. The pause in between lets the half be
+    /// sent; without it, the connection would end before the status.
     pub(crate) fn truncated(self) -> Response<Body> {
         let half = self.body.slice(..self.body.len() / 2);
         let end = stream::once(Box::pin(async {
@@ -90,7 +106,7 @@ impl Answer {
         self.announcing_its_length().map(|()| body)
     }
 
-    /// A byte at a time.
+    /// Sends the body one byte at a time.
     pub(crate) fn slow(self) -> Response<Body> {
         let response = self.announcing_its_length();
         let bytes = stream::iter(self.body.to_vec()).then(|byte| async move {

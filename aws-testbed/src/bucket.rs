@@ -1,17 +1,17 @@
-//! Quotas of writes a second.
+//! [`Buckets`]: quotas of writes per second.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use keystead_core::Operation;
 
-use crate::proxy::Call;
+use crate::request::AwsRequest;
 
 /// The quotas of the namespaces that have one.
 #[derive(Debug, Default)]
 pub(crate) struct Buckets(Mutex<Vec<Bucket>>);
 
-/// A token bucket: each write takes one token, and so many come back each second.
+/// A token bucket. Each write takes one token, and `per_second` tokens are added each second.
 #[derive(Debug)]
 struct Bucket {
     text: String,
@@ -26,8 +26,8 @@ impl Buckets {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(bucket);
     }
 
-    /// Reports whether this call is one write too many.
-    pub(crate) fn refuses(&self, call: &Call) -> bool {
+    /// Reports whether this request is a write that exceeds its quota.
+    pub(crate) fn refuses(&self, call: &AwsRequest) -> bool {
         let is_write = matches!(call.operation(), Some(Operation::Put | Operation::Create | Operation::Delete));
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.iter_mut().find(|bucket| is_write && call.text.contains(&bucket.text));

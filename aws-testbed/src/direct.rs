@@ -1,4 +1,4 @@
-//! Calls to the emulator itself, past the proxy: for what our stores would not do.
+//! Calls to the emulator that bypass the proxy, for what our stores would not do.
 
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -8,7 +8,7 @@ use hyper_util::rt::TokioExecutor;
 use keystead_core::BoxError;
 use serde_json::Value;
 
-/// Makes one call, such as `AmazonSSM.PutParameter`; the emulator looks at no signature.
+/// Makes one call, such as `AmazonSSM.PutParameter`. The emulator does not check the signature.
 pub(crate) async fn ask(authority: &str, target: &str, body: &Value) -> Result<Value, BoxError> {
     let service = if target.starts_with("AmazonSSM") { "ssm" } else { "secretsmanager" };
     let scope = format!("AKIDTEST/20260101/us-east-1/{service}/aws4_request");

@@ -8,15 +8,16 @@ use keystead_core::BoxError;
 
 use crate::isolated;
 
-/// An emulator that runs already, as `http://127.0.0.1:PORT`.
+/// The variable that names an emulator that is already running, as `http://127.0.0.1:PORT`.
 const RUNNING: &str = "KEYSTEAD_TEST_EMULATOR";
 
-/// The interpreter of the virtual environment that has the emulator.
+/// The variable that names the Python interpreter in whose environment the emulator is installed.
 const PYTHON: &str = "KEYSTEAD_PYTHON";
 
 const PROGRAM: &str = include_str!("emulator.py");
 
-/// A running emulator; one that was started here ends with this value, or with the process.
+/// A running emulator. One that was started here ends when this value is dropped, or with the
+/// process.
 #[derive(Debug)]
 pub(crate) struct Emulator {
     pub(crate) authority: String,
@@ -63,8 +64,9 @@ impl Drop for Emulator {
     }
 }
 
-/// The interpreter of the virtual environment that `scripts/test.sh` makes: the one it names, or the one in the target
-/// directory that this program is in.
+/// Returns the Python interpreter of the virtual environment that `scripts/test.sh` creates: the
+/// one that `KEYSTEAD_PYTHON` names, or the one in the target directory that contains the running
+/// program.
 ///
 /// # Errors
 /// A text that says how to install what is missing.

@@ -7,66 +7,66 @@ use async_trait::async_trait;
 use keystead_conformance::{Fault, Faults, Namespace};
 use keystead_core::{BoxError, Operation};
 
-use crate::answer::Answer;
-use crate::proxy::Call;
+use crate::answer::{Answer, NAME_IS_SCHEDULED};
 use crate::replica::Replica;
+use crate::request::AwsRequest;
 
-/// The scripted faults, and the calls that they affect.
+/// The scripted faults and answers, each with the requests that it affects.
 #[derive(Debug, Default)]
 pub(crate) struct Script(Mutex<Vec<Entry>>);
 
 #[derive(Debug)]
 struct Entry {
     text: String,
-    what: What,
+    scripted: Scripted,
     left: u32,
 }
 
 #[derive(Debug)]
-enum What {
+enum Scripted {
     Fault(Option<Operation>, Fault),
     Answer(String, Answer),
 }
 
-/// The scripted outcome of a call.
+/// The scripted outcome of a request.
 #[derive(Debug)]
-pub(crate) enum Fate {
+pub(crate) enum ScriptedOutcome {
     Fault(Fault),
     Answer(Answer),
 }
 
 impl Script {
-    /// The fate of this call, if one is scripted; each is used up so many times.
-    pub(crate) fn fate_of(&self, call: &Call, replica: &Replica) -> Option<Fate> {
+    /// Returns the scripted outcome of this request, if there is one, and uses it up once.
+    pub(crate) fn outcome_of(&self, call: &AwsRequest, replica: &Replica) -> Option<ScriptedOutcome> {
         let stale = replica.answer(call);
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let meets = |entry: &&mut Entry| {
-            let named = match &entry.what {
-                What::Fault(operation, fault) => {
-                    let is_met = match fault {
+        let applies = |entry: &&mut Entry| {
+            let named = match &entry.scripted {
+                Scripted::Fault(operation, fault) => {
+                    let is_possible = match fault {
                         Fault::Stale => stale.is_some(),
                         Fault::NameHeld => call.name == "CreateSecret",
                         _ => true,
                     };
-                    is_met && operation.is_none_or(|operation| call.operation() == Some(operation))
+                    is_possible && operation.is_none_or(|operation| call.operation() == Some(operation))
                 }
-                What::Answer(name, _) => *name == call.name,
+                Scripted::Answer(name, _) => *name == call.name,
             };
             entry.left > 0 && named && call.text.contains(&entry.text)
         };
-        let entry = entries.iter_mut().find(meets)?;
+        let entry = entries.iter_mut().find(applies)?;
         entry.left -= 1;
-        Some(match &entry.what {
-            What::Fault(_, Fault::Stale) => Fate::Answer(stale?),
-            What::Fault(_, Fault::NameHeld) => Fate::Answer(name_held(entry.left)),
-            What::Fault(_, fault) => Fate::Fault(fault.clone()),
-            What::Answer(_, answer) => Fate::Answer(answer.clone()),
+        Some(match &entry.scripted {
+            Scripted::Fault(_, Fault::Stale) => ScriptedOutcome::Answer(stale?),
+            Scripted::Fault(_, Fault::NameHeld) => ScriptedOutcome::Answer(name_held(entry.left)),
+            Scripted::Fault(_, fault) => ScriptedOutcome::Fault(fault.clone()),
+            Scripted::Answer(_, answer) => ScriptedOutcome::Answer(answer.clone()),
         })
     }
 
     pub(crate) fn script(&self, operation: &str, text: &str, times: u32, status: u16, body: String) {
-        let what = What::Answer(operation.to_owned(), Answer::new(status, body));
-        self.add(Entry { text: text.to_owned(), what, left: times });
+        let scripted = Scripted::Answer(operation.to_owned(), Answer::new(status, body));
+        self.add(Entry { text: text.to_owned(), scripted, left: times });
     }
 
     fn add(&self, entry: Entry) {
@@ -78,15 +78,13 @@ impl Script {
     }
 }
 
-/// The message of Secrets Manager for a secret that does not exist.
-pub(crate) const NO_SECRET: &str = "Secrets Manager can't find the specified secret.";
-
-/// A refusal in AWS's words, as far as they are known, with the resource's ARN where AWS quotes it.
-pub(crate) fn refusal(fault: &Fault, call: &Call) -> Option<Answer> {
+/// Returns the refusal for a fault, in AWS's words as far as they are known, with the resource's
+/// ARN if AWS quotes it.
+pub(crate) fn refusal(fault: &Fault, call: &AwsRequest) -> Option<Answer> {
     let resource = format!("arn:aws:{}:us-east-1:123456789012:parameter{}", call.service, call.first_name());
     Some(match fault {
         Fault::Throttled { retry_after } => {
-            let answer = Answer::error(400, "ThrottlingException", Some("Rate exceeded"));
+            let answer = Answer::throttled();
             match retry_after {
                 Some(pause) => answer.with_header("retry-after", &pause.as_secs().to_string()),
                 None => answer,
@@ -120,17 +118,14 @@ pub(crate) fn refusal(fault: &Fault, call: &Call) -> Option<Answer> {
     })
 }
 
-/// The two ways in which Secrets Manager is known to refuse a name that it is releasing, in turn.
+/// Returns one of the two ways in which Secrets Manager is known to refuse a name that it is
+/// releasing, in turn.
 fn name_held(turn: u32) -> Answer {
     match turn % 2 {
         0 => {
             Answer::error(400, "ResourceExistsException", Some("A resource with the ID you requested already exists."))
         }
-        _ => {
-            let text =
-                "You can't create this secret because a secret with this name is already scheduled for deletion.";
-            Answer::error(400, "InvalidRequestException", Some(text))
-        }
+        _ => Answer::error(400, "InvalidRequestException", Some(NAME_IS_SCHEDULED)),
     }
 }
 
@@ -167,7 +162,7 @@ impl Faults for BedFaults {
         if fault == Fault::NameHeld && !self.holds_names {
             return Ok(false);
         }
-        self.script.add(Entry { text: ns.to_string(), what: What::Fault(op, fault), left: requests });
+        self.script.add(Entry { text: ns.to_string(), scripted: Scripted::Fault(op, fault), left: requests });
         Ok(true)
     }
 

@@ -1,10 +1,10 @@
-//! [`isolated`]: programs that know nothing of this machine's AWS set-up.
+//! [`isolated`]: programs that do not see this machine's AWS configuration.
 
 use std::ffi::OsStr;
 use std::process::Command;
 
-/// A program that finds none of AWS's files, profiles and metadata here, and reaches the loopback
-/// interface by no proxy.
+/// Creates a command that does not find this machine's AWS files, profiles and metadata, and that
+/// reaches the loopback interface without a proxy.
 pub fn isolated(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command

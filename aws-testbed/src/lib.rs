@@ -2,19 +2,23 @@
 //! stricter than the emulator and fails on demand.
 //!
 //! The emulator accepts what AWS refuses: any name, any KMS key, values of any length, batches of
-//! any size. So the proxy refuses what AWS's documents say that it refuses, in AWS's shape, and
-//! corrects answers that are known to differ. **Its strictness is ours, read from documents**: a
-//! store that passes here is not thereby proven against AWS. Where the proxy demands more than AWS
-//! does (a decrypting read, a `KeyId` and a `Tier` on each put), it is because our stores must send
-//! that.
+//! any size. The proxy therefore refuses what AWS's documents say that AWS refuses, with AWS's kind
+//! of answer, and corrects answers that are known to differ. **The proxy is as strict as we have
+//! read the documents**: a store that passes here is not thereby proven against AWS. In some places
+//! it demands more than AWS does (a decrypting read, a `KeyId` and a `Tier` in each put), because
+//! our stores must send that.
 //!
-//! It keeps a log of calls to count and look at, meets faults by namespace and operation, and gives scripted answers.
+//! The proxy keeps a log of requests, injects faults by namespace and operation, and gives scripted
+//! answers.
 //!
 //! `scripts/test.sh` installs the emulator into a virtual environment in the target directory. Each
-//! test program starts one of its own, unless `KEYSTEAD_TEST_EMULATOR=http://127.0.0.1:PORT` names
-//! one; one that is missing is an error with the command that installs it. Nothing here reads AWS's
-//! environment or files, or reaches any address but the loopback's, but for the conformance suites
-//! with `KEYSTEAD_TEST_AWS=1`, which run over a real [`Account`] then.
+//! test program starts an emulator of its own, unless
+//! `KEYSTEAD_TEST_EMULATOR=http://127.0.0.1:PORT` names one. If it is not installed, the error
+//! contains the command that installs it.
+//!
+//! Nothing here reads AWS's environment variables or files, or connects to anything but the
+//! loopback interface. The exception is the conformance suites with `KEYSTEAD_TEST_AWS=1`, which
+//! then run in a real [`Account`].
 
 mod account;
 mod answer;
@@ -22,15 +26,16 @@ mod bucket;
 mod direct;
 mod emulator;
 mod fault;
-mod heard;
 mod isolated;
 mod log;
 mod policy;
 mod proxy;
 mod quiet;
 mod replica;
+mod request;
 mod rules;
 mod strict;
+mod trace_capture;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -45,19 +50,19 @@ use keystead_core::BoxError;
 pub use crate::account::Account;
 pub use crate::emulator::python;
 pub use crate::fault::BedFaults;
-pub use crate::heard::Heard;
 pub use crate::isolated::isolated;
 pub use crate::log::LoggedCall;
 pub use crate::policy::{Statement, statements_in};
-pub use crate::quiet::shows_nothing;
+pub use crate::quiet::assert_nothing_leaks;
+pub use crate::trace_capture::TraceCapture;
 
-/// The KMS key that exists, by its alias.
+/// The alias of the KMS key that exists.
 pub const KMS_KEY: &str = "alias/keystead-test";
 
-/// The KMS key that exists, by its ARN.
+/// The ARN of the KMS key that exists.
 pub const KMS_KEY_ARN: &str = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
-/// A KMS key of another account that exists and may be used, by its ARN.
+/// The ARN of a KMS key in another account, which exists and may be used.
 pub const FOREIGN_KMS_KEY_ARN: &str = "arn:aws:kms:us-east-1:999999999999:key/9999abcd-12ab-34cd-56ef-1234567890ab";
 
 /// The access key id in [`sdk_config`].
@@ -75,7 +80,8 @@ pub struct TestBed {
 }
 
 impl TestBed {
-    /// The one of this process, started at the first call. It ends with the process.
+    /// Returns the test bed of this process, which is started at the first call and ends with the
+    /// process.
     ///
     /// # Errors
     /// A text that says what is missing and how to install it.
@@ -92,18 +98,18 @@ impl TestBed {
         Ok(Self { emulator, proxy, state })
     }
 
-    /// The proxy's URL.
+    /// Returns the proxy's URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.proxy)
     }
 
-    /// The emulator's URL: what is sent there is neither checked nor logged.
+    /// Returns the emulator's URL. Requests to it are neither checked nor logged.
     pub fn emulator_url(&self) -> String {
         format!("http://{}", self.emulator.authority)
     }
 
     /// Makes one call to the emulator, such as `AmazonSSM.PutParameter` or
-    /// `secretsmanager.CreateSecret`: for what our stores would not do.
+    /// `secretsmanager.CreateSecret`, for what our stores would not do.
     ///
     /// # Errors
     /// If the emulator refuses it.
@@ -111,48 +117,51 @@ impl TestBed {
         direct::ask(&self.emulator.authority, target, &body).await
     }
 
-    /// A configuration that leads to the proxy and reads nothing from the environment.
+    /// Returns a configuration that leads to the proxy and does not depend on the environment.
     pub fn sdk_config(&self) -> SdkConfig {
         sdk_config(&self.url())
     }
 
-    /// The calls whose bodies contain this text (a namespace, as it stands in the names), in the order they came.
+    /// Returns the requests whose bodies contain this text, such as a namespace in a name, in the
+    /// order of their arrival.
     pub fn calls(&self, text: &str) -> Vec<LoggedCall> {
         self.state.log.calls(text)
     }
 
-    /// The faults of a harness; `call_bound` is what its stores' timeouts come to.
+    /// Returns the faults for a harness. `call_bound` is the longest time that a call of its stores
+    /// takes.
     pub fn faults(&'static self, call_bound: Duration) -> BedFaults {
         BedFaults::new(&self.state.faults, call_bound)
     }
 
-    /// Allows so many writes a second among those whose bodies contain this text, and throttles the
-    /// others as AWS does. A second's worth can come at once.
+    /// Limits the writes whose bodies contain this text to a number per second, and throttles the
+    /// others as AWS does. The writes of one second can come at once.
     pub fn limit_writes(&self, text: &str, per_second: f64) {
         self.state.buckets.add(text, per_second);
     }
 
-    /// Has a policy demand tags with these keys of every create whose body contains this text, and
-    /// of every parameter that is overwritten: calls without them are refused with
-    /// `AccessDeniedException`.
+    /// Simulates a policy that demands tags with these keys of every create whose body contains
+    /// this text, and of every parameter that is overwritten. Requests without them are refused
+    /// with `AccessDeniedException`.
     pub fn require_tags(&self, text: &str, keys: &[&str]) {
         self.state.rules.require_tags(text, keys);
     }
 
-    /// Sets the default tier of the account for puts whose bodies contain this text. Without it a
-    /// put that names no tier is refused.
+    /// Sets the account's default tier for puts whose bodies contain this text. Without it, a put
+    /// that names no tier is refused.
     pub fn set_default_tier(&self, text: &str, tier: &str) {
         self.state.rules.set_default_tier(text, tier);
     }
 
-    /// The next `times` calls of this operation (as `GetParameter`) whose bodies contain this text
-    /// are answered like this and reach nobody.
+    /// Answers the next `times` requests of this operation, such as `GetParameter`, whose bodies
+    /// contain this text. They do not reach the emulator.
     pub fn answer(&self, operation: &str, text: &str, times: u32, status: u16, body: impl Into<String>) {
         self.state.faults.script(operation, text, times, status, body.into());
     }
 }
 
-/// A configuration for an endpoint on the loopback interface that reads nothing from the environment.
+/// Returns a configuration for an endpoint on the loopback interface that does not depend on the
+/// environment.
 pub fn sdk_config(url: &str) -> SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY_ID, SECRET_ACCESS_KEY, None, None, "test bed");
     SdkConfig::builder()
@@ -160,7 +169,7 @@ pub fn sdk_config(url: &str) -> SdkConfig {
         .region(Region::new("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .endpoint_url(url)
-        // A client that knows no HTTP_PROXY, not even for this address.
+        // A client that ignores HTTP_PROXY.
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build()
 }

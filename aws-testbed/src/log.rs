@@ -1,18 +1,18 @@
-//! The log of calls.
+//! [`Log`]: the requests that have reached the proxy.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
 
-/// One HTTP request that reached the proxy; each attempt of the SDK is one.
+/// A request that reached the proxy. Each attempt of the SDK is a request of its own.
 #[derive(Clone, Debug)]
 pub struct LoggedCall {
-    /// The operation, as `PutParameter`.
+    /// The operation, such as `PutParameter`.
     pub operation: String,
-    /// The body as it was sent. Test keys only: it holds values.
+    /// The body as it was sent. It contains values, which are test keys only.
     pub body: Value,
-    /// The body as text, for calls in the query protocol.
+    /// The body as text, for requests of the query protocol.
     pub text: String,
     /// The time at which the request reached the proxy.
     pub begun: Instant,

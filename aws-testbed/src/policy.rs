@@ -1,4 +1,4 @@
-//! [`statements_in`]: the IAM policies that a document shows.
+//! [`statements_in`]: the IAM policies in a document.
 
 use std::collections::BTreeSet;
 
@@ -7,19 +7,19 @@ use serde_json::Value;
 /// A statement of an IAM policy that allows actions.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// The actions, as `ssm:GetParameter`.
+    /// The actions, such as `ssm:GetParameter`.
     pub actions: BTreeSet<String>,
-    /// The resources.
+    /// The resources, as ARNs or `*`.
     pub resources: BTreeSet<String>,
-    /// The conditions, or null.
+    /// The conditions; null if there are none.
     pub condition: Value,
 }
 
 /// Returns the statements of all policies in the JSON blocks of a document in Markdown.
 ///
 /// # Panics
-/// If a JSON block is not a policy in IAM's grammar of version 2012-10-17, as far as we use it: each
-/// statement allows named actions of services on ARNs or on everything.
+/// If a JSON block is not an IAM policy of version 2012-10-17, in the part of its grammar that we
+/// use: each statement allows named actions of services on ARNs or on everything.
 pub fn statements_in(document: &str) -> Vec<Statement> {
     let blocks = document.split("```json\n").skip(1);
     let blocks = blocks.map(|rest| rest.split_once("```").expect("the block ends").0);

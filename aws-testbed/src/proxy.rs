@@ -12,14 +12,15 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use keystead_conformance::Fault;
-use keystead_core::{BoxError, Operation};
+use keystead_core::BoxError;
 use serde_json::Value;
 
-use crate::answer::{Answer, Body};
+use crate::answer::{Answer, Body, NAME_IS_SCHEDULED, NO_SECRET, NO_SECRET_VALUE};
 use crate::bucket::Buckets;
-use crate::fault::{self, Fate, Script};
+use crate::fault::{self, Script, ScriptedOutcome};
 use crate::log::Log;
 use crate::replica::Replica;
+use crate::request::AwsRequest;
 use crate::rules::Rules;
 use crate::strict;
 
@@ -33,60 +34,8 @@ pub(crate) struct State {
     pub(crate) rules: Rules,
 }
 
-/// One request of the JSON protocol.
-#[derive(Debug)]
-pub(crate) struct Call {
-    /// `ssm`, `secretsmanager`, ...
-    pub(crate) service: String,
-    /// As `GetParameter`.
-    pub(crate) name: String,
-    pub(crate) body: Value,
-    pub(crate) text: String,
-}
-
-/// Service and operation of a call in the query protocol, of which AWS STS alone is known here.
-fn query(body: &[u8]) -> (&str, &str) {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let action = text.split('&').find_map(|pair| pair.strip_prefix("Action="));
-    action.map_or(("", ""), |action| ("sts", action))
-}
-
-impl Call {
-    fn new(headers: &HeaderMap, body: &[u8]) -> Self {
-        let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
-        let (service, name) = target.split_once('.').unwrap_or_else(|| query(body));
-        let service = match service {
-            "AmazonSSM" => "ssm",
-            other => other,
-        };
-        let body_value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        let text = String::from_utf8_lossy(body).into_owned();
-        Self { service: service.to_owned(), name: name.to_owned(), body: body_value, text }
-    }
-
-    /// Returns the store's operation, as far as the call alone tells. A read that a store makes
-    /// before it deletes belongs to none, and gives `None`.
-    pub(crate) fn operation(&self) -> Option<Operation> {
-        Some(match self.name.as_str() {
-            "GetParameter" | "GetParameters" | "GetSecretValue" | "BatchGetSecretValue" => Operation::Get,
-            "PutParameter" if self.body["Overwrite"] == true => Operation::Put,
-            "PutParameter" | "CreateSecret" => Operation::Create,
-            "PutSecretValue" => Operation::Put,
-            "DeleteParameter" | "DeleteParameters" | "DeleteSecret" => Operation::Delete,
-            "GetParametersByPath" | "DescribeParameters" | "ListSecrets" => Operation::List,
-            _ => return None,
-        })
-    }
-
-    /// The name that it is about, or the first of them.
-    pub(crate) fn first_name(&self) -> &str {
-        let name = ["Name", "SecretId", "Path"].into_iter().find_map(|key| self.body[key].as_str());
-        let first = ["Names", "SecretIdList"].into_iter().find_map(|key| self.body[key][0].as_str());
-        name.or(first).unwrap_or_default()
-    }
-}
-
-/// Starts the proxy on a thread with a runtime of its own, so that it outlives the runtimes of tests; gives its port.
+/// Starts the proxy on a thread with a runtime of its own, so that it outlives the runtimes of
+/// tests. Returns its port.
 pub(crate) fn start(emulator: String, state: Arc<State>) -> Result<u16, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
@@ -97,7 +46,7 @@ pub(crate) fn start(emulator: String, state: Arc<State>) -> Result<u16, BoxError
             let proxy = Arc::new(Proxy { emulator, state, client: Client::builder(TokioExecutor::new()).build_http() });
             let listener = tokio::net::TcpListener::from_std(listener).expect("the listener is a good one");
             loop {
-                // A connection that ends while it is accepted is nothing to us.
+                // A connection that ends while it is being accepted is of no interest.
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 tokio::spawn(serve(stream, proxy.clone()));
             }
@@ -111,7 +60,7 @@ async fn serve(stream: tokio::net::TcpStream, proxy: Arc<Proxy>) {
         let proxy = proxy.clone();
         async move { proxy.answer(request).await }
     });
-    // Connections that end early are what some tests are about.
+    // Some tests end connections early on purpose.
     drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }
 
@@ -122,15 +71,15 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// An error ends the connection without an answer.
+    /// Answers a request. An error ends the connection without an answer.
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        let call = Call::new(&parts.headers, &body);
+        let call = AwsRequest::new(&parts.headers, &body);
         self.state.log.add(&call.text, &call.name, &call.body);
-        let fault = match self.state.faults.fate_of(&call, &self.state.replica) {
-            Some(Fate::Answer(answer)) => return Ok(answer.whole()),
-            Some(Fate::Fault(fault)) => Some(fault),
+        let fault = match self.state.faults.outcome_of(&call, &self.state.replica) {
+            Some(ScriptedOutcome::Answer(answer)) => return Ok(answer.whole()),
+            Some(ScriptedOutcome::Fault(fault)) => Some(fault),
             None => None,
         };
         match &fault {
@@ -144,12 +93,13 @@ impl Proxy {
             None => {}
         }
         if self.state.buckets.refuses(&call) {
-            return Ok(Answer::error(400, "ThrottlingException", Some("Rate exceeded")).whole());
+            return Ok(Answer::throttled().whole());
         }
         let rules = &self.state.rules;
         let answer = match strict::refusal(&call, rules).or_else(|| rules.refusal(&call)) {
             Some(refusal) => refusal,
-            // The emulator writes to a secret that is scheduled for deletion, where AWS refuses.
+            // The emulator would write to a secret that is scheduled for deletion. AWS refuses
+            // that.
             None if call.name == "PutSecretValue" && self.is_scheduled(&parts.headers, &call).await? => {
                 let text = "You can't perform this operation on the secret because it was marked for deletion.";
                 Answer::error(400, "InvalidRequestException", Some(text))
@@ -167,7 +117,8 @@ impl Proxy {
             Some(Fault::Truncated) => Ok(answer.truncated()),
             Some(Fault::SlowBody) => Ok(answer.slow()),
             Some(Fault::Garbage) => {
-                // What a proxy or a captive portal might make of an answer; it quotes the value.
+                // The kind of answer that a proxy or a captive portal might give. It quotes the
+                // value.
                 let text = format!("<html>{}</html>", String::from_utf8_lossy(&answer.body));
                 Ok(Answer::new(200, text).whole())
             }
@@ -186,7 +137,7 @@ impl Proxy {
         let response = self.client.request(request).await.map_err(io::Error::other)?;
         let status = response.status();
         let mut headers = HeaderMap::new();
-        // JSON, unless the emulator says XML.
+        // The answer is JSON unless the emulator says that it is XML.
         if let Some(kind) = response.headers().get("content-type").filter(|kind| *kind == "text/xml") {
             headers.insert("content-type", kind.clone());
         }
@@ -194,8 +145,8 @@ impl Proxy {
         Ok(Answer { status, headers, body })
     }
 
-    /// The emulator's answer where it is known to differ from AWS's.
-    async fn corrected(&self, headers: &HeaderMap, call: &Call, answer: Answer) -> Result<Answer, io::Error> {
+    /// Returns the emulator's answer, corrected where it is known to differ from AWS's.
+    async fn corrected(&self, headers: &HeaderMap, call: &AwsRequest, answer: Answer) -> Result<Answer, io::Error> {
         if answer.status.is_success() && call.name == "ListSecretVersionIds" {
             return self.with_kms_keys(headers, call, answer).await;
         }
@@ -205,27 +156,23 @@ impl Proxy {
         let code = answer.code().unwrap_or_default();
         match (call.name.as_str(), code.as_str()) {
             (_, "ParameterNotFound") => Ok(Answer::error(400, &code, None)),
-            // The emulator says 404.
+            // The emulator answers with the status 404.
             (_, "ResourceNotFoundException") => {
-                let without_a_value =
-                    "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT";
                 let is_there = String::from_utf8_lossy(&answer.body).contains("value for");
-                let text = if is_there { without_a_value } else { fault::NO_SECRET };
+                let text = if is_there { NO_SECRET_VALUE } else { NO_SECRET };
                 Ok(Answer::error(400, &code, Some(text)))
             }
-            // The emulator says that it exists where AWS says that it is scheduled for deletion.
+            // The emulator says that the secret exists. AWS says that it is scheduled for deletion.
             ("CreateSecret", "ResourceExistsException") if self.is_scheduled(headers, call).await? => {
-                let text =
-                    "You can't create this secret because a secret with this name is already scheduled for deletion.";
-                Ok(Answer::error(400, "InvalidRequestException", Some(text)))
+                Ok(Answer::error(400, "InvalidRequestException", Some(NAME_IS_SCHEDULED)))
             }
             _ => Ok(answer),
         }
     }
 
-    /// Adds the KMS key of each version to a list of versions: the emulator leaves it out. It is the
-    /// secret's own, as if AWS had been allowed to encrypt all versions under it.
-    async fn with_kms_keys(&self, headers: &HeaderMap, call: &Call, answer: Answer) -> Result<Answer, io::Error> {
+    /// Adds the KMS key of each version to a list of versions, because the emulator omits it. It is
+    /// the secret's own KMS key, as if AWS had been allowed to encrypt all versions under it.
+    async fn with_kms_keys(&self, headers: &HeaderMap, call: &AwsRequest, answer: Answer) -> Result<Answer, io::Error> {
         let key = self.described(headers, call).await?["KmsKeyId"].clone();
         let key = if key.is_null() { "DefaultEncryptionKey".into() } else { key };
         let mut body: Value = serde_json::from_slice(&answer.body).map_err(io::Error::other)?;
@@ -235,12 +182,12 @@ impl Proxy {
         Ok(Answer { body: body.to_string().into(), ..answer })
     }
 
-    async fn is_scheduled(&self, headers: &HeaderMap, call: &Call) -> Result<bool, io::Error> {
+    async fn is_scheduled(&self, headers: &HeaderMap, call: &AwsRequest) -> Result<bool, io::Error> {
         Ok(!self.described(headers, call).await?["DeletedDate"].is_null())
     }
 
-    /// Returns the description of the secret that a call is about.
-    async fn described(&self, headers: &HeaderMap, call: &Call) -> Result<Value, io::Error> {
+    /// Returns the description of the secret that a request is about.
+    async fn described(&self, headers: &HeaderMap, call: &AwsRequest) -> Result<Value, io::Error> {
         let mut headers = headers.clone();
         headers.insert("x-amz-target", "secretsmanager.DescribeSecret".parse().map_err(io::Error::other)?);
         let body = serde_json::json!({"SecretId": call.first_name()}).to_string();

@@ -1,5 +1,4 @@
-//! [`shows_nothing`]: nothing that is traced, at any level, and no rendering of any error shows a key or an id, whatever goes
-//! wrong.
+//! [`assert_nothing_leaks`]: checks that no trace and no error shows a key or an id.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -11,20 +10,20 @@ use keystead_conformance::{Fault, Faults, Namespace};
 use keystead_core::{Error, KeyId, KeyStore, KeyStoreExt, SecretKey};
 use serde_json::json;
 
-use crate::{ACCESS_KEY_ID, Heard, SECRET_ACCESS_KEY, TestBed};
+use crate::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, TestBed, TraceCapture};
 
 const KEY: &str = "canary-key-0123456789-abcdefghij";
 const ID: &str = "canaryid7x5q@example.com";
 
-/// Makes every call of this store under every fault, and with AWS-shaped refusals of these
-/// operations that quote everything. It listens to the whole process, so it is the only test of its
-/// program.
+/// Makes every call of this store under every fault, and with refusals of these operations that
+/// quote everything, and checks all traces and all forms of all errors. It captures the traces of
+/// the whole process, so it must be the only test of its program.
 ///
 /// # Panics
-/// If a key or an id is shown anywhere, or nothing is heard.
-pub async fn shows_nothing(store: &dyn KeyStore, bed: &'static TestBed, ns: &Namespace, operations: &[&str]) {
-    let heard = Heard::default();
-    let writer = heard.clone();
+/// If a key or an id is shown anywhere, or if nothing is captured.
+pub async fn assert_nothing_leaks(store: &dyn KeyStore, bed: &'static TestBed, ns: &Namespace, operations: &[&str]) {
+    let capture = TraceCapture::default();
+    let writer = capture.clone();
     tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).init();
     tracing::trace!("listening");
 
@@ -50,7 +49,7 @@ pub async fn shows_nothing(store: &dyn KeyStore, bed: &'static TestBed, ns: &Nam
     }
     faults.clear(ns).await.expect("the bed clears");
 
-    // In codes that AWS has, and in one that it has not.
+    // The codes are those that AWS has, and one that it does not have.
     let value = base64(KEY);
     for code in ["ValidationException", "AccessDeniedException", "InvalidKeyId", "DecryptionFailure", "NewException"] {
         let message =
@@ -61,10 +60,10 @@ pub async fn shows_nothing(store: &dyn KeyStore, bed: &'static TestBed, ns: &Nam
         every_call(store).await;
     }
 
-    let text = heard.text();
+    let text = capture.text();
     assert!(text.contains("listening"), "the subscriber hears nothing");
-    assert!(heard.attempts().len() > operations.len(), "the attempts of calls are not told");
-    is_clean(&text);
+    assert!(capture.attempts().len() > operations.len(), "the attempts of calls are not told");
+    assert_clean(&text);
 }
 
 fn id() -> KeyId {
@@ -76,7 +75,8 @@ fn key() -> SecretKey {
 }
 
 async fn every_call(store: &dyn KeyStore) {
-    let (id, key) = (id(), key());
+    let id = id();
+    let key = key();
     let ids = [id.clone(), KeyId::new("other").expect("the id is valid")];
     let mut errors: Vec<Error> = Vec::new();
     errors.extend(store.put_key(&id, &key).await.err());
@@ -87,7 +87,7 @@ async fn every_call(store: &dyn KeyStore) {
     errors.extend(store.check().await.err());
     errors.extend(store.delete_key(&id).await.err());
     errors.extend(store.identify().await.err());
-    is_clean(&format!("{0} {0:?} {store:?}", store.info()));
+    assert_clean(&format!("{0} {0:?} {store:?}", store.info()));
     for error in errors {
         let mut text = format!("{error} {error:?} {error:#?} {:?}", error.details());
         let mut cause = error.source();
@@ -95,11 +95,11 @@ async fn every_call(store: &dyn KeyStore) {
             text.push_str(&format!(" {e} {e:?} {e:#?}"));
             cause = e.source();
         }
-        is_clean(&text);
+        assert_clean(&text);
     }
 }
 
-fn is_clean(text: &str) {
+fn assert_clean(text: &str) {
     let hex: String = KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
     let decimal: Vec<String> = KEY.bytes().take(8).map(|byte| byte.to_string()).collect();
     let credentials = [ACCESS_KEY_ID, SECRET_ACCESS_KEY];

@@ -1,4 +1,4 @@
-//! [`Replica`]: what a replica that lags would answer.
+//! [`Replica`]: the answers of a replica that lags.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::answer::Answer;
-use crate::fault::NO_SECRET;
-use crate::proxy::Call;
+use crate::answer::{Answer, NO_SECRET};
+use crate::request::AwsRequest;
 
-/// The time after a write during which the replica has not seen it: less than the visibility bound
+/// The time for which the replica does not see a write. It is shorter than the visibility bound
 /// that the harnesses declare.
 const LAG: Duration = Duration::from_millis(150);
 
@@ -25,7 +24,7 @@ struct LastWrite {
     now: Option<Entry>,
 }
 
-/// An entry as it was written.
+/// The contents of an entry after a write.
 #[derive(Clone, Debug)]
 struct Entry {
     value: Value,
@@ -33,9 +32,15 @@ struct Entry {
     version: Value,
 }
 
+/// The state of a name before the last write.
+enum Previous {
+    Entry(Entry),
+    Absent,
+}
+
 impl Replica {
-    /// Remembers a write that was answered like this.
-    pub(crate) fn remember(&self, call: &Call, answer: &Answer) {
+    /// Records the writes of a request that got this answer.
+    pub(crate) fn remember(&self, call: &AwsRequest, answer: &Answer) {
         if !answer.status.is_success() {
             return;
         }
@@ -55,31 +60,31 @@ impl Replica {
         }
     }
 
-    fn write(&self, call: &Call, name: &str, entry: Option<Entry>) {
+    fn write(&self, call: &AwsRequest, name: &str, entry: Option<Entry>) {
         let mut writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (call.service.clone(), name.to_owned());
         let before = writes.remove(&key).and_then(|last| last.now);
         writes.insert(key, LastWrite { at: Instant::now(), before, now: entry });
     }
 
-    /// The answer of a replica that has not seen the last write: to a read, what stood before; to a
-    /// delete, that there is nothing, and nothing is done. `None` if the call is neither, or if the
-    /// lag is over for one of its names.
-    pub(crate) fn answer(&self, call: &Call) -> Option<Answer> {
+    /// Returns the answer of a replica that has not seen the last write. A read returns what was
+    /// there before; a delete finds nothing and does nothing. Returns `None` if the request is
+    /// neither a read nor a delete, or if the lag of one of its names is over.
+    pub(crate) fn answer(&self, call: &AwsRequest) -> Option<Answer> {
         let name = call.first_name();
         let no_secret = || Answer::error(400, "ResourceNotFoundException", Some(NO_SECRET));
         match call.name.as_str() {
             "GetParameter" => Some(match self.before(call, name)? {
-                Some(entry) => success(&json!({"Parameter": entry.parameter(name)})),
-                None => Answer::error(400, "ParameterNotFound", None),
+                Previous::Entry(entry) => success(&json!({"Parameter": entry.parameter(name)})),
+                Previous::Absent => Answer::error(400, "ParameterNotFound", None),
             }),
             "GetParameters" => {
                 let mut parameters = Vec::new();
                 let mut missing = Vec::new();
                 for name in texts(&call.body["Names"]) {
                     match self.before(call, name)? {
-                        Some(entry) => parameters.push(entry.parameter(name)),
-                        None => missing.push(name),
+                        Previous::Entry(entry) => parameters.push(entry.parameter(name)),
+                        Previous::Absent => missing.push(name),
                     }
                 }
                 Some(success(&json!({"Parameters": parameters, "InvalidParameters": missing})))
@@ -94,16 +99,16 @@ impl Replica {
                 Some(success(&json!({"DeletedParameters": [], "InvalidParameters": names})))
             }
             "GetSecretValue" => Some(match self.before(call, name)? {
-                Some(entry) => success(&entry.secret(name)),
-                None => no_secret(),
+                Previous::Entry(entry) => success(&entry.secret(name)),
+                Previous::Absent => no_secret(),
             }),
             "BatchGetSecretValue" => {
                 let mut secrets = Vec::new();
                 let mut missing = Vec::new();
                 for name in texts(&call.body["SecretIdList"]) {
                     match self.before(call, name)? {
-                        Some(entry) => secrets.push(entry.secret(name)),
-                        None => missing.push(json!({
+                        Previous::Entry(entry) => secrets.push(entry.secret(name)),
+                        Previous::Absent => missing.push(json!({
                             "SecretId": name, "ErrorCode": "ResourceNotFoundException", "Message": NO_SECRET
                         })),
                     }
@@ -111,8 +116,8 @@ impl Replica {
                 Some(success(&json!({"SecretValues": secrets, "Errors": missing})))
             }
             "DescribeSecret" => Some(match self.before(call, name)? {
-                Some(entry) => success(&entry.description(name)),
-                None => no_secret(),
+                Previous::Entry(entry) => success(&entry.description(name)),
+                Previous::Absent => no_secret(),
             }),
             "DeleteSecret" => {
                 self.before(call, name)?;
@@ -122,11 +127,11 @@ impl Replica {
         }
     }
 
-    /// Returns the entry from before the last write, if the lag is not over.
-    fn before(&self, call: &Call, name: &str) -> Option<Option<Entry>> {
+    /// Returns the state before the last write, if the lag is not over.
+    fn before(&self, call: &AwsRequest, name: &str) -> Option<Previous> {
         let writes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = writes.get(&(call.service.clone(), name.to_owned()))?;
-        (last.at.elapsed() < LAG).then(|| last.before.clone())
+        (last.at.elapsed() < LAG).then(|| last.before.clone().map_or(Previous::Absent, Previous::Entry))
     }
 }
 

@@ -1,5 +1,4 @@
-//! [`Rules`]: what the owner of an account has set up: tags that a policy demands, and a default
-//! tier.
+//! [`Rules`]: an account's configuration, which is a policy that demands tags and a default tier.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,13 +6,13 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 
 use crate::answer::Answer;
-use crate::proxy::Call;
+use crate::request::AwsRequest;
 
-/// The rules of accounts, and what they need to know of the resources in them.
+/// The rules of accounts, and the facts about resources that the rules depend on.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     rules: Mutex<Vec<(String, Rule)>>,
-    /// The resources that the proxy has seen created, by service and name.
+    /// The resources that were created through the proxy, by service and name.
     resources: Mutex<HashMap<(String, String), Resource>>,
 }
 
@@ -30,13 +29,14 @@ struct Resource {
 }
 
 impl Rules {
-    /// Has a policy demand these tags of calls whose bodies contain this text.
+    /// Adds a policy that demands these tags of requests whose bodies contain this text.
     pub(crate) fn require_tags(&self, text: &str, keys: &[&str]) {
         let keys = keys.iter().map(|&key| key.to_owned()).collect();
         self.add(text, Rule::RequiredTags(keys));
     }
 
-    /// Sets the tier of parameters whose put names none, in calls whose bodies contain this text.
+    /// Sets the tier of parameters whose put names none, for requests whose bodies contain this
+    /// text.
     pub(crate) fn set_default_tier(&self, text: &str, tier: &str) {
         self.add(text, Rule::DefaultTier(tier.to_owned()));
     }
@@ -45,13 +45,13 @@ impl Rules {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), rule));
     }
 
-    fn of(&self, call: &Call) -> Vec<Rule> {
+    fn of(&self, call: &AwsRequest) -> Vec<Rule> {
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         rules.iter().filter(|(text, _)| call.text.contains(text)).map(|(_, rule)| rule.clone()).collect()
     }
 
-    /// Returns the tier that the account gives to what is put by this call without one.
-    pub(crate) fn default_tier(&self, call: &Call) -> Option<String> {
+    /// Returns the tier that the account gives to a parameter whose put names none.
+    pub(crate) fn default_tier(&self, call: &AwsRequest) -> Option<String> {
         let tier = |rule| match rule {
             Rule::DefaultTier(tier) => Some(tier),
             Rule::RequiredTags(_) => None,
@@ -59,9 +59,9 @@ impl Rules {
         self.of(call).into_iter().find_map(tier)
     }
 
-    /// Returns the refusal of a create without the tags that a policy demands, and of a standard
-    /// put of an advanced parameter.
-    pub(crate) fn refusal(&self, call: &Call) -> Option<Answer> {
+    /// Returns the refusal of a put without the tags that a policy demands, or of a put that would
+    /// move a parameter from the advanced tier to the standard one.
+    pub(crate) fn refusal(&self, call: &AwsRequest) -> Option<Answer> {
         if !matches!(call.name.as_str(), "PutParameter" | "CreateSecret") {
             return None;
         }
@@ -69,7 +69,8 @@ impl Rules {
         for rule in self.of(call) {
             let Rule::RequiredTags(keys) = rule else { continue };
             let given = tag_keys(&call.body["Tags"]);
-            // As a policy on aws:RequestTag for new resources, and on aws:ResourceTag for old ones.
+            // The tags count as with a policy on aws:RequestTag for new resources, and on
+            // aws:ResourceTag for existing ones.
             let has_all = |tags: &[String]| keys.iter().all(|key| tags.contains(key));
             if !has_all(&given) && !resource.as_ref().is_some_and(|resource| has_all(&resource.tags)) {
                 let message = format!(
@@ -92,8 +93,8 @@ impl Rules {
         })
     }
 
-    /// Remembers what a call that was answered like this has created, tagged or deleted.
-    pub(crate) fn remember(&self, call: &Call, answer: &Answer) {
+    /// Records what a request that got this answer has created, tagged or deleted.
+    pub(crate) fn remember(&self, call: &AwsRequest, answer: &Answer) {
         if !answer.status.is_success() {
             return;
         }
@@ -120,11 +121,11 @@ impl Rules {
         }
     }
 
-    fn tier(&self, call: &Call) -> Option<String> {
+    fn tier(&self, call: &AwsRequest) -> Option<String> {
         call.body["Tier"].as_str().map(str::to_owned).or_else(|| self.default_tier(call))
     }
 
-    fn resource(&self, call: &Call) -> Option<Resource> {
+    fn resource(&self, call: &AwsRequest) -> Option<Resource> {
         let resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
         resources.get(&(call.service.clone(), call.first_name().to_owned())).cloned()
     }

@@ -1,4 +1,4 @@
-//! Checks of requests: what AWS documents that it refuses but the emulator accepts, and what our
+//! Checks of requests: what AWS documents that it refuses and the emulator accepts, and what our
 //! stores must send.
 
 use std::collections::HashSet;
@@ -6,16 +6,16 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use crate::answer::Answer;
-use crate::proxy::Call;
+use crate::request::AwsRequest;
 use crate::rules::Rules;
 use crate::{FOREIGN_KMS_KEY_ARN, KMS_KEY, KMS_KEY_ARN};
 
-/// The ARN in front of a parameter's name counts, too.
+/// The longest name of a parameter, in characters. The ARN before the name counts as well.
 const LONGEST_PARAMETER_NAME: usize = 1011 - 45;
 
 const MOST_LEVELS: usize = 15;
 
-pub(crate) fn refusal(call: &Call, rules: &Rules) -> Option<Answer> {
+pub(crate) fn refusal(call: &AwsRequest, rules: &Rules) -> Option<Answer> {
     let refused = match call.service.as_str() {
         "ssm" => ssm(call, rules),
         "secretsmanager" => secrets_manager(call),
@@ -38,7 +38,7 @@ fn demand(holds: bool, message: &str) -> Checked {
     if holds { Ok(()) } else { invalid(message) }
 }
 
-fn ssm(call: &Call, rules: &Rules) -> Checked {
+fn ssm(call: &AwsRequest, rules: &Rules) -> Checked {
     let body = &call.body;
     match call.name.as_str() {
         "GetParameter" => {
@@ -92,7 +92,7 @@ fn put_parameter(body: &Value, default_tier: Option<&str>) -> Checked {
     }
 }
 
-/// Checks tags, as far as our stores can get them wrong.
+/// Checks tags for the mistakes that our stores could make.
 fn tags(tags: &Value) -> Checked {
     let Some(tags) = tags.as_array() else { return demand(tags.is_null(), "tags are a list") };
     demand((1..=50).contains(&tags.len()), "our stores must send 1 to 50 tags, or none")?;
@@ -111,7 +111,7 @@ fn is_known(key: &str) -> bool {
     key == KMS_KEY || key == FOREIGN_KMS_KEY_ARN || key == KMS_KEY_ARN || KMS_KEY_ARN.ends_with(&format!("/{key}"))
 }
 
-/// Returns the name in front of the number of a version.
+/// Returns the name without the number of a version after it.
 fn without_selector(name: &str) -> &str {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     name.rsplit_once(':').filter(|(_, number)| is_number(number)).map_or(name, |(name, _)| name)
@@ -128,7 +128,7 @@ fn parameter_name(name: &str) -> Checked {
     demand(!first.starts_with("aws") && !first.starts_with("ssm"), "a name must not begin with aws or ssm")
 }
 
-fn secrets_manager(call: &Call) -> Checked {
+fn secrets_manager(call: &AwsRequest) -> Checked {
     let body = &call.body;
     match call.name.as_str() {
         "GetSecretValue" | "DescribeSecret" => secret_name(text(&body["SecretId"])),
@@ -155,7 +155,8 @@ fn secrets_manager(call: &Call) -> Checked {
         }
         "DeleteSecret" => {
             secret_name(text(&body["SecretId"]))?;
-            let (force, window) = (&body["ForceDeleteWithoutRecovery"], &body["RecoveryWindowInDays"]);
+            let force = &body["ForceDeleteWithoutRecovery"];
+            let window = &body["RecoveryWindowInDays"];
             let days = window.as_u64().is_some_and(|days| (7..=30).contains(&days));
             demand((*force == true) != days, "a delete is forced, or has a window of 7 to 30 days")
         }
@@ -186,7 +187,7 @@ fn secrets_manager(call: &Call) -> Checked {
 fn secret_value(body: &Value) -> Checked {
     let token = text(&body["ClientRequestToken"]);
     demand((32..=64).contains(&token.len()), "a request token has 32 to 64 characters")?;
-    // Base64 of 1 to 65536 bytes.
+    // The length in base64, for 1 to 65536 bytes.
     demand((1..=87_384).contains(&text(&body["SecretBinary"]).len()), "our stores must send a SecretBinary")
 }
 
@@ -196,7 +197,8 @@ fn secret_name(name: &str) -> Checked {
     demand(name.len() <= 512, "a name has at most 512 characters")
 }
 
-/// A batch has so many names at most, each of them valid, and none twice: what AWS does then is not documented.
+/// Checks the names of a batch. Repeated names are refused, because AWS does not document what it
+/// does with them.
 fn batch(names: &Value, most: usize, check: fn(&str) -> Checked) -> Checked {
     let names: Vec<&str> = names.as_array().map(|names| names.iter().map(text).collect()).unwrap_or_default();
     demand((1..=most).contains(&names.len()), "a batch has at least one name and at most as many as are documented")?;

@@ -1,4 +1,4 @@
-//! [`in_batches`]: many keys, some names a call, a few calls at once.
+//! [`Batches`]: calls for several keys at once, a few of them in parallel.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,15 +7,15 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{ErrorKind, KeyId, Operation, Result};
 
-use crate::failure::{Failure, Service};
+use crate::failure::{AwsFailure, Service};
 
-/// The largest number of calls of one batch that are under way at once.
+/// The largest number of calls of one batch that are in progress at once.
 const IN_FLIGHT: usize = 8;
 
-/// The outcomes that one call has brought, by name.
+/// The outcomes of one call, by name.
 pub type Outcomes<T> = HashMap<String, Result<T>>;
 
-/// The properties of a service's batch calls for one operation.
+/// A service's batch calls for one operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Batches {
     /// The service.
@@ -27,29 +27,33 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// One outcome per id, in the ids' order; each distinct id is sent once. `some` makes a call
-    /// for some names; `one` is for an id that the answer leaves out, as it has a reason of its
-    /// own, and for all where one of them fails the whole call.
+    /// Returns one outcome for each id, in the order of the ids. Each distinct id is sent once.
+    ///
+    /// `batch_call` makes a call for several names. `single_call` makes a call for one id: for each
+    /// id that the answer of a batch leaves out because it failed for a reason of its own, and for
+    /// all ids of a batch that one of them may have made fail.
     pub async fn run<'a, T: Clone + Send>(
         self,
         ids: &'a [KeyId],
         name: impl Fn(&KeyId) -> String + Sync,
-        some: impl Fn(Vec<String>) -> BoxFuture<'a, Result<Outcomes<T>, Failure>>,
-        one: impl Fn(&'a KeyId) -> BoxFuture<'a, Result<T>> + Sync,
+        batch_call: impl Fn(Vec<String>) -> BoxFuture<'a, Result<Outcomes<T>, AwsFailure>>,
+        single_call: impl Fn(&'a KeyId) -> BoxFuture<'a, Result<T>> + Sync,
     ) -> Vec<Result<T>> {
         let mut distinct: Vec<&KeyId> = ids.iter().collect();
         distinct.sort_unstable();
         distinct.dedup();
-        let (name, one) = (&name, &one);
+        let name = &name;
+        let single_call = &single_call;
         let calls: Vec<_> = distinct
             .chunks(self.names)
             .map(|batch| {
-                let outcomes = some(batch.iter().map(|id| name(id)).collect());
+                let outcomes = batch_call(batch.iter().map(|id| name(id)).collect());
                 async move {
                     let mut outcomes = match outcomes.await {
                         Ok(outcomes) => outcomes,
-                        // What a lost attempt has done, no other call would know.
-                        Err(e) if self.operation != Operation::Get && e.may_have_landed() => {
+                        // A call for each key could not tell what a lost attempt of this one has
+                        // done.
+                        Err(e) if self.operation != Operation::Get && e.may_have_applied() => {
                             self.refused(batch, name, e)
                         }
                         Err(e) if is_about_one_name(&e, batch.len()) => Outcomes::new(),
@@ -57,7 +61,7 @@ impl Batches {
                     };
                     for id in batch {
                         if let Entry::Vacant(left_out) = outcomes.entry(name(id)) {
-                            left_out.insert(one(id).await);
+                            left_out.insert(single_call(id).await);
                         }
                     }
                     outcomes
@@ -70,7 +74,7 @@ impl Batches {
         ids.iter().map(outcome).collect()
     }
 
-    fn refused<T>(self, batch: &[&KeyId], name: impl Fn(&KeyId) -> String, e: Failure) -> Outcomes<T> {
+    fn refused<T>(self, batch: &[&KeyId], name: impl Fn(&KeyId) -> String, e: AwsFailure) -> Outcomes<T> {
         let names: Vec<String> = batch.iter().map(|id| name(id)).collect();
         let ids = batch.iter().map(|id| id.as_str());
         let sensitive: Vec<&str> = names.iter().map(String::as_str).chain(ids).collect();
@@ -79,12 +83,12 @@ impl Batches {
     }
 }
 
-/// Reports whether one name may have failed the call for all: one that may not be used, whose KMS
-/// key may not, or that is in a state of its own. Then each name is asked for by itself, which
-/// tells its own reason.
-fn is_about_one_name(e: &Failure, names: usize) -> bool {
+/// Reports whether a single name may have made the whole call fail: because the caller may not use
+/// it or its KMS key, or because of its state. Each name is then asked for alone, which gives the
+/// reason of each.
+fn is_about_one_name(e: &AwsFailure, names: usize) -> bool {
     match e.kind() {
-        // It would be the same for each name.
+        // The reason would be the same for each name.
         _ if e.lacks_credentials() => false,
         ErrorKind::PermissionDenied | ErrorKind::KeyUnavailable => names > 1,
         ErrorKind::Config | ErrorKind::NotFound => true,

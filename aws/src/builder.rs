@@ -1,4 +1,4 @@
-//! [`StoreBuilder`]: an AWS store from what a program has at hand.
+//! [`StoreBuilder`]: builds an AWS store from the configuration that a program has.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,41 +19,50 @@ use crate::role::Role;
 use crate::session::Session;
 use crate::settings::ClientSettings;
 
-/// AWS promises no bound; "not found" right after a write has been seen for well under a second.
+/// The default visibility bound. AWS promises none; "not found" right after a write has been
+/// observed for well under a second.
 const VISIBILITY_BOUND: Duration = Duration::from_secs(5);
 
-/// The services that give credentials, by the names under which the SDK looks for an endpoint.
+/// The services that provide credentials, by the names under which the SDK looks for an endpoint.
 const CREDENTIAL_SERVICES: [&str; 4] = ["STS", "SSO", "SSO OIDC", "Signin"];
 
-/// The parts of a store that [`StoreBuilder`] needs.
+/// The service-specific parts of a store that [`StoreBuilder`] builds.
 pub trait AwsStore: Sized {
-    /// The SDK's client.
+    /// The SDK's client for the service.
     type Client;
 
-    /// The settings that the user chooses: names, KMS key and the like.
+    /// The settings that the user chooses, such as the names and the KMS key.
     type Config;
 
-    /// The scheme, for errors.
+    /// The store's scheme, for errors.
     const SCHEME: &'static str;
 
-    /// The name under which the SDK looks for an endpoint of this service alone, such as `SSM`.
+    /// The name under which the SDK looks for an endpoint of this service, such as `SSM`.
     const SERVICE_ID: &'static str;
 
-    /// Creates a client with this configuration, timeouts and retries included, and with the
-    /// store's own rules for retries.
+    /// Creates a client with this configuration, including its timeouts and retries, and with the
+    /// store's own retry rules.
     fn client_from_config(config: &SdkConfig) -> Self::Client;
 
-    /// Returns the client with these settings, where it has none, and with the store's own rules
-    /// for retries.
+    /// Returns the client with these settings where it has none of its own, and with the store's
+    /// own retry rules.
     fn configure_client(client: Self::Client, settings: &ClientSettings) -> Self::Client;
 
-    /// Returns the region of this client.
+    /// Returns the region of a client.
     fn region_of(client: &Self::Client) -> Option<&str>;
 
-    /// Returns where in the region this configuration keeps the keys: the template of their names.
+    /// Checks a configuration. [`StoreBuilder::build`] and [`StoreBuilder::connect`] call this
+    /// first.
+    ///
+    /// # Errors
+    /// A text that says what is wrong and what to do. It becomes the source of an error of the kind
+    /// [`Config`](ErrorKind::Config).
+    fn check_config(config: &Self::Config) -> Result<(), BoxError>;
+
+    /// Returns the place of the keys within the region: the template of their names.
     fn location_of(config: &Self::Config) -> String;
 
-    /// Creates the store.
+    /// Creates the store from its parts.
     fn from_parts(
         client: Self::Client,
         config: Self::Config,
@@ -62,13 +71,13 @@ pub trait AwsStore: Sized {
     ) -> Self;
 }
 
-/// Builds a store: from an `SdkConfig`, from a ready client, or with the SDK's default chains.
+/// A builder of a store from an `SdkConfig`, from a ready client, or from the SDK's default chains.
 #[must_use]
 pub struct StoreBuilder<S: AwsStore> {
     config: S::Config,
     settings: ClientSettings,
     visibility_bound: Duration,
-    /// The settings that replace those of the source.
+    /// Settings that replace those of the source.
     chain: DefaultChain,
     endpoint_url: Option<String>,
     role: Role,
@@ -82,7 +91,7 @@ enum Source<C> {
 }
 
 impl<S: AwsStore> StoreBuilder<S> {
-    /// A builder with this configuration.
+    /// Creates a builder with this configuration.
     pub fn new(config: S::Config) -> Self {
         Self {
             config,
@@ -95,116 +104,122 @@ impl<S: AwsStore> StoreBuilder<S> {
         }
     }
 
-    /// Takes region, credentials, endpoint and HTTP client from here. Timeouts that it leaves open get
-    /// our defaults. Credentials without an end are asked for again after 15 minutes.
+    /// Takes the region, the credentials, the endpoint and the HTTP client from an `SdkConfig`.
+    /// Timeouts that it does not set get our defaults. Credentials without an expiry are loaded
+    /// again after 15 minutes.
     pub fn sdk_config(mut self, config: &SdkConfig) -> Self {
         self.source = Source::SdkConfig(Box::new(config.clone()));
         self
     }
 
-    /// Takes a ready client. It is copied with our rules for retries, and timeouts that it leaves
-    /// open get our defaults.
+    /// Uses this client. It is copied with our retry rules, and timeouts that it does not set get
+    /// our defaults.
     pub fn client(mut self, client: S::Client) -> Self {
         self.source = Source::Client(client);
         self
     }
 
-    /// Uses this region instead of what the configuration or the default chain says. A ready client keeps its own.
+    /// Sets the region, in place of the one in the configuration or the default chain. A ready
+    /// client keeps its own.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.chain.region = Some(region.into());
         self
     }
 
-    /// Takes region, endpoint and credentials from this profile of the AWS configuration files,
-    /// instead of the one that `AWS_PROFILE` names.
+    /// Takes the region, the endpoint and the credentials from this profile of the AWS
+    /// configuration files, in place of the one that `AWS_PROFILE` names.
     ///
-    /// Credentials come from the profile alone, even where the environment has some. A region or an
-    /// endpoint in the environment has precedence over that of the profile. For
-    /// [`connect`](Self::connect) without [`sdk_config`](Self::sdk_config) and
-    /// [`client`](Self::client), which have their credentials already.
+    /// Credentials come from the profile alone, even if the environment contains some. A region or
+    /// an endpoint in the environment takes precedence over that of the profile.
+    ///
+    /// This is for [`connect`](Self::connect) alone: it cannot be combined with
+    /// [`sdk_config`](Self::sdk_config) or [`client`](Self::client), which bring their own
+    /// credentials.
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.chain.profile = Some(name.into());
         self
     }
 
-    /// Assumes this role (`arn:aws:iam::ACCOUNT:role/NAME`) with the credentials that are found, and
-    /// makes the store's calls as the role. Not with a ready client.
+    /// Makes the store's calls as this role (`arn:aws:iam::ACCOUNT:role/NAME`), which is assumed
+    /// with the credentials that are found. It cannot be combined with a ready client.
     ///
-    /// It is assumed again before its session ends. An [`endpoint_url`](Self::endpoint_url) is not
-    /// asked for the role unless it is on the loopback interface.
+    /// The role is assumed again before its session ends. AWS STS is called at its usual endpoint,
+    /// not at the [`endpoint_url`](Self::endpoint_url), unless that is on the loopback interface.
     pub fn role_arn(mut self, arn: impl Into<String>) -> Self {
         self.role.arn = Some(arn.into());
         self
     }
 
-    /// Sends this external id when the role is assumed, as its trust policy can demand.
+    /// Sets the external id to send when the role is assumed. A role's trust policy can demand one.
     pub fn external_id(mut self, id: impl Into<String>) -> Self {
         self.role.external_id = Some(id.into());
         self
     }
 
-    /// Names the session of the role, as AWS CloudTrail shows it; `keystead` if it is not called.
+    /// Sets the name of the role's session, which AWS CloudTrail shows (default: `keystead`).
     pub fn session_name(mut self, name: impl Into<String>) -> Self {
         self.role.session_name = Some(name.into());
         self
     }
 
-    /// Uses AWS's endpoints that are validated under FIPS 140, or does not, whatever the environment
-    /// says. Not every region has them. Not with an endpoint of one's own or a ready client.
+    /// Sets whether to use AWS's endpoints that are validated under FIPS 140, whatever the
+    /// environment says. Not every region has them. It cannot be combined with an endpoint URL or a
+    /// ready client.
     pub fn fips(mut self, is_used: bool) -> Self {
         self.chain.fips = Some(is_used);
         self
     }
 
-    /// Uses AWS's endpoints that have IPv4 and IPv6 addresses, or does not, whatever the environment
-    /// says. Not with an endpoint of one's own or a ready client.
+    /// Sets whether to use AWS's endpoints that have both IPv4 and IPv6 addresses, whatever the
+    /// environment says. It cannot be combined with an endpoint URL or a ready client.
     pub fn dualstack(mut self, is_used: bool) -> Self {
         self.chain.dualstack = Some(is_used);
         self
     }
 
-    /// Uses this endpoint instead of AWS's own, such as that of a private link. A ready client keeps its own.
+    /// Sets the service's endpoint, such as that of a private link, in place of AWS's own. A ready
+    /// client keeps its own.
     ///
-    /// It is taken for an endpoint of this one service, so `identify` does not ask AWS STS for the
-    /// account there, unless it is on the loopback interface, where emulators serve all services.
-    /// An endpoint in an `SdkConfig` or in the environment is one of all services, as the SDK has
-    /// it.
+    /// The endpoint is taken to serve this one service. `identify` therefore does not ask AWS STS
+    /// for the account there, unless it is on the loopback interface, where emulators serve all
+    /// services. The SDK uses an endpoint in an `SdkConfig` or in the environment for all services.
     pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
         self.endpoint_url = Some(url.into());
         self
     }
 
-    /// Bounds one attempt of a call; 5 s if it is not set anywhere.
+    /// Limits the time of one attempt of a call (default: 5 s, unless the source sets another).
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.settings = self.settings.attempt_timeout(timeout);
         self
     }
 
-    /// Bounds a call with all its attempts; 15 s if it is not set anywhere.
+    /// Limits the time of a call with all its attempts (default: 15 s, unless the source sets
+    /// another).
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.settings = self.settings.operation_timeout(timeout);
         self
     }
 
-    /// Bounds the loading of credentials, which comes before the first attempt and is in neither of
-    /// the other two timeouts; 30 s if it is not called.
+    /// Limits the time for loading credentials (default: 30 s). They are loaded before the first
+    /// attempt, and the other two timeouts do not include that.
     ///
-    /// It has no effect on a ready client, whose SDK loads credentials within an attempt.
+    /// This has no effect on a ready client: the SDK loads its credentials within an attempt.
     pub fn credentials_timeout(mut self, timeout: Duration) -> Self {
         self.settings = self.settings.credentials_timeout(timeout);
         self
     }
 
-    /// Bounds the SDK's attempts of a call; 3 if it is not set anywhere. Set 1 where a layer
-    /// outside retries, so that attempts don't multiply.
+    /// Limits the number of the SDK's attempts of a call (default: 3, unless the source sets
+    /// another). Set 1 if a layer outside retries, so that attempts do not multiply.
     pub fn sdk_attempts(mut self, attempts: u32) -> Self {
         self.settings = self.settings.attempts(attempts);
         self
     }
 
     /// Sets the time within which a write becomes visible to every read (default: 5 s). `erase_key`
-    /// waits that long before it verifies, and `get_or_create` waits up to that long for a winner's
-    /// key that is not visible yet.
+    /// waits that long before it verifies, and `get_or_create` waits up to that long for the key of
+    /// another creator that is not visible yet.
     pub fn visibility_bound(mut self, bound: Duration) -> Self {
         self.visibility_bound = bound;
         self
@@ -214,12 +229,13 @@ impl<S: AwsStore> StoreBuilder<S> {
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config), naming the setting, if
+    /// - the store's configuration is invalid,
     /// - neither [`sdk_config`](Self::sdk_config) nor [`client`](Self::client) was called,
-    /// - no region is set, or one that is not a region,
-    /// - an endpoint is not an HTTP URL, or is set together with FIPS or dual-stack endpoints,
+    /// - the region is missing or is not the code of a region,
+    /// - an endpoint is not an HTTP URL, or is combined with FIPS or dual-stack endpoints,
     /// - a timeout or the number of attempts is zero,
-    /// - the role, the external id or the session name is not one, or
-    /// - a setting was made that the source of the configuration does not take.
+    /// - the role, the external id or the session name is not valid, or
+    /// - a setting was made that the source of the configuration does not accept.
     pub fn build(mut self) -> Result<S> {
         self.check().map_err(config_error::<S>)?;
         match std::mem::replace(&mut self.source, Source::None) {
@@ -234,20 +250,20 @@ impl<S: AwsStore> StoreBuilder<S> {
             }
             Source::SdkConfig(config) => self.build_from(*config),
             Source::None => Err(config_error::<S>(
-                "no AWS configuration is given: call sdk_config or client, or connect instead of build",
+                "no AWS configuration is given: call sdk_config or client, or call connect in place of build",
             )),
         }
     }
 
-    /// Builds the store with what the SDK's default chains give, where neither
-    /// [`sdk_config`](Self::sdk_config) nor [`client`](Self::client) was called: region and
-    /// credentials from the environment, a profile, the container or the instance.
+    /// Builds the store. If neither [`sdk_config`](Self::sdk_config) nor [`client`](Self::client)
+    /// was called, the region and the credentials come from the SDK's default chains: the
+    /// environment, a profile, the container or the instance.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config), naming the setting, as [`build`](Self::build), if no region is
-    /// found, if the profile does not exist, or if `AWS_MAX_ATTEMPTS`, `AWS_RETRY_MODE`,
-    /// `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT` or `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`
-    /// has a value that the SDK does not know.
+    /// [`Config`](ErrorKind::Config), naming the setting, for the reasons of
+    /// [`build`](Self::build), if the profile does not exist, or if `AWS_MAX_ATTEMPTS`,
+    /// `AWS_RETRY_MODE`, `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT` or
+    /// `AWS_IGNORE_CONFIGURED_ENDPOINT_URLS` has a value that the SDK does not know.
     pub async fn connect(mut self) -> Result<S> {
         self.check().map_err(config_error::<S>)?;
         if let Source::None = self.source {
@@ -258,25 +274,26 @@ impl<S: AwsStore> StoreBuilder<S> {
         self.build()
     }
 
-    /// Refuses what can be refused before the configuration is known.
-    fn check(&self) -> Result<(), String> {
+    /// Checks everything that can be checked before the AWS configuration is loaded.
+    fn check(&self) -> Result<(), BoxError> {
+        S::check_config(&self.config)?;
         let region = self.chain.region.as_deref().and_then(region_problem).map(|problem| format!("region {problem}"));
         let endpoint = self.endpoint_url.as_deref().and_then(endpoint_problem);
         let endpoint = endpoint.map(|problem| format!("endpoint_url {problem}"));
         let problem = self.settings.problem().or_else(|| self.role.problem()).or_else(|| self.misplaced());
         match region.or(endpoint).or_else(|| problem.map(str::to_owned)) {
-            Some(problem) => Err(problem),
+            Some(problem) => Err(problem.into()),
             None => Ok(()),
         }
     }
 
-    /// Returns the objection to a setting that the source of the configuration does not take.
+    /// Returns the objection to a setting that the source of the configuration does not accept.
     fn misplaced(&self) -> Option<&'static str> {
         let has_endpoint_variant = self.chain.fips.is_some() || self.chain.dualstack.is_some();
         match self.source {
             Source::None => None,
             Source::SdkConfig(_) => self.chain.profile.is_some().then_some(
-                "profile is set together with sdk_config, which has its credentials: load that with the profile",
+                "profile is set together with sdk_config, which has its own credentials: load that with the profile",
             ),
             Source::Client(_) => (self.chain.profile.is_some() || self.role.arn.is_some() || has_endpoint_variant)
                 .then_some(
@@ -285,7 +302,7 @@ impl<S: AwsStore> StoreBuilder<S> {
         }
     }
 
-    /// Builds the store with this configuration.
+    /// Builds the store with this AWS configuration.
     fn build_from(self, config: SdkConfig) -> Result<S> {
         let mut changed = config.into_builder();
         if let Some(region) = self.chain.region {
@@ -298,7 +315,7 @@ impl<S: AwsStore> StoreBuilder<S> {
             changed.set_use_dual_stack(self.chain.dualstack);
         }
         let shared = self.settings.applied_to(&changed.build(), S::SCHEME)?;
-        check_config(&shared, S::SERVICE_ID).map_err(config_error::<S>)?;
+        check_sdk_config(&shared, S::SERVICE_ID).map_err(config_error::<S>)?;
         let own = self.endpoint_url.as_deref().map(|url| with_endpoint(&shared, url));
         let endpoint = match &self.endpoint_url {
             Some(url) => Some(url.clone()),
@@ -333,8 +350,9 @@ fn config_error<S: AwsStore>(text: impl Into<BoxError>) -> Error {
     Error::new(ErrorKind::Config, Operation::Open, S::SCHEME).with_effect(Effect::NotApplied).with_source(text)
 }
 
-/// Refuses a region or an endpoint that the SDK would take for a network failure, or panic at.
-fn check_config(config: &SdkConfig, service_id: &str) -> Result<(), String> {
+/// Refuses a region or an endpoint at which the SDK would panic, or which it would report as a
+/// network failure.
+fn check_sdk_config(config: &SdkConfig, service_id: &str) -> Result<(), String> {
     if let Some(problem) = config.region().and_then(|region| region_problem(region.as_ref())) {
         return Err(format!("the region of the AWS configuration {problem}"));
     }
@@ -349,7 +367,8 @@ fn check_config(config: &SdkConfig, service_id: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses FIPS and dual-stack endpoints beside an endpoint of one's own: the SDK refuses each call.
+/// Refuses FIPS and dual-stack endpoints together with an endpoint URL, because the SDK would
+/// refuse each call.
 fn check_endpoint_variant(config: &SdkConfig) -> Result<(), String> {
     for (is_used, setting, variable) in [
         (config.use_fips(), "fips", "AWS_USE_FIPS_ENDPOINT"),
@@ -364,8 +383,8 @@ fn check_endpoint_variant(config: &SdkConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the configuration with this endpoint for one service, instead of one that the
-/// environment has.
+/// Returns the configuration with this endpoint, in place of one that the environment sets for the
+/// service.
 fn with_endpoint(config: &SdkConfig, url: &str) -> SdkConfig {
     let mut config = config.to_builder();
     config.set_endpoint_url(Some(url.to_owned()));
@@ -373,7 +392,7 @@ fn with_endpoint(config: &SdkConfig, url: &str) -> SdkConfig {
     config.build()
 }
 
-/// The endpoint that the SDK takes from this configuration for a service, if one is set.
+/// Returns the endpoint that the SDK takes from this configuration for a service, if one is set.
 fn endpoint_of(config: &SdkConfig, service_id: &str) -> Option<String> {
     let set = config.endpoint_url().map(str::to_owned);
     if config.get_origin("endpoint_url").is_client_config() {
@@ -385,7 +404,7 @@ fn endpoint_of(config: &SdkConfig, service_id: &str) -> Option<String> {
     own.or(set)
 }
 
-/// Reports whether this URL leads to the machine itself.
+/// Reports whether this URL leads to the loopback interface.
 fn is_loopback(url: &str) -> bool {
     let authority =
         url.split_once("://").map_or(url, |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or_default();
@@ -413,7 +432,7 @@ mod tests {
 
     use super::*;
 
-    /// An environment that has an endpoint for one service, as `AWS_ENDPOINT_URL_SSM` sets it.
+    /// An environment that sets an endpoint for one service, as `AWS_ENDPOINT_URL_SSM` does.
     #[derive(Debug)]
     struct Environment;
 
@@ -425,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn the_endpoint_that_is_told_is_the_one_that_the_sdk_takes() {
+    fn the_endpoint_in_the_identity_is_the_one_that_the_sdk_uses() {
         let mut config = SdkConfig::builder().service_config(Environment);
         config.set_endpoint_url(Some("http://shared".to_owned()));
         let environments = config.build();
@@ -438,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_machine_itself_is_loopback() {
+    fn only_loopback_addresses_are_recognized() {
         for url in ["http://127.0.0.1:4566", "http://LOCALHOST/x", "https://[::1]:80", "http://a@127.1.2.3"] {
             assert!(is_loopback(url), "{url}");
         }

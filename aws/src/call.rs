@@ -1,4 +1,5 @@
-//! [`Call`]: one call of the SDK, polled quietly, with a record of its attempts.
+//! [`AwsCall`]: one call of the SDK, without a tracing subscriber and with a record of its
+//! attempts.
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -20,26 +21,27 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
 use crate::connection::never_connected;
-use crate::failure::{Failure, Service};
+use crate::failure::{AwsFailure, Service};
 use crate::session::Session;
 use crate::trace::Trace;
 
-/// Polls a future of the SDK without a tracing subscriber: at TRACE the SDK writes whole requests, keys included.
+/// Polls a future of the SDK without a tracing subscriber, because at level TRACE the SDK writes
+/// whole requests, including keys.
 pub async fn quietly<F: Future>(future: F) -> F::Output {
     future.with_subscriber(NoSubscriber::default()).await
 }
 
-/// One call of the SDK: give `call.attempts()` to its `customize().interceptor(..)`, then the future of `send()` to
-/// [`run`](Self::run).
+/// One call of the SDK. Pass [`attempts`](Self::attempts) to the request's
+/// `customize().interceptor(..)`, then pass the future of `send()` to [`run`](Self::run).
 ///
-/// [`AwsIdentity::call`](crate::AwsIdentity::call) gives one with the credentials of a store.
+/// [`AwsIdentity::call`](crate::AwsIdentity::call) creates one with the credentials of a store.
 #[derive(Debug, Default)]
-pub struct Call {
+pub struct AwsCall {
     attempts: Attempts,
     session: Option<Session>,
 }
 
-impl Call {
+impl AwsCall {
     /// Creates a call whose credentials the SDK loads within its attempts.
     pub fn new() -> Self {
         Self::default()
@@ -55,54 +57,57 @@ impl Call {
         self.attempts.clone()
     }
 
-    /// Makes the call, once there are credentials for it. `own` is the backend's table from codes to
-    /// kinds, which is asked before the common one.
+    /// Makes the call, after its credentials are loaded. `own` is the backend's table from error
+    /// codes to kinds, which is consulted before the common one.
     ///
-    /// Each attempt ends with an event at level DEBUG and with target `keystead_aws`, for the
-    /// subscriber of the thread that polls this first. Its fields are `service`, `operation`,
-    /// `attempt`, `duration_ms`, and as far as they are known `status`, `code` and `request_id`; a
-    /// failed attempt has a `reason`. No field depends on an id, a name or a value.
+    /// Each attempt emits an event at its end, at level DEBUG and with the target `keystead_aws`,
+    /// to the subscriber of the thread that first polls this future. Its fields are `service`,
+    /// `operation`, `attempt` and `duration_ms`; `status`, `code` and `request_id` if they are
+    /// known; and `reason` if the attempt failed. No field depends on an id, a name or a value.
     ///
     /// # Errors
-    /// The rest of the `SdkError` or the `CredentialsError`, which are dropped.
+    /// The part of the `SdkError` or the `CredentialsError` that may be kept. The rest is dropped.
     pub async fn run<T, E: ProvideErrorMetadata + StdError + Send + Sync + 'static>(
         &self,
         service: Service,
         own: fn(&str) -> Option<ErrorKind>,
         future: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, AwsFailure> {
         if let Some(session) = &self.session {
             session.credentials().await.map_err(|e| {
-                let failure = Failure::without_credentials(service, e);
-                // This may be another round of a call that was sent before.
+                let failure = AwsFailure::without_credentials(service, e);
+                // A throttled write runs several times under one call, so an earlier run may have
+                // been sent.
                 if self.attempts.any_may_have_applied() { failure.partly_applied() } else { failure }
             })?;
         }
         let record = &self.attempts.0;
         record.trace.listen::<E>();
-        let _told = TellOfEnd(&record.trace);
+        let _reported = ReportDrop(&record.trace);
         let error = match quietly(future).await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
         let timed_out = matches!(error, SdkError::TimeoutError(_));
         let ambiguous = self.attempts.earlier_attempt_may_have_applied();
-        let failure = Failure::of(error, service, own, ambiguous, record.trace.operation().as_deref());
+        let failure = AwsFailure::of(error, service, own, ambiguous, record.trace.operation().as_deref());
         Err(if self.attempts.was_any_sent() { failure } else { failure.without_an_attempt(timed_out) })
     }
 }
 
-/// Tells of an attempt that nobody waits for any longer, when a call is dropped.
-struct TellOfEnd<'a>(&'a Trace);
+/// Reports an attempt as dropped if the call is dropped while the attempt is in progress.
+struct ReportDrop<'a>(&'a Trace);
 
-impl Drop for TellOfEnd<'_> {
+impl Drop for ReportDrop<'_> {
     fn drop(&mut self) {
         self.0.call_ends();
     }
 }
 
-/// Records of each attempt of one call whether it ended with an answer: an attempt that was sent
-/// and got none may have taken effect, and what the next one is told may be the work of the first.
+/// The record of the attempts of one call.
+///
+/// It tells which attempts were sent and got no answer. Such an attempt may have been applied, and
+/// the answer to the next one may be a consequence of it.
 #[derive(Clone, Debug, Default)]
 pub struct Attempts(Arc<Record>);
 
@@ -116,12 +121,12 @@ struct Record {
 }
 
 impl Attempts {
-    /// Reports whether an attempt before the last one may have taken effect.
+    /// Reports whether an attempt before the last one may have been applied.
     pub fn earlier_attempt_may_have_applied(&self) -> bool {
         self.0.earlier_is_unknown.load(Ordering::SeqCst)
     }
 
-    /// Reports whether any attempt so far may have taken effect.
+    /// Reports whether any attempt so far may have been applied.
     fn any_may_have_applied(&self) -> bool {
         self.earlier_attempt_may_have_applied() || self.0.last_is_unknown.load(Ordering::SeqCst)
     }
@@ -175,7 +180,8 @@ impl Intercept for Attempts {
             Some(Err(e)) => (false, e.as_connector_error().is_some_and(|e| never_connected(e))),
             None => (false, false),
         };
-        // A refusal (4xx) is an answer; a failure of the service's own (5xx) says nothing about what it did before.
+        // A refusal (4xx) says that nothing was applied. An error of the service (5xx) does not say
+        // what it did before it failed.
         let refused = context.response().is_some_and(|response| response.status().is_client_error());
         let unknown = self.0.sent.load(Ordering::SeqCst) && !succeeded && !refused && !never_sent;
         self.0.last_is_unknown.store(unknown, Ordering::SeqCst);

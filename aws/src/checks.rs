@@ -1,11 +1,11 @@
-//! Checks of settings that the SDK takes as they are, and then panics at or reports as failures of
-//! the network. Each returns what follows the setting's name: what is wrong, and what to do. No
-//! value is quoted.
+//! Checks of settings at which the SDK would panic, or which it would report as network failures.
+//! Each returns a text that follows the setting's name and says what is wrong and what to do. It
+//! does not quote the value.
 
 /// The longest label of a host name (RFC 1035, section 2.3.4).
 const LONGEST_LABEL: usize = 63;
 
-/// Checks a region: it becomes a label of a host name.
+/// Checks a region, which becomes a label of a host name.
 pub(crate) fn region_problem(region: &str) -> Option<&'static str> {
     let is_label_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let is_label = region.len() <= LONGEST_LABEL
@@ -19,13 +19,13 @@ pub(crate) fn region_problem(region: &str) -> Option<&'static str> {
     }
 }
 
-/// Checks the URL of an endpoint: `http` or `https`, a host, perhaps a port and a path.
+/// Checks the URL of an endpoint: `http` or `https`, a host, and optionally a port and a path.
 pub(crate) fn endpoint_problem(url: &str) -> Option<&'static str> {
     if url.is_empty() {
         return Some("is empty: set it to a URL such as https://HOST, or unset it");
     }
     if !url.bytes().all(|byte| byte.is_ascii_graphic() && !br#""<>\^`{|}"#.contains(&byte)) {
-        return Some("has a blank or a character that a URL may not have: remove it");
+        return Some("contains a blank or a character that is not allowed in a URL: remove it");
     }
     let scheme_and_rest = url.split_once("://");
     let Some((_, rest)) = scheme_and_rest
@@ -34,11 +34,11 @@ pub(crate) fn endpoint_problem(url: &str) -> Option<&'static str> {
         return Some("has no scheme: begin it with https:// or http://");
     };
     if rest.contains(['?', '#']) {
-        return Some("has a query or a fragment: remove it");
+        return Some("contains a query or a fragment: remove it");
     }
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains('@') {
-        return Some("has user info (...@): remove it, credentials don't belong in a URL");
+        return Some("contains user info (...@): remove it, because credentials do not belong in a URL");
     }
     let (host, port) = host_and_port(authority);
     if host.is_none() {

@@ -1,8 +1,8 @@
-//! The table from the codes that all AWS services share to kinds of errors.
+//! The table from the error codes that all AWS services share to kinds of errors.
 
 use keystead_core::ErrorKind;
 
-/// The kind of a code that any service may answer.
+/// Returns the kind of an error code that any service may answer.
 pub(crate) fn common(code: &str) -> Option<ErrorKind> {
     Some(match code {
         "BandwidthLimitExceeded"
@@ -65,26 +65,25 @@ pub(crate) fn common(code: &str) -> Option<ErrorKind> {
     })
 }
 
-/// Reports whether this code says that there are too many calls.
+/// Reports whether an error code says that there are too many calls.
 pub fn is_throttling(code: &str) -> bool {
     common(code) == Some(ErrorKind::Throttled)
 }
 
-/// Reports whether the message of an error with this code, to a call of this operation, can hold no
-/// value: because the call carried none, or because AWS does not quote what was sent with a code
-/// that is known.
+/// Reports whether the message of an error cannot contain a value: because a call of the operation
+/// `called` sends none, or because AWS quotes nothing in a message with this code.
 pub(crate) fn message_is_kept(code: Option<&str>, own: fn(&str) -> Option<ErrorKind>, called: Option<&str>) -> bool {
     let Some(code) = code else { return false };
     let is_known = own(code).or_else(|| common(code)).is_some();
     called.is_some_and(carries_no_value) || is_known && !may_quote_a_value(code)
 }
 
-/// Reports whether a call of this operation carries names, tokens and numbers only.
+/// Reports whether a call of this operation sends names, tokens and numbers only.
 fn carries_no_value(operation: &str) -> bool {
     ["BatchGet", "Delete", "Describe", "Get", "List"].iter().any(|verb| operation.starts_with(verb))
 }
 
-/// Reports whether AWS quotes what was sent, a value perhaps, in the message of this code.
+/// Reports whether AWS may quote what was sent, including a value, in a message with this code.
 fn may_quote_a_value(code: &str) -> bool {
     common(code) == Some(ErrorKind::Config) || code.starts_with("Invalid") && code.ends_with("Exception")
 }

@@ -1,17 +1,17 @@
-//! Failed connections: whether anything was sent, why they failed, and what to do.
+//! The diagnosis of failed connections: whether anything was sent, why they failed, and what to do.
 //!
-//! The SDK's HTTP client (hyper-util and rustls) keeps the types of these errors to itself, so they
-//! are told apart by the kinds of their `io::Error`s and by fixed texts. No text is kept.
+//! The types of these errors are private to the SDK's HTTP client (hyper-util and rustls), so they
+//! are told apart by the kind of their `io::Error` and by fixed texts. None of their text is kept.
 
 use std::error::Error as StdError;
 use std::io;
 
 use aws_smithy_runtime_api::client::dns::ResolveDnsError;
 
-/// The texts of the errors that hyper-util makes while it connects.
+/// The texts of hyper-util's errors while it connects.
 const CONNECTING: [&str; 3] = ["client error (Connect)", "dns error", "tcp connect error"];
 
-/// A part of rustls's text for an answer that is not TLS at all.
+/// A part of rustls's text for an answer that is not TLS.
 const NOT_TLS: &str = "InvalidContentType";
 
 /// The beginning of rustls's texts about certificates.
@@ -20,7 +20,7 @@ const CERTIFICATE: &str = "invalid peer certificate";
 /// The beginning of hyper's texts about an answer that it cannot parse.
 const NOT_HTTP: &str = "invalid HTTP";
 
-/// Returns an error and its causes, those inside an `io::Error` included.
+/// Returns an error and its causes, including those inside an `io::Error`.
 pub(crate) fn levels<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |error| {
         let error: &'a (dyn StdError + 'static) = *error;
@@ -36,8 +36,7 @@ pub(crate) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static
     levels(error).find_map(|error| error.downcast_ref())
 }
 
-/// Reports whether no connection was made: DNS, TCP or TLS failed, so that nothing can have been
-/// asked.
+/// Reports whether no connection was made, because DNS, TCP or TLS failed. Nothing was sent then.
 pub(crate) fn never_connected(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
     levels(error).any(|error| {
@@ -50,19 +49,20 @@ pub(crate) fn never_connected(error: &(dyn StdError + 'static)) -> bool {
     })
 }
 
-/// Reports whether an answer ended before it was whole, unlike one that is whole and means nothing.
+/// Reports whether an answer ended before it was complete. A complete answer that cannot be parsed
+/// is something else.
 pub(crate) fn ended_early(error: &(dyn StdError + 'static)) -> bool {
     find::<io::Error>(error).is_some()
 }
 
-/// Returns what happened to a connection, and what to do about it, for failures that have a remedy
-/// of their own.
+/// Returns what happened to a connection and what to do about it, for failures with a remedy of
+/// their own.
 pub(crate) fn diagnosis(error: &(dyn StdError + 'static)) -> Option<(&'static str, &'static str)> {
     let says = |is_meant: fn(&str) -> bool| levels(error).any(|error| is_meant(&error.to_string()));
     if find::<ResolveDnsError>(error).is_some() || says(|text| text == "dns error") {
         return Some((
             "could not be reached, because its host name is unknown here",
-            "correct the region or the host of the endpoint, or look at the DNS of this machine",
+            "correct the region or the host of the endpoint, or check the DNS of this machine",
         ));
     }
     if says(|text| text.contains(NOT_TLS)) {
@@ -73,7 +73,7 @@ pub(crate) fn diagnosis(error: &(dyn StdError + 'static)) -> Option<(&'static st
     }
     if says(|text| text.starts_with(CERTIFICATE)) {
         return Some((
-            "could not be reached, because the certificate of its endpoint is not valid here",
+            "could not be reached, because the certificate of its endpoint is not trusted here",
             "correct the host of the endpoint, or trust the authority that issued the certificate",
         ));
     }
@@ -82,7 +82,7 @@ pub(crate) fn diagnosis(error: &(dyn StdError + 'static)) -> Option<(&'static st
     if never_connected(error) && broke_off {
         return Some((
             "could not be reached, because the TLS handshake failed",
-            "look at the host, the port and the scheme of the endpoint, and at proxies in between",
+            "check the host, the port and the scheme of the endpoint, and the proxies in between",
         ));
     }
     says(|text| text.starts_with(NOT_HTTP)).then_some((

@@ -1,12 +1,11 @@
-//! [`CredentialsFailure`]: what is left of a `CredentialsError`.
+//! [`CredentialsFailure`]: the part of a `CredentialsError` that may be kept.
 //!
 //! The texts below a `CredentialsError` can quote anything: the standard error of a process, the
-//! path of a file, a URL, the answer of a service. So they are compared with the fixed texts of the
-//! SDK and dropped. What is kept is a sentence of our own, the provider's and the profile's name,
-//! and the code, status and request id of an AWS service.
+//! path of a file, a URL, the answer of a service. They are therefore compared with the SDK's fixed
+//! texts and dropped. The parts that are kept are a sentence of our own, the names of the provider
+//! and the profile, and the code, status and request id of an AWS service.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::time::Duration;
 
 use aws_config::imds::client::error::{ImdsError, TokenError};
@@ -18,19 +17,19 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::{ConnectorError, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::request_id::RequestId;
-use keystead_core::{ErrorDetails, ErrorKind, ErrorType};
+use keystead_core::{ErrorDetails, ErrorKind};
 
 use crate::connection::{diagnosis, levels};
-use crate::failure::{looks_like_a_code, looks_like_a_request_id};
+use crate::failure::{error_type, looks_like_a_code, looks_like_a_request_id};
 use crate::{codes, texts};
 
-/// A call that gives credentials.
+/// A call of an AWS service that provides credentials.
 struct CredentialsCall {
-    /// The name for people.
+    /// The call's name for people.
     name: &'static str,
     /// The service's name in error details.
     service: &'static str,
-    /// The remedy if it is refused.
+    /// What to do if the call is refused.
     advice: &'static str,
 }
 
@@ -43,49 +42,50 @@ const ASSUME_ROLE: CredentialsCall = CredentialsCall {
 const ASSUME_ROLE_WITH_WEB_IDENTITY: CredentialsCall = CredentialsCall {
     name: "AssumeRoleWithWebIdentity of AWS STS",
     service: "AWSSecurityTokenService",
-    advice: "look at the token that AWS_WEB_IDENTITY_TOKEN_FILE names, and at the role's trust policy",
+    advice: "check the token that AWS_WEB_IDENTITY_TOKEN_FILE names, and the role's trust policy",
 };
 
 /// A failure to load credentials, in words of our own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
 pub(crate) struct CredentialsFailure {
     pub(crate) kind: ErrorKind,
     pub(crate) details: Option<Box<ErrorDetails>>,
     pub(crate) text: String,
-    /// True if the SDK does not repeat what it has said of its first failure.
+    /// True if the SDK told the reason with an earlier failure, and does not repeat it.
     pub(crate) was_told_before: bool,
 }
 
 impl CredentialsFailure {
-    /// Takes from an error what may be kept.
+    /// Keeps what may be kept of an error.
     pub(crate) fn of(error: &CredentialsError) -> Self {
         if let Some(own) = levels(error).find_map(|cause| cause.downcast_ref::<Self>()) {
             return own.clone();
         }
-        // The providers wrap each other's errors; the innermost one has the reason.
+        // Providers wrap each other's errors. The innermost one has the reason.
         let error = levels(error).filter_map(|cause| cause.downcast_ref::<CredentialsError>()).last().unwrap_or(error);
         levels(error).skip(1).find_map(Self::of_cause).unwrap_or_else(|| Self::of_variant(error))
     }
 
-    /// Returns the failure of a provider that has not answered within this time.
+    /// Returns the failure of a provider that did not answer within this time.
     pub(crate) fn timed_out(timeout: Duration) -> Self {
         let text = format!(
-            "no AWS credentials were provided within {timeout:?}: try again; if it stays, look at the network and at \
-             what provides them, or set a longer credentials_timeout"
+            "no AWS credentials were provided within {timeout:?}: try again; if this persists, check the network and \
+             what provides the credentials, or set a longer credentials_timeout"
         );
         Self::new(ErrorKind::Timeout, text)
     }
 
-    /// Returns the failure of a load whose runtime has ended.
+    /// Returns the failure of a load that ended together with its runtime.
     pub(crate) fn interrupted() -> Self {
-        Self::new(ErrorKind::Unavailable, "the loading of AWS credentials was interrupted: try again")
+        Self::new(ErrorKind::Unavailable, "loading the AWS credentials was interrupted: try again")
     }
 
     fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
         Self { kind, details: None, text: text.into(), was_told_before: false }
     }
 
-    /// Returns the failure of an error that tells its variant alone.
+    /// Returns the failure of an error of which only the variant is known.
     fn of_variant(error: &CredentialsError) -> Self {
         match error {
             CredentialsError::CredentialsNotLoaded(_) => Self::new(
@@ -95,21 +95,21 @@ impl CredentialsFailure {
             CredentialsError::ProviderTimedOut(e) => Self::timed_out(e.timeout_duration()),
             CredentialsError::InvalidConfiguration(_) => Self::new(
                 ErrorKind::Config,
-                "the provider of AWS credentials is set up wrongly: look at the environment and at the profile",
+                "the provider of AWS credentials is configured wrongly: check the environment and the profile",
             ),
             CredentialsError::ProviderError(_) => Self::new(
                 ErrorKind::Unauthenticated,
-                "the provider of AWS credentials failed: look at the environment and at the profile",
+                "the provider of AWS credentials failed: check the environment and the profile",
             ),
             _ => Self::new(
                 ErrorKind::Unauthenticated,
-                "the provider of AWS credentials failed in an unknown way: try it with the AWS CLI \
+                "the provider of AWS credentials failed for an unknown reason: find it with the AWS CLI \
                  (aws sts get-caller-identity)",
             ),
         }
     }
 
-    /// Returns the failure that a cause of an error tells, if it is one of those that are known.
+    /// Returns the failure for a cause of an error, if the cause is a known one.
     fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Self> {
         if let Some(chain) = cause.downcast_ref::<ProviderChainError<CredentialsError>>() {
             return Some(Self::of_chain(chain));
@@ -126,7 +126,7 @@ impl CredentialsFailure {
             .or_else(|| Self::of_text(&cause.to_string()))
     }
 
-    /// Returns the failure that the refusal of an AWS service tells.
+    /// Returns the failure for a refusal by an AWS service.
     fn of_answer<E>(cause: &(dyn StdError + 'static), call: &CredentialsCall) -> Option<Self>
     where
         E: ProvideErrorMetadata + StdError + 'static,
@@ -136,15 +136,15 @@ impl CredentialsFailure {
         let status = answer.raw().status().as_u16();
         let code = error.code().filter(|code| looks_like_a_code(code));
         let kind = match code.and_then(kind_of_code) {
-            // It could not be done without credentials, whoever refused them.
+            // The store's call lacks credentials then, whichever service refused them.
             Some(ErrorKind::PermissionDenied) => ErrorKind::Unauthenticated,
             Some(kind) => kind,
             None => kind_of_status(status),
         };
         let advice = match kind {
             ErrorKind::Unauthenticated => call.advice,
-            ErrorKind::Config => "correct the role and what is sent for it",
-            _ => "try again; if it stays, look at the service's health page",
+            ErrorKind::Config => "correct the role and its settings",
+            _ => "try again; if this persists, check the service's health page",
         };
         let request_id = error.request_id().filter(|id| looks_like_a_request_id(id));
         let request = request_id.map_or_else(String::new, |id| format!(", request {id}"));
@@ -153,11 +153,7 @@ impl CredentialsFailure {
         let text = format!("no AWS credentials: {name} answered {code_or_none} (HTTP {status}{request}): {advice}");
         let details = ErrorDetails {
             error_code: code.map(str::to_owned),
-            error_type: match status {
-                400..=499 => Some(ErrorType::Client),
-                500..=599 => Some(ErrorType::Service),
-                _ => None,
-            },
+            error_type: error_type(status),
             status_code: Some(status),
             request_id: request_id.map(str::to_owned),
             service_name: Some(call.service.to_owned()),
@@ -166,25 +162,25 @@ impl CredentialsFailure {
         Some(Self { details: Some(Box::new(details)), ..Self::new(kind, text) })
     }
 
-    /// Returns the failure that the status of an endpoint without an AWS protocol tells.
+    /// Returns the failure for the status of an endpoint without an AWS protocol.
     fn of_status(who: &str, status: u16) -> Self {
         let kind = kind_of_status(status);
         let advice = match kind {
-            ErrorKind::Unauthenticated => "look at the role that is attached here, and at the token that is sent",
-            _ => "try again; if it stays, look at its log",
+            ErrorKind::Unauthenticated => "check the role that is attached here, and the token that is sent",
+            _ => "try again; if this persists, check its log",
         };
         Self::new(kind, format!("no AWS credentials: {who} answered HTTP {status}: {advice}"))
     }
 
-    /// Returns the failure of a connection to what provides credentials.
+    /// Returns the failure of a connection to a service that provides credentials.
     fn of_connection(error: &ConnectorError) -> Self {
         let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Unavailable };
         let (what, advice) =
-            diagnosis(error).unwrap_or(("could not be reached", "try again; if it stays, look at the network"));
+            diagnosis(error).unwrap_or(("could not be reached", "try again; if this persists, check the network"));
         Self::new(kind, format!("no AWS credentials: the service that provides them {what}: {advice}"))
     }
 
-    /// Returns the failure of a chain, with the reason of each of its providers.
+    /// Returns the failure of a chain of providers, with the reason of each.
     fn of_chain(chain: &ProviderChainError<CredentialsError>) -> Self {
         let mut tried = Vec::new();
         let mut advice = "give this process some (environment, profile or role)";
@@ -200,7 +196,7 @@ impl CredentialsFailure {
         Self::new(ErrorKind::Unauthenticated, text)
     }
 
-    /// Returns the failure that a fixed text of the SDK tells.
+    /// Returns the failure for a fixed text of the SDK.
     fn of_text(text: &str) -> Option<Self> {
         if text == texts::TOLD_BEFORE {
             let text = "the AWS profile cannot be used: correct it, and start this process again";
@@ -214,16 +210,17 @@ impl CredentialsFailure {
             return Some(Self::new(ErrorKind::Unauthenticated, format!("{what}: run its command by hand")));
         }
         if let Some(feature) = texts::missing_feature(text) {
-            let what =
-                format!("the AWS profile needs the Cargo feature {feature} of keystead, which is off in this build");
-            return Some(Self::new(ErrorKind::Config, format!("{what}: turn it on, or use another profile")));
+            let what = format!(
+                "the AWS profile needs the Cargo feature {feature} of keystead, which this build does not have"
+            );
+            return Some(Self::new(ErrorKind::Config, format!("{what}: enable it, or use another profile")));
         }
         let (kind, sentence) = texts::known(text)?;
         Some(Self::new(kind, sentence))
     }
 }
 
-/// Returns the status that the instance metadata service has answered.
+/// Returns the status that the instance metadata service answered.
 fn metadata_status(cause: &(dyn StdError + 'static)) -> Option<u16> {
     if let Some(ImdsError::ErrorResponse(answer)) = cause.downcast_ref() {
         return Some(answer.response().status().as_u16());
@@ -234,7 +231,7 @@ fn metadata_status(cause: &(dyn StdError + 'static)) -> Option<u16> {
     }
 }
 
-/// Returns the failure that the refusal of AWS IAM Identity Center tells.
+/// Returns the failure for a refusal by AWS IAM Identity Center.
 #[cfg(feature = "sso")]
 fn of_sso(cause: &(dyn StdError + 'static)) -> Option<CredentialsFailure> {
     use aws_sdk_sso::operation::get_role_credentials::GetRoleCredentialsError;
@@ -242,7 +239,7 @@ fn of_sso(cause: &(dyn StdError + 'static)) -> Option<CredentialsFailure> {
     const GET_ROLE_CREDENTIALS: CredentialsCall = CredentialsCall {
         name: "GetRoleCredentials of AWS IAM Identity Center",
         service: "AWSSSOPortalService",
-        advice: "run aws sso login, and look at sso_account_id and sso_role_name of the profile",
+        advice: "run aws sso login, and check sso_account_id and sso_role_name of the profile",
     };
     CredentialsFailure::of_answer::<GetRoleCredentialsError>(cause, &GET_ROLE_CREDENTIALS)
 }
@@ -254,7 +251,7 @@ fn of_sso(_: &(dyn StdError + 'static)) -> Option<CredentialsFailure> {
 
 fn kind_of_code(code: &str) -> Option<ErrorKind> {
     match code {
-        // STS could not reach the identity provider, and asks to try again.
+        // STS could not reach the identity provider, and asks the caller to try again.
         "IDPCommunicationError" | "IDPCommunicationErrorException" => Some(ErrorKind::Unavailable),
         _ => codes::common(code),
     }
@@ -267,11 +264,3 @@ fn kind_of_status(status: u16) -> ErrorKind {
         _ => ErrorKind::Unauthenticated,
     }
 }
-
-impl fmt::Display for CredentialsFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl StdError for CredentialsFailure {}

@@ -13,7 +13,7 @@ use crate::call::quietly;
 use crate::checks::region_problem;
 use crate::settings::behavior;
 
-/// The settings that the user makes instead of what the SDK's default chains (environment, profile,
+/// Settings of the user that replace what the SDK's default chains (environment, profile,
 /// container, instance) would find.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DefaultChain {
@@ -24,10 +24,10 @@ pub(crate) struct DefaultChain {
 }
 
 impl DefaultChain {
-    /// Loads the configuration. No credentials are loaded yet.
+    /// Loads the configuration. Credentials are not loaded yet.
     ///
     /// # Errors
-    /// The setting that the SDK would panic at or ignore, and what to do.
+    /// A text about a setting at which the SDK would panic, or which it would ignore.
     pub(crate) async fn load(self) -> Result<SdkConfig, String> {
         let surroundings = Surroundings::of(self.profile.clone()).await?;
         surroundings.check()?;
@@ -47,7 +47,7 @@ impl DefaultChain {
         if let Some(profile) = &self.profile {
             loader = loader.profile_name(profile);
         }
-        // Boxed: it holds the whole chain of providers.
+        // Boxed, because the future contains the whole chain of providers.
         let config = quietly(Box::pin(loader.load())).await;
         Ok(match self.profile {
             Some(profile) => with_credentials_of(profile, &config),
@@ -56,8 +56,8 @@ impl DefaultChain {
     }
 }
 
-/// Returns the configuration with credentials from this profile alone. The SDK's chain takes those in
-/// the environment first, which can be of another account.
+/// Returns the configuration with credentials from this profile alone. The SDK's chain would prefer
+/// those in the environment, which can belong to another account.
 fn with_credentials_of(profile: String, config: &SdkConfig) -> SdkConfig {
     let mut surroundings = ProviderConfig::default()
         .with_region(config.region().cloned())
@@ -73,7 +73,7 @@ fn with_credentials_of(profile: String, config: &SdkConfig) -> SdkConfig {
     config.to_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
 }
 
-/// The environment and the profile that is selected.
+/// The environment and the selected profile.
 struct Surroundings {
     profiles: Option<ProfileSet>,
 }
@@ -100,7 +100,8 @@ impl Surroundings {
         }
     }
 
-    /// Returns the value of a setting, and the setting's name: the environment has precedence.
+    /// Returns the value of a setting and the name under which it was found. The environment takes
+    /// precedence over the profile.
     fn setting(&self, variable: &str, key: &str) -> Option<(String, String)> {
         if let Ok(value) = std::env::var(variable) {
             return Some((value, variable.to_owned()));
@@ -109,7 +110,7 @@ impl Surroundings {
         Some((value.to_owned(), format!("{key} of the AWS profile")))
     }
 
-    /// Refuses settings that the SDK panics at or ignores.
+    /// Refuses settings at which the SDK would panic, or which it would ignore.
     fn check(&self) -> Result<(), String> {
         if let Some((attempts, name)) = self.setting("AWS_MAX_ATTEMPTS", "max_attempts")
             && !attempts.parse::<u32>().is_ok_and(|attempts| attempts > 0)
@@ -119,7 +120,7 @@ impl Surroundings {
         if let Some((mode, name)) = self.setting("AWS_RETRY_MODE", "retry_mode")
             && mode.parse::<RetryMode>().is_err()
         {
-            return Err(format!("{name} is not a mode of the SDK for Rust: set it to standard, or unset it"));
+            return Err(format!("{name} is not a retry mode of the SDK for Rust: set it to standard, or unset it"));
         }
         for (variable, key) in [
             ("AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint"),
@@ -136,7 +137,7 @@ impl Surroundings {
         Ok(())
     }
 
-    /// Refuses a region that is not one.
+    /// Refuses a region that is not the code of a region.
     fn check_region(&self) -> Result<(), String> {
         let by_default = || self.setting("AWS_DEFAULT_REGION", "region");
         let region = match std::env::var("AWS_REGION") {

@@ -1,7 +1,6 @@
-//! [`Failure`]: what is left of an `SdkError`.
+//! [`AwsFailure`]: the part of an `SdkError` that may be kept.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -15,8 +14,8 @@ use crate::connection::{diagnosis, ended_early, find, never_connected};
 use crate::credentials::CredentialsFailure;
 use crate::{codes, message};
 
-/// The pause to ask for after a call that was throttled, where the service names none: quotas are by
-/// the second.
+/// The pause to ask for after a throttled call if the service names none. Quotas are counted per
+/// second.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The names of a service.
@@ -24,15 +23,17 @@ const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 pub struct Service {
     /// The store's scheme, for errors.
     pub scheme: &'static str,
-    /// The service's name for people, as "AWS Systems Manager".
+    /// The service's name for people, such as "Parameter Store".
     pub name: &'static str,
-    /// The name that the origin's error map gives, as "AWSSimpleSystemsManagement".
+    /// The service's name in the error map of the Clojure library secret-storage.aws-ssm-ps, such
+    /// as "AWSSimpleSystemsManagement".
     pub error_name: &'static str,
 }
 
-/// A call of the SDK that failed, in strings and numbers of our own. It does not know yet which operation it ends.
+/// A failed call of the SDK, reduced to strings and numbers of our own. [`during`](Self::during)
+/// makes an error of it, once it is known which operation it ends.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct AwsFailure {
     service: Service,
     kind: ErrorKind,
     /// The effect of the last attempt.
@@ -41,18 +42,19 @@ pub struct Failure {
     ambiguous: bool,
     retry_after: Option<Duration>,
     details: Option<ErrorDetails>,
-    /// True if nothing was asked, because there were no credentials.
+    /// True if nothing was sent, because there were no credentials.
     lacks_credentials: bool,
     cause: Cause,
 }
 
 /// The text that says what failed, why, and what to do. It is the source of the caller's error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 struct Cause(String);
 
-impl Failure {
-    /// Takes from an error what may be kept, and drops it. `called` is the operation's name in AWS's
-    /// words, such as `GetParameter`.
+impl AwsFailure {
+    /// Keeps what may be kept of an error, and drops the rest. `called` is AWS's name of the
+    /// operation, such as `GetParameter`.
     pub(crate) fn of<E: ProvideErrorMetadata + StdError + 'static>(
         error: SdkError<E, HttpResponse>,
         service: Service,
@@ -110,11 +112,7 @@ impl Failure {
         let request_id = request_id.filter(|id| looks_like_a_request_id(id));
         let details = ErrorDetails {
             error_code: code.map(str::to_owned),
-            error_type: match status.as_u16() {
-                400..=499 => Some(ErrorType::Client),
-                500..=599 => Some(ErrorType::Service),
-                _ => None,
-            },
+            error_type: error_type(status.as_u16()),
             status_code: Some(status.as_u16()),
             request_id: request_id.map(str::to_owned),
             service_name: Some(service.error_name.to_owned()),
@@ -137,7 +135,7 @@ impl Failure {
         }
     }
 
-    /// A failure before or while the request was sent.
+    /// Returns the failure of a request that was not sent, or not completely.
     fn unsent(service: Service, error: &(dyn StdError + 'static), timed_out: bool, ambiguous: bool) -> Self {
         if let Some(error) = find::<CredentialsError>(error) {
             let failure = Self::without_credentials(service, CredentialsFailure::of(error));
@@ -169,23 +167,23 @@ impl Failure {
         }
     }
 
-    /// Returns the failure of a call that ended before any attempt was sent. What takes time before
-    /// that, and so makes it time out, is the loading of credentials.
+    /// Returns the failure of a call that ended before any attempt was sent. If it timed out,
+    /// loading the credentials took too long, because nothing else takes time before an attempt.
     pub(crate) fn without_an_attempt(mut self, timed_out: bool) -> Self {
         self.effect = Effect::NotApplied;
         if timed_out {
-            let text = "was not asked, because AWS credentials were not there in time: look at what provides them, or \
+            let text = "was not called, because AWS credentials were not loaded in time: check what provides them, or \
                         allow more time";
             self.cause = Cause(format!("{} {text}", self.service.name));
         }
         self
     }
 
-    /// Returns the failure of a call whose answer ended before it was whole.
+    /// Returns the failure of a call whose answer ended before it was complete.
     fn cut_short(mut self) -> Self {
         self.kind = ErrorKind::Unavailable;
         let advice = advice(self.kind);
-        self.cause = Cause(format!("the answer of {} ended before it was whole: {advice}", self.service.name));
+        self.cause = Cause(format!("the answer of {} ended before it was complete: {advice}", self.service.name));
         self
     }
 
@@ -194,45 +192,45 @@ impl Failure {
         Self { service, kind, effect, ambiguous, retry_after: None, details: None, lacks_credentials: false, cause }
     }
 
-    /// A write that was not sent, because it is not its turn within its time.
+    /// Returns the failure of a write that was not sent, because its turn would come too late.
     pub(crate) fn held_back(service: Service) -> Self {
-        let what = "has refused writes of this process as too many, and others are waiting";
+        let what = "has throttled writes of this process, and other writes are waiting";
         Self::unanswered(service, ErrorKind::Throttled, Effect::NotApplied, false, what)
     }
 
-    /// A write that got no answer before its time was over.
+    /// Returns the failure of a write that got no answer before its time limit.
     pub(crate) fn out_of_time(service: Service, ambiguous: bool) -> Self {
         Self::unanswered(service, ErrorKind::Timeout, Effect::Unknown, ambiguous, "did not answer in time")
     }
 
-    /// The kind of the failure.
+    /// Returns the kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Reports whether nothing was asked, because there were no credentials.
+    /// Reports whether nothing was sent, because there were no credentials.
     pub fn lacks_credentials(&self) -> bool {
         self.lacks_credentials
     }
 
-    /// The service's code, if it gave one.
+    /// Returns the service's error code, if it gave one.
     pub fn code(&self) -> Option<&str> {
         self.details.as_ref()?.error_code.as_deref()
     }
 
-    /// Reports whether an attempt before the last one may have taken effect. If so, the last answer
-    /// may be a consequence of that attempt.
+    /// Reports whether an attempt before the last one may have been applied. The last answer may
+    /// then be a consequence of that attempt.
     pub fn is_ambiguous(&self) -> bool {
         self.ambiguous
     }
 
     /// Reports whether the write may have been applied, by this attempt or an earlier one.
-    pub fn may_have_landed(&self) -> bool {
+    pub fn may_have_applied(&self) -> bool {
         self.ambiguous || self.effect == Effect::Unknown
     }
 
     /// Returns the same failure with another kind and advice, for a backend that has found out what
-    /// the code means here.
+    /// the error code means in this case.
     pub fn with_kind(mut self, kind: ErrorKind, advice: &str) -> Self {
         self.kind = kind;
         self.cause = Cause(match (&self.details, self.code()) {
@@ -244,44 +242,46 @@ impl Failure {
         self
     }
 
-    /// Returns the pause after which another try makes sense, if the service or the backend names one.
+    /// Returns the pause after which it makes sense to try again, if the service or the backend
+    /// names one.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Returns this failure as the answer to a call that has failed with `refusal`, and about which
-    /// it was to tell more: whether the write may have been applied is that call's, everything else
-    /// is this one's.
+    /// Returns this failure in place of `refusal`, for a call that was made to find out why another
+    /// call was refused, and failed itself. The result says of the refused call whether it may have
+    /// been applied; everything else is this failure's.
     pub fn in_place_of(mut self, refusal: &Self) -> Self {
         self.effect = refusal.effect;
         self.ambiguous = refusal.ambiguous;
         self
     }
 
-    /// Says when another try makes sense.
+    /// Sets the pause after which it makes sense to try again.
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
         self
     }
 
-    /// Returns the same failure as that of a write of which a part may have been applied by another
-    /// call.
+    /// Returns the same failure, marked as one of a write that another call may already have
+    /// applied in part.
     pub fn partly_applied(mut self) -> Self {
         self.ambiguous = true;
         self
     }
 
-    /// Returns the same failure for a caller that has found out whether the earlier attempts were
+    /// Returns the same failure for a caller that has found out that no earlier attempt was
     /// applied. It is no longer ambiguous.
     pub fn settled(mut self) -> Self {
         self.ambiguous = false;
         self
     }
 
-    /// The caller's error. `sensitive` texts, such as the id and the name made of it, are taken out of AWS's message.
+    /// Returns the error to give to the caller. The `sensitive` texts, such as the id and the name
+    /// that contains it, are removed from AWS's message.
     pub fn during(self, operation: Operation, sensitive: &[&str]) -> Error {
         let is_write = !matches!(operation, Operation::Get | Operation::List | Operation::Check | Operation::Open);
-        let effect = if is_write && self.may_have_landed() { Effect::Unknown } else { Effect::NotApplied };
+        let effect = if is_write && self.may_have_applied() { Effect::Unknown } else { Effect::NotApplied };
         let mut error =
             Error::new(self.kind, operation, self.service.scheme).with_effect(effect).with_source(self.cause);
         let usual_pause = (self.kind == ErrorKind::Throttled).then_some(THROTTLED_PAUSE);
@@ -298,22 +298,14 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl StdError for Cause {}
-
-/// Returns the pause that the service asks for: in seconds (RFC 9110, section 10.2.3) or in AWS's
-/// milliseconds.
+/// Returns the pause that the service asks for: in AWS's header in milliseconds, or in the standard
+/// header in seconds (RFC 9110, section 10.2.3).
 fn retry_after(response: &HttpResponse) -> Option<Duration> {
     let number = |name: &str| response.headers().get(name)?.trim().parse::<u32>().ok().map(u64::from);
     number("x-amz-retry-after").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs))
 }
 
-/// Returns status and request id in parentheses, as far as they are known.
+/// Returns the status and the request id in parentheses, as far as they are known.
 fn which_answer(details: &ErrorDetails) -> String {
     let status = details.status_code.map(|status| format!("HTTP {status}"));
     let request = details.request_id.as_ref().map(|id| format!("request {id}"));
@@ -321,6 +313,15 @@ fn which_answer(details: &ErrorDetails) -> String {
         (Some(status), Some(request)) => format!(" ({status}, {request})"),
         (Some(only), None) | (None, Some(only)) => format!(" ({only})"),
         (None, None) => String::new(),
+    }
+}
+
+/// Returns which side caused an answer with this status.
+pub(crate) fn error_type(status: u16) -> Option<ErrorType> {
+    match status {
+        400..=499 => Some(ErrorType::Client),
+        500..=599 => Some(ErrorType::Service),
+        _ => None,
     }
 }
 
@@ -337,18 +338,18 @@ pub(crate) fn looks_like_a_request_id(id: &str) -> bool {
 fn advice(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound => "there is no such key",
-        ErrorKind::AlreadyExists => "a key stands there: read it, or overwrite it",
+        ErrorKind::AlreadyExists => "a key already exists for this id: read it",
         ErrorKind::PendingDeletion => "the key is scheduled for deletion: restore it, or wait until it is gone",
         ErrorKind::PermissionDenied => "allow this identity the action, on the resource and on the KMS key",
-        ErrorKind::Unauthenticated => "renew the credentials of this process, and look at its clock",
+        ErrorKind::Unauthenticated => "renew the credentials of this process, and check its clock",
         ErrorKind::KeyUnavailable => "enable the KMS key, or name one that exists in this region and may be used",
         ErrorKind::QuotaExceeded => "raise the quota, or use a tier or a backend that holds more",
-        ErrorKind::Conflict => "another write is in the way: try again",
-        ErrorKind::Throttled => "too many calls: slow down, or raise the quota",
-        ErrorKind::Unavailable => "try again; if it stays, look at the network and the service's health page",
-        ErrorKind::Timeout => "try again; if it stays, look at the network, or allow more time",
-        ErrorKind::Config => "the request was refused as invalid: look at the store's configuration",
-        ErrorKind::Corrupt => "nothing can be said about the key: try again, and look at what is between here and AWS",
+        ErrorKind::Conflict => "another write to the same key is in progress: try again",
+        ErrorKind::Throttled => "there are too many calls: slow down, or raise the quota",
+        ErrorKind::Unavailable => "try again; if this persists, check the network and the service's health page",
+        ErrorKind::Timeout => "try again; if this persists, check the network, or allow more time",
+        ErrorKind::Config => "the request was refused as invalid: check the store's configuration",
+        ErrorKind::Corrupt => "nothing is known about the key: try again, and check the proxies between here and AWS",
         _ => "look the code up in the service's API reference",
     }
 }

@@ -1,4 +1,4 @@
-//! [`AwsIdentity`]: what identifies the data of an AWS store.
+//! [`AwsIdentity`]: the identity of an AWS store's data.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,44 +11,42 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use keystead_core::{Operation, Result, StoreIdentity, StoreInfo};
 
-use crate::call::Call;
+use crate::account::is_account_id;
+use crate::call::AwsCall;
 use crate::failure::Service;
 use crate::session::Session;
 
-/// The number of digits of an account (AWS Account Management, account identifiers).
-const ACCOUNT_DIGITS: usize = 12;
-
-/// The time that STS may take for one attempt, and half of what it may take in all. Many networks
-/// reach the store's service only, and nobody is to wait long for what is not needed.
+/// The time limit for one attempt of a call to STS, and half of the limit for the call. Many
+/// networks reach only the store's service, and no caller should wait long for information that the
+/// store does not need.
 const STS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The identity of the data of an AWS store: partition, region, endpoint if one is set, and account
-/// once a call has told it.
+/// The identity of an AWS store's data: the partition, the region, the endpoint if one is set, and
+/// the account as soon as a call has told it.
 ///
-/// Clones share what is learned. Reading and learning take no lock.
+/// Clones share what has been learned. Reading and learning take no lock.
 #[derive(Clone)]
 pub struct AwsIdentity {
-    /// Without the account.
+    /// The identity without the account.
     known: StoreInfo,
     account: Arc<OnceLock<String>>,
-    /// True if an answer named another account than an earlier one: then none of them identifies
-    /// the store.
+    /// True if two answers named different accounts. Neither of them identifies the store then.
     is_contradicted: Arc<AtomicBool>,
     sts: Sts,
-    /// The credentials of the store's calls, unless its client keeps them to itself.
+    /// The credentials of the store's calls, unless its client was given ready-made and keeps them.
     session: Option<Session>,
 }
 
-/// The means of asking for the account.
+/// The means of asking STS for the account.
 #[derive(Clone)]
 pub(crate) enum Sts {
-    /// It cannot: a ready client does not give its credentials away, and an endpoint may serve one
-    /// service only.
+    /// STS cannot be asked: a ready client does not expose its credentials, and an endpoint may
+    /// serve one service only.
     Unknown,
-    /// With this configuration.
+    /// STS is reached with this configuration.
     Configured(Arc<SdkConfig>),
-    /// With this configuration, which leads to an emulator that serves all services, or to a tunnel
-    /// that does not.
+    /// STS may be reached with this configuration. Its endpoint is on the loopback interface:
+    /// either an emulator that serves all services, or a tunnel to the store's service alone.
     Guessed(Arc<SdkConfig>),
 }
 
@@ -64,23 +62,24 @@ impl AwsIdentity {
         Self { known, account: Arc::default(), is_contradicted: Arc::default(), sts, session: None }
     }
 
-    /// Loads the credentials of the store's calls here.
+    /// Sets the session that loads the credentials of the store's calls.
     pub(crate) fn with_session(mut self, session: Option<Session>) -> Self {
         self.session = session;
         self
     }
 
-    /// Begins a call with the store's credentials. They are loaded before its first attempt, with a
-    /// time limit of their own, so that the timeouts of the call do not cut the loading.
+    /// Creates a call with the store's credentials. They are loaded before its first attempt and
+    /// within a time limit of their own, so that the timeouts of the call do not interrupt the
+    /// loading.
     ///
-    /// A client that was given ready-made keeps its credentials to itself: the SDK loads them within
-    /// the attempts.
-    pub fn call(&self) -> Call {
-        Call::of(self.session.clone())
+    /// If the store's client was given ready-made, the SDK loads its credentials within the
+    /// attempts.
+    pub fn call(&self) -> AwsCall {
+        AwsCall::of(self.session.clone())
     }
 
-    /// Returns the store's description, with the account if it is known. It is not if the handle
-    /// has reached two accounts.
+    /// Returns the store's description, with the account if it is known. It is unknown if the
+    /// handle has reached two different accounts.
     pub fn info(&self) -> StoreInfo {
         match self.account.get().filter(|_| !self.is_contradicted.load(Ordering::Relaxed)) {
             Some(account) => self.known.clone().with_account(Some(account)),
@@ -88,9 +87,9 @@ impl AwsIdentity {
         }
     }
 
-    /// Learns the account from the ARN of an entry of the store, as answers quote it. If it is
-    /// another one than before, because the credentials have changed, the account is unknown from
-    /// then on.
+    /// Learns the account from the ARN of one of the store's entries, as answers contain it. If it
+    /// differs from what was learned before, because the credentials have changed, the account is
+    /// unknown from then on.
     pub fn learn_from_arn(&self, arn: Option<&str>) {
         let identity = self.known.identity();
         if let Some(account) = arn.and_then(|arn| account_in(arn, identity.scheme(), identity.region())) {
@@ -104,15 +103,15 @@ impl AwsIdentity {
         }
     }
 
-    /// Implements [`KeyStore::identify`](keystead_core::KeyStore::identify): asks AWS STS for the
-    /// account if it is not known (`GetCallerIdentity`, which needs no permission).
+    /// Implements [`KeyStore::identify`](keystead_core::KeyStore::identify). If the account is not
+    /// known, it asks AWS STS (`GetCallerIdentity`, which needs no permission).
     ///
-    /// A store whose client was given ready-made, or that has an endpoint of its own which is not
-    /// on the loopback interface, asks nobody: it returns what is known, and learns the account
-    /// from its first answer that contains an ARN.
+    /// STS is not asked if the store's client was given ready-made, or if an endpoint is set that
+    /// is not on the loopback interface. The identity then contains what is known, and the account
+    /// is learned from the first answer that contains an ARN.
     ///
     /// # Errors
-    /// Those common to all methods of a store, if STS does not answer.
+    /// The errors that are common to all methods of a store, if STS does not answer.
     pub async fn identify(&self) -> Result<StoreIdentity> {
         let config = match &self.sts {
             Sts::Configured(config) | Sts::Guessed(config) if self.account.get().is_none() => config,
@@ -126,7 +125,7 @@ impl AwsIdentity {
         let request = client.get_caller_identity();
         match call.run(service, |_| None, request.customize().interceptor(call.attempts()).send()).await {
             Ok(answer) => {
-                if let Some(account) = answer.account().filter(|account| is_account(account)) {
+                if let Some(account) = answer.account().filter(|account| is_account_id(account)) {
                     self.learn(account);
                 }
             }
@@ -137,8 +136,8 @@ impl AwsIdentity {
     }
 }
 
-/// The partition of a region (AWS General Reference, partitions): `aws` unless the region's prefix
-/// names another one.
+/// Returns the partition of a region (AWS General Reference, partitions): `aws`, unless the
+/// region's prefix belongs to another one.
 fn partition_of(region: &str) -> &'static str {
     const PARTITIONS: [(&str, &str); 7] = [
         ("cn-", "aws-cn"),
@@ -153,24 +152,20 @@ fn partition_of(region: &str) -> &'static str {
     special.map_or("aws", |(_, partition)| partition)
 }
 
-/// The account in `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`, if the ARN is of this service
-/// and, where it is known, of this region.
+/// Returns the account in `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`, if the ARN is of this
+/// service and, if a region is given, of this region.
 fn account_in<'a>(arn: &'a str, service: &str, region: Option<&str>) -> Option<&'a str> {
     let mut parts = arn.splitn(6, ':');
     let is_arn = parts.next() == Some("arn") && parts.next().is_some_and(|partition| partition.starts_with("aws"));
     let is_of_service = parts.next() == Some(service);
     let arn_region = parts.next()?;
-    let account = parts.next().filter(|account| is_account(account))?;
+    let account = parts.next().filter(|account| is_account_id(account))?;
     let has_resource = parts.next().is_some_and(|resource| !resource.is_empty());
     let is_of_region = region.is_none_or(|region| region == arn_region);
     (is_arn && is_of_service && is_of_region && has_resource).then_some(account)
 }
 
-fn is_account(text: &str) -> bool {
-    text.len() == ACCOUNT_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// Written by hand: an `SdkConfig` holds the provider of credentials.
+/// Written by hand, because an `SdkConfig` contains the provider of credentials.
 impl fmt::Debug for AwsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AwsIdentity").field("info", &self.info()).finish_non_exhaustive()

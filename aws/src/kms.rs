@@ -1,10 +1,12 @@
-//! The names of a KMS key.
+//! The forms in which a KMS key can be named.
+
+use crate::account::is_account_id;
 
 /// The longest key id, ARN or alias (`PutParameter`, `KeyId`).
 const LONGEST: usize = 256;
 
-/// Reports whether this can be a key id, `alias/...`, or the ARN of a key or of an alias; only AWS
-/// can tell whether there is such a key.
+/// Reports whether this has the form of a key id, of `alias/...`, or of the ARN of a key or an
+/// alias. Only AWS knows whether such a key exists.
 ///
 /// Key ids and aliases are looked up in the caller's account. A key of another account is named by
 /// its ARN.
@@ -14,7 +16,7 @@ pub fn is_kms_key(text: &str) -> bool {
     is_literal && (!is_arn(text) || kms_key_region(text).is_some())
 }
 
-/// Reports whether this is an ARN, of whatever resource.
+/// Reports whether this is the ARN of any resource.
 pub fn is_arn(text: &str) -> bool {
     text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("arn:"))
 }
@@ -23,21 +25,20 @@ pub fn is_arn(text: &str) -> bool {
 pub fn kms_key_region(text: &str) -> Option<&str> {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let &[arn, _, service, region, account, resource] = parts.as_slice() else { return None };
-    let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
     let name = resource.strip_prefix("key/").or_else(|| resource.strip_prefix("alias/"))?;
     let is_named = !name.is_empty() && !name.contains(':');
-    (arn == "arn" && service == "kms" && !region.is_empty() && is_account && is_named).then_some(region)
+    (arn == "arn" && service == "kms" && !region.is_empty() && is_account_id(account) && is_named).then_some(region)
 }
 
-/// Reports whether two names are surely of the same KMS key, as seen from a resource with this ARN:
-/// a key id or alias alone is one of the resource's own region and account.
+/// Reports whether two names certainly refer to the same KMS key, from the point of view of a
+/// resource with this ARN: a bare key id or alias belongs to the resource's region and account.
 ///
-/// An alias and a key id may name the same key and are told apart.
+/// An alias and a key id are never the same here, although they may refer to the same key.
 pub fn is_same_kms_key(one: &str, other: &str, resource_arn: Option<&str>) -> bool {
     one == other || full_name(one, resource_arn).is_some_and(|one| Some(one) == full_name(other, resource_arn))
 }
 
-/// Returns region, account, and `key/...` or `alias/...`.
+/// Returns the region, the account, and `key/...` or `alias/...` of a KMS key.
 fn full_name(key: &str, resource_arn: Option<&str>) -> Option<(String, String, String)> {
     if is_arn(key) {
         let mut parts = key.splitn(6, ':').skip(3).map(str::to_owned);
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_name_no_key_are_refused() {
+    fn texts_that_do_not_name_a_kms_key_are_refused() {
         for key in [
             "",
             " ",

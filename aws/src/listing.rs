@@ -1,4 +1,4 @@
-//! [`listing`]: the entries on all pages of a listing.
+//! [`listing`]: a stream of the entries on all pages of a listing.
 
 use std::collections::HashSet;
 
@@ -20,20 +20,20 @@ pub struct Page<T = KeyId> {
 }
 
 impl<T> Page<T> {
-    /// Returns the page with what is made of each entry, without those of which nothing is made.
+    /// Converts each entry, and drops those for which `make` returns `None`.
     pub fn filter_map<U>(self, make: impl FnMut(T) -> Option<U>) -> Page<U> {
         let Self { entries, next, request_id } = self;
         Page { entries: entries.into_iter().filter_map(make).collect(), next, request_id }
     }
 }
 
-/// Returns all entries, a page at a time; `page` asks for the page of a token, or for the first
-/// one.
+/// Returns a stream of all entries. `page` requests the page of a token, or the first page.
 ///
-/// A page may be empty and have a next one: only a missing token is the end.
+/// A page may be empty and still have a next one: the listing ends only where there is no token.
 ///
 /// # Errors
-/// Those of `page`, and [`Corrupt`](ErrorKind::Corrupt) where a token comes again, as the listing would never end.
+/// Those of `page`, and [`Corrupt`](ErrorKind::Corrupt) if a token is repeated, because the listing
+/// would never end.
 pub fn listing<'a, T: Send + 'a>(
     service: Service,
     page: impl Fn(Option<String>) -> BoxFuture<'a, Result<Page<T>>> + Send + Sync + 'a,
@@ -53,7 +53,7 @@ pub fn listing<'a, T: Send + 'a>(
 }
 
 fn endless(service: Service, request_id: Option<&str>) -> Error {
-    let text = format!("{} gave the same page's token twice, so the listing would never end: try again", service.name);
+    let text = format!("{} repeated a page's token, so the listing would never end: try again", service.name);
     let details = service.details_of_answer(request_id);
     Error::new(ErrorKind::Corrupt, Operation::List, service.scheme).with_details(details).with_source(text)
 }

@@ -1,4 +1,4 @@
-//! The part of AWS's messages that may be kept: they quote ARNs, names (so ids) and values.
+//! The redaction of AWS's messages, which quote ARNs, names (and therefore ids) and values.
 
 mod arn;
 #[cfg(test)]
@@ -6,22 +6,22 @@ mod properties;
 
 use std::borrow::Cow;
 
-/// The length in characters of the longest word that is kept.
+/// The length of the longest word that is kept, in characters.
 const LONGEST_WORD: usize = 24;
 
 /// The number of digits of the longest number that is kept.
 const LONGEST_NUMBER: usize = 4;
 
-/// The marks that may stand around a word.
+/// The punctuation marks that may surround a word.
 const PUNCTUATION: [char; 10] = ['.', ',', ':', ';', '(', ')', '\'', '"', '!', '?'];
 
-/// The number of marks that may stand before a word: more of them may be a text of their own.
+/// The largest number of marks before a word that is kept. More of them may be a text of their own.
 const MOST_MARKS: usize = 1;
 
 pub(crate) const REDACTED: &str = "<redacted>";
 
-/// Sentences that AWS always gives word for word. They quote nothing, so they are kept as they are,
-/// even if an id is one of their words.
+/// The sentences that AWS always gives word for word. They quote nothing, so they are kept even if
+/// an id is one of their words.
 const FIXED_SENTENCES: [&str; 8] = [
     "A resource with the ID you requested already exists.",
     "Rate exceeded",
@@ -33,7 +33,7 @@ const FIXED_SENTENCES: [&str; 8] = [
     "You can't perform this operation on the secret because it was marked for deletion.",
 ];
 
-/// Returns the message with its plain words, and everything else replaced: an allow-list, because no
+/// Returns the message with everything but plain words replaced. This is an allow-list, because no
 /// list of what a message might quote is complete. ARNs of principals and of KMS keys are kept as
 /// [`arn::shown`] describes.
 ///
@@ -48,7 +48,7 @@ pub(crate) fn redacted(message: &str, sensitive: &[&str]) -> String {
     let mut words: Vec<Cow<'_, str>> = Vec::new();
     for word in message.split_whitespace() {
         let kept = kept(word, &sensitive);
-        // One mark for what was one text with blanks.
+        // A text with blanks is several words, and is replaced as one.
         if kept != REDACTED || words.last().is_none_or(|last| !last.ends_with(REDACTED)) {
             words.push(kept);
         }
@@ -74,17 +74,17 @@ fn kept<'a>(word: &'a str, sensitive: &[&str]) -> Cow<'a, str> {
     }
 }
 
-/// Returns the words to look for: a message is looked at word by word, so a text with blanks is
-/// found by each of its words, with and without the marks around it. A word of a message without a
-/// letter or a digit is replaced in any case.
+/// Returns the words to look for. A message is examined word by word, so a text with blanks is
+/// found by each of its words, with and without the marks around it. A word of a message that
+/// contains neither a letter nor a digit is replaced in any case.
 fn words_of<'a>(sensitive: &[&'a str]) -> Vec<&'a str> {
     let words = sensitive.iter().flat_map(|text| text.split_whitespace());
     let words = words.flat_map(|word| [word, word.trim_matches(PUNCTUATION)]);
     words.filter(|word| word.contains(char::is_alphanumeric)).collect()
 }
 
-/// Reports whether a text holds these words, which begin and end where a word does: not in the
-/// midst of letters and digits, and not after the apostrophe of `can't`.
+/// Reports whether a text contains this word with a word boundary on either side. There is no
+/// boundary between letters or digits, nor after the apostrophe of `can't`.
 fn contains_word(text: &str, word: &str) -> bool {
     text.char_indices().any(|(at, _)| {
         let (Some(before), Some(rest)) = (text.get(..at), text.get(at..)) else { return false };
@@ -102,7 +102,7 @@ fn ends_before(word: &str, after: &str) -> bool {
     !(word.ends_with(char::is_alphanumeric) && after.starts_with(char::is_alphanumeric))
 }
 
-/// Reports whether this is a word of letters, a short number, or some of these joined as in
+/// Reports whether this is a word of letters, a short number, or several of these joined as in
 /// `ssm:GetParameter` and `don't`.
 fn is_plain(core: &str) -> bool {
     core.split([':', '-', '\'', '(']).all(|part| {

@@ -1,4 +1,4 @@
-//! [`WritePace`]: writes no faster than the service takes them.
+//! [`WritePace`]: sends a store's writes no faster than the service accepts them.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,39 +9,38 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use keystead_core::ErrorKind;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::failure::{Failure, Service};
+use crate::failure::{AwsFailure, Service};
 
-/// The window in which writes are counted to find out how many a second the service takes.
+/// The window in which writes are counted, to find out how many the service accepts per second.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The longest pause between two writes.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// A pause that is shorter is none.
+/// The shortest pause between two writes. A shorter one is skipped.
 const SHORTEST: Duration = Duration::from_millis(5);
 
-/// The pause is over when nothing was throttled for so long.
+/// The time without a throttled write after which the pauses end.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
-/// The pauses get longer by this factor when a write is throttled, and shorter by the other one
-/// with each write that is not. So one write in some forty is throttled where the quota stays the
-/// same.
+/// The factors by which the pauses change: they become longer with a throttled write and shorter
+/// with each write that succeeds. With a constant quota, about one write in forty is throttled.
 const SLOWER: f64 = 1.4;
 const FASTER: f64 = 0.99;
 
 /// The pace of a store's writes, shared by its clones.
 ///
-/// Parameter Store takes three writes a second from an account by default. A write that is
-/// throttled is tried again for three quarters of the operation timeout, and the writes of the
-/// process are spaced out so that most of them are sent once. As long as nothing is throttled,
-/// nothing waits. With a client that has a single attempt, nothing ever waits.
+/// By default, Parameter Store accepts three writes a second from an account. A throttled write is
+/// tried again for three quarters of the operation timeout, and the writes of the process are
+/// spaced out so that most of them are sent once. Nothing waits as long as nothing is throttled,
+/// and nothing ever waits if the client makes a single attempt.
 ///
-/// The SDK has a mode of its own for that, which a single refusal can make hold back all calls of a
-/// client for 20 s.
+/// The SDK's own mode for this (adaptive) is not used, because a single refusal can make it hold
+/// back all calls of a client for 20 s.
 #[derive(Clone, Debug)]
 pub struct WritePace {
     state: Arc<Mutex<State>>,
-    /// The time for one write with all its attempts.
+    /// The time limit of one write with all its attempts.
     limit: Duration,
     /// True if a throttled write is sent again.
     repeats: bool,
@@ -49,12 +48,12 @@ pub struct WritePace {
 
 #[derive(Debug)]
 struct State {
-    /// The pause between two writes; zero as long as nothing is throttled.
+    /// The pause between two writes; zero while nothing is throttled.
     interval: Duration,
-    /// The moment of the next write.
+    /// The time of the next write.
     next: Instant,
     last_throttled: Option<Instant>,
-    /// The beginning of the present window, and the number of writes that it has seen succeed.
+    /// The start of the current window, and the number of writes that succeeded in it.
     window: Instant,
     succeeded: u32,
     succeeded_before: u32,
@@ -79,42 +78,42 @@ impl WritePace {
         }
     }
 
-    /// Makes a write when it is its turn, and again while it is throttled. `write` makes one call of
-    /// the SDK, which must not try a throttled call again by itself.
+    /// Makes a write when it is its turn, and again while it is throttled. `write` makes one call
+    /// of the SDK, which must not itself try a throttled call again.
     ///
     /// # Errors
-    /// Those of `write`. [`Throttled`](ErrorKind::Throttled) has the pause after which another try
-    /// makes sense.
-    pub async fn run<T, F>(&self, service: Service, write: impl Fn() -> F) -> Result<T, Failure>
+    /// Those of `write`. [`Throttled`](ErrorKind::Throttled) has the pause after which it makes
+    /// sense to try again.
+    pub async fn run<T, F>(&self, service: Service, write: impl Fn() -> F) -> Result<T, AwsFailure>
     where
-        F: Future<Output = Result<T, Failure>>,
+        F: Future<Output = Result<T, AwsFailure>>,
     {
         let begun = Instant::now();
         let deadline = begun.checked_add(self.limit);
-        // The last call needs some of the time, too.
+        // The last call needs a part of the time, too.
         let last_turn = begun.checked_add(self.limit / 4 * 3);
-        let mut refusal: Option<Failure> = None;
+        let mut refusal: Option<AwsFailure> = None;
         loop {
-            // Without a second attempt there is a layer outside that waits.
+            // If a write is not sent again here, a layer outside does the waiting.
             let turn = if self.repeats { self.turn(last_turn) } else { Ok(None) };
             match turn {
                 Ok(None) => {}
                 Ok(Some(turn)) => turn.wait().await,
                 Err(wait) => {
-                    let refusal = refusal.unwrap_or_else(|| Failure::held_back(service));
+                    let refusal = refusal.unwrap_or_else(|| AwsFailure::held_back(service));
                     return Err(refusal.with_retry_after(wait));
                 }
             }
             let answer = match (&refusal, deadline) {
                 (Some(refusal), Some(deadline)) => match timeout_at(deadline, write()).await {
                     Ok(answer) => answer,
-                    Err(_) => return Err(Failure::out_of_time(service, refusal.is_ambiguous())),
+                    Err(_) => return Err(AwsFailure::out_of_time(service, refusal.is_ambiguous())),
                 },
-                // The SDK bounds the first one.
+                // The SDK limits the time of the first call.
                 _ => write().await,
             };
             match answer {
-                // The quota of a service that gives credentials is another one.
+                // A service that provides credentials has a quota of its own.
                 Err(e) if e.kind() == ErrorKind::Throttled && !e.lacks_credentials() => {
                     let asked_for = e.retry_after();
                     let e = e.with_retry_after(self.throttled(asked_for));
@@ -134,9 +133,9 @@ impl WritePace {
         }
     }
 
-    /// Takes the next turn; `None` if that is now. Fails with the time until the turn if that comes
-    /// after the last one that is of use.
-    fn turn(&self, last: Option<Instant>) -> Result<Option<Turn<'_>>, Duration> {
+    /// Reserves the next turn; `None` if it is now. If the turn would come after `last`, fails with
+    /// the time until the turn.
+    fn turn(&self, last: Option<Instant>) -> Result<Option<ReservedTurn<'_>>, Duration> {
         let mut state = self.state();
         let now = Instant::now();
         if state.last_throttled.is_none_or(|at| now - at > FORGOTTEN_AFTER) {
@@ -151,7 +150,7 @@ impl WritePace {
         }
         let length = state.interval;
         state.next = at + length;
-        Ok((at > now).then(|| Turn { pace: self, at, length, is_used: false }))
+        Ok((at > now).then(|| ReservedTurn { pace: self, at, length, is_used: false }))
     }
 
     fn succeeded(&self) {
@@ -161,8 +160,8 @@ impl WritePace {
         state.interval = state.interval.mul_f64(FASTER);
     }
 
-    /// Slows down and returns the time until the next turn. Of several writes that were throttled at
-    /// once, the first counts.
+    /// Slows down and returns the time until the next turn. Of several writes that are throttled at
+    /// once, only the first counts.
     fn throttled(&self, asked_for: Option<Duration>) -> Duration {
         let mut state = self.state();
         let now = Instant::now();
@@ -187,23 +186,23 @@ impl WritePace {
     }
 }
 
-/// The turn of a write that waits for it. If it is dropped first, others take it: else callers that
-/// wait for less time than the queue is long would keep everybody out.
-struct Turn<'a> {
+/// The turn of a waiting write. If it is dropped before its time, the turn is free for others.
+/// Otherwise, callers that give up before their turn would keep all others waiting.
+struct ReservedTurn<'a> {
     pace: &'a WritePace,
     at: Instant,
     length: Duration,
     is_used: bool,
 }
 
-impl Turn<'_> {
+impl ReservedTurn<'_> {
     async fn wait(mut self) {
         sleep_until(self.at).await;
         self.is_used = true;
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ReservedTurn<'_> {
     fn drop(&mut self) {
         if !self.is_used {
             let mut state = self.pace.state();
@@ -234,7 +233,7 @@ mod tests {
 
     const SERVICE: Service = Service { scheme: "ssm", name: "Parameter Store", error_name: "" };
 
-    /// A quota of so many writes a second, of which a second's worth can come at once.
+    /// A quota of writes per second. The writes of one second may come at once.
     struct Quota {
         per_second: f64,
         tokens: Mutex<(f64, Instant)>,
@@ -246,7 +245,7 @@ mod tests {
             Self { per_second, tokens: Mutex::new((per_second, Instant::now())), calls: AtomicU32::new(0) }
         }
 
-        async fn write(&self) -> Result<(), Failure> {
+        async fn write(&self) -> Result<(), AwsFailure> {
             tokio::time::sleep(Duration::from_millis(20)).await;
             self.calls.fetch_add(1, Ordering::SeqCst);
             let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,7 +253,7 @@ mod tests {
             let refill = (now - tokens.1).as_secs_f64() * self.per_second;
             *tokens = ((tokens.0 + refill).min(self.per_second), now);
             if tokens.0 < 1.0 {
-                return Err(Failure::held_back(SERVICE));
+                return Err(AwsFailure::held_back(SERVICE));
             }
             tokens.0 -= 1.0;
             Ok(())
@@ -304,7 +303,7 @@ mod tests {
         for refusal in outcomes.into_iter().filter_map(Result::err) {
             assert_eq!(refusal.kind(), ErrorKind::Throttled);
             assert!(refusal.retry_after().is_some_and(|pause| !pause.is_zero()));
-            assert!(!refusal.may_have_landed());
+            assert!(!refusal.may_have_applied());
         }
     }
 
@@ -318,7 +317,7 @@ mod tests {
         assert!(begun.elapsed().is_zero());
         let refused = AtomicU32::new(0);
         let write = async || match refused.fetch_add(1, Ordering::SeqCst) {
-            0 => Err(Failure::held_back(SERVICE)),
+            0 => Err(AwsFailure::held_back(SERVICE)),
             _ => Ok(()),
         };
         pace.run(SERVICE, write).await.unwrap();
@@ -336,7 +335,7 @@ mod tests {
             let calls = AtomicU32::new(0);
             let write = async || {
                 calls.fetch_add(1, Ordering::SeqCst);
-                let refusal = Failure::held_back(SERVICE);
+                let refusal = AwsFailure::held_back(SERVICE);
                 Err::<(), _>(match asked_for {
                     Some(pause) => refusal.with_retry_after(pause),
                     None => refusal,
@@ -347,7 +346,7 @@ mod tests {
             assert_eq!(calls.load(Ordering::SeqCst), 1);
             assert!(refusal.retry_after() >= asked_for.or(Some(Duration::from_millis(100))));
             if attempts == 1 {
-                // Nor does the next call wait.
+                // The next call does not wait either.
                 let begun = Instant::now();
                 pace.run(SERVICE, &write).await.unwrap_err();
                 assert_eq!(calls.load(Ordering::SeqCst), 2);
@@ -360,9 +359,9 @@ mod tests {
     async fn callers_that_give_up_before_their_turn_keep_nobody_out() {
         let pace = pace(15, 3);
         let calls = AtomicU32::new(0);
-        // Three are refused early on; from then on the service takes all.
+        // Three writes are throttled early on; from then on the service accepts all.
         let write = async || match calls.fetch_add(1, Ordering::SeqCst) {
-            10..13 => Err(Failure::held_back(SERVICE)),
+            10..13 => Err(AwsFailure::held_back(SERVICE)),
             _ => Ok(()),
         };
         let patience = Duration::from_millis(900);
@@ -383,12 +382,12 @@ mod tests {
     async fn a_write_that_is_silent_after_it_was_throttled_ends_in_time() {
         let calls = AtomicU32::new(0);
         let write = async || match calls.fetch_add(1, Ordering::SeqCst) {
-            0 => Err::<(), _>(Failure::held_back(SERVICE)),
+            0 => Err::<(), _>(AwsFailure::held_back(SERVICE)),
             _ => std::future::pending().await,
         };
         let begun = Instant::now();
         let failure = pace(15, 3).run(SERVICE, write).await.unwrap_err();
-        assert_eq!((failure.kind(), failure.may_have_landed()), (ErrorKind::Timeout, true));
+        assert_eq!((failure.kind(), failure.may_have_applied()), (ErrorKind::Timeout, true));
         assert!(begun.elapsed() <= Duration::from_secs(16));
     }
 }

@@ -8,29 +8,31 @@ use futures_util::StreamExt;
 use keystead_core::{BoxStream, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result, async_trait};
 use tokio::time::{Instant, sleep_until};
 
-/// The most failures that a report keeps.
+/// The largest number of ordinary failures in a report.
 const KEPT_FAILURES: usize = 100;
 
-/// The number of times a key is tried while the service asks to slow down.
+/// The number of times that a throttled key is tried.
 const ROUNDS: u32 = 5;
 
-/// The pause after a throttled call that names none.
+/// The pause after a throttled call whose error names none.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A store whose engine encrypts each key under a KMS key that the configuration names.
 #[async_trait]
 pub trait Reencrypt: KeyStore {
-    /// Reports whether a concurrent write or delete of the same key can be undone for a moment, so
-    /// that nobody else may write meanwhile.
+    /// Reports whether re-encrypting a key can undo a concurrent write or delete of it for a
+    /// moment. Nobody else may write to the store then.
     fn needs_exclusive(&self) -> bool;
 
-    /// Returns the number of keys a second that the default quotas allow.
+    /// Returns the number of keys per second that the default quotas allow.
     fn default_rate(&self) -> f64;
 
-    /// Returns the ids of all keys, each with whether it is as the configuration asks for already.
+    /// Returns the ids of all keys, each with whether its key already has the configured KMS key
+    /// and tier.
     fn list_current(&self) -> BoxStream<'_, Result<(KeyId, bool)>>;
 
-    /// Encrypts one key anew, as the configuration asks for, and reads it back.
+    /// Re-encrypts one key under the configured KMS key and in the configured tier, and reads it
+    /// back.
     ///
     /// # Errors
     /// Those of a read and of a write of this key, and [`Unsupported`](ErrorKind::Unsupported) if
@@ -38,23 +40,23 @@ pub trait Reencrypt: KeyStore {
     async fn reencrypt_key(&self, id: &KeyId) -> Result<Reencryption>;
 }
 
-/// The outcome for a key that was to be encrypted anew.
+/// The outcome of re-encrypting a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reencryption {
-    /// It is encrypted as the configuration asks for, and was read back.
+    /// The key has the configured KMS key and tier, and was read back.
     Done,
-    /// It was deleted meanwhile, and stays so.
+    /// The key was deleted in the meantime, and stays deleted.
     Gone,
-    /// Somebody else wrote a newer key meanwhile, which was overwritten for a moment and stands
-    /// again, unless it was deleted since. It may have the same value.
+    /// Somebody else wrote a newer key in the meantime. It was overwritten for a moment and then
+    /// restored, unless it was deleted since. The newer key may have the same value.
     NewerRestored,
-    /// Somebody else deleted it meanwhile. It came back for a moment, and was deleted again. A key
-    /// that was written between the last look and that delete was deleted, too.
+    /// Somebody else deleted the key in the meantime. It came back for a moment and was deleted
+    /// again. A key that was written between the last read and that delete was deleted, too.
     DeletedAgain,
 }
 
-/// Settings of [`reencrypt`].
+/// The settings of [`reencrypt`].
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct ReencryptOptions {
@@ -68,30 +70,32 @@ impl ReencryptOptions {
         Self::default()
     }
 
-    /// Asserts that nobody else writes or deletes keys of the store meanwhile.
+    /// Asserts that nobody else writes or deletes keys of the store during the run.
     pub fn exclusive(mut self) -> Self {
         self.exclusive = true;
         self
     }
 
-    /// Encrypts at most so many keys a second; what the default quotas allow if it is not called.
+    /// Limits the number of keys per second (default: what the default quotas allow).
     pub fn rate(mut self, keys_per_second: f64) -> Self {
         self.rate = Some(keys_per_second);
         self
     }
 }
 
-/// The source of an error after which a person must look at the key: another run takes it for
-/// current.
-#[derive(Debug)]
+/// The source of an error after which a person must look at the key, because the next run would
+/// take it for done.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
 pub struct NeedsAttention {
     text: String,
+    #[source]
     cause: Option<Error>,
 }
 
 impl NeedsAttention {
-    /// Returns the error of a write that was applied and after which something is left to do, as
-    /// `text` says. The error has the kind and the details of `cause`.
+    /// Creates the error of a write that was applied, but left something to do, which `text`
+    /// describes. The error has the kind and the details of `cause`.
     pub fn after(cause: Error, text: impl Into<String>) -> Error {
         let mut error = Error::new(cause.kind(), Operation::Put, cause.store()).with_effect(Effect::Unknown);
         if let Some(details) = cause.details() {
@@ -100,28 +104,16 @@ impl NeedsAttention {
         error.with_source(Self { text: text.into(), cause: Some(cause) })
     }
 
-    /// Returns the error of a write that was applied while others wrote, with the scheme of the
-    /// store.
+    /// Creates the error of a write that was applied while others wrote. `store` is the scheme of
+    /// the store.
     pub fn contended(store: &'static str, text: impl Into<String>) -> Error {
         let error = Error::new(ErrorKind::Conflict, Operation::Put, store).with_effect(Effect::Unknown);
         error.with_source(Self { text: text.into(), cause: None })
     }
 
-    /// Reports whether this is the source of an error.
+    /// Reports whether the source of an error is a `NeedsAttention`.
     pub fn is_source_of(error: &Error) -> bool {
         error.source().is_some_and(|source| source.is::<Self>())
-    }
-}
-
-impl fmt::Display for NeedsAttention {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl StdError for NeedsAttention {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.cause.as_ref().map(|cause| cause as &(dyn StdError + 'static))
     }
 }
 
@@ -129,30 +121,30 @@ impl StdError for NeedsAttention {
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct ReencryptReport {
-    /// The number of keys that were as the configuration asks for already.
+    /// The number of keys that already had the configured KMS key and tier.
     pub current: u64,
-    /// The number of keys that were encrypted anew and read back.
+    /// The number of keys that were re-encrypted and read back.
     pub reencrypted: u64,
-    /// The number of keys that were deleted meanwhile.
+    /// The number of keys that were deleted in the meantime.
     pub gone: u64,
-    /// The ids of which a newer key was overwritten for a moment, and stands again.
+    /// The ids of the keys of which a newer one was overwritten for a moment and then restored.
     pub newer_restored: Vec<KeyId>,
-    /// The ids that came back for a moment after a delete, and were deleted again.
+    /// The ids of the keys that came back for a moment after a delete and were deleted again.
     pub deleted_again: Vec<KeyId>,
-    /// The number of keys that could not be encrypted anew.
+    /// The number of keys that could not be re-encrypted.
     pub failed: u64,
-    /// The first 100 of these, and all that need attention, each with its reason.
+    /// The first 100 failed keys, and all that need attention, each with its error.
     pub failures: Vec<(KeyId, Error)>,
-    /// The ids among the failed ones that a person must look at, because another run takes them for
-    /// current. Each is in `failures`, where [`NeedsAttention`] is the source of its error.
+    /// The ids of the failed keys that a person must look at, because the next run would take them
+    /// for done. Each is also in `failures`, where [`NeedsAttention`] is the source of its error.
     pub needs_attention: Vec<KeyId>,
-    /// The error that has ended the listing before all keys were seen.
+    /// The error that ended the listing before all keys were seen.
     pub listing_error: Option<Error>,
 }
 
 impl ReencryptReport {
-    /// Reports whether all keys were listed, every key is as the configuration asks for, and nobody
-    /// else has written.
+    /// Reports whether all keys were listed, every key has the configured KMS key and tier, and no
+    /// write of anybody else was affected.
     pub fn is_complete(&self) -> bool {
         let is_clean = self.failed == 0 && self.listing_error.is_none();
         is_clean && self.newer_restored.is_empty() && self.deleted_again.is_empty()
@@ -194,25 +186,26 @@ impl fmt::Debug for ReencryptReport {
     }
 }
 
-/// Encrypts every key of a store under the KMS key, and in the tier, of its configuration, one
+/// Re-encrypts every key of a store under the configured KMS key and in the configured tier, one
 /// after the other, and reads each back. `progress` is called after each key.
 ///
-/// It can be repeated: keys that are as the configuration asks for are only listed. Keys that
-/// others create or delete while it lists can be missed, so a second run that finds nothing to do
-/// is the proof that all are done. An alias that was moved to another KMS key is still the same
-/// name, so such keys count as current: configure the new KMS key by its ARN.
+/// The run can be repeated: keys that are already done are only listed. Keys that others create or
+/// delete during the listing can be missed, so the proof that all keys are done is a second run
+/// that finds nothing to do. If an alias was moved to another KMS key, keys under it still count as
+/// done, because the name is the same: configure the new KMS key by its ARN.
 ///
-/// Where [`needs_exclusive`](Reencrypt::needs_exclusive) says so, a write or a delete by somebody
-/// else can be undone for a moment. This is noticed, mended and reported, but a reader may have
-/// seen it, and two such accidents to one key at once may lose a write. So it needs
-/// [`exclusive`](ReencryptOptions::exclusive). Where it cannot be mended, the key is among those
-/// that [need attention](ReencryptReport::needs_attention).
+/// If the store [needs exclusive access](Reencrypt::needs_exclusive), a write or a delete by
+/// somebody else can be undone for a moment. The run detects this, repairs it and reports it, but a
+/// reader may have seen the wrong state, and two such collisions on one key at the same time may
+/// lose a write. Such a store therefore requires [`exclusive`](ReencryptOptions::exclusive). A key
+/// that could not be repaired is among those that [need
+/// attention](ReencryptReport::needs_attention).
 ///
 /// # Errors
-/// [`Config`](ErrorKind::Config), before any call, if the rate is not above zero;
-/// [`Unsupported`](ErrorKind::Unsupported), likewise, if the store needs
-/// [`exclusive`](ReencryptOptions::exclusive) and it was not called. The failures of single keys,
-/// and that of the listing, are in the report.
+/// The report contains the failures of single keys and of the listing. Before any call:
+/// - [`Config`](ErrorKind::Config) if the rate is not above zero.
+/// - [`Unsupported`](ErrorKind::Unsupported) if the store needs
+///   [`exclusive`](ReencryptOptions::exclusive), which was not called.
 pub async fn reencrypt(
     store: &dyn Reencrypt,
     options: ReencryptOptions,
@@ -241,14 +234,14 @@ pub async fn reencrypt(
     Ok(report)
 }
 
-/// Checks the options and returns the pause from the beginning of one key to that of the next.
+/// Checks the options and returns the time from the start of one key to the start of the next.
 fn pause(store: &dyn Reencrypt, options: ReencryptOptions) -> Result<Duration> {
     let refusal = |kind, text: &'static str| {
         Error::new(kind, Operation::Put, store.info().scheme()).with_effect(Effect::NotApplied).with_source(text)
     };
     if store.needs_exclusive() && !options.exclusive {
-        let text = "a key that somebody else writes or deletes meanwhile could be lost or come back: make sure that \
-                    nobody does, and say exclusive";
+        let text = "a key that somebody else writes or deletes during the run could be lost or come back: make sure \
+                    that nobody does, and set exclusive";
         return Err(refusal(ErrorKind::Unsupported, text));
     }
     let rate = options.rate.unwrap_or_else(|| store.default_rate());
@@ -256,8 +249,7 @@ fn pause(store: &dyn Reencrypt, options: ReencryptOptions) -> Result<Duration> {
     pause.ok_or_else(|| refusal(ErrorKind::Config, "the rate is not above zero: give a number of keys a second"))
 }
 
-/// Encrypts a key anew, again after a pause where the service asks to slow down and nothing was
-/// applied.
+/// Re-encrypts a key, and tries again after a pause if it was throttled and nothing was applied.
 async fn unthrottled(store: &dyn Reencrypt, id: &KeyId) -> Result<Reencryption> {
     let mut round = 1;
     loop {

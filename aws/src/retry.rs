@@ -1,4 +1,4 @@
-//! [`RetryRules`]: what the SDK should retry besides, and what it should not.
+//! [`RetryRules`]: a backend's additions to the SDK's rules for retries.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use aws_smithy_runtime_api::client::interceptors::context::{Error as OperationEr
 use aws_smithy_runtime_api::client::orchestrator::OrchestratorError;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 
-/// The treatment of an error code that a backend asks for.
+/// A backend's rule for an error code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeRule {
-    /// As the SDK does by itself.
+    /// Do what the SDK does.
     AsTheSdkDoes,
     /// Try again, with the pauses of a throttled call.
     Retry,
@@ -17,11 +17,11 @@ pub enum CodeRule {
     GiveUp,
 }
 
-/// A classifier that runs after the SDK's own.
+/// A retry classifier that runs after the SDK's own.
 pub struct RetryRules(fn(&OperationError) -> CodeRule);
 
 impl RetryRules {
-    /// Rules by a function that downcasts the errors of the operations it is about.
+    /// Creates rules from a function that downcasts the errors of the backend's operations.
     pub fn new(rule: fn(&OperationError) -> CodeRule) -> Self {
         Self(rule)
     }

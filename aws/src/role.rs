@@ -12,12 +12,13 @@ use aws_sdk_sts::config::Builder;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 
+use crate::account::is_account_id;
 use crate::settings::{CONNECT_TIMEOUT, ClientSettings};
 
-/// The name of a session that the user does not name.
+/// The default name of a session.
 const SESSION_NAME: &str = "keystead";
 
-/// The shortest and the longest ARN, external id and session name (AWS STS, `AssumeRole`).
+/// The lengths of the ARN, the external id and the session name (AWS STS, `AssumeRole`).
 const ARN_LENGTHS: std::ops::RangeInclusive<usize> = 20..=2048;
 const EXTERNAL_ID_LENGTHS: std::ops::RangeInclusive<usize> = 2..=1224;
 const SESSION_NAME_LENGTHS: std::ops::RangeInclusive<usize> = 2..=64;
@@ -31,7 +32,7 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    /// Returns what is wrong with it and what to do.
+    /// Returns what is wrong with these settings and what to do, if something is.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         let Some(arn) = &self.arn else {
             let is_alone = self.external_id.is_some() || self.session_name.is_some();
@@ -52,12 +53,12 @@ impl Role {
         None
     }
 
-    /// Returns what provides the credentials of the role, if one is set. This configuration, whose
-    /// credentials assume it, leads to AWS STS.
+    /// Returns the provider of the role's credentials, if a role is set. `config` leads to AWS STS
+    /// and has the credentials that assume the role.
     pub(crate) fn provider(self, config: &SdkConfig) -> Option<RoleProvider> {
         let arn = self.arn?;
-        // The time limit of the credentials bounds all of it; timeouts that are only left out here
-        // would be those of the store.
+        // The time limit for loading credentials covers these calls. Timeouts that are not disabled
+        // here would be those of the store.
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .disable_operation_attempt_timeout()
@@ -74,17 +75,16 @@ impl Role {
 fn is_role_arn(arn: &str) -> bool {
     let mut parts = arn.splitn(6, ':');
     let is_partition = |partition: &str| partition.starts_with("aws");
-    let is_account = |account: &str| account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
     parts.next() == Some("arn")
         && parts.next().is_some_and(is_partition)
         && parts.next() == Some("iam")
         && parts.next() == Some("")
-        && parts.next().is_some_and(is_account)
+        && parts.next().is_some_and(is_account_id)
         && parts.next().and_then(|resource| resource.strip_prefix("role/")).is_some_and(is_name)
 }
 
-/// A provider of the credentials of a role.
+/// The provider of a role's credentials.
 pub(crate) struct RoleProvider {
     client: Client,
     arn: String,
@@ -123,7 +123,7 @@ impl ProvideCredentials for RoleProvider {
     }
 }
 
-/// Written by hand: the client holds a provider of credentials.
+/// Written by hand, because the client contains a provider of credentials.
 impl fmt::Debug for RoleProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RoleProvider")

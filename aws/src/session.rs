@@ -15,19 +15,19 @@ use tokio::time::{Instant, timeout};
 use crate::call::quietly;
 use crate::credentials::CredentialsFailure;
 
-/// The time before their end from which credentials are loaded anew. It covers a call with all its
-/// attempts, and the 10 s for which the SDK's own cache no longer uses them.
+/// The time before their expiry at which credentials are loaded again. It covers a call with all
+/// its attempts, and the last 10 s, in which the SDK's own cache no longer uses them.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// The time after which credentials without an end are loaded anew, as in the SDK's own cache.
+/// The time after which credentials without an expiry are loaded again, as in the SDK's own cache.
 const RELOAD: Duration = Duration::from_secs(15 * 60);
 
 /// The credentials of a store's calls, with a time limit of their own.
 ///
-/// The SDK loads credentials within an attempt, and the timeout of the attempt cuts the loading. A
-/// [`Call`](crate::Call) loads them before its first attempt instead, and the attempt finds them
-/// here. One load serves all calls that wait for it. It runs as a task, and so goes on if the calls
-/// that wait are dropped.
+/// The SDK loads credentials within an attempt, whose timeout can interrupt the loading. An
+/// [`AwsCall`](crate::AwsCall) loads them before its first attempt instead, and the attempt finds
+/// them here. One load serves all calls that wait for it. It runs as a task of its own, so it goes
+/// on if the waiting calls are dropped.
 #[derive(Clone)]
 pub(crate) struct Session(Arc<Inner>);
 
@@ -41,7 +41,7 @@ struct Inner {
 struct State {
     loaded: Option<Loaded>,
     load: Option<Load>,
-    /// The last failure that has told its reason.
+    /// The last failure that told its reason.
     reason: Option<CredentialsFailure>,
 }
 
@@ -58,16 +58,17 @@ impl Session {
         Self(Arc::new(Inner { provider, timeout, state: Mutex::default() }))
     }
 
-    /// Returns credentials that a whole call can use.
+    /// Returns credentials that are valid for the whole of a call.
     ///
     /// # Errors
-    /// A failure with [`ErrorKind::Timeout`](keystead_core::ErrorKind::Timeout) if they are not
-    /// provided in time, else one with what the provider says.
+    /// A failure of the kind [`ErrorKind::Timeout`](keystead_core::ErrorKind::Timeout) if they are
+    /// not provided in time, otherwise the provider's.
     pub(crate) async fn credentials(&self) -> Outcome {
         self.credentials_for(MARGIN).await
     }
 
-    /// Returns credentials that are valid for at least this long, if the provider has such.
+    /// Returns credentials that are valid for at least this long, if the provider has such
+    /// credentials.
     async fn credentials_for(&self, margin: Duration) -> Outcome {
         let load = {
             let mut state = self.state();
@@ -77,7 +78,7 @@ impl Session {
             state.load.get_or_insert_with(|| self.start()).clone()
         };
         let outcome = load.clone().await;
-        // A load that ended with its runtime has not removed itself.
+        // A load that ended together with its runtime is still registered.
         let mut state = self.state();
         if state.load.as_ref().is_some_and(|current| current.ptr_eq(&load)) {
             state.load = None;
@@ -104,7 +105,7 @@ impl Session {
         }
     }
 
-    /// Keeps the outcome of a load for the calls that come later.
+    /// Stores the outcome of a load for later calls.
     fn finish(&self, outcome: Outcome) -> Outcome {
         let mut state = self.state();
         state.load = None;
@@ -147,7 +148,7 @@ impl ProvideCredentials for Session {
     }
 }
 
-/// Written by hand: neither the provider nor the credentials are shown.
+/// Written by hand, so that neither the provider nor the credentials are shown.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("timeout", &self.0.timeout).finish_non_exhaustive()

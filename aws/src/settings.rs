@@ -8,22 +8,23 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use keystead_core::{Effect, Error, ErrorKind, Operation};
 
-/// Timeouts and retries of an AWS client.
+/// The timeouts and retries of an AWS client.
 ///
-/// What is set here wins; what an `SdkConfig` or a ready client says comes second, then the defaults:
+/// A setting made here has precedence over that of an `SdkConfig` or a ready client. If neither
+/// sets it, the default applies:
 ///
 /// | setting | default |
 /// |---|---|
 /// | connecting | 3 s |
-/// | one attempt, from its beginning to the end of its answer | 5 s |
+/// | one attempt, from its start to the end of its answer | 5 s |
 /// | a call with all its attempts and the pauses between them | 15 s |
 /// | attempts | 3, in the SDK's standard mode |
 /// | the pauses between attempts | jittered, from 100 ms to 5 s |
 /// | loading credentials, before the first attempt | 30 s |
 ///
-/// The SDK's adaptive mode is never used: a single refusal can hold back a new client for 20 s. The
-/// pauses of an `SdkConfig` or a client are kept if they differ from those of the SDK (1 s and
-/// 20 s), which it sets where the user has set none.
+/// The SDK's adaptive mode is never used, because a single refusal can hold back a new client for
+/// 20 s. The pauses of an `SdkConfig` or a client are kept if they differ from the SDK's defaults
+/// (1 s and 20 s), which it fills in if the user has set none.
 #[derive(Clone, Debug, Default)]
 pub struct ClientSettings {
     attempt_timeout: Option<Duration>,
@@ -41,37 +42,37 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 impl ClientSettings {
-    /// The defaults.
+    /// Creates settings in which nothing is set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bounds one attempt.
+    /// Limits the time of one attempt.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
     }
 
-    /// Bounds a call with all its attempts.
+    /// Limits the time of a call with all its attempts.
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = Some(timeout);
         self
     }
 
-    /// Bounds the loading of credentials.
+    /// Limits the time for loading credentials.
     pub fn credentials_timeout(mut self, timeout: Duration) -> Self {
         self.credentials_timeout = Some(timeout);
         self
     }
 
-    /// Bounds the number of attempts of a call. 1 turns the SDK's retries off, for callers that
+    /// Limits the number of attempts of a call. 1 turns the SDK's retries off, for callers that
     /// retry themselves.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = Some(attempts);
         self
     }
 
-    /// Returns what is wrong with these settings, and what to do.
+    /// Returns what is wrong with these settings and what to do, if something is.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         let is_zero = |timeout: Option<Duration>| timeout.is_some_and(|timeout| timeout.is_zero());
         if self.attempts == Some(0) {
@@ -87,12 +88,13 @@ impl ClientSettings {
             .then_some("credentials_timeout is zero: set the longest time that loading credentials may take")
     }
 
-    /// Returns the time in which credentials must be loaded.
+    /// Returns the time limit for loading credentials.
     pub(crate) fn credentials_limit(&self) -> Duration {
         self.credentials_timeout.unwrap_or(CREDENTIALS_TIMEOUT)
     }
 
-    /// The timeouts of a client for which these were given elsewhere. One that is switched off there gets the default.
+    /// Returns the timeouts of a client whose own configuration sets `given`. A timeout that is
+    /// disabled there gets the default.
     pub fn timeouts(&self, given: Option<&TimeoutConfig>) -> TimeoutConfig {
         let of = |timeout: fn(&TimeoutConfig) -> Option<Duration>| given.and_then(timeout);
         let attempt = self.attempt_timeout.or(of(TimeoutConfig::operation_attempt_timeout));
@@ -107,8 +109,8 @@ impl ClientSettings {
         timeouts.build()
     }
 
-    /// Returns the retries of a client for which these were given elsewhere. Pauses that are given
-    /// are kept, unless they are those that the SDK sets where the user has set none.
+    /// Returns the retries of a client whose own configuration sets `given`. The pauses in it are
+    /// kept, unless they are the SDK's defaults.
     pub fn retries(&self, given: Option<&RetryConfig>) -> RetryConfig {
         let sdks_own = RetryConfig::standard();
         let pause = |of: fn(&RetryConfig) -> Duration| given.map(of).filter(|given| *given != of(&sdks_own));
@@ -120,14 +122,16 @@ impl ClientSettings {
             .with_max_backoff(pause(RetryConfig::max_backoff).unwrap_or(MAX_BACKOFF))
     }
 
-    /// The same configuration with these timeouts and retries, and with the behavior of the SDK pinned.
+    /// Returns the configuration with these timeouts and retries, and with the behavior version of
+    /// the SDK pinned.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if it names no region, or has nothing that provides credentials.
+    /// [`Config`](ErrorKind::Config) if the configuration has no region or no provider of
+    /// credentials.
     pub fn applied_to(&self, config: &SdkConfig, store: &'static str) -> Result<SdkConfig, Error> {
         let missing = match (config.region(), config.credentials_provider()) {
-            (None, _) => Some("no AWS region is set: set AWS_REGION, or give the configuration one"),
-            (_, None) => Some("the AWS configuration has no provider of credentials: give it one"),
+            (None, _) => Some("no AWS region is set: set AWS_REGION, or set one in the configuration"),
+            (_, None) => Some("the AWS configuration has no provider of credentials: set one"),
             _ => None,
         };
         if let Some(text) = missing {
@@ -144,7 +148,8 @@ impl ClientSettings {
     }
 }
 
-/// The SDK's behavior, pinned: an update must not change timeouts or retries by itself.
+/// Returns the SDK's behavior version. It is pinned, so that an update of the SDK does not change
+/// timeouts or retries.
 pub(crate) fn behavior() -> BehaviorVersion {
     BehaviorVersion::v2026_01_12()
 }
@@ -163,7 +168,8 @@ mod tests {
 
     #[test]
     fn what_is_set_here_wins_and_what_was_given_comes_second() {
-        let (here, given) = (Duration::from_secs(1), Duration::from_secs(2));
+        let here = Duration::from_secs(1);
+        let given = Duration::from_secs(2);
         let elsewhere = TimeoutConfig::builder().operation_attempt_timeout(given).operation_timeout(given).build();
         let timeouts = ClientSettings::new().operation_timeout(here).timeouts(Some(&elsewhere));
         assert_eq!(timeouts.operation_timeout(), Some(here));

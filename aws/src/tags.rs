@@ -1,7 +1,4 @@
-//! [`Tags`]: the tags of what a store creates, checked against the limits that AWS documents.
-
-use std::error::Error as StdError;
-use std::fmt;
+//! [`Tags`]: the tags of the parameters or secrets that a store creates.
 
 /// The most tags that a parameter or a secret can have.
 const MOST: usize = 50;
@@ -15,45 +12,32 @@ const LONGEST_VALUE: usize = 256;
 /// The prefix of the tags that only AWS sets.
 const RESERVED: &str = "aws:";
 
-/// The tags of what a store creates: at most 50 pairs of a key and a value, each key once.
+/// The tags of each parameter or secret that a store creates.
 ///
-/// A key has 1 to 128 characters and a value 0 to 256. Both are made of letters, digits, blanks and
-/// `_ . : / = + - @`, and neither begins with `aws:` in any case, because AWS reserves that (AWS
-/// General Reference, tag naming limits).
+/// AWS accepts at most 50 tags, each key once. A key has 1 to 128 characters and a value 0 to 256.
+/// Both consist of letters, digits, blanks and `_ . : / = + - @`, and neither begins with `aws:` in
+/// any case, because AWS reserves that prefix (AWS General Reference, tag naming limits).
+/// [`check`](Self::check) reports whether these tags are within the limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tags(Vec<(String, String)>);
 
 impl Tags {
-    /// Returns no tags.
+    /// Creates an empty list of tags.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a tag.
+    /// Adds a tag. It is not checked yet.
+    pub fn add(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.0.push((key.into(), value.into()));
+    }
+
+    /// Checks the tags against AWS's limits.
     ///
     /// # Errors
-    /// [`InvalidTag`] if the key or the value is not one that AWS takes, if the key is there
-    /// already, or if there are 50 tags already.
-    pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<(), InvalidTag> {
-        let key = key.into();
-        let value = value.into();
-        if key.is_empty() || key.chars().count() > LONGEST_KEY || !key.chars().all(is_allowed) {
-            return Err(InvalidTag::Key);
-        }
-        if value.chars().count() > LONGEST_VALUE || !value.chars().all(is_allowed) {
-            return Err(InvalidTag::Value);
-        }
-        if is_reserved(&key) || is_reserved(&value) {
-            return Err(InvalidTag::Reserved);
-        }
-        if self.0.iter().any(|(present, _)| *present == key) {
-            return Err(InvalidTag::Repeated);
-        }
-        if self.0.len() == MOST {
-            return Err(InvalidTag::TooMany);
-        }
-        self.0.push((key, value));
-        Ok(())
+    /// The reason why AWS would refuse a tag, for the first such tag.
+    pub fn check(&self) -> Result<(), InvalidTag> {
+        self.0.iter().enumerate().try_for_each(|(index, tag)| check_tag(tag, self.0.get(..index).unwrap_or_default()))
     }
 
     /// Reports whether there are no tags.
@@ -67,6 +51,23 @@ impl Tags {
     }
 }
 
+/// Checks a tag that follows the tags in `before`.
+fn check_tag((key, value): &(String, String), before: &[(String, String)]) -> Result<(), InvalidTag> {
+    if key.is_empty() || key.chars().count() > LONGEST_KEY || !key.chars().all(is_allowed) {
+        return Err(InvalidTag::Key);
+    }
+    if value.chars().count() > LONGEST_VALUE || !value.chars().all(is_allowed) {
+        return Err(InvalidTag::Value);
+    }
+    if is_reserved(key) || is_reserved(value) {
+        return Err(InvalidTag::Reserved);
+    }
+    if before.iter().any(|(present, _)| present == key) {
+        return Err(InvalidTag::Repeated);
+    }
+    if before.len() == MOST { Err(InvalidTag::TooMany) } else { Ok(()) }
+}
+
 fn is_allowed(character: char) -> bool {
     let is_blank = character.is_whitespace() && !character.is_control();
     character.is_alphabetic() || character.is_numeric() || is_blank || "_.:/=+-@".contains(character)
@@ -77,47 +78,40 @@ fn is_reserved(text: &str) -> bool {
 }
 
 /// The reason why a tag is refused. It does not quote the tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidTag {
-    /// The key is empty, has more than 128 characters, or one that AWS does not take.
+    /// The key is empty, has more than 128 characters, or contains a character that AWS refuses.
+    #[error(
+        "a tag's key is empty, too long or contains a character that AWS does not accept: use 1 to 128 letters, \
+         digits, blanks or _ . : / = + - @"
+    )]
     Key,
-    /// The value has more than 256 characters, or one that AWS does not take.
+    /// The value has more than 256 characters, or contains a character that AWS refuses.
+    #[error(
+        "a tag's value is too long or contains a character that AWS does not accept: use at most 256 letters, digits, \
+         blanks or _ . : / = + - @"
+    )]
     Value,
     /// The key or the value begins with `aws:`.
+    #[error("a tag begins with aws:, which AWS reserves: begin it with another word")]
     Reserved,
-    /// There is a tag with this key already.
+    /// Two tags have the same key.
+    #[error("two tags have the same key: set each key once")]
     Repeated,
-    /// There are 50 tags already.
+    /// There are more than 50 tags.
+    #[error("there are more than 50 tags, which AWS does not accept: remove some")]
     TooMany,
 }
-
-impl fmt::Display for InvalidTag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Key => {
-                "a tag's key is empty, too long or has a character that AWS does not take: give 1 to 128 letters, \
-                 digits, blanks or _ . : / = + - @"
-            }
-            Self::Value => {
-                "a tag's value is too long or has a character that AWS does not take: give at most 256 letters, \
-                 digits, blanks or _ . : / = + - @"
-            }
-            Self::Reserved => "a tag begins with aws:, which AWS reserves: begin it with another word",
-            Self::Repeated => "two tags have the same key: give each key once",
-            Self::TooMany => "there are more than 50 tags, which AWS does not take: remove some",
-        })
-    }
-}
-
-impl StdError for InvalidTag {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn insert(key: &str, value: &str) -> Result<(), InvalidTag> {
-        Tags::new().insert(key, value)
+    fn check(key: &str, value: &str) -> Result<(), InvalidTag> {
+        let mut tags = Tags::new();
+        tags.add(key, value);
+        tags.check()
     }
 
     #[test]
@@ -130,7 +124,7 @@ mod tests {
             (&"k".repeat(128), &"v".repeat(256)),
             ("aws", "awsome"),
         ] {
-            assert_eq!(insert(key, value), Ok(()), "{key}");
+            assert_eq!(check(key, value), Ok(()), "{key}");
         }
     }
 
@@ -148,7 +142,7 @@ mod tests {
             ("AWS:owner", "v", InvalidTag::Reserved),
             ("k", "aws:v", InvalidTag::Reserved),
         ] {
-            assert_eq!(insert(key, value), Err(why), "{key}");
+            assert_eq!(check(key, value), Err(why), "{key}");
         }
     }
 
@@ -156,10 +150,14 @@ mod tests {
     fn each_key_is_given_once_and_there_are_at_most_50() {
         let mut tags = Tags::new();
         for index in 0..50 {
-            tags.insert(format!("key-{index}"), "v").unwrap();
+            tags.add(format!("key-{index}"), "v");
         }
-        assert_eq!(tags.insert("key-0", "w"), Err(InvalidTag::Repeated));
-        assert_eq!(tags.insert("key-50", "v"), Err(InvalidTag::TooMany));
+        assert_eq!(tags.check(), Ok(()));
         assert_eq!(tags.iter().count(), 50);
+        for (key, why) in [("key-0", InvalidTag::Repeated), ("key-50", InvalidTag::TooMany)] {
+            let mut more = tags.clone();
+            more.add(key, "v");
+            assert_eq!(more.check(), Err(why), "{key}");
+        }
     }
 }

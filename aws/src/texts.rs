@@ -1,17 +1,17 @@
-//! The fixed texts in the errors of the SDK's providers of credentials, and what they mean.
+//! The fixed texts in the errors of the SDK's credentials providers, and their meaning.
 
 use keystead_core::ErrorKind;
 
-/// The SDK's answer to all but the first of the calls that need a profile which cannot be used.
+/// The SDK's answer to every call but the first that needs an unusable profile.
 pub(crate) const TOLD_BEFORE: &str = "profile file credentials provider initialization error already taken";
 
-/// The text that precedes the reason for which a profile cannot be used.
+/// The text before the reason why a profile is unusable.
 const NOT_BUILT: &str = "ProfileFile provider could not be built: ";
 
 /// The longest name of a provider or a profile that is shown.
 const LONGEST_NAME: usize = 64;
 
-/// The beginnings of texts, each with the kind of the failure and our sentence for it.
+/// The known beginnings of texts, each with the kind of the failure and our sentence for it.
 const KNOWN: [(&str, ErrorKind, &str); 28] = [
     (
         "the SSO token has expired",
@@ -76,12 +76,12 @@ const KNOWN: [(&str, ErrorKind, &str); 28] = [
     (
         "failed to load credentials [",
         ErrorKind::Unauthenticated,
-        "no AWS credentials: the container's credentials endpoint refused: look at the role of the task",
+        "no AWS credentials: the container's credentials endpoint refused: check the role of the task",
     ),
     (
         "Error retrieving credentials from IMDS",
         ErrorKind::Unauthenticated,
-        "no AWS credentials: the instance metadata service refused: look at the role of the instance",
+        "no AWS credentials: the instance metadata service refused: check the role of the instance",
     ),
     (
         "Incorrect IMDS/IAM configuration",
@@ -106,7 +106,7 @@ const KNOWN: [(&str, ErrorKind, &str); 28] = [
     (
         "the auth token could not be used as an HTTP header value",
         ErrorKind::Config,
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN or the file of it is not a header's value: remove line breaks from it",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN or its file is not the value of a header: remove the line breaks from it",
     ),
     (
         "WebIdentityToken was not valid UTF-8",
@@ -140,15 +140,15 @@ const KNOWN: [(&str, ErrorKind, &str); 28] = [
         ErrorKind::Config,
         "the AWS profile names an sso_session that is not in the file: add that section, or correct the name",
     ),
-    ("request has timed out", ErrorKind::Timeout, "no AWS credentials: what provides them did not answer: try again"),
+    ("request has timed out", ErrorKind::Timeout, "no AWS credentials: their provider did not answer: try again"),
     (
         "response error",
         ErrorKind::Unavailable,
-        "no AWS credentials: what provides them gave an answer that cannot be read: try again",
+        "no AWS credentials: their provider gave an answer that cannot be read: try again",
     ),
 ];
 
-/// Returns the kind and the sentence for a text of the SDK.
+/// Returns the kind and our sentence for a text of the SDK, if the text is known.
 pub(crate) fn known(text: &str) -> Option<(ErrorKind, String)> {
     let text = text.strip_prefix(NOT_BUILT).unwrap_or(text);
     if let Some(profile) = reason(text).filter(|reason| reason.is_about_a_profile) {
@@ -156,22 +156,22 @@ pub(crate) fn known(text: &str) -> Option<(ErrorKind, String)> {
         return Some((ErrorKind::Unauthenticated, sentence));
     }
     if text.starts_with("profile `") && text.contains("` has invalid SSO config") {
-        let sentence = "the AWS profile mixes up its sso settings: set sso_session, sso_account_id and sso_role_name, \
-                        and the rest in the section of the session";
+        let sentence = "the sso settings of the AWS profile do not fit together: set sso_session, sso_account_id and \
+                        sso_role_name in it, and the rest in the section of the session";
         return Some((ErrorKind::Config, sentence.to_owned()));
     }
     let known = KNOWN.iter().find(|(beginning, ..)| text.starts_with(beginning));
     known.map(|(_, kind, sentence)| (*kind, (*sentence).to_owned()))
 }
 
-/// The reason of a provider that has no credentials.
+/// The reason why a provider has no credentials.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reason {
     pub(crate) text: String,
     pub(crate) is_about_a_profile: bool,
 }
 
-/// Returns the reason that this text of the SDK gives, in our words.
+/// Returns the reason that a text of the SDK gives, in our words.
 pub(crate) fn reason(text: &str) -> Option<Reason> {
     let known = match text {
         "environment variable not set" | "ECS provider not configured" | "$AWS_WEB_IDENTITY_TOKEN_FILE was not set" => {
@@ -186,7 +186,7 @@ pub(crate) fn reason(text: &str) -> Option<Reason> {
     Some(Reason { text: known.to_owned(), is_about_a_profile: false })
 }
 
-/// Returns the reason of a profile that is missing or lacks a setting.
+/// Returns the reason if it is about a profile that is missing or lacks a setting.
 fn of_profile(text: &str) -> Option<Reason> {
     let about = |text: String| Some(Reason { text, is_about_a_profile: true });
     if text.starts_with("selected profile will resolve an access token") {
@@ -201,13 +201,13 @@ fn of_profile(text: &str) -> Option<Reason> {
 }
 
 /// Reports whether this reads like the name of a provider, a profile or a setting: letters, digits
-/// and a few signs.
+/// and a few other characters.
 pub(crate) fn is_plain_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte);
     (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
-/// Returns the status that a container's endpoint has answered.
+/// Returns the status that a container's endpoint answered.
 pub(crate) fn status_of_the_container(text: &str) -> Option<u16> {
     let rest = text.strip_prefix("Non-success status from HTTP credential provider: ")?;
     number_in(rest.strip_prefix("StatusCode(").unwrap_or(rest))
@@ -219,7 +219,7 @@ pub(crate) fn exit_status(text: &str) -> Option<u16> {
     number_in(rest.strip_prefix("exit status: ").or_else(|| rest.strip_prefix("exit code: "))?)
 }
 
-/// Returns the Cargo feature that a profile needs and the SDK was built without.
+/// Returns the Cargo feature that a profile needs and that this build lacks.
 pub(crate) fn missing_feature(text: &str) -> Option<&'static str> {
     let text = text.strip_prefix(NOT_BUILT).unwrap_or(text);
     let rest = text.strip_prefix("This behavior requires following cargo feature(s) enabled: ")?;

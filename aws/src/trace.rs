@@ -1,4 +1,4 @@
-//! [`Trace`]: an event for each attempt of a call, where the caller's subscriber hears it.
+//! [`Trace`]: emits an event for each attempt of a call to the caller's subscriber.
 
 use std::error::Error as StdError;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,12 +15,12 @@ use tracing::dispatcher::{get_default, with_default};
 use crate::connection::never_connected;
 use crate::failure::{looks_like_a_code, looks_like_a_request_id};
 
-/// Tells the caller's subscriber about the attempts of one call: an event at level DEBUG and with
-/// target `keystead_aws` at the end of each attempt.
+/// The trace of one call: an event at the end of each attempt, at level DEBUG and with the target
+/// `keystead_aws`.
 ///
-/// The SDK's futures run without a subscriber, so the caller's is remembered before they begin. The
-/// events are emitted while the call is under way, so that a call that hangs shows its attempts, and
-/// on the caller's thread, so that they are in the caller's span.
+/// The SDK's futures run without a subscriber, so the caller's subscriber is remembered before they
+/// start. The events are emitted while the call is in progress, so that a call that hangs shows its
+/// attempts, and on the caller's thread, so that they are in the caller's span.
 #[derive(Debug, Default)]
 pub(crate) struct Trace(Mutex<State>);
 
@@ -29,18 +29,19 @@ struct State {
     listener: Option<Listener>,
     operation: Option<Metadata>,
     attempts: u32,
-    /// The begin of the attempt that is under way.
+    /// The start of the attempt that is in progress.
     begun: Option<Instant>,
 }
 
-/// The caller's subscriber, and the way to read a code from a failed attempt of this operation.
+/// The caller's subscriber, and the function that reads the code from a failed attempt of this
+/// operation.
 #[derive(Debug)]
 struct Listener {
     dispatch: Dispatch,
     code: fn(&OperationError) -> Option<&str>,
 }
 
-/// The end of one attempt, as far as it is no secret.
+/// The publishable facts about one attempt.
 #[derive(Debug, Default)]
 struct Attempt<'a> {
     status: Option<u16>,
@@ -50,12 +51,12 @@ struct Attempt<'a> {
 }
 
 impl Trace {
-    /// Remembers the subscriber of the current thread, for a call that fails with errors of type `E`.
+    /// Remembers the current thread's subscriber, for a call that fails with errors of type `E`.
     pub(crate) fn listen<E: ProvideErrorMetadata + StdError + Send + Sync + 'static>(&self) {
         self.state().listener = Some(Listener { dispatch: get_default(Dispatch::clone), code: code_of::<E> });
     }
 
-    /// Notes the begin of an attempt.
+    /// Records the start of an attempt.
     pub(crate) fn attempt_begins(&self, config: &ConfigBag) {
         let mut state = self.state();
         state.operation = config.load::<Metadata>().cloned();
@@ -63,7 +64,7 @@ impl Trace {
         state.begun = Some(Instant::now());
     }
 
-    /// Tells that the attempt has ended.
+    /// Emits the event of the attempt that has ended.
     pub(crate) fn attempt_ends(&self, context: &FinalizerInterceptorContextRef<'_>) {
         let mut state = self.state();
         let error = context.output_or_error().and_then(Result::err);
@@ -79,12 +80,12 @@ impl Trace {
         state.emit(&attempt);
     }
 
-    /// Tells that nobody waits any longer for the attempt that is under way, if one is.
+    /// Emits the event of an attempt that is in progress when the call is dropped.
     pub(crate) fn call_ends(&self) {
         self.state().emit(&Attempt { reason: Some("the call was dropped"), ..Attempt::default() });
     }
 
-    /// Returns the name of the operation, once an attempt was made.
+    /// Returns the name of the operation, as soon as there was an attempt.
     pub(crate) fn operation(&self) -> Option<String> {
         self.state().operation.as_ref().map(|operation| operation.name().to_owned())
     }
@@ -119,7 +120,7 @@ fn code_of<E: ProvideErrorMetadata + StdError + Send + Sync + 'static>(error: &O
     error.downcast_ref::<E>().and_then(ProvideErrorMetadata::code)
 }
 
-/// Returns why an attempt failed, in words of our own.
+/// Returns the reason why an attempt failed, in words of our own.
 fn reason(error: &OrchestratorError<OperationError>) -> &'static str {
     match error.as_connector_error() {
         _ if error.is_timeout_error() => "no answer in time",

@@ -1,5 +1,5 @@
-//! The operations of stores whose reads lag, over an engine with a stale replica, under paused
-//! time.
+//! `get_or_create` and `erase_key` for stores whose reads lag, over an engine with a stale replica,
+//! under paused time.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::sync::Mutex;
@@ -18,24 +18,25 @@ const BOUND: Duration = Duration::from_secs(5);
 
 /// The answer of a stale replica to reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Before {
+enum StaleAnswer {
     Absent,
     Present,
-    /// The deletion of a key that was restored since.
+    /// A pending deletion of a key that has been restored since.
     Pending,
 }
 
-/// A store with a stale replica, until this moment: deletes are answered NotFound and not applied.
+/// A store with a stale replica. Until the replica has caught up, deletes are answered with
+/// `NotFound` and not applied.
 #[derive(Debug)]
 struct Engine {
     memory: MemoryStore,
     grade: DeletionGrade,
-    stale: Option<(Instant, Before)>,
-    /// The error of every read but the first so many.
+    stale: Option<(Instant, StaleAnswer)>,
+    /// The number of reads that succeed, and the error of all later ones.
     reads_fail: Option<(usize, ErrorKind)>,
-    /// Until when a create is answered that the name is held back.
+    /// The time until which a create is answered that the name is held back.
     held: Option<Instant>,
-    /// True if a rival writes the key again after each delete.
+    /// True if somebody else writes the key again after each delete.
     rewritten: bool,
     calls: Mutex<Vec<(&'static str, Instant)>>,
 }
@@ -59,12 +60,12 @@ impl Engine {
         }
     }
 
-    fn stale(mut self, lag: Duration, before: Before) -> Self {
+    fn stale(mut self, lag: Duration, before: StaleAnswer) -> Self {
         self.stale = Some((Instant::now() + lag, before));
         self
     }
 
-    fn stale_now(&self) -> Option<Before> {
+    fn stale_now(&self) -> Option<StaleAnswer> {
         self.stale.filter(|(until, _)| Instant::now() < *until).map(|(_, before)| before)
     }
 
@@ -82,7 +83,7 @@ impl Engine {
         eventual::erase_key(self, &id()).await
     }
 
-    async fn holds_a_key(&self) -> bool {
+    async fn has_key(&self) -> bool {
         self.memory.get_key(&id()).await.is_ok()
     }
 }
@@ -95,7 +96,7 @@ fn key(byte: u8) -> SecretKey {
     SecretKey::new([byte; 32]).unwrap()
 }
 
-fn refused<T>(kind: ErrorKind, operation: Operation) -> Result<T> {
+fn fails_with<T>(kind: ErrorKind, operation: Operation) -> Result<T> {
     Err(Error::new(kind, operation, "memory"))
 }
 
@@ -115,12 +116,12 @@ impl KeyStore for Engine {
         if let Some((spared, kind)) = self.reads_fail
             && number > spared
         {
-            return refused(kind, Operation::Get);
+            return fails_with(kind, Operation::Get);
         }
         match self.stale_now() {
-            Some(Before::Absent) => refused(ErrorKind::NotFound, Operation::Get),
-            Some(Before::Present) => Ok(key(1)),
-            Some(Before::Pending) => refused(ErrorKind::PendingDeletion, Operation::Get),
+            Some(StaleAnswer::Absent) => fails_with(ErrorKind::NotFound, Operation::Get),
+            Some(StaleAnswer::Present) => Ok(key(1)),
+            Some(StaleAnswer::Pending) => fails_with(ErrorKind::PendingDeletion, Operation::Get),
             None => self.memory.get_key(id).await,
         }
     }
@@ -137,8 +138,8 @@ impl KeyStore for Engine {
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         self.log("delete");
         match self.stale_now() {
-            Some(Before::Pending) => return refused(ErrorKind::PendingDeletion, Operation::Delete),
-            Some(_) => return refused(ErrorKind::NotFound, Operation::Delete),
+            Some(StaleAnswer::Pending) => return fails_with(ErrorKind::PendingDeletion, Operation::Delete),
+            Some(_) => return fails_with(ErrorKind::NotFound, Operation::Delete),
             None => {}
         }
         let answer = self.memory.delete_key(id).await;
@@ -175,11 +176,11 @@ async fn erasing_nothing_reads_at_once_and_a_bound_later() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_a_stale_delete_did_not_find_is_deleted_again() {
-    for before in [Before::Absent, Before::Present] {
+    for before in [StaleAnswer::Absent, StaleAnswer::Present] {
         for lag in [1, 999, 3000, 4999] {
             let engine = Engine::with_key().await.stale(Duration::from_millis(lag), before);
             let erasure = engine.erase().await.unwrap();
-            assert!(!engine.holds_a_key().await, "{before:?} {lag} {:?}", engine.calls());
+            assert!(!engine.has_key().await, "{before:?} {lag} {:?}", engine.calls());
             assert_eq!(erasure, Erasure::new(true, Finality::Immediate, true), "{before:?} {lag}");
             assert!(engine.calls().len() <= 24, "{:?}", engine.calls());
             let calls = engine.calls.lock().unwrap().clone();
@@ -197,8 +198,8 @@ async fn a_key_that_stays_readable_is_a_conflict_and_ends() {
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Conflict, Effect::Unknown));
     assert_eq!((error.operation(), error.retry_after()), (Operation::Erase, Some(BOUND)));
     assert_eq!(engine.calls(), ["delete", "get", "delete", "get", "delete", "get"]);
-    // Stale for longer than is declared: never Ok either.
-    let engine = Engine::with_key().await.stale(Duration::from_secs(3600), Before::Present);
+    // A replica that is stale for longer than declared must not lead to Ok either.
+    let engine = Engine::with_key().await.stale(Duration::from_secs(3600), StaleAnswer::Present);
     let begin = Instant::now();
     assert_eq!(engine.erase().await.unwrap_err().kind(), ErrorKind::Conflict);
     assert!(begin.elapsed() <= 5 * BOUND, "{:?}", begin.elapsed());
@@ -207,7 +208,7 @@ async fn a_key_that_stays_readable_is_a_conflict_and_ends() {
 #[tokio::test(start_paused = true)]
 async fn without_a_delete_that_found_the_key_an_unreadable_proof_is_an_error() {
     for spared in [0, 1] {
-        let mut engine = Engine::with_key().await.stale(BOUND / 2, Before::Absent);
+        let mut engine = Engine::with_key().await.stale(BOUND / 2, StaleAnswer::Absent);
         engine.reads_fail = Some((spared, ErrorKind::PermissionDenied));
         let error = engine.erase().await.unwrap_err();
         assert_eq!((error.kind(), error.effect()), (ErrorKind::PermissionDenied, Effect::Unknown));
@@ -219,7 +220,7 @@ async fn without_a_delete_that_found_the_key_an_unreadable_proof_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pending_deletion_that_only_a_read_sees_is_said() {
+async fn a_pending_deletion_that_only_a_read_sees_is_reported() {
     let mut engine = Engine::empty();
     let window = Duration::from_secs(7 * 86_400);
     engine.grade = DeletionGrade::Recoverable { window };
@@ -245,7 +246,7 @@ async fn get_or_create_waits_for_a_name_that_is_held_back() {
     let mut engine = Engine::empty();
     engine.held = Some(Instant::now() + Duration::from_secs(4));
     assert_eq!(eventual::get_or_create(&engine, &id(), &key(1), BOUND, pause).await.unwrap(), key(1));
-    assert!(engine.holds_a_key().await);
+    assert!(engine.has_key().await);
 
     let mut engine = Engine::empty();
     engine.held = Some(Instant::now() + Duration::from_secs(60));
@@ -256,11 +257,11 @@ async fn get_or_create_waits_for_a_name_that_is_held_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pending_deletion_that_a_stale_replica_tells_is_no_erasure() {
-    let engine = Engine::with_key().await.stale(BOUND / 2, Before::Pending);
+async fn a_pending_deletion_from_a_stale_replica_is_not_an_erasure() {
+    let engine = Engine::with_key().await.stale(BOUND / 2, StaleAnswer::Pending);
     assert_eq!(engine.erase().await.unwrap(), Erasure::new(true, Finality::Immediate, true));
-    assert!(!engine.holds_a_key().await);
+    assert!(!engine.has_key().await);
 
-    let pending = Engine::empty().stale(10 * BOUND, Before::Pending).erase().await.unwrap();
+    let pending = Engine::empty().stale(10 * BOUND, StaleAnswer::Pending).erase().await.unwrap();
     assert!(pending.existed && !pending.verified && matches!(pending.finality, Finality::RecoverableUntil(_)));
 }

@@ -1,4 +1,4 @@
-//! The run over all keys of a store: its pace, its retries and its report.
+//! Re-encryption of all keys of a store: its pace, its retries and its report.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ use keystead_core::{
 use keystead_memory::MemoryStore;
 use tokio::time::Instant;
 
-/// A store of so many keys, none of them current, that answers a script and then `Done`.
+/// A store of this many keys, none of them done. It gives scripted outcomes first, then `Done`.
 #[derive(Debug)]
 struct Scripted {
     store: MemoryStore,
@@ -30,7 +30,7 @@ impl Scripted {
         Self { store: MemoryStore::new(), keys, listing_error: None, outcomes, begun: Mutex::default() }
     }
 
-    /// The pauses between the beginnings of two calls.
+    /// Returns the pauses between the starts of successive calls.
     fn pauses(&self) -> Vec<Duration> {
         self.begun.lock().unwrap().windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
@@ -113,7 +113,7 @@ async fn a_throttled_key_is_tried_again_after_the_pause_that_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_key_is_given_up_in_the_end_and_a_doubtful_one_at_once() {
+async fn a_throttled_key_is_given_up_in_the_end_and_an_ambiguous_one_at_once() {
     let store = Scripted::new(2, vec![Err(throttled()); 5]);
     let report = reencrypt(&store, ReencryptOptions::new(), |_| {}).await.unwrap();
     assert_eq!((report.failed, report.reencrypted), (1, 1));
@@ -147,7 +147,7 @@ async fn what_others_have_written_keeps_a_run_from_being_complete() {
     }
 }
 
-/// The outcomes of the keys before the failure are kept.
+/// The outcomes before the failure are kept.
 #[tokio::test(start_paused = true)]
 async fn a_listing_that_fails_is_in_the_report() {
     let denied = Error::new(ErrorKind::PermissionDenied, Operation::Put, "test");

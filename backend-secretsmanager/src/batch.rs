@@ -1,10 +1,10 @@
-//! Many keys at a time: twenty names a call.
+//! Reading many keys, twenty names in each call.
 
 use std::collections::HashSet;
 
 use aws_sdk_secretsmanager::operation::RequestId;
 use aws_sdk_secretsmanager::types::SecretValueEntry;
-use keystead_aws::{Batches, Failure, Outcomes};
+use keystead_aws::{AwsFailure, Batches, Outcomes};
 use keystead_core::{KeyId, KeyStore, Operation, Result, SecretKey};
 
 use crate::error::{SERVICE, kind, missing_in_batch};
@@ -18,8 +18,10 @@ pub(crate) async fn get(store: &SecretsManagerStore, ids: &[KeyId]) -> Vec<Resul
     batches.run(ids, |id| store.name(id), |names| Box::pin(get_some(store, names)), |id| store.get_key(id)).await
 }
 
-async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, Failure> {
-    let (mut outcomes, mut token, mut seen) = (Outcomes::with_capacity(names.len()), None, HashSet::new());
+async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, AwsFailure> {
+    let mut outcomes = Outcomes::with_capacity(names.len());
+    let mut token = None;
+    let mut seen = HashSet::new();
     loop {
         let call = store.identity.call();
         let request = store.client.batch_get_secret_value().set_secret_id_list(Some(names.clone()));
@@ -27,7 +29,7 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
         store.identity.learn_from_arn(answer.secret_values().iter().find_map(SecretValueEntry::arn));
         let request_id = answer.request_id().map(str::to_owned);
-        // What fails for another reason is left out, and asked for by itself.
+        // A secret that failed for another reason is left out here, and is asked for alone.
         for error in answer.errors.unwrap_or_default() {
             let is_missing = error.error_code.as_deref() == Some("ResourceNotFoundException")
                 && !may_exist_without_a_value(error.message.as_deref());
@@ -48,9 +50,8 @@ async fn get_some(store: &SecretsManagerStore, names: Vec<String>) -> Result<Out
     }
 }
 
-/// Reports whether the message of a `ResourceNotFoundException` may say that the value is what is
-/// missing, not the secret. It decides only whether the secret is asked for by itself, which tells
-/// the truth at the cost of two calls.
+/// Reports whether the message of a `ResourceNotFoundException` may say that the secret exists
+/// without a value. The secret is then asked for alone, which tells the truth and takes two calls.
 fn may_exist_without_a_value(message: Option<&str>) -> bool {
     message.is_none_or(|message| message.contains("value for"))
 }

@@ -1,8 +1,7 @@
-//! [`SecretsManagerConfig`]: the KMS key, the names, what a new secret gets besides, and whether
-//! deletions can be undone.
+//! [`SecretsManagerConfig`]: the KMS key, the names of secrets, the settings of new secrets, and
+//! the recovery window.
 
-use std::error::Error as StdError;
-use std::fmt;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use keystead_aws::{InvalidTag, Tags, is_arn, is_kms_key};
@@ -16,10 +15,11 @@ const LONGEST_NAME: usize = 512;
 /// The longest description of a secret, in characters (`CreateSecret`, `Description`).
 const LONGEST_DESCRIPTION: usize = 2048;
 
-/// `ListSecrets` may lag by so much.
+/// The time by which `ListSecrets` may lag, according to AWS.
 const LISTING_BOUND: Duration = Duration::from_secs(300);
 
-/// The recovery windows that Secrets Manager has, in days (`DeleteSecret`, `RecoveryWindowInDays`).
+/// The recovery windows that Secrets Manager offers, in days (`DeleteSecret`,
+/// `RecoveryWindowInDays`).
 const WINDOWS: std::ops::RangeInclusive<u16> = 7..=30;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -27,9 +27,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The longest time for which Secrets Manager keeps a secret that is scheduled for deletion.
 pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(*WINDOWS.end() as u64 * DAY.as_secs());
 
-/// The KMS key that encrypts, the names of secrets, what a new one gets besides, and whether
-/// deletions can be undone. It is checked when it is built.
+/// The KMS key, the names of secrets, the settings of new secrets, and the recovery window.
+///
+/// The KMS key and the names are checked by [`new`](Self::new), everything else when the store is
+/// built.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct SecretsManagerConfig {
     kms_key: String,
     names: NameTemplate,
@@ -41,13 +44,16 @@ pub struct SecretsManagerConfig {
 }
 
 impl SecretsManagerConfig {
-    /// Creates a configuration. `aws_kms_key` is a key id, `alias/...`, as
-    /// `alias/aws/secretsmanager`, or the ARN of a key or of an alias; a key of another account
-    /// needs its ARN. `user_keys_path` has one `%s` where the id goes, as `/app/user-keys/%s`; the name
-    /// of the longest id must not exceed 512 characters.
+    /// Creates a configuration.
+    ///
+    /// `aws_kms_key` is a key id, `alias/...` such as `alias/aws/secretsmanager`, or the ARN of a
+    /// key or an alias. A key of another account needs its ARN.
+    ///
+    /// `user_keys_path` has one `%s` in the place of the id, as in `/app/user-keys/%s`. The name of
+    /// the longest id must not exceed 512 characters.
     ///
     /// # Errors
-    /// [`InvalidSecretsManagerConfig`] with what to mend.
+    /// [`InvalidSecretsManagerConfig`], which says what to correct.
     pub fn new(
         aws_kms_key: impl Into<String>,
         user_keys_path: impl AsRef<str>,
@@ -74,17 +80,13 @@ impl SecretsManagerConfig {
         })
     }
 
-    /// Lets an operator restore a deleted key for so many days, 7 to 30. Without this call a delete
-    /// is forced: the key is gone.
+    /// Lets an operator restore a deleted key for this number of days, 7 to 30. Without this call a
+    /// delete is forced, and the key cannot be restored.
     ///
-    /// # Errors
-    /// [`InvalidSecretsManagerConfig::Window`] for another number of days.
-    pub fn recovery_window(mut self, days: u16) -> Result<Self, InvalidSecretsManagerConfig> {
-        if !WINDOWS.contains(&days) {
-            return Err(InvalidSecretsManagerConfig::Window);
-        }
+    /// Another number of days is refused when the store is built.
+    pub fn recovery_window(mut self, days: u16) -> Self {
         self.window_days = Some(days);
-        Ok(self)
+        self
     }
 
     /// Sets the time within which a write becomes visible in a listing (default: 5 minutes, which
@@ -94,58 +96,58 @@ impl SecretsManagerConfig {
         self
     }
 
-    /// Adds a tag that each new secret gets in the call that creates it. Call it once for each tag.
-    /// An existing secret keeps its tags.
+    /// Adds a tag that each new secret gets in the call that creates it. Call this once for each
+    /// tag. An existing secret keeps its tags.
     ///
-    /// # Errors
-    /// [`InvalidSecretsManagerConfig::Tag`] if AWS would not take it.
-    pub fn tag(
-        mut self,
-        key: impl Into<String>,
-        value: impl Into<String>,
-    ) -> Result<Self, InvalidSecretsManagerConfig> {
-        self.tags.insert(key, value).map_err(InvalidSecretsManagerConfig::Tag)?;
-        Ok(self)
+    /// A tag that AWS would refuse is refused when the store is built.
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.add(key, value);
+        self
     }
 
-    /// Sets the description that each new secret gets. It can be read without any right on the KMS
-    /// key, so it must hold no personal data.
+    /// Sets the description that each new secret gets, of at most 2,048 characters. It can be read
+    /// without a permission on the KMS key, so it must not contain personal data.
     ///
-    /// # Errors
-    /// [`InvalidSecretsManagerConfig::Description`] if it has more than 2,048 characters.
-    pub fn description(mut self, description: impl Into<String>) -> Result<Self, InvalidSecretsManagerConfig> {
-        let description = description.into();
-        if description.chars().count() > LONGEST_DESCRIPTION {
-            return Err(InvalidSecretsManagerConfig::Description);
-        }
-        self.description = Some(description);
-        Ok(self)
+    /// A longer description is refused when the store is built.
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.description = Some(description.into());
+        self
     }
 
-    /// Has each new secret replicated to this region, encrypted there under this KMS key: a key id,
-    /// `alias/...` as `alias/aws/secretsmanager`, or an ARN of that region. Call it once for each
-    /// region. An existing secret keeps its replicas.
+    /// Replicates each new secret to this region, where it is encrypted under this KMS key: a key
+    /// id, `alias/...` such as `alias/aws/secretsmanager`, or an ARN of that region. Call this once
+    /// for each region. An existing secret keeps its replicas.
     ///
-    /// AWS replicates after it has answered, and a replica can fail: where that region has a secret
-    /// of this name already, for example. Keys are read and written in the store's own region only.
-    /// A delete first removes all replicas that the secret has then, at the cost of one more call.
+    /// AWS replicates after it has answered, and replication can fail, for example because that
+    /// region already has a secret of this name. Keys are read and written in the store's own region
+    /// only. A delete first removes all replicas that the secret has at that time, which takes one
+    /// more call.
     ///
-    /// # Errors
-    /// [`InvalidSecretsManagerConfig::ReplicaRegion`],
-    /// [`ReplicaKmsKey`](InvalidSecretsManagerConfig::ReplicaKmsKey), or
-    /// [`ReplicaRepeated`](InvalidSecretsManagerConfig::ReplicaRepeated) if the region was given
-    /// already.
-    pub fn replica_region(
-        mut self,
-        region: impl Into<String>,
-        aws_kms_key: impl Into<String>,
-    ) -> Result<Self, InvalidSecretsManagerConfig> {
-        let replica = Replica::new(region.into(), aws_kms_key.into())?;
-        if self.replicas.iter().any(|present| present.region == replica.region) {
-            return Err(InvalidSecretsManagerConfig::ReplicaRepeated);
+    /// A region or a KMS key that is not valid, a KMS key of another region, and a region that is
+    /// given twice are refused when the store is built.
+    pub fn replica_region(mut self, region: impl Into<String>, aws_kms_key: impl Into<String>) -> Self {
+        self.replicas.push(Replica { region: region.into(), kms_key: aws_kms_key.into() });
+        self
+    }
+
+    /// Checks what the setters have stored.
+    pub(crate) fn check(&self) -> Result<(), InvalidSecretsManagerConfig> {
+        use InvalidSecretsManagerConfig::{Description, ReplicaRepeated, Tag, Window};
+        if self.window_days.is_some_and(|days| !WINDOWS.contains(&days)) {
+            return Err(Window);
         }
-        self.replicas.push(replica);
-        Ok(self)
+        self.tags.check().map_err(Tag)?;
+        if self.description.as_ref().is_some_and(|text| text.chars().count() > LONGEST_DESCRIPTION) {
+            return Err(Description);
+        }
+        let mut regions = HashSet::new();
+        for replica in &self.replicas {
+            replica.check()?;
+            if !regions.insert(&replica.region) {
+                return Err(ReplicaRepeated);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn tags(&self) -> &Tags {
@@ -181,62 +183,55 @@ impl SecretsManagerConfig {
     }
 }
 
-/// The reason why a [`SecretsManagerConfig`] cannot be built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reason why a [`SecretsManagerConfig`] is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidSecretsManagerConfig {
-    /// The KMS key is empty, longer than 256 characters, or holds one that no key id, ARN or alias does.
+    /// The KMS key is not a key id, an ARN or an alias: it is empty, has more than 256 characters,
+    /// or contains a character that none of them has.
+    #[error("the KMS key is not a key id, an ARN or an alias: set one such as alias/app")]
     KmsKey,
-    /// The path is no template of names.
+    /// The path is not a [`NameTemplate`].
+    #[error("user_keys_path is not valid: {0}")]
     Path(InvalidNameTemplate),
     /// The path is an ARN.
+    #[error(
+        "an ARN cannot be a path, because AWS ends each secret's ARN with random characters: to use another account, \
+         assume a role in it, and give the path alone, as /app/user-keys/%s"
+    )]
     Arn,
     /// The name of the longest id would have more than 512 characters.
+    #[error("the name of the longest id would have more than 512 characters: shorten user_keys_path")]
     TooLong,
-    /// The recovery window is not of 7 to 30 days.
+    /// The recovery window is shorter than 7 days or longer than 30.
+    #[error("the recovery window is not 7 to 30 days: set one within this range, or none")]
     Window,
-    /// A tag will not do.
+    /// AWS would refuse a tag.
+    #[error("{0}")]
     Tag(InvalidTag),
     /// The description has more than 2,048 characters.
+    #[error("the description of a secret has more than 2048 characters: shorten it")]
     Description,
     /// The region of a replica is not the code of a region.
+    #[error("a replica's region is not the code of a region: set one such as eu-west-1")]
     ReplicaRegion,
-    /// The KMS key of a replica is no key id, ARN or alias, or the ARN of another region.
+    /// The KMS key of a replica is not a key id, an alias or an ARN, or is an ARN of another region.
+    #[error(
+        "a replica's KMS key is not a key id, an alias or an ARN of its region: set one such as alias/app, or \
+         alias/aws/secretsmanager"
+    )]
     ReplicaKmsKey,
     /// Two replicas are in the same region.
+    #[error("two replicas are in the same region: set each region once")]
     ReplicaRepeated,
 }
 
-impl fmt::Display for InvalidSecretsManagerConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::KmsKey => f.write_str("the KMS key is no key id, ARN or alias: give one such as alias/app"),
-            Self::Path(e) => write!(f, "user_keys_path will not do: {e}"),
-            Self::Arn => f.write_str(
-                "an ARN cannot be a path, because AWS ends each secret's ARN with random characters: to use another \
-                 account, assume a role in it, and give the path alone, as /app/user-keys/%s",
-            ),
-            Self::TooLong => {
-                f.write_str("the longest id would get a name of more than 512 characters: shorten user_keys_path")
-            }
-            Self::Window => f.write_str("a recovery window has 7 to 30 days: give one of these, or none"),
-            Self::Tag(e) => e.fmt(f),
-            Self::Description => f.write_str("the description of a secret has more than 2048 characters: shorten it"),
-            Self::ReplicaRegion => f.write_str("a replica's region is no code of a region: give one such as eu-west-1"),
-            Self::ReplicaKmsKey => f.write_str(
-                "a replica's KMS key is no key id, alias or ARN of its region: give one such as alias/app, or \
-                 alias/aws/secretsmanager",
-            ),
-            Self::ReplicaRepeated => f.write_str("two replicas are in the same region: give each region once"),
-        }
-    }
-}
-
-impl StdError for InvalidSecretsManagerConfig {}
-
 #[cfg(test)]
 mod tests {
+    use keystead_core::{ErrorKind, Operation};
+
     use super::*;
+    use crate::store::SecretsManagerStore;
 
     #[test]
     fn the_longest_name_of_an_accepted_path_fits() {
@@ -247,15 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn what_will_not_do_is_refused() {
+    fn invalid_values_are_refused() {
         assert_eq!(SecretsManagerConfig::new("", "/app/%s"), Err(InvalidSecretsManagerConfig::KmsKey));
         let no_placeholder = InvalidSecretsManagerConfig::Path(InvalidNameTemplate::NoPlaceholder);
         assert_eq!(SecretsManagerConfig::new("k", "/app/keys"), Err(no_placeholder));
         let config = SecretsManagerConfig::new("k", "/app/%s").unwrap();
         for days in [0, 6, 31] {
-            assert_eq!(config.clone().recovery_window(days), Err(InvalidSecretsManagerConfig::Window), "{days}");
+            let refusal = config.clone().recovery_window(days).check();
+            assert_eq!(refusal, Err(InvalidSecretsManagerConfig::Window), "{days}");
         }
-        assert_eq!(config.recovery_window(7).unwrap().window(), Some(7 * DAY));
+        let shortest = config.recovery_window(7);
+        assert_eq!((shortest.check(), shortest.window()), (Ok(()), Some(7 * DAY)));
     }
 
     #[test]
@@ -268,15 +265,25 @@ mod tests {
     }
 
     #[test]
-    fn what_a_new_secret_gets_is_checked() {
+    fn the_settings_of_new_secrets_are_checked() {
         let config = SecretsManagerConfig::new("k", "/app/%s").unwrap();
-        let refusal = config.clone().tag("", "x").unwrap_err();
-        assert_eq!(refusal, InvalidSecretsManagerConfig::Tag(InvalidTag::Key));
-        assert!(config.clone().description("d".repeat(2048)).is_ok());
-        let refusal = config.clone().description("d".repeat(2049)).unwrap_err();
-        assert_eq!(refusal, InvalidSecretsManagerConfig::Description);
-        let replicated = config.replica_region("eu-west-1", "alias/app").unwrap();
-        let refusal = replicated.replica_region("eu-west-1", "alias/other").unwrap_err();
-        assert_eq!(refusal, InvalidSecretsManagerConfig::ReplicaRepeated);
+        let refusal = config.clone().tag("", "x").check();
+        assert_eq!(refusal, Err(InvalidSecretsManagerConfig::Tag(InvalidTag::Key)));
+        assert_eq!(config.clone().description("d".repeat(2048)).check(), Ok(()));
+        let refusal = config.clone().description("d".repeat(2049)).check();
+        assert_eq!(refusal, Err(InvalidSecretsManagerConfig::Description));
+        let replicated = config.replica_region("eu-west-1", "alias/app");
+        assert_eq!(replicated.check(), Ok(()));
+        let refusal = replicated.replica_region("eu-west-1", "alias/other").check();
+        assert_eq!(refusal, Err(InvalidSecretsManagerConfig::ReplicaRepeated));
+    }
+
+    #[test]
+    fn a_store_with_a_refused_configuration_is_not_built() {
+        let config = SecretsManagerConfig::new("k", "/app/%s").unwrap().recovery_window(31);
+        let error = SecretsManagerStore::builder(config).build().unwrap_err();
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, Operation::Open));
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref());
+        assert_eq!(cause, Some(&InvalidSecretsManagerConfig::Window));
     }
 }

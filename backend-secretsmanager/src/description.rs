@@ -1,39 +1,37 @@
-//! [`SecretDescription`]: a secret without its value, and what it says about a refusal.
+//! [`SecretDescription`]: a secret without its value, which explains why a call was refused.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_secretsmanager::operation::RequestId;
 use aws_sdk_secretsmanager::primitives::DateTime;
-use keystead_aws::Failure;
+use keystead_aws::AwsFailure;
 use keystead_core::{ErrorKind, Operation};
 
 use crate::config::LONGEST_WINDOW;
 use crate::error::{INVALID_REQUEST, SERVICE, kind};
 use crate::store::SecretsManagerStore;
 
-/// The pause to ask for where a name is held back after a forced delete: AWS releases it after
-/// seconds to minutes.
+/// The pause after which to use a name again that is held back after a forced delete. AWS releases
+/// it after seconds to minutes.
 pub(crate) const RECREATE_PAUSE: Duration = Duration::from_secs(30);
 
-/// The most by which this host's clock is taken to differ from AWS's: AWS refuses requests that are
-/// signed with a clock off by more than five minutes.
+/// The largest assumed difference between this host's clock and AWS's. AWS refuses requests whose
+/// signing clock is off by more than five minutes.
 const CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
 
-/// The staging label of the version that is read.
+/// The staging label of the version that a read returns.
 const CURRENT: &str = "AWSCURRENT";
 
-const NOT_SCHEDULED: &str = "the secret is managed by another service or in another state in which \
-                             this is refused, and no deletion of it is scheduled: look at its \
-                             owning service and its status";
+const NOT_SCHEDULED: &str = "the secret is managed by another service or in another state in which this is refused, \
+                             and its deletion is not scheduled: check its owning service and its status";
 
-const NAME_HELD: &str = "the name is taken, but no secret can be seen under it: it is being released \
-                         after a forced delete, or was created a moment ago; try again after the \
-                         pause";
+const NAME_HELD: &str = "the name is taken, but no secret is visible under it: it is being released after a forced \
+                         delete, or was created a moment ago; try again after the pause";
 
-const NO_VALUE: &str = "the secret exists without a value, or no version of it has the label \
-                        AWSCURRENT: look at its versions; if one holds the key, move the label to \
-                        it, and if none does, put a key";
+const NO_VALUE: &str = "the secret exists without a value, or no version of it has the label AWSCURRENT: look at its \
+                        versions, and move the label to the one that holds the key; only if no version has a value, \
+                        put a key";
 
 const SCHEDULED: &str = "the secret is scheduled for deletion: restore it, or wait until it is gone";
 
@@ -43,20 +41,20 @@ pub(crate) struct SecretDescription {
     pub(crate) remaining: Option<Duration>,
     /// The regions of its replicas.
     pub(crate) replica_regions: Vec<String>,
-    /// The region of the secret that this one is a replica of, or its own; `None` if it was never
-    /// replicated.
+    /// The region of the primary secret, which may be this one's own; `None` if the secret was
+    /// never replicated.
     pub(crate) primary_region: Option<String>,
     /// The request id of the answer, for errors.
     pub(crate) request_id: Option<String>,
     pub(crate) arn: Option<String>,
-    /// The KMS key that encrypts it; `None` if it is the default one.
+    /// The KMS key that encrypts the secret; `None` if it is the default key.
     pub(crate) kms_key: Option<String>,
-    /// The staging labels by version.
+    /// The staging labels of each version.
     versions: HashMap<String, Vec<String>>,
 }
 
 impl SecretDescription {
-    pub(crate) async fn of(store: &SecretsManagerStore, name: &str) -> Result<Self, Failure> {
+    pub(crate) async fn of(store: &SecretsManagerStore, name: &str) -> Result<Self, AwsFailure> {
         let call = store.identity.call();
         let request = store.client.describe_secret().secret_id(name);
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
@@ -77,15 +75,15 @@ impl SecretDescription {
         self.versions.contains_key(token)
     }
 
-    /// Reports whether there is a version that can be read.
+    /// Reports whether there is a version that a read returns.
     pub(crate) fn has_value(&self) -> bool {
         self.versions.values().flatten().any(|label| label == CURRENT)
     }
 }
 
 /// Returns the time for which a secret with this deletion date can be restored. AWS's documents
-/// disagree on whether the date is that of the deletion or of the request for it. So a date that is
-/// over, or so near that only the clocks differ, says nothing, and the longest window is assumed.
+/// disagree on whether the date is that of the deletion or of the request for it. If it is past, or
+/// so near that the clocks may differ by as much, the longest window is assumed.
 fn remaining(date: &DateTime) -> Duration {
     let until = moment(date).and_then(|until| until.duration_since(SystemTime::now()).ok());
     until.filter(|remaining| *remaining > CLOCK_SKEW).unwrap_or(LONGEST_WINDOW)
@@ -95,9 +93,9 @@ pub(crate) fn moment(date: &DateTime) -> Option<SystemTime> {
     SystemTime::try_from(*date).ok()
 }
 
-/// Returns the failure of a call that found the name taken, or no value, as the description
-/// explains it; `None` if the secret is there, has a value, and is not scheduled for deletion.
-fn explained(e: &Failure, description: &SecretDescription) -> Option<Failure> {
+/// Explains the failure of a call that found the name taken, or no value. Returns `None` if the
+/// secret exists, has a value, and is not scheduled for deletion.
+fn explained(e: &AwsFailure, description: &SecretDescription) -> Option<AwsFailure> {
     match description.remaining {
         Some(remaining) => Some(e.clone().with_kind(ErrorKind::PendingDeletion, SCHEDULED).with_retry_after(remaining)),
         None if !description.has_value() => Some(e.clone().with_kind(ErrorKind::Corrupt, NO_VALUE)),
@@ -105,10 +103,15 @@ fn explained(e: &Failure, description: &SecretDescription) -> Option<Failure> {
     }
 }
 
-/// Refines an `InvalidRequestException`, which has many causes: only a deletion date that is seen
-/// makes a pending deletion. A description that cannot be had is the answer itself. Other failures
-/// are returned as they are.
-pub(crate) async fn refine_error(store: &SecretsManagerStore, name: &str, e: Failure, operation: Operation) -> Failure {
+/// Refines an `InvalidRequestException`, which has many causes. It means a pending deletion only if
+/// the secret's description shows a deletion date. If the description cannot be read, the reason
+/// for that is returned. Other failures are returned unchanged.
+pub(crate) async fn refine_error(
+    store: &SecretsManagerStore,
+    name: &str,
+    e: AwsFailure,
+    operation: Operation,
+) -> AwsFailure {
     if e.code() != Some(INVALID_REQUEST) {
         return e;
     }
@@ -126,22 +129,22 @@ fn is_put(operation: Operation) -> bool {
     matches!(operation, Operation::Put | Operation::Create)
 }
 
-fn name_held(e: Failure) -> Failure {
+fn name_held(e: AwsFailure) -> AwsFailure {
     e.with_kind(ErrorKind::Conflict, NAME_HELD).with_retry_after(RECREATE_PAUSE)
 }
 
-/// Refines a `ResourceExistsException`: the secret may be scheduled for deletion or without a
-/// value, and the name may be held back after a forced delete. `Ok` if the secret is the one that
-/// `token` created: an earlier attempt of the same call.
+/// Refines a `ResourceExistsException`. The secret may be scheduled for deletion or have no value,
+/// and the name may be held back after a forced delete. Returns `Ok` if an earlier attempt of the
+/// same call created the secret, with this `token`.
 pub(crate) async fn refine_exists(
     store: &SecretsManagerStore,
     name: &str,
     token: &str,
-    e: Failure,
-) -> Result<(), Failure> {
+    e: AwsFailure,
+) -> Result<(), AwsFailure> {
     match SecretDescription::of(store, name).await {
         Ok(description) if e.is_ambiguous() && description.has_version(token) => Ok(()),
-        // Somebody else's: ours was never applied.
+        // Somebody else created the secret, so our create was never applied.
         Ok(description) => {
             let e = e.settled();
             Err(explained(&e, &description).unwrap_or(e))
@@ -151,9 +154,10 @@ pub(crate) async fn refine_exists(
     }
 }
 
-/// Refines a `ResourceNotFoundException`, which is also said of a secret that exists without a
-/// value. `None` if the secret has one: it was created meanwhile.
-pub(crate) async fn refine_absence(store: &SecretsManagerStore, name: &str, e: Failure) -> Option<Failure> {
+/// Refines a `ResourceNotFoundException`, which Secrets Manager also gives for a secret that exists
+/// without a value. Returns `None` if the secret has a value, because it was created in the
+/// meantime.
+pub(crate) async fn refine_absence(store: &SecretsManagerStore, name: &str, e: AwsFailure) -> Option<AwsFailure> {
     match SecretDescription::of(store, name).await {
         Ok(description) => explained(&e, &description),
         Err(look) if look.kind() == ErrorKind::NotFound => Some(e),

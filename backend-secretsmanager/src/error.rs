@@ -1,4 +1,5 @@
-//! The table from Secrets Manager's codes to what callers get, and from what is wrong with an answer.
+//! The table from Secrets Manager's error codes to kinds of errors, and the errors about damaged
+//! answers.
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use aws_sdk_secretsmanager::operation::create_secret::CreateSecretError;
@@ -14,15 +15,15 @@ pub(crate) const SERVICE: Service =
     Service { scheme: SCHEME, name: "Secrets Manager", error_name: "AWSSecretsManager" };
 
 /// The code for a secret that is scheduled for deletion, managed by another service, or in another
-/// state in which a call is refused. What it means is told by
-/// [`refine_error`](crate::description::refine_error).
+/// state in which a call is refused. [`refine_error`](crate::description::refine_error) finds out
+/// which.
 pub(crate) const INVALID_REQUEST: &str = "InvalidRequestException";
 
-/// The code for parameters that are invalid, or not valid for a secret with replicas or for a
-/// replica.
+/// The code for invalid parameters, including some that are invalid only for a secret with replicas
+/// or for a replica.
 pub(crate) const INVALID_PARAMETER: &str = "InvalidParameterException";
 
-/// Kinds of the codes that are Secrets Manager's own.
+/// Returns the kind of a code that is Secrets Manager's own.
 pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
     Some(match code {
         "ResourceNotFoundException" => ErrorKind::NotFound,
@@ -38,8 +39,8 @@ pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
     })
 }
 
-/// A hard quota is not passed by trying again, though the SDK takes its code for throttling. Writes
-/// that are throttled are left to [`WritePace`](keystead_aws::WritePace).
+/// Does not retry when a hard quota is reached, although the SDK takes its code for throttling.
+/// Throttled writes are left to [`WritePace`](keystead_aws::WritePace).
 pub(crate) fn retry_rules() -> RetryRules {
     RetryRules::new(|error| {
         let created = error.downcast_ref::<CreateSecretError>().and_then(|error| error.code());
@@ -54,20 +55,16 @@ pub(crate) fn retry_rules() -> RetryRules {
     })
 }
 
-/// Returns the error for a secret in the place of a key that is none of ours. `request_id` is that
-/// of the answer.
+/// Returns the error for a secret that is not a key of ours. `request_id` is the request id of the
+/// answer.
 pub(crate) fn corrupt(text: &'static str, request_id: Option<&str>) -> Error {
-    let advice = "look at the secret; it is not changed unless this key is put or deleted";
-    Error::new(ErrorKind::Corrupt, Operation::Get, SCHEME)
-        .with_details(SERVICE.details_of_answer(request_id))
-        .with_source(format!("{text}: {advice}"))
+    let advice = "look at the secret; only a put or a delete of this key changes it";
+    SERVICE.corrupt(format!("{text}: {advice}"), request_id)
 }
 
-/// Returns the error for a secret that a batch did not find.
+/// Returns the error for a secret that a batch lists as missing.
 pub(crate) fn missing_in_batch(request_id: Option<&str>) -> Error {
-    Error::new(ErrorKind::NotFound, Operation::Get, SCHEME)
-        .with_details(SERVICE.details_of_outcome("ResourceNotFoundException", request_id))
-        .with_source("Secrets Manager names it among the secrets that do not exist")
+    SERVICE.missing_in_batch(Operation::Get, "ResourceNotFoundException", request_id)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! [`Reencrypt`] for Secrets Manager: `UpdateSecret` with another KMS key, which writes no value.
+//! [`Reencrypt`] for Secrets Manager: `UpdateSecret` with another KMS key. No value is written.
 
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::types::SecretVersionsListEntry;
-use keystead_aws::{Failure, Page, Reencrypt, Reencryption, eventual, is_same_kms_key, listing};
+use keystead_aws::{AwsFailure, Page, Reencrypt, Reencryption, eventual, is_same_kms_key, listing};
 use keystead_core::{BoxStream, Effect, Error, ErrorKind, KeyId, Operation, Result, async_trait};
 use tokio::time::{Instant, sleep};
 
@@ -12,45 +12,45 @@ use crate::description::{SecretDescription, refine_error};
 use crate::error::{SCHEME, SERVICE, kind};
 use crate::store::SecretsManagerStore;
 
-/// The number of keys a second: each is one write and four reads, far below the default quotas.
+/// The number of keys per second. Each key is one write and four reads, far below the default
+/// quotas.
 const RATE: f64 = 10.0;
 
-/// The KMS key of a secret that names none.
+/// The KMS key of a secret whose description shows none.
 const DEFAULT_KEY: &str = "alias/aws/secretsmanager";
 
-/// The pause between two looks at a secret that does not show its new KMS key yet.
+/// The pause between two reads of a secret that does not show its new KMS key yet.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The default KMS key in `KmsKeyIds` of a version.
+/// The name of the default KMS key in the `KmsKeyIds` of a version.
 const DEFAULT_KEY_OF_VERSION: &str = "DefaultEncryptionKey";
 
-/// The labels of the versions that AWS encrypts anew (`UpdateSecret`, `KmsKeyId`).
+/// The labels of the versions that AWS re-encrypts (`UpdateSecret`, `KmsKeyId`).
 const LABELS: [&str; 3] = ["AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"];
 
-/// The most versions on a page (`ListSecretVersionIds`, `MaxResults`).
+/// The largest number of versions on a page (`ListSecretVersionIds`, `MaxResults`).
 const PAGE: i32 = 100;
 
-/// The most pages that are looked at: more than a secret has.
+/// The largest number of pages that are read, which is more than a secret has.
 const MAX_PAGES: usize = 10;
 
-const NOT_ENCRYPTED: &str = "the secret has the KMS key, but not all of its versions are shown to be \
-                             encrypted under it: \
-                             keep the old KMS key; allow kms:Encrypt and kms:GenerateDataKey on the new KMS key and \
-                             kms:Decrypt on the old one, and run this again";
+const NOT_ENCRYPTED: &str = "the secret has the KMS key, but not all of its versions are encrypted under it: keep the \
+                             old KMS key, allow kms:Encrypt and kms:GenerateDataKey on the new one and kms:Decrypt on \
+                             the old one, and run this again";
 
-const NOT_COMPARABLE: &str = "the secret has the KMS key, but its versions show a key id where the \
-                              configuration has an \
-                              alias, so nothing is proved: keep the old KMS key, name the new one in the configuration \
-                              by the ARN of the key, and run this again";
+const NOT_COMPARABLE: &str = "the secret has the KMS key, but its versions show a key id where the configuration has \
+                              an alias, so nothing is proved: keep the old KMS key, set the new one in the \
+                              configuration by the ARN of the key, and run this again";
 
-const NOT_TOLD: &str = "the secret has the KMS key, but Secrets Manager does not say under which one its versions are \
-                        encrypted, so nothing is proved: keep the old KMS key, and run this again";
+const NOT_TOLD: &str = "the secret has the KMS key, but Secrets Manager does not show under which one its versions \
+                        are encrypted, so nothing is proved: keep the old KMS key, and run this again";
 
-const NOT_SHOWN: &str = "the secret was given the KMS key, but does not show it yet: run this again";
+const NOT_SHOWN: &str = "the secret was given the KMS key, but does not show it yet: keep the old KMS key, and run \
+                         this again";
 
 #[async_trait]
 impl Reencrypt for SecretsManagerStore {
-    /// No value is written, so nothing that others write or delete can be lost or come back.
+    /// No value is written, so no write or delete by somebody else can be undone.
     fn needs_exclusive(&self) -> bool {
         false
     }
@@ -59,16 +59,17 @@ impl Reencrypt for SecretsManagerStore {
         RATE
     }
 
-    /// Needs `secretsmanager:ListSecrets`. May lag by five minutes. Each secret that shows the KMS
-    /// key costs a call of `ListSecretVersionIds`: it is current only if its versions are shown to be
-    /// encrypted under that key.
+    /// Lists the secrets. It needs `secretsmanager:ListSecrets`, and may lag by five minutes. Each
+    /// secret that shows the KMS key costs a call of `ListSecretVersionIds`, because it is done
+    /// only if its versions are encrypted under that key.
     fn list_current(&self) -> BoxStream<'_, Result<(KeyId, bool)>> {
         listing(SERVICE, |token| Box::pin(current_page(self, token)))
     }
 
-    /// Needs `secretsmanager:UpdateSecret`, `secretsmanager:ListSecretVersionIds` and the rights of a
-    /// get, with both KMS keys. Without `kms:Encrypt` with the new one AWS encrypts only later
-    /// versions under it, and does not say so: that is `PermissionDenied` here.
+    /// Re-encrypts one key. It needs `secretsmanager:UpdateSecret`,
+    /// `secretsmanager:ListSecretVersionIds` and the permissions of a get, with both KMS keys.
+    /// Without `kms:Encrypt` on the new KMS key, AWS uses it only for later versions and does not
+    /// say so; that is `PermissionDenied` here.
     async fn reencrypt_key(&self, id: &KeyId) -> Result<Reencryption> {
         let name = self.name(id);
         let sensitive = [id.as_str(), &name];
@@ -78,7 +79,7 @@ impl Reencrypt for SecretsManagerStore {
             Err(e) => {
                 let e = refine_error(self, &name, e, Operation::Check).await;
                 return match e.kind() {
-                    // Somebody else has deleted it.
+                    // Somebody else has scheduled its deletion.
                     ErrorKind::PendingDeletion => Ok(Reencryption::Gone),
                     _ => Err(e.during(Operation::Put, &sensitive)),
                 };
@@ -106,8 +107,9 @@ impl Reencrypt for SecretsManagerStore {
     }
 }
 
-/// Gives a secret the KMS key, once it is visible or the visibility bound is over.
-async fn update(store: &SecretsManagerStore, name: &str) -> Result<(), Failure> {
+/// Sets the KMS key of a secret. If the secret is not visible yet, tries again until the visibility
+/// bound is over.
+async fn update(store: &SecretsManagerStore, name: &str) -> Result<(), AwsFailure> {
     let call = store.identity.call();
     let update = || {
         let request = store.client.update_secret().secret_id(name).kms_key_id(store.config.kms_key());
@@ -125,24 +127,24 @@ async fn update(store: &SecretsManagerStore, name: &str) -> Result<(), Failure> 
     }
 }
 
-/// The state of a secret that was given the KMS key.
+/// The evidence that a secret is encrypted under the KMS key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proof {
-    /// It shows the KMS key, and each version that has one of the labels is encrypted under it.
+    /// The secret shows the KMS key, and each version with one of the labels is encrypted under it.
     Encrypted,
-    /// It does not show the KMS key.
+    /// The secret does not show the KMS key.
     NotShown,
     /// A version with one of the labels is encrypted under another KMS key.
     NotEncrypted,
-    /// A version with one of the labels shows a KMS key by its id where the configuration names an
+    /// A version with one of the labels shows the id of a KMS key where the configuration has an
     /// alias.
     NotComparable,
-    /// A version with one of the labels shows no KMS key, or there is no such version.
+    /// A version with one of the labels shows no KMS key, or no version has one of the labels.
     NotTold,
 }
 
 impl Proof {
-    /// Returns the error of a key for which the proof is lacking.
+    /// Returns the error for a key for which the evidence is lacking.
     fn error(self) -> Error {
         let (kind, text) = match self {
             Self::NotEncrypted => (ErrorKind::PermissionDenied, NOT_ENCRYPTED),
@@ -154,8 +156,8 @@ impl Proof {
     }
 }
 
-/// Looks at a secret and its versions.
-async fn proof(store: &SecretsManagerStore, name: &str) -> Result<Proof, Failure> {
+/// Checks a secret and its versions.
+async fn proof(store: &SecretsManagerStore, name: &str) -> Result<Proof, AwsFailure> {
     let secret = SecretDescription::of(store, name).await?;
     if !has_key(&store.config, secret.kms_key.as_deref(), secret.arn.as_deref()) {
         return Ok(Proof::NotShown);
@@ -163,8 +165,8 @@ async fn proof(store: &SecretsManagerStore, name: &str) -> Result<Proof, Failure
     proof_of_versions(store, name, secret.arn.as_deref()).await
 }
 
-/// Looks at the versions of a secret with this ARN that shows the KMS key.
-async fn proof_of_versions(store: &SecretsManagerStore, name: &str, arn: Option<&str>) -> Result<Proof, Failure> {
+/// Checks the versions of a secret that shows the KMS key. `arn` is the ARN of the secret.
+async fn proof_of_versions(store: &SecretsManagerStore, name: &str, arn: Option<&str>) -> Result<Proof, AwsFailure> {
     let mut token = None;
     let mut is_any_told = false;
     for _ in 0..MAX_PAGES {
@@ -186,20 +188,19 @@ async fn proof_of_versions(store: &SecretsManagerStore, name: &str, arn: Option<
     Ok(Proof::NotTold)
 }
 
-/// Reports whether AWS is to encrypt this version anew.
+/// Reports whether AWS re-encrypts this version.
 fn is_labelled(version: &SecretVersionsListEntry) -> bool {
     version.version_stages().iter().any(|label| LABELS.contains(&label.as_str()))
 }
 
-/// Looks whether a version is encrypted under the KMS key of the configuration and under no other
-/// one.
+/// Checks that a version is encrypted under the configured KMS key and under no other one.
 fn proof_of_version(config: &SecretsManagerConfig, version: &SecretVersionsListEntry, arn: Option<&str>) -> Proof {
     let configured = config.kms_key();
     let is_alias = |key: &str| key.starts_with("alias/") || key.contains(":alias/");
     for key in version.kms_key_ids() {
         let key = if key == DEFAULT_KEY_OF_VERSION { DEFAULT_KEY } else { key };
         if !is_same_kms_key(key, configured, arn) {
-            // A version that was encrypted anew under a configured key id shows no alias.
+            // A version that was re-encrypted under a configured key id does not show an alias.
             let is_comparable = is_alias(key) || !is_alias(configured);
             return if is_comparable { Proof::NotEncrypted } else { Proof::NotComparable };
         }
@@ -207,7 +208,7 @@ fn proof_of_version(config: &SecretsManagerConfig, version: &SecretVersionsListE
     if version.kms_key_ids().is_empty() { Proof::NotTold } else { Proof::Encrypted }
 }
 
-/// Returns the ids on one page of the listing, each with whether it is current.
+/// Returns the ids on one page of the listing, each with whether its key is done.
 async fn current_page(store: &SecretsManagerStore, token: Option<String>) -> Result<Page<(KeyId, bool)>> {
     let Page { entries: secrets, next, request_id } = store.secrets(token).await?;
     let mut entries = Vec::new();
@@ -215,14 +216,14 @@ async fn current_page(store: &SecretsManagerStore, token: Option<String>) -> Res
         let Some(name) = secret.name() else { continue };
         let Some(id) = store.config.names().id(name) else { continue };
         let is_shown = has_key(&store.config, secret.kms_key_id(), secret.arn());
-        // If it cannot be proved, the attempt to encrypt it anew tells why.
+        // If this cannot be proved, re-encrypting the key will tell why.
         let is_current = is_shown && matches!(proof_of_versions(store, name, secret.arn()).await, Ok(Proof::Encrypted));
         entries.push((id, is_current));
     }
     Ok(Page { entries, next, request_id })
 }
 
-/// Reports whether a secret that shows this KMS key has the one of the configuration.
+/// Reports whether a secret that shows this KMS key has the configured one.
 fn has_key(config: &SecretsManagerConfig, shown: Option<&str>, arn: Option<&str>) -> bool {
     is_same_kms_key(shown.unwrap_or(DEFAULT_KEY), config.kms_key(), arn)
 }

@@ -1,10 +1,10 @@
-//! Replicas of secrets in other regions: named when a secret is created, removed before it is
-//! deleted.
+//! Replicas of secrets in other regions. They are named when a secret is created, and removed
+//! before it is deleted.
 
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::types::ReplicaRegionType;
-use keystead_aws::{AwsStore, Failure, is_kms_key, kms_key_region};
+use keystead_aws::{AwsFailure, AwsStore, is_kms_key, kms_key_region};
 use keystead_core::{Effect, Error, ErrorKind, Operation, Result};
 use tokio::time::{Instant, sleep};
 
@@ -16,46 +16,45 @@ use crate::store::SecretsManagerStore;
 /// The longest code of a region, in characters (`ReplicaRegionType`, `Region`).
 const LONGEST_REGION: usize = 128;
 
-/// The pause between two looks at replicas that are being removed.
+/// The pause between two reads of a secret whose replicas are being removed.
 const PAUSE: Duration = Duration::from_millis(200);
 
-const NOT_REMOVED: &str = "the secret's replicas in other regions could not be removed, so the key was not \
-                           deleted, though some replicas may be gone: delete again";
+const NOT_REMOVED: &str = "the secret's replicas in other regions could not be removed, so the key was not deleted, \
+                           although some replicas may be gone: delete again";
 
-const STILL_THERE: &str = "the secret still has replicas in other regions, and the key was not deleted: \
-                           delete again after the pause";
+const STILL_THERE: &str = "the secret still has replicas in other regions, and the key was not deleted: delete again \
+                           after the pause";
 
-/// The refusal of a delete of a replicated secret by a store without replicas.
-const KEPT: &str = "the secret has replicas in other regions, which keep the key: give the store its \
-                               replica regions so that it removes them, or remove them first";
+/// The refusal to delete a replicated secret with a store that has no replica regions.
+const KEPT: &str = "the secret has replicas in other regions, which keep the key: set the store's replica regions so \
+                    that it removes them, or remove them first";
 
-/// The refusal of a delete by a store in the region of a replica.
-const IS_REPLICA: &str = "the secret is a replica of one in another region: delete it with a store of that \
-                                     region";
+/// The refusal to delete a replica with a store in the replica's region.
+const IS_REPLICA: &str = "the secret is a replica of one in another region: delete it with a store of that region";
 
 /// A region in which a new secret gets a replica, and the KMS key that encrypts it there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Replica {
     pub(crate) region: String,
-    kms_key: String,
+    pub(crate) kms_key: String,
 }
 
 impl Replica {
-    /// Checks a replica. A KMS key by its ARN must be one of the replica's region.
-    pub(crate) fn new(region: String, kms_key: String) -> std::result::Result<Self, InvalidSecretsManagerConfig> {
-        if !is_region(&region) {
+    /// Checks the region and the KMS key. The ARN of a KMS key must be in the replica's region.
+    pub(crate) fn check(&self) -> std::result::Result<(), InvalidSecretsManagerConfig> {
+        if !is_region(&self.region) {
             return Err(InvalidSecretsManagerConfig::ReplicaRegion);
         }
-        let is_in_region = kms_key_region(&kms_key).is_none_or(|of_key| of_key == region);
-        if !is_kms_key(&kms_key) || !is_in_region {
-            return Err(InvalidSecretsManagerConfig::ReplicaKmsKey);
+        let is_in_region = kms_key_region(&self.kms_key).is_none_or(|of_key| of_key == self.region);
+        match is_kms_key(&self.kms_key) && is_in_region {
+            true => Ok(()),
+            false => Err(InvalidSecretsManagerConfig::ReplicaKmsKey),
         }
-        Ok(Self { region, kms_key })
     }
 }
 
-/// Reports whether this can be the code of a region: words of lower-case letters, each with a
-/// hyphen, and a number.
+/// Reports whether this has the form of a region's code: words of lower-case letters and a number,
+/// joined by hyphens.
 fn is_region(text: &str) -> bool {
     let Some((words, number)) = text.rsplit_once('-') else { return false };
     let is_word = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
@@ -63,7 +62,7 @@ fn is_region(text: &str) -> bool {
     text.len() <= LONGEST_REGION && words.split('-').all(is_word) && is_number
 }
 
-/// Returns replicas as the SDK takes them; `None` if there are none.
+/// Converts the replicas for the SDK; `None` if there are none.
 pub(crate) fn to_sdk(replicas: &[Replica]) -> Option<Vec<ReplicaRegionType>> {
     let to_sdk =
         |replica: &Replica| ReplicaRegionType::builder().region(&replica.region).kms_key_id(&replica.kms_key).build();
@@ -73,14 +72,14 @@ pub(crate) fn to_sdk(replicas: &[Replica]) -> Option<Vec<ReplicaRegionType>> {
 /// Removes the replicas of a secret that is to be deleted, and returns whether there were any.
 ///
 /// # Errors
-/// [`Unsupported`](ErrorKind::Unsupported), before any effect, if the secret is a replica itself,
-/// or if it has replicas and the store was told of none, which then may lack the permission; else
-/// that of the removal.
+/// [`Unsupported`](ErrorKind::Unsupported), before any effect, if the secret is itself a replica,
+/// or if it has replicas and the store has no replica regions, because the store may then lack the
+/// permission. Otherwise the error of the removal.
 pub(crate) async fn remove_before_delete(
     store: &SecretsManagerStore,
     name: &str,
     description: SecretDescription,
-    failed: impl Fn(Failure) -> Error,
+    failed: impl Fn(AwsFailure) -> Error,
 ) -> Result<bool> {
     let details = SERVICE.details_of_answer(description.request_id.as_deref());
     let unsupported = |text: &'static str| {
@@ -101,13 +100,13 @@ pub(crate) async fn remove_before_delete(
 }
 
 /// Removes the replicas in these regions and waits, for at most the visibility bound, until the
-/// secret has none. Replicas that are removed are deleted at once, even where the secret itself can
-/// be restored.
+/// secret has none. Removed replicas are deleted at once, even if the secret itself can be
+/// restored.
 async fn remove(
     store: &SecretsManagerStore,
     name: &str,
     regions: Vec<String>,
-    failed: impl Fn(Failure) -> Error,
+    failed: impl Fn(AwsFailure) -> Error,
 ) -> Result<()> {
     let call = store.identity.call();
     let request = store.client.remove_regions_from_replication().secret_id(name);
@@ -135,9 +134,9 @@ async fn remove(
     Ok(())
 }
 
-/// Explains the refusal of a delete whose parameters are valid: the secret has replicas that its
-/// description did not show, or is one itself.
-pub(crate) fn explain_refusal(e: Failure, store: &SecretsManagerStore) -> Failure {
+/// Explains why a delete with valid parameters was refused: the secret has replicas that its
+/// description did not show, or is itself a replica.
+pub(crate) fn explain_refusal(e: AwsFailure, store: &SecretsManagerStore) -> AwsFailure {
     match store.config.replicas().is_empty() {
         true => e.with_kind(ErrorKind::Unsupported, KEPT),
         false => e.with_kind(ErrorKind::Conflict, STILL_THERE).with_retry_after(store.visibility_bound),
@@ -166,7 +165,8 @@ mod tests {
             ("-1", "alias/app", Err(ReplicaRegion)),
             ("eu-west-1,us-east-1", "alias/app", Err(ReplicaRegion)),
         ] {
-            assert_eq!(Replica::new(region.to_owned(), key.to_owned()).map(drop), expected, "{region} {key}");
+            let replica = Replica { region: region.to_owned(), kms_key: key.to_owned() };
+            assert_eq!(replica.check(), expected, "{region} {key}");
         }
     }
 }

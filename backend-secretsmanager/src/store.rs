@@ -1,4 +1,4 @@
-//! [`SecretsManagerStore`]: the contract on Secrets Manager.
+//! [`SecretsManagerStore`]: a key store in Secrets Manager.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -14,11 +14,12 @@ use aws_types::SdkConfig;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keystead_aws::{
-    AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, Tags, WritePace, eventual, listing,
+    AwsFailure, AwsIdentity, AwsStore, ClientSettings, Page, StoreBuilder, Tags, WritePace, eventual, listing,
+    probe_name,
 };
 use keystead_core::{
-    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind, Finality,
-    KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
+    BoxError, BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Erasure, Error, ErrorKind,
+    Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
 };
 use zeroize::Zeroizing;
 
@@ -30,20 +31,20 @@ use crate::{batch, replica};
 /// The largest number of secrets on a page of a listing (`ListSecrets`, `MaxResults`).
 const PAGE: i32 = 100;
 
-/// The number of times a put looks for a secret to overwrite and else creates one, where others
-/// create and delete it meanwhile.
+/// The number of times that a put tries to overwrite a secret and then to create one, if others
+/// create and delete it at the same time.
 const PUT_ROUNDS: u32 = 3;
 
-const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being \
-                         created, deleted or released after a forced delete; try again after the \
-                         pause";
+const CONTENDED: &str = "the name is taken, but no secret can be written under it: it is being created, deleted, or \
+                         released after a forced delete; try again after the pause";
 
-const WITHOUT_REPLICAS: &str = "the secret's replicas in other regions were removed, but the key was not \
-                                deleted: delete \
-                                it again";
+const WITHOUT_REPLICAS: &str = "the secret's replicas in other regions were removed, but the key was not deleted: \
+                                delete it again";
 
-/// Keys in Secrets Manager, each the binary value of a secret under the name that the template
-/// gives its id. Clones are handles on the same store.
+/// A key store in AWS Secrets Manager. Each key is the binary value of a secret under the name that
+/// the template gives its id.
+///
+/// Clones are handles on the same store.
 #[derive(Clone)]
 pub struct SecretsManagerStore {
     pub(crate) client: Client,
@@ -53,7 +54,7 @@ pub struct SecretsManagerStore {
     pub(crate) writes: WritePace,
 }
 
-/// Builds a [`SecretsManagerStore`].
+/// A builder of a [`SecretsManagerStore`].
 pub type SecretsManagerStoreBuilder = StoreBuilder<SecretsManagerStore>;
 
 impl AwsStore for SecretsManagerStore {
@@ -78,6 +79,10 @@ impl AwsStore for SecretsManagerStore {
         client.config().region().map(AsRef::as_ref)
     }
 
+    fn check_config(config: &SecretsManagerConfig) -> Result<(), BoxError> {
+        Ok(config.check()?)
+    }
+
     fn location_of(config: &SecretsManagerConfig) -> String {
         config.names().to_string()
     }
@@ -94,7 +99,7 @@ impl AwsStore for SecretsManagerStore {
 }
 
 impl SecretsManagerStore {
-    /// Begins to build a store.
+    /// Creates a builder of a store with this configuration.
     pub fn builder(config: SecretsManagerConfig) -> SecretsManagerStoreBuilder {
         SecretsManagerStoreBuilder::new(config)
     }
@@ -103,8 +108,8 @@ impl SecretsManagerStore {
         self.config.names().name(id)
     }
 
-    /// Writes a new version of a secret that is there.
-    async fn put_value(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
+    /// Writes a new version of an existing secret.
+    async fn put_value(&self, name: &str, key: &SecretKey) -> Result<(), AwsFailure> {
         let call = self.identity.call();
         let token = request_token();
         let put = || {
@@ -117,9 +122,9 @@ impl SecretsManagerStore {
         Ok(())
     }
 
-    /// Creates a secret. The request token tells whether a secret that exists is the work of an
-    /// earlier attempt.
-    async fn create(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
+    /// Creates a secret. If the secret exists, the request token tells whether an earlier attempt
+    /// created it.
+    async fn create(&self, name: &str, key: &SecretKey) -> Result<(), AwsFailure> {
         let call = self.identity.call();
         let token = request_token();
         let create = || {
@@ -145,18 +150,19 @@ impl SecretsManagerStore {
         }
     }
 
-    /// Writes a new version where a secret is, else a new secret.
-    async fn overwrite(&self, name: &str, key: &SecretKey) -> Result<(), Failure> {
+    /// Writes a new version of the secret if it exists, and otherwise creates it.
+    async fn overwrite(&self, name: &str, key: &SecretKey) -> Result<(), AwsFailure> {
         let mut refusal = None;
-        // Each call forgets what an attempt of the one before may have done.
+        // A call does not know whether an earlier call of this put may have been applied.
         let mut may_have_applied = false;
-        let mut failed = |e: Failure| {
-            may_have_applied |= e.may_have_landed();
+        let mut failed = |e: AwsFailure| {
+            may_have_applied |= e.may_have_applied();
             if may_have_applied { e.partly_applied() } else { e }
         };
         for round in 0..PUT_ROUNDS {
             if round > 0 {
-                // What was just created is not visible yet, or what was just deleted still is.
+                // A secret that was just created may not be visible yet, or one that was just
+                // deleted still is.
                 tokio::time::sleep(self.visibility_bound / PUT_ROUNDS).await;
             }
             match self.put_value(name, key).await.map_err(&mut failed) {
@@ -175,7 +181,7 @@ impl SecretsManagerStore {
     }
 
     /// Reads the value of a secret.
-    async fn read(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
+    async fn read(&self, name: &str) -> Result<GetSecretValueOutput, AwsFailure> {
         let call = self.identity.call();
         let request = self.client.get_secret_value().secret_id(name);
         let answer = call.run(SERVICE, kind, request.customize().interceptor(call.attempts()).send()).await?;
@@ -183,8 +189,8 @@ impl SecretsManagerStore {
         Ok(answer)
     }
 
-    /// Reads the value of a secret, and proves the absence of one that is not found.
-    async fn read_or_prove_absence(&self, name: &str) -> Result<GetSecretValueOutput, Failure> {
+    /// Reads the value of a secret. If it is not found, proves that it does not exist.
+    async fn read_or_prove_absence(&self, name: &str) -> Result<GetSecretValueOutput, AwsFailure> {
         match self.read(name).await {
             Err(e) if e.kind() == ErrorKind::NotFound => match refine_absence(self, name, e).await {
                 Some(e) => Err(e),
@@ -194,13 +200,14 @@ impl SecretsManagerStore {
         }
     }
 
-    /// One page of the listing, and the token of the next one.
+    /// Returns one page of the listing.
     async fn page(&self, token: Option<String>) -> Result<Page> {
         let secrets = self.secrets(token).await?;
         Ok(secrets.filter_map(|secret| self.config.names().id(secret.name()?)))
     }
 
-    /// Returns one page of the secrets whose names begin as the store's do. Others may be among them.
+    /// Returns one page of the secrets whose names begin with the store's prefix. Secrets that are
+    /// not the store's may be among them.
     pub(crate) async fn secrets(&self, token: Option<String>) -> Result<Page<SecretListEntry>> {
         let call = self.identity.call();
         let prefix = self.config.names().prefix();
@@ -213,9 +220,9 @@ impl SecretsManagerStore {
         Ok(Page { entries: answer.secret_list.unwrap_or_default(), next: answer.next_token, request_id })
     }
 
-    /// The finality of a deletion that answered with this date. The date cannot shorten the window
-    /// that was asked for: AWS's documents disagree on whether it is that of the deletion or of the
-    /// request.
+    /// Returns the finality of a deletion that was answered with this date. The date cannot shorten
+    /// the configured window, because AWS's documents disagree on whether it is that of the
+    /// deletion or of the request.
     fn finality(&self, until: Option<SystemTime>) -> Finality {
         match self.config.window() {
             Some(window) => {
@@ -245,9 +252,9 @@ impl KeyStore for SecretsManagerStore {
         capabilities.with_batch_size(batch::NAMES).with_delete_batch_size(1)
     }
 
-    /// One call for a key that is there. One that is not found is looked for again with
-    /// `DescribeSecret`, because Secrets Manager answers the same for a secret that exists without
-    /// a value.
+    /// Reads a key in one call if it exists. If it is not found, `DescribeSecret` is called as
+    /// well, because Secrets Manager gives the same answer for a secret that exists without a
+    /// value.
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
         let name = self.name(id);
         match self.read_or_prove_absence(&name).await {
@@ -267,24 +274,25 @@ impl KeyStore for SecretsManagerStore {
             _ => return Err(Error::new(ErrorKind::Unsupported, Operation::Put, SCHEME)),
         };
         answer.map_err(|e| {
-            // As it is sent, and as AWS might quote it.
+            // The value as it is sent, which AWS might quote.
             let value = Zeroizing::new(STANDARD.encode(key.expose_secret()));
             e.during(operation, &[id.as_str(), &name, &value])
         })
     }
 
-    /// Looks first: a forced delete succeeds for a secret that is not there, too. If the store has
-    /// replica regions, the replicas of the secret are removed before it is deleted.
+    /// Deletes a key. It looks for the secret first, because a forced delete succeeds even if the
+    /// secret does not exist. If the store has replica regions, the secret's replicas are removed
+    /// before it is deleted.
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         let name = self.name(id);
-        let failed = |e: Failure| e.during(Operation::Delete, &[id.as_str(), &name]);
+        let failed = |e: AwsFailure| e.during(Operation::Delete, &[id.as_str(), &name]);
         let description = SecretDescription::of(self, &name).await.map_err(failed)?;
         let details = SERVICE.details_of_answer(description.request_id.as_deref());
         if let Some(remaining) = description.remaining {
             return Err(Error::new(ErrorKind::PendingDeletion, Operation::Delete, SCHEME)
                 .with_retry_after(remaining)
                 .with_details(details)
-                .with_source("the secret is scheduled for deletion already: wait, or restore it"));
+                .with_source("the secret is already scheduled for deletion: wait until it is gone, or restore it"));
         }
         let is_replicated = replica::remove_before_delete(self, &name, description, failed).await?;
         let call = self.identity.call();
@@ -308,35 +316,34 @@ impl KeyStore for SecretsManagerStore {
             Err(e) => refine_error(self, &name, e, Operation::Delete).await,
         };
         match refusal.kind() {
-            // An earlier attempt has deleted it: it was there when we looked.
+            // An earlier attempt has deleted it: the description has shown that it existed.
             ErrorKind::NotFound if refusal.is_ambiguous() => {
                 Ok(Deletion::new(self.finality(None)).with_unsettled(true))
             }
-            // An earlier attempt has scheduled it: the date was seen.
+            // An earlier attempt has scheduled the deletion: the description shows its date.
             ErrorKind::PendingDeletion if refusal.is_ambiguous() && days.is_some() => {
                 let until = refusal.retry_after().and_then(|remaining| SystemTime::now().checked_add(remaining));
                 Ok(Deletion::new(self.finality(until)))
             }
-            // The replicas are gone, the secret is not.
+            // The replicas are removed, but the secret still exists.
             kind if is_replicated => Err(failed(refusal.with_kind(kind, WITHOUT_REPLICAS).partly_applied())),
             _ => Err(failed(refusal)),
         }
     }
 
-    /// Needs `secretsmanager:ListSecrets`, which is granted for all secrets or none. May lag by
-    /// five minutes.
+    /// Lists the ids. It needs `secretsmanager:ListSecrets`, which AWS grants for all secrets or
+    /// for none, and may lag by five minutes.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         listing(SERVICE, |token| Box::pin(self.page(token)))
     }
 
-    /// Asks for a secret that no id has: reaching Secrets Manager and being allowed to read there
-    /// is enough.
+    /// Reads a secret that belongs to no id, which proves that Secrets Manager is reachable and
+    /// that reading is allowed.
     async fn check(&self) -> Result<()> {
-        let names = self.config.names();
-        let probe_name = format!("{}--{}", names.prefix(), names.suffix());
+        let probe_name = probe_name(self.config.names());
         let refusal = match self.read(&probe_name).await {
             Ok(answer) => {
-                // Somebody else's, and none of our business.
+                // Wiped, because this is somebody else's value.
                 drop(key_of(answer.secret_binary, answer.secret_string, None));
                 return Ok(());
             }
@@ -348,7 +355,8 @@ impl KeyStore for SecretsManagerStore {
         }
     }
 
-    /// Asks AWS STS for the account if no answer has told it yet; needs no permission.
+    /// Asks AWS STS for the account, unless an answer has already told it. That needs no
+    /// permission.
     async fn identify(&self) -> Result<StoreIdentity> {
         self.identity.identify().await
     }
@@ -357,35 +365,36 @@ impl KeyStore for SecretsManagerStore {
         batch::get(self, ids).await
     }
 
-    /// Waits up to the visibility bound for a winner that is not visible yet; then `Conflict`, to
-    /// be tried again after 30 s.
+    /// Waits, for at most the visibility bound, for the key of another creator that is not visible
+    /// yet. After that it fails with `Conflict` and a pause of 30 s.
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         eventual::get_or_create(self, id, candidate, self.visibility_bound, RECREATE_PAUSE).await
     }
 
-    /// Takes as long as the visibility bound: the read that verifies must not be a stale one.
+    /// Takes as long as the visibility bound, because the read that verifies the erasure must not
+    /// be stale.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         eventual::erase_key(self, id).await
     }
 }
 
-/// Returns the key in a secret that was read, by the answer with this request id. Either text is
-/// wiped.
+/// Returns the key in the value of a secret, and wipes the value. `request_id` is the request id of
+/// the answer.
 pub(crate) fn key_of(binary: Option<Blob>, text: Option<String>, request_id: Option<&str>) -> Result<SecretKey> {
     drop(text.map(Zeroizing::new));
     let bytes = binary.ok_or_else(|| corrupt("the secret has no binary value", request_id))?;
     let mut bytes = Zeroizing::new(bytes.into_inner());
     SecretKey::new(std::mem::take(&mut *bytes))
-        .map_err(|_| corrupt("the secret's value has not 1 to 3072 bytes", request_id))
+        .map_err(|_| corrupt("the secret's value does not have 1 to 3072 bytes", request_id))
 }
 
-/// Reports whether a create was refused because of what stands under the name, and was not applied.
-fn is_taken(e: &Failure) -> bool {
+/// Reports whether a create was refused because the name is taken, and was not applied.
+fn is_taken(e: &AwsFailure) -> bool {
     use ErrorKind::{AlreadyExists, Conflict, Corrupt};
-    !e.may_have_landed() && matches!(e.kind(), AlreadyExists | Conflict | Corrupt)
+    !e.may_have_applied() && matches!(e.kind(), AlreadyExists | Conflict | Corrupt)
 }
 
-/// Returns the tags as the SDK takes them; `None` if there are none.
+/// Converts the tags for the SDK; `None` if there are none.
 fn sdk_tags(tags: &Tags) -> Option<Vec<Tag>> {
     (!tags.is_empty()).then(|| tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect())
 }
@@ -394,7 +403,7 @@ fn blob(key: &SecretKey) -> Blob {
     Blob::new(key.expose_secret())
 }
 
-/// A token that becomes the id of the version which is written: 32 random characters.
+/// Returns a random token of 32 characters, which becomes the id of the version that is written.
 fn request_token() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system has a working random generator");

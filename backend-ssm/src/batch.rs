@@ -1,15 +1,15 @@
-//! Many keys at a time: ten names a call.
+//! Reading and deleting many keys, ten names in each call.
 
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::Parameter;
-use keystead_aws::{Batches, Failure, Outcomes};
+use keystead_aws::{AwsFailure, Batches, Outcomes};
 use keystead_core::{Deletion, Finality, KeyId, KeyStore, Operation, Result, SecretKey};
 
 use crate::error::{SERVICE, kind, missing_in_batch};
 use crate::legacy;
 use crate::store::{SsmStore, key_of};
 
-/// The largest number of names in one call (`GetParameters`, `DeleteParameters`, `Names`).
+/// The largest number of names in one call (`GetParameters` and `DeleteParameters`, `Names`).
 pub(crate) const NAMES: usize = 10;
 
 pub(crate) async fn get(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
@@ -17,8 +17,8 @@ pub(crate) async fn get(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<SecretKey
     batches.run(ids, |id| store.name(id), |names| Box::pin(get_some(store, names)), |id| store.get_key(id)).await
 }
 
-async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, Failure> {
-    // One of these would fail the call for its neighbors; left out, it is asked for by itself.
+async fn get_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<SecretKey>, AwsFailure> {
+    // A reserved name would make the call fail for all names. Left out, it is asked for alone.
     let names = legacy::without_reserved(store, names);
     if names.is_empty() {
         return Ok(Outcomes::new());
@@ -46,7 +46,7 @@ pub(crate) async fn delete(store: &SsmStore, ids: &[KeyId]) -> Vec<Result<Deleti
     batches.run(ids, |id| store.name(id), |names| Box::pin(delete_some(store, names)), |id| store.delete_key(id)).await
 }
 
-async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Deletion>, Failure> {
+async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<Deletion>, AwsFailure> {
     let call = store.identity.call();
     let delete = || {
         let request = store.client.delete_parameters().set_names(Some(names.clone()));
@@ -57,7 +57,8 @@ async fn delete_some(store: &SsmStore, names: Vec<String>) -> Result<Outcomes<De
     let unsettled = call.attempts().earlier_attempt_may_have_applied();
     let gone = || Ok(Deletion::new(Finality::Immediate).with_unsettled(unsettled));
     let missing = |name| match unsettled {
-        // It may have deleted this one; whether it had existed can't be known any more.
+        // An earlier attempt may have deleted this parameter. Whether it existed can no longer be
+        // found out.
         true => (name, gone()),
         false => (name, Err(missing_in_batch(Operation::Delete, request_id.as_deref()))),
     };

@@ -1,4 +1,4 @@
-//! Parameters without their values, by `DescribeParameters`.
+//! Listing parameters without their values, by `DescribeParameters`.
 
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{ParameterMetadata, ParameterStringFilter};
@@ -8,11 +8,11 @@ use keystead_core::{Operation, Result};
 use crate::error::{SERVICE, kind};
 use crate::store::SsmStore;
 
-/// The most parameters on a page (`DescribeParameters`, `MaxResults`).
+/// The largest number of parameters on a page (`DescribeParameters`, `MaxResults`).
 const PAGE: i32 = 50;
 
-/// Returns one page of the parameters whose names begin as the store's do. Other parameters may be
-/// among them.
+/// Returns one page of the parameters whose names begin with the store's prefix. Parameters that
+/// are not the store's may be among them.
 pub(crate) async fn page(store: &SsmStore, token: Option<String>) -> Result<Page<ParameterMetadata>> {
     let call = store.identity.call();
     let prefix = store.config.names().prefix();
@@ -31,7 +31,8 @@ pub(crate) async fn ids(store: &SsmStore, token: Option<String>) -> Result<Page>
     Ok(parameters.filter_map(|parameter| store.config.names().id(parameter.name()?)))
 }
 
-/// Returns the filter for a prefix; `None` if it has no letter by which to tell names apart.
+/// Returns the filter for a prefix; `None` if the prefix consists of slashes and does not
+/// distinguish names.
 fn begins_with(prefix: &str) -> Option<ParameterStringFilter> {
     if prefix.trim_start_matches('/').is_empty() {
         return None;

@@ -1,10 +1,11 @@
-//! The table from Parameter Store's codes to what callers get, and from what is wrong with an answer.
+//! The table from Parameter Store's error codes to kinds of errors, and the errors about damaged
+//! answers.
 
 use aws_sdk_ssm::error::ProvideErrorMetadata;
 use aws_sdk_ssm::operation::delete_parameter::DeleteParameterError;
 use aws_sdk_ssm::operation::delete_parameters::DeleteParametersError;
 use aws_sdk_ssm::operation::put_parameter::PutParameterError;
-use keystead_aws::{CodeRule, Failure, RetryRules, Service, is_throttling};
+use keystead_aws::{AwsFailure, CodeRule, RetryRules, Service, is_throttling};
 use keystead_core::{Error, ErrorDetails, ErrorKind, Operation};
 
 pub(crate) const SCHEME: &str = "ssm";
@@ -12,20 +13,19 @@ pub(crate) const SCHEME: &str = "ssm";
 pub(crate) const SERVICE: Service =
     Service { scheme: SCHEME, name: "Parameter Store", error_name: "AWSSimpleSystemsManagement" };
 
-/// The code for a put that Parameter Store would have to drop a labelled version for (`PutParameter`,
-/// Errors). No quota can be raised for that.
+/// The code for a put that would make Parameter Store drop a version with a label (`PutParameter`,
+/// Errors). Raising a quota does not help.
 const MAX_VERSIONS: &str = "ParameterMaxVersionLimitExceeded";
 
-const MOVE_LABEL: &str = "the oldest of the parameter's 100 versions has a label, so that no version can be \
-                          added: move \
-                          the label to a newer version or remove it, or delete this key and create it again";
+const MOVE_LABEL: &str = "no version can be added to the parameter, because the oldest of its 100 versions has a \
+                          label: move the label to a newer version, or remove the label";
 
-/// Kinds of the codes that are Parameter Store's own.
+/// Returns the kind of a code that is Parameter Store's own.
 pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
     Some(match code {
         "ParameterNotFound" | "ParameterVersionNotFound" => ErrorKind::NotFound,
         "ParameterAlreadyExists" => ErrorKind::AlreadyExists,
-        // Also of a key that is disabled or pending deletion.
+        // This code also means that the KMS key is disabled or pending deletion.
         "InvalidKeyId" => ErrorKind::KeyUnavailable,
         "ParameterLimitExceeded" | MAX_VERSIONS => ErrorKind::QuotaExceeded,
         "TooManyUpdates" => ErrorKind::Conflict,
@@ -46,8 +46,9 @@ pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
     })
 }
 
-/// Rapid or concurrent updates of one parameter are refused for a moment, which the SDK takes for
-/// final. Writes that are throttled are left to [`WritePace`](keystead_aws::WritePace).
+/// Retries rapid or concurrent updates of one parameter, which are refused for a moment only, but
+/// which the SDK takes for final. Throttled writes are left to
+/// [`WritePace`](keystead_aws::WritePace).
 pub(crate) fn retry_rules() -> RetryRules {
     RetryRules::new(|error| {
         let put = error.downcast_ref::<PutParameterError>().and_then(|error| error.code());
@@ -61,35 +62,32 @@ pub(crate) fn retry_rules() -> RetryRules {
     })
 }
 
-/// Returns the refusal of a put with the advice for its code, where that of its kind is wrong.
-pub(crate) fn advised(refusal: Failure) -> Failure {
+/// Returns the refusal of a put with advice for its code, if the advice for its kind would be
+/// wrong.
+pub(crate) fn advised(refusal: AwsFailure) -> AwsFailure {
     match refusal.code() {
         Some(MAX_VERSIONS) => refusal.with_kind(ErrorKind::QuotaExceeded, MOVE_LABEL),
         _ => refusal,
     }
 }
 
-/// Returns the error for a parameter in the place of a key that is none of ours. `request_id` is
-/// that of the answer.
+/// Returns the error for a parameter that is not a key of ours. `request_id` is the request id of
+/// the answer.
 pub(crate) fn corrupt(text: &'static str, request_id: Option<&str>) -> Error {
-    let advice = "look at the parameter; it is not changed unless this key is put or deleted";
-    Error::new(ErrorKind::Corrupt, Operation::Get, SCHEME)
-        .with_details(SERVICE.details_of_answer(request_id))
-        .with_source(format!("{text}: {advice}"))
+    let advice = "look at the parameter; only a put or a delete of this key changes it";
+    SERVICE.corrupt(format!("{text}: {advice}"), request_id)
 }
 
 /// Returns the error for a parameter without a value, with the code of the Clojure library.
 pub(crate) fn no_value(request_id: Option<&str>) -> Error {
     let code = Some("CryptKeyNotFound".to_owned());
     let details = ErrorDetails { error_code: code, ..SERVICE.details_of_answer(request_id) };
-    corrupt("the answer holds no value", request_id).with_details(details)
+    corrupt("the answer contains no value", request_id).with_details(details)
 }
 
-/// Returns the error for a name that a batch did not find.
+/// Returns the error for a name that a batch lists as missing.
 pub(crate) fn missing_in_batch(operation: Operation, request_id: Option<&str>) -> Error {
-    Error::new(ErrorKind::NotFound, operation, SCHEME)
-        .with_details(SERVICE.details_of_outcome("ParameterNotFound", request_id))
-        .with_source("Parameter Store names it among the parameters that do not exist")
+    SERVICE.missing_in_batch(operation, "ParameterNotFound", request_id)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A key as the value of a parameter: standard base64 (RFC 4648, section 4), as the origin writes and reads it.
+//! The value of a parameter: a key in standard base64 (RFC 4648, section 4), as the Clojure library
+//! secret-storage.aws-ssm-ps writes and reads it.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -6,7 +7,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use keystead_core::SecretKey;
 use zeroize::Zeroizing;
 
-/// Writes padding; reads what Java's basic decoder reads: missing padding and trailing bits that are not zero, too.
+/// Writes padding. Reads whatever Java's basic decoder reads, so padding may be missing and
+/// trailing bits need not be zero.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -14,18 +16,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// At most 4096 bytes: the longest key has 3072.
+/// Returns a key in base64: at most 4096 bytes, because the longest key has 3072.
 pub(crate) fn encoded(key: &SecretKey) -> Zeroizing<String> {
     Zeroizing::new(BASE64.encode(key.expose_secret()))
 }
 
-/// `None` if it is no base64, or not of 1 to 3072 bytes.
+/// Returns the key in a value; `None` if the value is not base64 of 1 to 3072 bytes.
 pub(crate) fn decoded(value: &str) -> Option<SecretKey> {
-    // Padding may be missing, as a whole: half of it is an error to Java's decoder.
+    // Padding may be missing completely. Java's decoder refuses incomplete padding.
     if value.contains('=') && !value.len().is_multiple_of(4) {
         return None;
     }
-    // With room to spare, so that the buffer never grows and leaves a copy behind; wiped if it is no key.
+    // The capacity is sufficient, so the buffer never grows and leaves no copy behind. It is wiped
+    // if the value is not a key.
     let mut bytes = Zeroizing::new(Vec::with_capacity(value.len()));
     BASE64.decode_vec(value, &mut bytes).ok()?;
     SecretKey::new(std::mem::take(&mut *bytes)).ok()

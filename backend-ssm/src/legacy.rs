@@ -1,5 +1,5 @@
-//! Stores of a [legacy](crate::SsmConfig::legacy) configuration: they only read, and an id may
-//! spell a name that Parameter Store reserves.
+//! The peculiarities of stores with a [legacy](crate::SsmConfig::legacy) configuration: they only
+//! read, and the name of an id may be one that Parameter Store reserves.
 
 use keystead_core::{Error, ErrorKind, KeyId, Operation, Result};
 
@@ -16,8 +16,8 @@ pub(crate) fn refuse_write(store: &SsmStore, operation: Operation) -> Result<()>
         .with_source("a legacy path is only read: copy its keys to a store with a path such as /app/user-keys/%s"))
 }
 
-/// Refuses to ask for a name that Parameter Store reserves. There is no such parameter, but
-/// Parameter Store says so only by refusing the call.
+/// Refuses to ask for a reserved name. No such parameter exists, but Parameter Store would refuse
+/// the call in place of saying so.
 pub(crate) fn refuse_reserved(store: &SsmStore, id: &KeyId) -> Result<()> {
     if !store.config.is_legacy() || !is_reserved(&store.name(id)) {
         return Ok(());

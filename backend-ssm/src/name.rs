@@ -1,23 +1,21 @@
-//! The limits of Parameter Store on names. They are checked on the template, so that a name that is
-//! too long or invalid is found before any user gets it.
-
-use std::error::Error as StdError;
-use std::fmt;
+//! Parameter Store's limits on names. They are checked on the template, so that no id can get a
+//! name that is too long or invalid.
 
 use keystead_aws::is_arn;
 use keystead_core::{InvalidNameTemplate, NameTemplate};
 
-/// The longest name with the ARN before it, in characters (`PutParameter`, `Name`).
+/// The largest length of a name together with the ARN before it, in characters (`PutParameter`,
+/// `Name`).
 const LONGEST: usize = 1011;
 
-/// The number of characters reserved for the ARN, which is longer in some partitions and regions
-/// than in others.
+/// The number of characters reserved for the ARN, whose length depends on the partition and the
+/// region.
 const ARN: usize = 70;
 
-/// The most levels of a hierarchy.
+/// The largest number of levels in a hierarchy.
 const MOST_LEVELS: usize = 15;
 
-/// The template of this path, if every id's name is one that Parameter Store takes.
+/// Returns the template of this path, if the names of all ids are valid in Parameter Store.
 pub(crate) fn template(path: &str) -> Result<NameTemplate, InvalidParameterTemplate> {
     refuse_arn(path)?;
     let template = NameTemplate::new(path).map_err(InvalidParameterTemplate::Template)?;
@@ -27,8 +25,8 @@ pub(crate) fn template(path: &str) -> Result<NameTemplate, InvalidParameterTempl
     checked(path, template)
 }
 
-/// Returns the template of a path that other software has used, which may be flat: `/%s`, `/app-%s`
-/// or `app-%s`. An id can then spell a name that [is reserved](is_reserved).
+/// Returns the template of a path that other software has used. The path may be flat: `/%s`,
+/// `/app-%s` or `app-%s`. The name of an id can then be [reserved](is_reserved).
 pub(crate) fn legacy_template(path: &str) -> Result<NameTemplate, InvalidParameterTemplate> {
     refuse_arn(path)?;
     let template = NameTemplate::new_flat(path).map_err(InvalidParameterTemplate::Template)?;
@@ -38,7 +36,7 @@ pub(crate) fn legacy_template(path: &str) -> Result<NameTemplate, InvalidParamet
     checked(path, template)
 }
 
-/// Refuses an ARN by its own reason: the colons in it say little.
+/// Refuses an ARN for what it is, because an error about its colons would not help.
 fn refuse_arn(path: &str) -> Result<(), InvalidParameterTemplate> {
     match is_arn(path.trim_start_matches('/')) {
         true => Err(InvalidParameterTemplate::Arn),
@@ -46,7 +44,7 @@ fn refuse_arn(path: &str) -> Result<(), InvalidParameterTemplate> {
     }
 }
 
-/// Checks the limits that are the same for all paths.
+/// Checks the limits that apply to all paths.
 fn checked(path: &str, template: NameTemplate) -> Result<NameTemplate, InvalidParameterTemplate> {
     if path.contains(['+', '=', '@']) {
         return Err(InvalidParameterTemplate::Character);
@@ -63,66 +61,51 @@ fn checked(path: &str, template: NameTemplate) -> Result<NameTemplate, InvalidPa
     Ok(template)
 }
 
-/// Reports whether Parameter Store reserves this name: there is never such a parameter of a user's.
+/// Reports whether Parameter Store reserves this name. No user's parameter has such a name.
 pub(crate) fn is_reserved(name: &str) -> bool {
     let first = name.trim_start_matches('/').to_ascii_lowercase();
     first.starts_with("aws") || first.starts_with("ssm")
 }
 
-/// The path under which all names are, and whether they lie deeper than directly below it.
+/// Returns the path that contains all names, and whether the names are more than one level below
+/// it.
 pub(crate) fn listed_path(template: &NameTemplate) -> (&str, bool) {
     let path = template.prefix().rsplit_once('/').map_or("", |(path, _)| path);
     (path, template.suffix().contains('/'))
 }
 
-/// Returns a name that no id has, for a read that only proves that reading is possible.
-pub(crate) fn probe_name(template: &NameTemplate) -> String {
-    format!("{}--{}", template.prefix(), template.suffix())
-}
-
 /// The reason why a path is not a template of parameter names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidParameterTemplate {
-    /// It is no template at all.
+    /// It is not a [`NameTemplate`].
+    #[error("{0}")]
     Template(InvalidNameTemplate),
     /// It is an ARN.
+    #[error(
+        "an ARN cannot be a path, because Parameter Store writes by name only: to use another account, assume a role \
+         in it, and give the path alone, as /app/user-keys/%s"
+    )]
     Arn,
-    /// It has a `+`, `=` or `@`.
+    /// It contains a `+`, `=` or `@`.
+    #[error("the path contains +, = or @, which a parameter's name must not have: remove them")]
     Character,
     /// It does not begin with a slash.
+    #[error("the path does not begin with a slash: write it as /app/user-keys/%s")]
     NoLeadingSlash,
     /// It begins with `aws` or `ssm`, in any case.
+    #[error("the path begins with aws or ssm, which Parameter Store reserves: begin it with another word")]
     Reserved,
     /// It has more than 15 levels.
+    #[error("the path has more than 15 levels: shorten it")]
     TooManyLevels,
     /// The name of the longest id would have more than 941 characters (1,011 less 70 for the ARN).
+    #[error("the name of the longest id would have more than 941 characters: shorten the path")]
     TooLong,
 }
 
-impl fmt::Display for InvalidParameterTemplate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Template(e) => return e.fmt(f),
-            Self::Arn => {
-                "an ARN cannot be a path, because Parameter Store writes by name only: to use another account, \
-                 assume a role in it, and give the path alone, as /app/user-keys/%s"
-            }
-            Self::Character => "a parameter's name has no +, = or @: remove them",
-            Self::NoLeadingSlash => "a parameter's path begins with a slash: write it as /app/user-keys/%s",
-            Self::Reserved => "a parameter's path must not begin with aws or ssm: begin with another word",
-            Self::TooManyLevels => "a parameter's name has at most 15 levels: shorten the path",
-            Self::TooLong => "the longest id would get a name of more than 941 characters: shorten the path",
-        })
-    }
-}
-
-impl StdError for InvalidParameterTemplate {}
-
 #[cfg(test)]
 mod tests {
-    use keystead_core::KeyId;
-
     use super::*;
 
     #[test]
@@ -183,14 +166,6 @@ mod tests {
         for name in ["/", "", "/app-aws", "/aw", "/--aws"] {
             assert!(!is_reserved(name), "{name}");
         }
-    }
-
-    #[test]
-    fn nobodys_name_is_no_ids() {
-        let template = template("/app/%s/key").unwrap();
-        assert_eq!(probe_name(&template), "/app/--/key");
-        assert_eq!(template.id(&probe_name(&template)), None);
-        assert_ne!(template.name(&KeyId::new("--").unwrap()), probe_name(&template));
     }
 
     #[test]

@@ -1,17 +1,17 @@
-//! [`Reencrypt`] for Parameter Store: the same value, put again under the configured KMS key and
-//! tier.
+//! [`Reencrypt`] for Parameter Store: puts the same value again under the configured KMS key and in
+//! the configured tier.
 //!
-//! Parameter Store has no conditional write. A write or a delete by somebody else between the read
-//! and the put is seen afterwards, by the version that the put gets and by the value of the version
-//! before it, and is mended then. What cannot be mended or checked is an error with
-//! [`NeedsAttention`] as its source.
+//! Parameter Store has no conditional write. If somebody else writes or deletes the key between our
+//! read and our put, that is detected afterwards, by the version that the put gets and by the value
+//! of the version before it, and is repaired then. If it cannot be repaired or checked, the error
+//! has [`NeedsAttention`] as its source.
 
 use std::time::Duration;
 
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::primitives::DateTime;
 use aws_sdk_ssm::types::{ParameterMetadata, ParameterTier};
-use keystead_aws::{Failure, NeedsAttention, Page, Reencrypt, Reencryption, is_same_kms_key, listing};
+use keystead_aws::{AwsFailure, NeedsAttention, Page, Reencrypt, Reencryption, is_same_kms_key, listing};
 use keystead_core::{BoxStream, Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result, async_trait};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
@@ -20,48 +20,46 @@ use crate::config::SsmConfig;
 use crate::describe;
 use crate::error::{SCHEME, SERVICE, corrupt, kind};
 use crate::legacy;
+use crate::put::FIRST_VERSION;
 use crate::store::{SsmStore, key_of};
 
-/// The number of keys a second: each is one write, and 3 writes a second is the default quota.
+/// The number of keys per second. Each key is one write, and the default quota is 3 writes a
+/// second.
 const RATE: f64 = 2.0;
 
-/// The version of a parameter that was just created (`PutParameter`, `Version`).
-const FIRST_VERSION: i64 = 1;
-
-/// The number of times a newer key is put back, should others write at the same time.
+/// The number of times that a newer key is restored, in case others keep writing.
 const RESTORES: u32 = 3;
 
-/// The number of versions that are looked at beneath our put.
-const STEPS: usize = 10;
+/// The largest number of versions before our put that are examined.
+const VERSIONS_BACK: usize = 10;
 
-/// The pause between two reads of what is not visible yet.
+/// The pause between two reads of a version that is not visible yet.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause between two attempts to put a newer key back.
+/// The longest pause between two attempts to restore a newer key.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The number of times a read after our put is tried.
-const LOOKS: u32 = 5;
+/// The number of attempts of a read after our put.
+const READ_ATTEMPTS: u32 = 5;
 
-/// The number of times a put of a newer key is tried.
+/// The number of attempts to restore a newer key.
 const RESTORE_ATTEMPTS: u32 = 5;
 
-const CONTENDED: &str = "others write this key at the same time, so it cannot be told which value is to \
-                         stand: make sure \
-                         that nobody does, and look at the parameter's history";
+const CONTENDED: &str = "others write this key at the same time, so it is unknown which value is to stay: make sure \
+                         that nobody writes it, and look at the parameter's history";
 
-const NOT_DELETED_AGAIN: &str = "the key was deleted by somebody else and has come back: nothing was deleted again, \
-                                 because others write it at the same time; look at the parameter, and delete it if it \
-                                 is to be gone";
+const NOT_DELETED_AGAIN: &str = "the key was deleted by somebody else and has come back; it was not deleted again, \
+                                 because others write it at the same time: look at the parameter, and delete it if it \
+                                 is to stay deleted";
 
 const DELETE_FAILED: &str = "the key was deleted by somebody else and has come back, and could not be deleted again: \
-                             look at the parameter, and delete it if it is to be gone";
+                             look at the parameter, and delete it if it is to stay deleted";
 
-const NOT_READ_BACK: &str = "the key was encrypted anew, but cannot be read back: read it, and look at the parameter's \
+const NOT_READ_BACK: &str = "the key was re-encrypted, but cannot be read back: read it, and look at the parameter's \
                              history";
 
 const NOT_CHECKED: &str = "the key was put under the new KMS key, but it could not be checked whether somebody else \
-                           wrote or deleted it meanwhile: look at the parameter's history";
+                           wrote or deleted it at the same time: look at the parameter's history";
 
 /// A version of a parameter.
 struct Version {
@@ -70,17 +68,18 @@ struct Version {
     made_by: MadeBy,
 }
 
-/// The maker of a version.
+/// The writer of a version.
 enum MadeBy {
-    /// Somebody else, or a run before, at this time.
+    /// Somebody else or an earlier run, at this time.
     Others(Option<DateTime>),
-    /// A put of this run. If it is ambiguous, lost attempts of it may have made versions beneath.
+    /// A put of this run. If it is ambiguous, attempts whose answers were lost may have made the
+    /// versions before.
     Us { is_ambiguous: bool },
 }
 
 impl Version {
-    /// Reports whether a version that was read is this one, and not one of the same number after a
-    /// delete. That cannot be told of our own versions, of which no date is known.
+    /// Reports whether a version that was read is this one, and not one with the same number from
+    /// after a delete. Of our own versions no date is known, so for them that cannot be told.
     fn is(&self, read: &Read) -> bool {
         let is_same_date = match self.made_by {
             MadeBy::Others(modified) => modified == read.modified,
@@ -97,17 +96,17 @@ struct Read {
     modified: Option<DateTime>,
 }
 
-/// The version that our put has followed.
-enum Beneath {
-    /// The one that it was meant to follow.
+/// The version that precedes our put.
+enum Predecessor {
+    /// The version that was read before the put.
     Base,
-    /// One with the value of our put that somebody else has written since.
+    /// A version that somebody else has written since, with the same value as our put.
     Equal,
-    /// One with another value that somebody else has written since.
+    /// A version that somebody else has written since, with another value.
     Newer(Read),
-    /// None: the parameter was deleted, and our put has created it.
+    /// No version: the parameter was deleted, and our put has created it.
     Nothing,
-    /// It cannot be known: the parameter was deleted after our put.
+    /// An unknown one: the parameter was deleted after our put.
     Unknown,
 }
 
@@ -121,27 +120,27 @@ impl Reencrypt for SsmStore {
         RATE
     }
 
-    /// Needs `ssm:DescribeParameters`.
+    /// Lists the parameters. It needs `ssm:DescribeParameters`.
     fn list_current(&self) -> BoxStream<'_, Result<(KeyId, bool)>> {
         listing(SERVICE, |token| Box::pin(current_page(self, token)))
     }
 
-    /// Needs the rights of a get and of an overwrite, with both KMS keys, and those of a delete to
-    /// mend what a concurrent delete leads to.
+    /// Re-encrypts one key. It needs the permissions of a get and of an overwrite, with both KMS
+    /// keys, and those of a delete to repair the effect of a concurrent delete.
     async fn reencrypt_key(&self, id: &KeyId) -> Result<Reencryption> {
         legacy::refuse_write(self, Operation::Put)?;
         Run { store: self, id, name: self.name(id) }.run().await
     }
 }
 
-/// Returns the ids on one page of the listing, each with whether it is current.
+/// Returns the ids on one page of the listing, each with whether its key is done.
 async fn current_page(store: &SsmStore, token: Option<String>) -> Result<Page<(KeyId, bool)>> {
     let parameters = describe::page(store, token).await?;
     let config = &store.config;
     Ok(parameters.filter_map(|of| Some((config.names().id(of.name()?)?, is_current(config, &of)))))
 }
 
-/// Reports whether a parameter is under the KMS key and in the tier of this configuration.
+/// Reports whether a parameter has the configured KMS key and tier.
 fn is_current(config: &SsmConfig, parameter: &ParameterMetadata) -> bool {
     let has_key = match (parameter.key_id(), config.kms_key()) {
         (Some(key), Some(configured)) => is_same_kms_key(key, configured, parameter.arn()),
@@ -150,12 +149,12 @@ fn is_current(config: &SsmConfig, parameter: &ParameterMetadata) -> bool {
     has_key
         && match config.parameter_tier() {
             Some(tier @ (ParameterTier::Standard | ParameterTier::Advanced)) => parameter.tier() == Some(&tier),
-            // Either tier may be what the account gives.
+            // The account's default may result in either tier.
             _ => true,
         }
 }
 
-/// One key that is encrypted anew.
+/// The re-encryption of one key.
 struct Run<'a> {
     store: &'a SsmStore,
     id: &'a KeyId,
@@ -168,7 +167,7 @@ impl Run<'_> {
         let old = Version { value: old.value, number: old.number, made_by: MadeBy::Others(old.modified) };
         let (number, is_ambiguous) = match self.store.write(&self.name, &old.value, true).await {
             Ok(written) => (written.version, written.is_ambiguous),
-            Err(e) if e.may_have_landed() => match self.landed(&old.value, &old).await {
+            Err(e) if e.may_have_applied() => match self.applied_version(&old.value, &old).await {
                 Ok(Some(number)) => (number, true),
                 Ok(None) => return Err(self.failed(e)),
                 Err(e) => return Err(NeedsAttention::after(e, NOT_CHECKED)),
@@ -182,17 +181,17 @@ impl Run<'_> {
         })
     }
 
-    /// Finds out whether somebody else has written or deleted the key since `base` was read, mends
-    /// what our put has done to that, and reads back.
+    /// Finds out whether somebody else has written or deleted the key since `base` was read,
+    /// repairs what our put has done to that, and reads the key back.
     async fn settle(&self, mut base: Version, mut ours: Version) -> Result<Reencryption> {
         let mut outcome = Reencryption::Done;
         for _ in 0..=RESTORES {
-            match self.beneath(&base, &ours).await? {
-                Beneath::Base => return self.read_back(&ours, outcome).await,
-                Beneath::Equal => return self.read_back(&ours, Reencryption::NewerRestored).await,
-                Beneath::Unknown => return Ok(gone_after(outcome)),
-                Beneath::Nothing => return self.delete_again(&ours).await,
-                Beneath::Newer(newer) => {
+            match self.predecessor(&base, &ours).await? {
+                Predecessor::Base => return self.read_back(&ours, outcome).await,
+                Predecessor::Equal => return self.read_back(&ours, Reencryption::NewerRestored).await,
+                Predecessor::Unknown => return Ok(gone_after(outcome)),
+                Predecessor::Nothing => return self.delete_again(&ours).await,
+                Predecessor::Newer(newer) => {
                     let restored = self.restore(newer, &ours).await?;
                     base = std::mem::replace(&mut ours, restored);
                     outcome = Reencryption::NewerRestored;
@@ -202,29 +201,30 @@ impl Run<'_> {
         Err(contended(CONTENDED))
     }
 
-    /// Goes back from our put to the version that it was meant to follow, past earlier attempts of
-    /// the same put whose answers were lost, if there can be any.
-    async fn beneath(&self, base: &Version, ours: &Version) -> Result<Beneath> {
+    /// Returns the version that precedes our put. If the put is ambiguous, skips the versions of
+    /// its earlier attempts, whose answers were lost.
+    async fn predecessor(&self, base: &Version, ours: &Version) -> Result<Predecessor> {
         let may_hide_attempts = matches!(ours.made_by, MadeBy::Us { is_ambiguous: true });
-        for number in (FIRST_VERSION..ours.number).rev().take(STEPS) {
-            let Some(version) = self.version(number).await? else { return Ok(Beneath::Unknown) };
+        for number in (FIRST_VERSION..ours.number).rev().take(VERSIONS_BACK) {
+            let Some(version) = self.version(number).await? else { return Ok(Predecessor::Unknown) };
             if base.is(&version) {
-                return Ok(Beneath::Base);
+                return Ok(Predecessor::Base);
             }
             if version.value != ours.value {
-                return Ok(Beneath::Newer(version));
+                return Ok(Predecessor::Newer(version));
             }
             if !may_hide_attempts {
-                return Ok(Beneath::Equal);
+                return Ok(Predecessor::Equal);
             }
         }
-        if usize::try_from(ours.number).is_ok_and(|number| number > STEPS) {
+        if usize::try_from(ours.number).is_ok_and(|number| number > VERSIONS_BACK) {
             return Err(contended(CONTENDED));
         }
-        Ok(Beneath::Nothing)
+        Ok(Predecessor::Nothing)
     }
 
-    /// Puts a newer key that our put has overwritten back, again while that is refused for now.
+    /// Restores a newer key that our put has overwritten, and tries again while that is refused for
+    /// the moment.
     async fn restore(&self, newer: Read, ours: &Version) -> Result<Version> {
         let mut is_ambiguous = false;
         let mut pause = PAUSE;
@@ -237,14 +237,14 @@ impl Run<'_> {
                 }
                 Err(failure) => failure,
             };
-            is_ambiguous |= failure.may_have_landed();
+            is_ambiguous |= failure.may_have_applied();
             let error = self.failed(failure);
             if attempt == RESTORE_ATTEMPTS || !error.is_retryable() {
-                let landed = match is_ambiguous {
-                    true => self.landed(&newer.value, ours).await,
+                let applied = match is_ambiguous {
+                    true => self.applied_version(&newer.value, ours).await,
                     false => Ok(None),
                 };
-                return match landed {
+                return match applied {
                     Ok(Some(number)) => {
                         Ok(Version { value: newer.value, number, made_by: MadeBy::Us { is_ambiguous } })
                     }
@@ -257,12 +257,12 @@ impl Run<'_> {
         }
     }
 
-    /// Returns the version of our put of `value` whose answer was lost, if it is seen within the
-    /// visibility bound that it was applied after `before`.
-    async fn landed(&self, value: &Zeroizing<String>, before: &Version) -> Result<Option<i64>> {
+    /// Returns the number of the version that our put of `value` has made although its answer was
+    /// lost, if that version is visible after `before` within the visibility bound.
+    async fn applied_version(&self, value: &Zeroizing<String>, before: &Version) -> Result<Option<i64>> {
         let start = Instant::now();
         loop {
-            let current = self.look(&self.name).await?;
+            let current = self.read_persistently(&self.name).await?;
             let ours = current.filter(|current| current.value == *value && !before.is(current));
             if ours.is_some() || start.elapsed() >= self.store.visibility_bound {
                 return Ok(ours.map(|ours| ours.number));
@@ -273,12 +273,12 @@ impl Run<'_> {
 
     /// Deletes a key that our put has brought back after somebody else had deleted it.
     ///
-    /// Parameter Store has no conditional delete, so a key that somebody else writes between the
-    /// read and the delete is deleted, too.
+    /// Parameter Store has no conditional delete. If somebody else writes the key between the read
+    /// and the delete, that key is deleted, too.
     async fn delete_again(&self, ours: &Version) -> Result<Reencryption> {
         let start = Instant::now();
         loop {
-            let current = self.look(&self.name).await?;
+            let current = self.read_persistently(&self.name).await?;
             if current.is_some_and(|current| ours.is(&current)) {
                 break;
             }
@@ -294,11 +294,11 @@ impl Run<'_> {
         }
     }
 
-    /// Reads the key, until our version or a later one is visible or the visibility bound is over.
+    /// Reads the key until our version or a later one is visible, or the visibility bound is over.
     async fn read_back(&self, ours: &Version, outcome: Reencryption) -> Result<Reencryption> {
         let start = Instant::now();
         loop {
-            let current = self.look(&self.name).await?;
+            let current = self.read_persistently(&self.name).await?;
             if current.as_ref().is_some_and(|current| current.number > ours.number || ours.is(current)) {
                 return Ok(outcome);
             }
@@ -312,7 +312,7 @@ impl Run<'_> {
         }
     }
 
-    /// Reads the key, until it is visible or the visibility bound is over.
+    /// Reads the key until it is visible, or the visibility bound is over.
     async fn visible(&self) -> Result<Option<Read>> {
         let start = Instant::now();
         loop {
@@ -324,12 +324,12 @@ impl Run<'_> {
         }
     }
 
-    /// Reads the version of this number, until it is visible or the visibility bound is over.
+    /// Reads the version with this number until it is visible, or the visibility bound is over.
     async fn version(&self, number: i64) -> Result<Option<Read>> {
         let selector = format!("{}:{number}", self.name);
         let start = Instant::now();
         loop {
-            let version = self.look(&selector).await?;
+            let version = self.read_persistently(&selector).await?;
             if version.is_some() || start.elapsed() >= self.store.visibility_bound {
                 return Ok(version);
             }
@@ -341,11 +341,11 @@ impl Run<'_> {
         sleep(PAUSE.min(self.store.visibility_bound)).await;
     }
 
-    /// Reads a version after our put. It is worth more tries than another read: the next run takes
-    /// the key for done.
-    async fn look(&self, selector: &str) -> Result<Option<Read>> {
+    /// Reads a version after our put, with more attempts than another read makes, because the next
+    /// run takes the key for done.
+    async fn read_persistently(&self, selector: &str) -> Result<Option<Read>> {
         let mut pause = PAUSE;
-        for _ in 1..LOOKS {
+        for _ in 1..READ_ATTEMPTS {
             match self.read(selector).await {
                 Err(e) if e.is_retryable() => sleep(e.retry_after().unwrap_or(pause)).await,
                 read => return read.map_err(|e| e.with_effect(Effect::Unknown)),
@@ -355,7 +355,8 @@ impl Run<'_> {
         self.read(selector).await.map_err(|e| e.with_effect(Effect::Unknown))
     }
 
-    /// Reads a version; `None` if there is no such one. What is not a key of ours is `Corrupt`.
+    /// Reads a version; `None` if it does not exist. A parameter that is not a key of ours is
+    /// `Corrupt`.
     async fn read(&self, selector: &str) -> Result<Option<Read>> {
         let call = self.store.identity.call();
         let request = self.store.client.get_parameter().name(selector).with_decryption(true);
@@ -371,27 +372,27 @@ impl Run<'_> {
         key_of(answer.parameter, request_id.as_deref())?;
         match (value, number) {
             (Some(value), Some(number)) => Ok(Some(Read { value, number, modified })),
-            _ => Err(corrupt("the answer holds no version", request_id.as_deref())),
+            _ => Err(corrupt("the answer contains no version", request_id.as_deref())),
         }
     }
 
-    fn failed(&self, e: Failure) -> Error {
+    fn failed(&self, e: AwsFailure) -> Error {
         e.during(Operation::Put, &[self.id.as_str(), &self.name])
     }
 }
 
-/// Returns the outcome of a key that somebody else has deleted after our put. What was mended before
-/// is still reported.
+/// Returns the outcome for a key that somebody else has deleted after our put. An earlier repair is
+/// still reported.
 fn gone_after(outcome: Reencryption) -> Reencryption {
     if outcome == Reencryption::Done { Reencryption::Gone } else { outcome }
 }
 
-/// Returns the error of a key that others write meanwhile.
+/// Returns the error for a key that others write at the same time.
 fn contended(text: &'static str) -> Error {
     NeedsAttention::contended(SCHEME, text)
 }
 
-/// Returns the error of a newer key that is only in the history.
+/// Returns the error for a newer key that only the history still holds.
 fn not_put_back(cause: Error, number: i64) -> Error {
     let text = format!(
         "a newer key was overwritten and not put back: version {number} of the parameter's history holds it; make sure \

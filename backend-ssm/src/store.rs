@@ -1,4 +1,4 @@
-//! [`SsmStore`]: the contract on Parameter Store.
+//! [`SsmStore`]: a key store in Parameter Store.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,10 +9,12 @@ use aws_sdk_ssm::config::Builder;
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use aws_types::SdkConfig;
-use keystead_aws::{AwsIdentity, AwsStore, ClientSettings, Failure, Page, StoreBuilder, WritePace, eventual, listing};
+use keystead_aws::{
+    AwsFailure, AwsIdentity, AwsStore, ClientSettings, Page, StoreBuilder, WritePace, eventual, listing, probe_name,
+};
 use keystead_core::{
-    BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error, ErrorKind,
-    Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
+    BoxError, BoxStream, Capabilities, Consistency, Deletion, DeletionGrade, Durability, Effect, Erasure, Error,
+    ErrorKind, Finality, KeyId, KeyStore, Operation, PutMode, Result, SecretKey, StoreIdentity, StoreInfo,
 };
 use zeroize::Zeroizing;
 
@@ -20,13 +22,15 @@ use crate::config::SsmConfig;
 use crate::error::{SCHEME, SERVICE, advised, corrupt, kind, no_value, retry_rules};
 use crate::{batch, describe, format, legacy, name, put};
 
-/// AWS asks to wait so long before a deleted name is created again.
+/// The time that AWS asks to wait before a deleted name is created again.
 const RECREATE_PAUSE: Duration = Duration::from_secs(30);
 
 /// The largest number of parameters on a page of a listing (`GetParametersByPath`, `MaxResults`).
 const PAGE: i32 = 10;
 
-/// Keys in Parameter Store, each a `SecureString` under the name that the template gives its id.
+/// A key store in AWS SSM Parameter Store. Each key is a `SecureString` under the name that the
+/// template gives its id.
+///
 /// Clones are handles on the same store.
 #[derive(Clone)]
 pub struct SsmStore {
@@ -37,16 +41,16 @@ pub struct SsmStore {
     pub(crate) writes: WritePace,
 }
 
-/// A put that was answered.
+/// The result of a put.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
     /// The version that the put has made.
     pub(crate) version: i64,
-    /// True if an earlier attempt of the same put may have made a version, too.
+    /// True if an earlier attempt of the same put may also have made a version.
     pub(crate) is_ambiguous: bool,
 }
 
-/// Builds an [`SsmStore`].
+/// A builder of an [`SsmStore`].
 pub type SsmStoreBuilder = StoreBuilder<SsmStore>;
 
 impl AwsStore for SsmStore {
@@ -71,6 +75,10 @@ impl AwsStore for SsmStore {
         client.config().region().map(AsRef::as_ref)
     }
 
+    fn check_config(config: &SsmConfig) -> Result<(), BoxError> {
+        Ok(config.check()?)
+    }
+
     fn location_of(config: &SsmConfig) -> String {
         config.names().to_string()
     }
@@ -82,7 +90,7 @@ impl AwsStore for SsmStore {
 }
 
 impl SsmStore {
-    /// Begins to build a store.
+    /// Creates a builder of a store with this configuration.
     pub fn builder(config: SsmConfig) -> SsmStoreBuilder {
         SsmStoreBuilder::new(config)
     }
@@ -91,9 +99,9 @@ impl SsmStore {
         self.config.names().name(id)
     }
 
-    /// Writes a parameter in one call. A new one gets its tags and its
-    /// description only without `overwrite`: Parameter Store takes no tags with it.
-    pub(crate) async fn write(&self, name: &str, value: &str, overwrite: bool) -> Result<Written, Failure> {
+    /// Writes a parameter in one call. A new parameter gets its tags and its description only
+    /// without `overwrite`, because Parameter Store does not accept tags together with it.
+    pub(crate) async fn write(&self, name: &str, value: &str, overwrite: bool) -> Result<Written, AwsFailure> {
         let call = self.identity.call();
         let put = || {
             let mut request = self
@@ -123,28 +131,29 @@ impl SsmStore {
         }
     }
 
-    /// Settles a create that was refused after an earlier attempt of it may have been applied, by
-    /// reading the key that exists.
-    async fn settled_create(&self, id: &KeyId, key: &SecretKey, refusal: Failure) -> Result<()> {
+    /// Settles a create that was refused although an earlier attempt of it may have been applied,
+    /// by reading the key that exists.
+    async fn settled_create(&self, id: &KeyId, key: &SecretKey, refusal: AwsFailure) -> Result<()> {
         let unsettled = |e: Error, text: &'static str| e.with_effect(Effect::Unknown).with_source(text);
         let name = self.name(id);
         match eventual::visible_within(self, id, self.visibility_bound).await {
             Ok(Some(standing)) if standing == *key => Ok(()),
             Ok(Some(_)) => Err(unsettled(
                 refusal.during(Operation::Create, &[id.as_str(), &name]),
-                "another key stands; ours may have stood for a moment, as the answer to the first attempt was lost",
+                "another key exists; ours may have existed for a moment, because the answer to the first attempt was \
+                 lost: read the key",
             )),
-            // What stands there may be ours, but it cannot be read: why not is the answer.
+            // The key that exists may be ours. The reason why it cannot be read is the error.
             Err(e) => Err(e.with_operation(Operation::Create).with_effect(Effect::Unknown)),
             Ok(None) => Err(unsettled(
                 refusal.with_kind(ErrorKind::Conflict, "try again").during(Operation::Create, &[id.as_str(), &name]),
-                "the answer to the first attempt was lost, and no key can be read yet: read before trying again",
+                "the answer to the first attempt was lost, and no key is readable yet: read before trying again",
             )
             .with_retry_after(RECREATE_PAUSE)),
         }
     }
 
-    /// One page of the listing, and the token of the next one.
+    /// Returns one page of the listing.
     async fn page(&self, token: Option<String>) -> Result<Page> {
         let call = self.identity.call();
         let (path, deeper) = name::listed_path(self.config.names());
@@ -228,7 +237,8 @@ impl KeyStore for SsmStore {
                 let unsettled = call.attempts().earlier_attempt_may_have_applied();
                 Ok(Deletion::new(Finality::Immediate).with_unsettled(unsettled))
             }
-            // An earlier attempt may have deleted it; whether it had existed can't be known any more.
+            // An earlier attempt may have deleted the key. Whether it existed can no longer be
+            // found out.
             Err(e) if e.kind() == ErrorKind::NotFound && e.is_ambiguous() => {
                 Ok(Deletion::new(Finality::Immediate).with_unsettled(true))
             }
@@ -236,8 +246,8 @@ impl KeyStore for SsmStore {
         }
     }
 
-    /// Needs `ssm:GetParametersByPath` on the path above the ids, and no right on the KMS key. Of a
-    /// legacy path it needs `ssm:DescribeParameters` instead.
+    /// Lists the ids. It needs `ssm:GetParametersByPath` on the path above the ids, and no
+    /// permission on the KMS key. A legacy path needs `ssm:DescribeParameters` instead.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         match self.config.is_legacy() {
             true => listing(SERVICE, |token| Box::pin(describe::ids(self, token))),
@@ -245,14 +255,15 @@ impl KeyStore for SsmStore {
         }
     }
 
-    /// Asks for a parameter that no id has: reaching Parameter Store and being allowed to read there is enough.
+    /// Reads a parameter that belongs to no id, which proves that Parameter Store is reachable and
+    /// that reading is allowed.
     async fn check(&self) -> Result<()> {
         let call = self.identity.call();
-        let request = self.client.get_parameter().name(name::probe_name(self.config.names())).with_decryption(true);
+        let request = self.client.get_parameter().name(probe_name(self.config.names())).with_decryption(true);
         let answer = request.customize().interceptor(call.attempts()).send();
         match call.run(SERVICE, kind, answer).await {
             Ok(answer) => {
-                // Somebody else's, and none of our business.
+                // Wiped, because this is somebody else's value.
                 drop(answer.parameter.and_then(|parameter| parameter.value).map(Zeroizing::new));
                 Ok(())
             }
@@ -261,7 +272,8 @@ impl KeyStore for SsmStore {
         }
     }
 
-    /// Asks AWS STS for the account if no answer has told it yet; needs no permission.
+    /// Asks AWS STS for the account, unless an answer has already told it. That needs no
+    /// permission.
     async fn identify(&self) -> Result<StoreIdentity> {
         self.identity.identify().await
     }
@@ -274,28 +286,29 @@ impl KeyStore for SsmStore {
         batch::delete(self, ids).await
     }
 
-    /// Waits up to the visibility bound for a winner that is not visible yet; then `Conflict`, to
-    /// be tried again after 30 s, which is what AWS asks for between a delete and a create of one
-    /// name.
+    /// Waits, for at most the visibility bound, for the key of another creator that is not visible
+    /// yet. After that it fails with `Conflict` and a pause of 30 s, which is what AWS asks for
+    /// between a delete and a create of the same name.
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         eventual::get_or_create(self, id, candidate, self.visibility_bound, RECREATE_PAUSE).await
     }
 
-    /// Takes as long as the visibility bound: the read that verifies must not be a stale one.
+    /// Takes as long as the visibility bound, because the read that verifies the erasure must not
+    /// be stale.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         eventual::erase_key(self, id).await
     }
 }
 
-/// Returns the key in a parameter that was read, by the answer with this request id.
+/// Returns the key in a parameter. `request_id` is the request id of the answer.
 pub(crate) fn key_of(parameter: Option<Parameter>, request_id: Option<&str>) -> Result<SecretKey> {
     let Some(parameter) = parameter else { return Err(no_value(request_id)) };
     let is_ours = parameter.r#type == Some(ParameterType::SecureString);
     match parameter.value.map(Zeroizing::new) {
         None => Err(no_value(request_id)),
-        Some(_) if !is_ours => Err(corrupt("the parameter is no SecureString", request_id)),
+        Some(_) if !is_ours => Err(corrupt("the parameter is not a SecureString", request_id)),
         Some(value) => format::decoded(&value)
-            .ok_or_else(|| corrupt("the parameter's value is no base64 of 1 to 3072 bytes", request_id)),
+            .ok_or_else(|| corrupt("the parameter's value is not base64 of 1 to 3072 bytes", request_id)),
     }
 }
 

@@ -1,6 +1,6 @@
-//! The conformance suite over Parameter Store: the emulator behind the strict proxy.
+//! The conformance suite over Parameter Store, which is the emulator behind the strict proxy.
 //!
-//! With `KEYSTEAD_TEST_AWS=1` it runs over a real account instead, see CONTRIBUTING.md.
+//! With `KEYSTEAD_TEST_AWS=1` it runs in a real account instead, see CONTRIBUTING.md.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use serde_json::json;
 /// The visibility bound of the stores under test. The emulator does not lag.
 const BOUND: Duration = Duration::from_millis(200);
 
-/// A namespace is a path of its own, and a second client has its own connections.
+/// A harness in which each namespace has a path of its own, and a second client its own
+/// connections.
 enum Ssm {
     Bed(&'static TestBed, BedFaults),
     Account(Account),
@@ -36,7 +37,7 @@ impl Ssm {
             Self::Bed(bed, _) => {
                 let config = SsmConfig::new(KMS_KEY, format!("/{ns}/user-keys/%s"))?;
                 let store = SsmStore::builder(config).sdk_config(&bed.sdk_config());
-                // The emulator answers within milliseconds, so a silent one is given up soon.
+                // The emulator answers within milliseconds, so short timeouts suffice.
                 let store = store.attempt_timeout(Duration::from_secs(2)).operation_timeout(Duration::from_secs(5));
                 Ok(store.visibility_bound(BOUND).build()?)
             }

@@ -58,7 +58,7 @@ impl<'a> Settings<'a> {
             true => keystead_ssm::SsmConfig::legacy(&self.path)?,
             false => keystead_ssm::SsmConfig::new(self.kms_key.as_str(), &self.path)?,
         };
-        let config = self.creation.of_parameters(config)?;
+        let config = self.creation.of_parameters(config);
         Ok(match self.own {
             Some(tier) => config.tier(tier.parse()?),
             None => config,
@@ -68,10 +68,10 @@ impl<'a> Settings<'a> {
     #[cfg(feature = "secretsmanager")]
     pub(super) fn secretsmanager(&self) -> Result<keystead_secretsmanager::SecretsManagerConfig, BoxError> {
         let config = keystead_secretsmanager::SecretsManagerConfig::new(self.kms_key.as_str(), &self.path)?;
-        let config = self.creation.of_secrets(config)?;
+        let config = self.creation.of_secrets(config);
         Ok(match self.own {
             Some(days) => {
-                config.recovery_window(days.parse().map_err(|_| "recovery_window_days is no number: give 7 to 30")?)?
+                config.recovery_window(days.parse().map_err(|_| "recovery_window_days is no number: give 7 to 30")?)
             }
             None => config,
         })

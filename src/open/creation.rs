@@ -43,33 +43,30 @@ impl Creation {
     }
 
     #[cfg(feature = "ssm")]
-    pub(super) fn of_parameters(
-        &self,
-        mut config: keystead_ssm::SsmConfig,
-    ) -> Result<keystead_ssm::SsmConfig, BoxError> {
+    pub(super) fn of_parameters(&self, mut config: keystead_ssm::SsmConfig) -> keystead_ssm::SsmConfig {
         for (key, value) in &self.tags {
-            config = config.tag(key, value)?;
+            config = config.tag(key, value);
         }
-        if let Some(description) = &self.description {
-            config = config.description(description)?;
+        match &self.description {
+            Some(description) => config.description(description),
+            None => config,
         }
-        Ok(config)
     }
 
     #[cfg(feature = "secretsmanager")]
     pub(super) fn of_secrets(
         &self,
         mut config: keystead_secretsmanager::SecretsManagerConfig,
-    ) -> Result<keystead_secretsmanager::SecretsManagerConfig, BoxError> {
+    ) -> keystead_secretsmanager::SecretsManagerConfig {
         for (key, value) in &self.tags {
-            config = config.tag(key, value)?;
+            config = config.tag(key, value);
         }
         for (region, kms_key) in &self.replicas {
-            config = config.replica_region(region, kms_key)?;
+            config = config.replica_region(region, kms_key);
         }
-        if let Some(description) = &self.description {
-            config = config.description(description)?;
+        match &self.description {
+            Some(description) => config.description(description),
+            None => config,
         }
-        Ok(config)
     }
 }

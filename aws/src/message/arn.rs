@@ -1,11 +1,9 @@
-//! ARNs that operators need and that name no user: principals and KMS keys.
+//! The ARNs that operators need and that identify no user: those of principals and KMS keys.
 
 use super::{REDACTED, contains_word};
+use crate::account::is_account_id;
 
-/// The number of digits of an account.
-const ACCOUNT_DIGITS: usize = 12;
-
-/// The words that such ARNs are made of. An id that is one of them hides none.
+/// The words that occur in every such ARN. An id that is one of them does not hide the ARN.
 const VOCABULARY: [&str; 14] = [
     "alias",
     "arn",
@@ -23,10 +21,10 @@ const VOCABULARY: [&str; 14] = [
     "user",
 ];
 
-/// Returns what may be shown of a word that is an ARN of a principal, a policy or a KMS key, or the
-/// alias of a KMS key; `None` of any other word.
+/// Returns the part that may be shown of a word that is the ARN of a principal, a policy or a KMS
+/// key, or the alias of a KMS key. Returns `None` for any other word.
 ///
-/// The name of a session is chosen by whoever assumes a role, and may be a user's, so it is
+/// The name of a session is chosen by whoever assumes the role and may be a user's, so it is
 /// replaced. So is the name of a federated user.
 pub(super) fn shown(word: &str) -> Option<String> {
     if let Some(name) = word.strip_prefix("alias/") {
@@ -55,8 +53,8 @@ pub(super) fn shown(word: &str) -> Option<String> {
     }
 }
 
-/// Reports whether a sensitive text stands in what is shown of an ARN: as a name, or as any part of
-/// it that is not the same in all of them.
+/// Reports whether a sensitive text occurs in the shown part of an ARN: as a name, or as any other
+/// part that is not the same in all ARNs.
 pub(super) fn contains(shown: &str, text: &str) -> bool {
     if !VOCABULARY.contains(&text) {
         return contains_word(shown, text);
@@ -68,25 +66,26 @@ fn is_partition(text: &str) -> bool {
     text.starts_with("aws") && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
-/// Principals have no region.
+/// Reports whether this is a region, or empty as in the ARN of a principal.
 fn is_region(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-/// AWS's own policies have `aws` in the place of an account.
+/// Reports whether this is an account id, or `aws`, which the ARNs of AWS's own policies have in
+/// its place.
 fn is_account(text: &str) -> bool {
-    text == "aws" || text.len() == ACCOUNT_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit())
+    text == "aws" || is_account_id(text)
 }
 
-/// Reports whether this is made of the characters of IAM's and KMS's names (IAM and STS quotas; KMS,
-/// `CreateAlias`), with a letter or digit between any two slashes.
+/// Reports whether this consists of the characters of IAM's and KMS's names (IAM and STS quotas;
+/// KMS, `CreateAlias`), with a letter or digit in each part between slashes.
 fn is_name(text: &str) -> bool {
     let is_literal = |byte| is_literal(byte) || byte == b'/';
     text.bytes().all(is_literal) && text.split('/').all(|part| part.contains(|c: char| c.is_ascii_alphanumeric()))
 }
 
-/// Reports whether this can be the name of a session (STS, `AssumeRole`), or stands for one. Its last
-/// characters may be missing, if they were taken for punctuation.
+/// Reports whether this can be the name of a session (STS, `AssumeRole`), or has already replaced
+/// one. Its last characters may be missing, if they were taken for punctuation.
 fn is_session(text: &str) -> bool {
     text == REDACTED || text.bytes().all(is_literal)
 }
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_every_arn_holds_hides_none() {
+    fn an_id_that_occurs_in_every_arn_hides_none() {
         let message = "User: arn:aws:sts::123456789012:assumed-role/app/<redacted> is denied";
         for id in ["arn", "aws", "sts", "role", "assumed-role", "redacted"] {
             assert_eq!(redacted(message, &[id]), message, "{id}");

@@ -1,11 +1,11 @@
-//! The part of a message that is kept depends on no id, no name and no value, whatever these are.
+//! The shown part of a message does not depend on an id, a name or a value.
 
 use keystead_core::{KeyId, NameTemplate};
 use proptest::prelude::*;
 
 use super::{REDACTED, redacted};
 
-/// Messages in AWS's shapes, and in some that are worse.
+/// Messages of the kinds that AWS gives, and some that are worse.
 const MESSAGES: [&str; 12] = [
     "User: arn:aws:iam::123456789012:user/{id} is not authorized to perform: ssm:GetParameter on resource: \
      arn:aws:ssm:us-east-1:123456789012:parameter{name} because no identity-based policy allows the action",
@@ -22,7 +22,7 @@ const MESSAGES: [&str; 12] = [
     "{{\"Name\":\"{name}\",\"Value\":\"{value}\"}}",
 ];
 
-/// An id that shares no word with any message.
+/// An id that has no word in common with any message.
 const OTHER: &str = "zzqx7";
 
 fn filled(message: &str, id: &str, template: &NameTemplate, value: &str) -> (String, String) {
@@ -30,7 +30,7 @@ fn filled(message: &str, id: &str, template: &NameTemplate, value: &str) -> (Str
     (message.replace("{id}", id).replace("{name}", &name).replace("{value}", value), name)
 }
 
-/// The message as a caller sees it: it is looked at once without the id, and once with it.
+/// Returns the message as a caller sees it. It is redacted twice: without the id, and then with it.
 fn shown(message: &str, id: &str, template: &NameTemplate, value: &str) -> String {
     let (message, name) = filled(message, id, template, value);
     redacted(&redacted(&message, &[]), &[id, &name, value])
@@ -47,7 +47,7 @@ fn ids() -> impl Strategy<Value = String> {
         "[ -~]{1,40}",
         "\\PC{1,20}",
     ]
-    // Of an id that ends with a blank, that blank may be told.
+    // If an id ends with a blank, the shown part may depend on that blank.
     .prop_filter("an id without blanks at its ends", |id| KeyId::new(id.as_str()).is_ok() && id.trim() == id)
 }
 
@@ -63,18 +63,19 @@ proptest! {
     fn neither_an_id_nor_a_name_is_shown(
         id in ids(), template in templates(), message in prop::sample::select(&MESSAGES[..]),
     ) {
-        // AWS has no role, no session and no federated user of such a name.
+        // AWS gives no role, session or federated user such a name.
         let is_principal = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte));
         if message.contains("aws:sts:") && !is_principal {
             return Ok(());
         }
         let value = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-        // An id that is an ordinary word of this message is told by what is missing, not by what is shown.
+        // An id that is an ordinary word of the message is recognizable because that word is
+        // missing, but it is not shown.
         let words = message.replace("{id}", OTHER).replace("{name}", OTHER).replace("{value}", OTHER);
         let is_ordinary = redacted(&redacted(&words, &[]), &[&id]) != redacted(&words, &[]);
         let shown_of_it = shown(message, &id, &template, value);
         if is_ordinary {
-            prop_assert!(!holds(&shown_of_it, &id), "{shown_of_it}");
+            prop_assert!(!contains_id(&shown_of_it, &id), "{shown_of_it}");
         } else {
             prop_assert_eq!(shown_of_it, shown(message, OTHER, &template, value));
         }
@@ -90,8 +91,8 @@ proptest! {
     }
 }
 
-/// Reports whether an id of one word stands in a text as a word.
-fn holds(text: &str, id: &str) -> bool {
+/// Reports whether a text contains an id of one word as a word.
+fn contains_id(text: &str, id: &str) -> bool {
     let text = text.replace(REDACTED, " ");
     let is_edge = |c: char| c.is_whitespace() || ".,:;()'\"!?/".contains(c);
     id.contains(char::is_alphanumeric) && !id.contains(is_edge) && text.split(is_edge).any(|word| word == id)

@@ -1,10 +1,10 @@
-//! The identity of a store's data, and the calls that learning it costs.
+//! The identity of a store's data, and the calls that it takes to learn it.
 
 use futures_util::StreamExt;
 use keystead_core::{IdentityMatch, KeyStore, KeyStoreExt};
 use keystead_secretsmanager::SecretsManagerStore;
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
 /// The account of the emulator.
 const ACCOUNT: &str = "123456789012";
@@ -15,25 +15,25 @@ fn account(store: &SecretsManagerStore) -> Option<String> {
 
 #[tokio::test]
 async fn identify_tells_region_partition_and_account() {
-    let space = Space::new();
-    let store = space.store();
+    let fixture = Fixture::new();
+    let store = fixture.store();
     assert_eq!(account(&store), None);
     let identity = store.identify().await.unwrap();
     let known = (identity.partition(), identity.region(), identity.account());
     assert_eq!(known, (Some("aws"), Some("us-east-1"), Some(ACCOUNT)));
-    assert!(identity.is_fully_known() && space.operations().is_empty());
-    assert_eq!(space.store().identify().await.unwrap().compare(&identity), IdentityMatch::Same);
-    assert_eq!(Space::new().store().identify().await.unwrap().compare(&identity), IdentityMatch::Different);
+    assert!(identity.is_fully_known() && fixture.operations().is_empty());
+    assert_eq!(fixture.store().identify().await.unwrap().compare(&identity), IdentityMatch::Same);
+    assert_eq!(Fixture::new().store().identify().await.unwrap().compare(&identity), IdentityMatch::Different);
 }
 
 #[tokio::test]
 async fn every_answer_that_holds_an_arn_tells_the_account_without_a_further_call() {
-    let space = Space::new();
+    let fixture = Fixture::new();
     for operation in
         ["CreateSecret", "PutSecretValue", "GetSecretValue", "BatchGetSecretValue", "ListSecrets", "DescribeSecret"]
     {
-        let begun = space.operations().len();
-        let store = space.store();
+        let begun = fixture.operations().len();
+        let store = fixture.store();
         match operation {
             "CreateSecret" => store.create_key(&id("alice"), &key(1)).await.unwrap(),
             "PutSecretValue" => store.put_key(&id("alice"), &key(2)).await.unwrap(),
@@ -42,12 +42,12 @@ async fn every_answer_that_holds_an_arn_tells_the_account_without_a_further_call
             "ListSecrets" => drop(store.list_keys().next().await.unwrap().unwrap()),
             _ => {
                 store.delete_key(&id("alice")).await.unwrap();
-                assert_eq!(space.operations()[begun..], ["DescribeSecret", "DeleteSecret"]);
+                assert_eq!(fixture.operations()[begun..], ["DescribeSecret", "DeleteSecret"]);
                 assert_eq!(account(&store).as_deref(), Some(ACCOUNT));
                 return;
             }
         }
-        assert_eq!(space.operations()[begun..], [operation]);
+        assert_eq!(fixture.operations()[begun..], [operation]);
         assert_eq!(account(&store).as_deref(), Some(ACCOUNT), "{operation}");
     }
 }

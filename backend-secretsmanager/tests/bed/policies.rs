@@ -1,4 +1,4 @@
-//! The IAM policies that the README shows.
+//! The IAM policies in the README.
 
 use std::collections::BTreeSet;
 
@@ -6,21 +6,21 @@ use futures_util::TryStreamExt;
 use keystead_aws_testbed::statements_in;
 use keystead_core::{KeyId, KeyStore, KeyStoreExt};
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
 const README: &str = include_str!("../../README.md");
 
-/// The actions that Secrets Manager asks of KMS in the caller's name.
+/// The actions of KMS that Secrets Manager performs in the caller's name.
 const KMS: [&str; 2] = ["kms:Decrypt", "kms:GenerateDataKey"];
 
-/// The calls for which Secrets Manager knows no resource but everything.
+/// The actions that can be granted for all secrets only.
 const ON_EVERYTHING: [&str; 2] = ["secretsmanager:BatchGetSecretValue", "secretsmanager:ListSecrets"];
 
 const SECRETS: &str = "arn:aws:secretsmanager:REGION:ACCOUNT:secret:/app/user-keys/*";
 
-/// Every method of the store.
-async fn use_everything(space: &Space) {
-    let store = space.store();
+/// Calls every method of the store.
+async fn use_everything(fixture: &Fixture) {
+    let store = fixture.store();
     let ids = [id("alice"), id("bob")];
     store.create_key(&ids[0], &key(1)).await.unwrap();
     store.put_key(&ids[0], &key(2)).await.unwrap();
@@ -37,9 +37,9 @@ async fn use_everything(space: &Space) {
 
 #[tokio::test]
 async fn the_policies_allow_what_the_store_calls_and_no_more() {
-    let space = Space::new();
-    use_everything(&space).await;
-    let called: BTreeSet<String> = space.operations().iter().map(|name| format!("secretsmanager:{name}")).collect();
+    let fixture = Fixture::new();
+    use_everything(&fixture).await;
+    let called: BTreeSet<String> = fixture.operations().iter().map(|name| format!("secretsmanager:{name}")).collect();
     let allowed: BTreeSet<String> = statements_in(README).into_iter().flat_map(|statement| statement.actions).collect();
     assert_eq!(allowed, called.into_iter().chain(KMS.map(str::to_owned)).collect());
 }
@@ -63,7 +63,7 @@ fn kms_is_allowed_for_these_secrets_only() {
         assert_eq!(service, ["secretsmanager.REGION.amazonaws.com".to_owned()].into());
         let mut context = statement.values_of("StringLike", "kms:EncryptionContext:SecretARN");
         assert!(context.remove(SECRETS), "{statement:?}");
-        // What Secrets Manager says when it tries the key of a new secret.
+        // Secrets Manager sends this when it tests the KMS key of a new secret.
         context.remove("RequestToValidateKeyAccess");
         assert!(context.is_empty(), "{statement:?}");
     }

@@ -1,5 +1,5 @@
-//! Refusals with several causes: a pending deletion, another service's secret, a name that is held
-//! back, a missing value.
+//! Refusals with several possible causes: a pending deletion, another service's secret, a name that
+//! is held back, a missing value.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +8,7 @@ use keystead_core::{Effect, Error, ErrorKind, Finality, KeyStore, KeyStoreExt, O
 use keystead_secretsmanager::SecretsManagerStore;
 use serde_json::{Value, json};
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
 const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
@@ -24,9 +24,9 @@ fn denied() -> Value {
     json!({"__type": "AccessDeniedException", "message": "not authorized"})
 }
 
-/// The description of a secret that has a value, with further fields.
-fn description(space: &Space, more: Value) -> Value {
-    let mut description = json!({"Name": space.name("alice"), "VersionIdsToStages": {"1": ["AWSCURRENT"]}});
+/// Returns the description of a secret that has a value, with further fields.
+fn description(fixture: &Fixture, more: Value) -> Value {
+    let mut description = json!({"Name": fixture.name("alice"), "VersionIdsToStages": {"1": ["AWSCURRENT"]}});
     let fields = description.as_object_mut().unwrap();
     fields.extend(more.as_object().unwrap().clone());
     description
@@ -36,32 +36,32 @@ fn seconds_from_now(seconds: i64) -> i64 {
     i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()).unwrap() + seconds
 }
 
-/// Every call that Secrets Manager can refuse with `InvalidRequestException`, refused, and then
-/// described like this.
-async fn refused_everywhere(space: &Space, status: u16, description: &Value) -> Vec<(Operation, Error)> {
-    let store = space.store();
+/// Makes each call that Secrets Manager can refuse with `InvalidRequestException` fail that way,
+/// with this answer to the `DescribeSecret` that follows, and returns the errors.
+async fn refused_everywhere(fixture: &Fixture, status: u16, description: &Value) -> Vec<(Operation, Error)> {
+    let store = fixture.store();
     let mut errors = Vec::new();
     for operation in [Operation::Get, Operation::Put, Operation::Create, Operation::Delete] {
         if operation == Operation::Delete {
-            // The look before the delete.
-            space.answer("DescribeSecret", 1, 200, self::description(space, json!({})));
+            // The `DescribeSecret` before the delete.
+            fixture.answer("DescribeSecret", 1, 200, self::description(fixture, json!({})));
         }
-        space.answer("DescribeSecret", 1, status, description.clone());
+        fixture.answer("DescribeSecret", 1, status, description.clone());
         let error = match operation {
             Operation::Get => {
-                space.answer("GetSecretValue", 1, 400, invalid_request());
+                fixture.answer("GetSecretValue", 1, 400, invalid_request());
                 store.get_key(&id("alice")).await.unwrap_err()
             }
             Operation::Put => {
-                space.answer("PutSecretValue", 1, 400, invalid_request());
+                fixture.answer("PutSecretValue", 1, 400, invalid_request());
                 store.put_key(&id("alice"), &key(1)).await.unwrap_err()
             }
             Operation::Create => {
-                space.answer("CreateSecret", 1, 400, invalid_request());
+                fixture.answer("CreateSecret", 1, 400, invalid_request());
                 store.create_key(&id("alice"), &key(1)).await.unwrap_err()
             }
             _ => {
-                space.answer("DeleteSecret", 1, 400, invalid_request());
+                fixture.answer("DeleteSecret", 1, 400, invalid_request());
                 store.delete_key(&id("alice")).await.unwrap_err()
             }
         };
@@ -72,19 +72,19 @@ async fn refused_everywhere(space: &Space, status: u16, description: &Value) -> 
 
 #[tokio::test]
 async fn an_invalid_request_is_a_pending_deletion_only_if_a_date_is_seen() {
-    let space = Space::new();
-    let dated = description(&space, json!({"DeletedDate": seconds_from_now(3600)}));
-    for (operation, error) in refused_everywhere(&space, 200, &dated).await {
+    let fixture = Fixture::new();
+    let dated = description(&fixture, json!({"DeletedDate": seconds_from_now(3600)}));
+    for (operation, error) in refused_everywhere(&fixture, 200, &dated).await {
         assert_eq!((error.kind(), error.effect()), (ErrorKind::PendingDeletion, Effect::NotApplied), "{operation}");
         assert!(error.retry_after().is_some_and(|pause| pause <= Duration::from_secs(3600)), "{error:?}");
     }
-    let undated = description(&space, json!({}));
-    for (operation, error) in refused_everywhere(&space, 200, &undated).await {
+    let undated = description(&fixture, json!({}));
+    for (operation, error) in refused_everywhere(&fixture, 200, &undated).await {
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Config, Effect::NotApplied), "{operation}");
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(cause.contains("managed by another service"), "{cause}");
     }
-    for (operation, error) in refused_everywhere(&space, 400, &denied()).await {
+    for (operation, error) in refused_everywhere(&fixture, 400, &denied()).await {
         assert_eq!((error.kind(), error.effect()), (ErrorKind::PermissionDenied, Effect::NotApplied), "{operation}");
         assert_eq!(error.operation(), operation);
         assert_eq!(error.details().unwrap().error_code.as_deref(), Some("AccessDeniedException"));
@@ -92,41 +92,41 @@ async fn an_invalid_request_is_a_pending_deletion_only_if_a_date_is_seen() {
 }
 
 #[tokio::test]
-async fn a_look_up_without_an_answer_does_not_make_a_refused_write_doubtful() {
-    let space = Space::new();
+async fn a_failed_description_does_not_make_a_refused_write_ambiguous() {
+    let fixture = Fixture::new();
     let server_error = json!({"__type": "InternalServiceError", "message": "failed"});
-    space.answer("CreateSecret", 1, 400, invalid_request());
-    space.answer("DescribeSecret", 9, 500, server_error);
-    let error = space.store().create_key(&id("alice"), &key(1)).await.unwrap_err();
+    fixture.answer("CreateSecret", 1, 400, invalid_request());
+    fixture.answer("DescribeSecret", 9, 500, server_error);
+    let error = fixture.store().create_key(&id("alice"), &key(1)).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
 }
 
 #[tokio::test]
 async fn an_erasure_of_a_secret_that_refuses_its_delete_is_an_error() {
     for (status, about) in [(200, None), (400, Some(denied()))] {
-        let space = Space::new();
-        space.answer("DescribeSecret", 1, 200, description(&space, json!({})));
-        space.answer("DeleteSecret", 1, 400, invalid_request());
-        space.answer("DescribeSecret", 1, status, about.unwrap_or_else(|| description(&space, json!({}))));
-        let error = space.store().erase_key(&id("alice")).await.unwrap_err();
+        let fixture = Fixture::new();
+        fixture.answer("DescribeSecret", 1, 200, description(&fixture, json!({})));
+        fixture.answer("DeleteSecret", 1, 400, invalid_request());
+        fixture.answer("DescribeSecret", 1, status, about.unwrap_or_else(|| description(&fixture, json!({}))));
+        let error = fixture.store().erase_key(&id("alice")).await.unwrap_err();
         assert_eq!((error.operation(), error.effect()), (Operation::Erase, Effect::NotApplied));
         assert!(matches!(error.kind(), ErrorKind::Config | ErrorKind::PermissionDenied), "{error:?}");
     }
 }
 
-/// The first attempt's answer is lost, and the second one is refused for a reason that is not a
+/// The answer to the first attempt is lost, and the second one is refused for a reason other than a
 /// deletion.
 #[tokio::test]
 async fn a_refused_delete_after_a_lost_one_is_ok_only_if_a_date_is_seen() {
-    let space = Space::new();
-    let config = space.config().recovery_window(7).unwrap();
-    let store = SecretsManagerStore::builder(config).sdk_config(&space.bed.sdk_config()).build().unwrap();
-    let faults = space.bed.faults(Duration::from_secs(5));
+    let fixture = Fixture::new();
+    let config = fixture.config().recovery_window(7);
+    let store = SecretsManagerStore::builder(config).sdk_config(&fixture.bed.sdk_config()).build().unwrap();
+    let faults = fixture.bed.faults(Duration::from_secs(5));
     for date in [None, Some(seconds_from_now(5 * 86_400))] {
-        space.answer("DescribeSecret", 1, 200, description(&space, json!({})));
-        faults.inject(&space.ns, Some(Operation::Delete), Fault::ResetBeforeSend, 1).await.unwrap();
-        space.answer("DeleteSecret", 1, 400, invalid_request());
-        space.answer("DescribeSecret", 1, 200, description(&space, json!({"DeletedDate": date})));
+        fixture.answer("DescribeSecret", 1, 200, description(&fixture, json!({})));
+        faults.inject(&fixture.ns, Some(Operation::Delete), Fault::ResetBeforeSend, 1).await.unwrap();
+        fixture.answer("DeleteSecret", 1, 400, invalid_request());
+        fixture.answer("DescribeSecret", 1, 200, description(&fixture, json!({"DeletedDate": date})));
         match store.delete_key(&id("alice")).await {
             Ok(deletion) => {
                 assert!(date.is_some());
@@ -145,12 +145,13 @@ fn assert_recoverable_for(finality: Finality, at_least: Duration) {
 
 #[tokio::test]
 async fn a_deletion_date_that_is_over_means_the_longest_window() {
-    let space = Space::new();
-    let store = space.store();
+    let fixture = Fixture::new();
+    let store = fixture.store();
     for past in [-1, -86_400, 0] {
-        let dated = description(&space, json!({"DeletedDate": seconds_from_now(past)}));
-        // One for the deletion, three for the erasure: of its delete and two reads.
-        space.answer("DescribeSecret", 4, 200, dated);
+        let dated = description(&fixture, json!({"DeletedDate": seconds_from_now(past)}));
+        // One answer is for the deletion, and three are for the erasure: for its delete and its two
+        // reads.
+        fixture.answer("DescribeSecret", 4, 200, dated);
         let error = store.delete_key(&id("alice")).await.unwrap_err();
         assert_eq!((error.kind(), error.retry_after()), (ErrorKind::PendingDeletion, Some(LONGEST_WINDOW)));
         let erasure = store.erase_key(&id("alice")).await.unwrap();
@@ -161,31 +162,31 @@ async fn a_deletion_date_that_is_over_means_the_longest_window() {
 
 #[tokio::test]
 async fn the_date_in_a_deletes_answer_does_not_shorten_the_window_that_was_asked_for() {
-    let space = Space::new();
+    let fixture = Fixture::new();
     let week = Duration::from_secs(7 * 86_400);
-    let config = space.config().recovery_window(7).unwrap();
-    let store = SecretsManagerStore::builder(config).sdk_config(&space.bed.sdk_config()).build().unwrap();
+    let config = fixture.config().recovery_window(7);
+    let store = SecretsManagerStore::builder(config).sdk_config(&fixture.bed.sdk_config()).build().unwrap();
     for (date, expected) in [(0, week), (-86_400, week), (86_400, week), (8 * 86_400, week + week / 7)] {
-        space.answer("DescribeSecret", 1, 200, description(&space, json!({})));
-        space.answer("DeleteSecret", 1, 200, json!({"DeletionDate": seconds_from_now(date)}));
+        fixture.answer("DescribeSecret", 1, 200, description(&fixture, json!({})));
+        fixture.answer("DeleteSecret", 1, 200, json!({"DeletionDate": seconds_from_now(date)}));
         assert_recoverable_for(store.delete_key(&id("alice")).await.unwrap().finality, expected);
     }
 }
 
 #[tokio::test]
 async fn check_is_not_satisfied_by_a_bare_invalid_request() {
-    let space = Space::new();
-    let store = space.store();
-    space.answer("GetSecretValue", 1, 400, invalid_request());
-    space.answer("DescribeSecret", 1, 200, description(&space, json!({})));
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    fixture.answer("GetSecretValue", 1, 400, invalid_request());
+    fixture.answer("DescribeSecret", 1, 200, description(&fixture, json!({})));
     let error = store.check().await.unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, Operation::Check));
-    space.answer("GetSecretValue", 1, 400, invalid_request());
-    space.answer("DescribeSecret", 1, 200, description(&space, json!({"DeletedDate": seconds_from_now(3600)})));
+    fixture.answer("GetSecretValue", 1, 400, invalid_request());
+    fixture.answer("DescribeSecret", 1, 200, description(&fixture, json!({"DeletedDate": seconds_from_now(3600)})));
     store.check().await.unwrap();
 }
 
-/// The two answers with which AWS refuses a name that it is releasing.
+/// Returns the two answers with which AWS refuses a name that it is releasing.
 fn held_name() -> [Value; 2] {
     let scheduled = "a secret with this name is already scheduled for deletion.";
     let exists = json!({"__type": "ResourceExistsException", "message": "the secret already exists"});
@@ -195,9 +196,9 @@ fn held_name() -> [Value; 2] {
 #[tokio::test]
 async fn a_name_that_is_held_back_after_a_forced_delete_is_a_conflict_with_a_pause() {
     for refusal in held_name() {
-        let space = Space::new();
-        let store = space.store();
-        space.answer("CreateSecret", 100, 400, refusal);
+        let fixture = Fixture::new();
+        let store = fixture.store();
+        fixture.answer("CreateSecret", 100, 400, refusal);
         let pause = Some(Duration::from_secs(30));
         for error in [
             store.create_key(&id("alice"), &key(1)).await.unwrap_err(),
@@ -209,30 +210,30 @@ async fn a_name_that_is_held_back_after_a_forced_delete_is_a_conflict_with_a_pau
             let cause = std::error::Error::source(&error).unwrap().to_string();
             assert!(cause.contains("forced delete") && !cause.contains("  "), "{cause}");
         }
-        assert!(space.operations().len() < 40, "{:?}", space.operations());
+        assert!(fixture.operations().len() < 40, "{:?}", fixture.operations());
     }
 }
 
 #[tokio::test]
 async fn get_or_create_waits_for_a_name_that_is_held_back() {
     for refusal in held_name() {
-        let space = Space::new();
-        let builder = SecretsManagerStore::builder(space.config()).sdk_config(&space.bed.sdk_config());
+        let fixture = Fixture::new();
+        let builder = SecretsManagerStore::builder(fixture.config()).sdk_config(&fixture.bed.sdk_config());
         let store = builder.visibility_bound(Duration::from_secs(20)).build().unwrap();
-        space.answer("CreateSecret", 3, 400, refusal);
+        fixture.answer("CreateSecret", 3, 400, refusal);
         assert_eq!(store.get_or_create_key(&id("alice")).await.unwrap(), store.get_key(&id("alice")).await.unwrap());
     }
 }
 
 #[tokio::test]
 async fn a_secret_without_a_value_is_corrupt_and_can_be_put_and_deleted() {
-    let space = Space::new();
-    let builder = SecretsManagerStore::builder(space.config()).sdk_config(&space.bed.sdk_config());
-    // No poll may wait for it.
+    let fixture = Fixture::new();
+    let builder = SecretsManagerStore::builder(fixture.config()).sdk_config(&fixture.bed.sdk_config());
+    // No poll may wait for a value.
     let store = builder.visibility_bound(Duration::from_secs(60)).build().unwrap();
     for segment in ["alice", "bob"] {
-        let secret = json!({"Name": space.name(segment), "ClientRequestToken": "0".repeat(32)});
-        space.bed.ask_emulator("secretsmanager.CreateSecret", secret).await.unwrap();
+        let secret = json!({"Name": fixture.name(segment), "ClientRequestToken": "0".repeat(32)});
+        fixture.bed.ask_emulator("secretsmanager.CreateSecret", secret).await.unwrap();
     }
     let begin = Instant::now();
     for error in [
@@ -254,32 +255,32 @@ async fn a_secret_without_a_value_is_corrupt_and_can_be_put_and_deleted() {
     assert_eq!(store.find_key(&id("bob")).await.unwrap(), None);
 }
 
-/// All versions are there, and none is labelled: the key may still be in one of them.
+/// All versions exist and none has a label, so the key may still be in one of them.
 #[tokio::test]
 async fn a_lost_label_is_corrupt_and_the_advice_keeps_the_versions() {
-    let space = Space::new();
-    let lost = json!({"Name": space.name("alice"), "VersionIdsToStages": {"1": ["AWSPREVIOUS"], "2": []}});
-    space.answer("GetSecretValue", 1, 400, not_found());
-    space.answer("DescribeSecret", 1, 200, lost);
-    let error = space.store().get_key(&id("alice")).await.unwrap_err();
+    let fixture = Fixture::new();
+    let lost = json!({"Name": fixture.name("alice"), "VersionIdsToStages": {"1": ["AWSPREVIOUS"], "2": []}});
+    fixture.answer("GetSecretValue", 1, 400, not_found());
+    fixture.answer("DescribeSecret", 1, 200, lost);
+    let error = fixture.store().get_key(&id("alice")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("move the label") && !cause.contains("delete"), "{cause}");
 }
 
 #[tokio::test]
-async fn in_a_batch_a_secret_without_a_value_is_corrupt_and_spoils_no_neighbour() {
-    let space = Space::new();
-    let store = space.store();
+async fn in_a_batch_a_secret_without_a_value_is_corrupt_and_affects_no_other() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
     store.create_key(&id("bob"), &key(2)).await.unwrap();
-    let secret = json!({"Name": space.name("alice"), "ClientRequestToken": "0".repeat(32)});
-    space.bed.ask_emulator("secretsmanager.CreateSecret", secret).await.unwrap();
+    let secret = json!({"Name": fixture.name("alice"), "ClientRequestToken": "0".repeat(32)});
+    fixture.bed.ask_emulator("secretsmanager.CreateSecret", secret).await.unwrap();
     let message = "Secrets Manager can't find the specified secret value for staging label: AWSCURRENT";
     let no_value =
-        json!({"SecretId": space.name("alice"), "ErrorCode": "ResourceNotFoundException", "Message": message});
-    let bob = json!({"Name": space.name("bob"), "SecretBinary": "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="});
-    space.answer("BatchGetSecretValue", 1, 200, json!({"SecretValues": [bob], "Errors": [no_value]}));
-    // Answered item by item, and as the emulator does it: the whole call fails.
+        json!({"SecretId": fixture.name("alice"), "ErrorCode": "ResourceNotFoundException", "Message": message});
+    let bob = json!({"Name": fixture.name("bob"), "SecretBinary": "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="});
+    fixture.answer("BatchGetSecretValue", 1, 200, json!({"SecretValues": [bob], "Errors": [no_value]}));
+    // Answered key by key, and as the emulator does it, where the whole call fails.
     for _ in 0..2 {
         let answers = store.get_keys(&[id("alice"), id("bob"), id("carol")]).await;
         assert_eq!(answers[0].as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
@@ -289,28 +290,28 @@ async fn in_a_batch_a_secret_without_a_value_is_corrupt_and_spoils_no_neighbour(
 }
 
 #[tokio::test]
-async fn absence_is_not_claimed_where_the_description_cannot_be_had_or_shows_a_key() {
-    let space = Space::new();
-    let store = space.store();
-    space.answer("DescribeSecret", 1, 400, denied());
+async fn absence_is_not_claimed_if_the_description_cannot_be_read_or_shows_a_key() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    fixture.answer("DescribeSecret", 1, 400, denied());
     let error = store.get_key(&id("alice")).await.unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::PermissionDenied, Operation::Get));
-    // Created between the read and the look.
+    // The secret is created between the read and `DescribeSecret`.
     store.create_key(&id("alice"), &key(1)).await.unwrap();
-    space.answer("GetSecretValue", 1, 400, not_found());
+    fixture.answer("GetSecretValue", 1, 400, not_found());
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(1));
 }
 
 #[tokio::test]
 async fn a_put_whose_answer_was_lost_stays_unknown_when_the_secret_cannot_be_created_then() {
-    let space = Space::new();
-    let store = space.store();
+    let fixture = Fixture::new();
+    let store = fixture.store();
     store.create_key(&id("alice"), &key(1)).await.unwrap();
-    let faults = space.bed.faults(Duration::from_secs(5));
-    faults.inject(&space.ns, Some(Operation::Put), Fault::ResetAfterApply, 1).await.unwrap();
-    // As if it had been deleted in the meantime.
-    space.answer("PutSecretValue", 1, 400, not_found());
-    space.answer("CreateSecret", 1, 400, denied());
+    let faults = fixture.bed.faults(Duration::from_secs(5));
+    faults.inject(&fixture.ns, Some(Operation::Put), Fault::ResetAfterApply, 1).await.unwrap();
+    // As if the secret had been deleted in the meantime.
+    fixture.answer("PutSecretValue", 1, 400, not_found());
+    fixture.answer("CreateSecret", 1, 400, denied());
     let refused = store.put_key(&id("alice"), &key(2)).await.unwrap_err();
     assert_eq!((refused.kind(), refused.effect()), (ErrorKind::PermissionDenied, Effect::Unknown));
 }

@@ -1,4 +1,4 @@
-//! The conformance suite over Secrets Manager with deletes that are forced.
+//! The conformance suite over Secrets Manager with forced deletes.
 
 mod harness;
 

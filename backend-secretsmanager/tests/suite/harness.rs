@@ -1,5 +1,5 @@
-//! The harness: the emulator behind the strict proxy, or a real account with `KEYSTEAD_TEST_AWS=1`,
-//! see CONTRIBUTING.md.
+//! The harness over the emulator behind the strict proxy, or over a real account with
+//! `KEYSTEAD_TEST_AWS=1`, see CONTRIBUTING.md.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use serde_json::json;
 /// The visibility and listing bound of the stores under test. The emulator does not lag.
 const BOUND: Duration = Duration::from_millis(200);
 
-/// A namespace is a prefix of its own, and a second client has its own connections.
+/// A harness in which each namespace has a prefix of its own, and a second client its own
+/// connections.
 pub(crate) struct Secrets {
     target: Target,
     window_days: Option<u16>,
@@ -26,7 +27,8 @@ enum Target {
 }
 
 impl Secrets {
-    /// Over stores with a recovery window of so many days, or stores that force their deletes.
+    /// Creates a harness whose stores have a recovery window of this many days, or force their
+    /// deletes.
     pub(crate) fn new(window_days: Option<u16>) -> Result<Self, BoxError> {
         let target = match Account::from_environment()? {
             Some(account) => Target::Account(account),
@@ -43,7 +45,7 @@ impl Secrets {
             Target::Bed(bed, _) => {
                 let config = self.config(KMS_KEY, &format!("/{ns}/user-keys/%s"))?.listing_bound(BOUND);
                 let store = SecretsManagerStore::builder(config).sdk_config(&bed.sdk_config());
-                // The emulator answers within milliseconds, so a silent one is given up soon.
+                // The emulator answers within milliseconds, so short timeouts suffice.
                 let store = store.attempt_timeout(Duration::from_secs(2)).operation_timeout(Duration::from_secs(5));
                 Ok(store.visibility_bound(BOUND).build()?)
             }
@@ -57,7 +59,7 @@ impl Secrets {
     fn config(&self, kms_key: &str, path: &str) -> Result<SecretsManagerConfig, BoxError> {
         let config = SecretsManagerConfig::new(kms_key, path)?;
         Ok(match self.window_days {
-            Some(days) => config.recovery_window(days)?,
+            Some(days) => config.recovery_window(days),
             None => config,
         })
     }
@@ -98,7 +100,7 @@ impl Harness for Secrets {
     async fn plant_without_value(&self, ns: &Namespace, id: &KeyId) -> Result<bool, BoxError> {
         let Target::Bed(bed, _) = &self.target else { return Ok(false) };
         let token = "0".repeat(32);
-        // The suite's ids stand in names as they are.
+        // The suite's ids appear in names unchanged.
         let secret = json!({"Name": format!("/{ns}/user-keys/{}", id.as_str()), "ClientRequestToken": token});
         bed.ask_emulator("secretsmanager.CreateSecret", secret).await?;
         Ok(true)

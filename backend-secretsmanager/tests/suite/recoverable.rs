@@ -1,4 +1,4 @@
-//! The conformance suite over Secrets Manager with a recovery window: deletions can be undone for a week.
+//! The conformance suite over Secrets Manager with a recovery window of a week.
 
 mod harness;
 

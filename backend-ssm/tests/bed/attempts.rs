@@ -1,131 +1,131 @@
-//! The traces of the attempts of a call.
+//! The trace events of the attempts of a call.
 
 use std::time::Duration;
 
-use keystead_aws_testbed::{ACCESS_KEY_ID, Heard, SECRET_ACCESS_KEY};
+use keystead_aws_testbed::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, TraceCapture};
 use keystead_conformance::{Fault, Faults};
 use keystead_core::{ErrorKind, KeyStore, KeyStoreExt, Operation};
 use serde_json::json;
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
-/// The request id that the test bed gives.
+/// The request id in the test bed's answers.
 const REQUEST_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 #[track_caller]
-fn assert_holds(line: &str, texts: &[&str]) {
+fn expect_texts(line: &str, texts: &[&str]) {
     for text in texts {
         assert!(line.contains(text), "{text} is not in {line}");
     }
 }
 
-async fn inject(space: &Space, operation: Operation, fault: Fault, requests: u32) {
-    let faults = space.bed.faults(Duration::from_secs(5));
-    faults.inject(&space.ns, Some(operation), fault, requests).await.unwrap();
+async fn inject(fixture: &Fixture, operation: Operation, fault: Fault, requests: u32) {
+    let faults = fixture.bed.faults(Duration::from_secs(5));
+    faults.inject(&fixture.ns, Some(operation), fault, requests).await.unwrap();
 }
 
 #[tokio::test]
-async fn each_attempt_of_a_throttled_call_is_told_in_the_callers_span_and_shows_no_secret() {
-    let space = Space::new();
-    let store = space.store();
-    let heard = Heard::default();
+async fn each_attempt_of_a_throttled_call_is_traced_in_the_callers_span_without_a_secret() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    let capture = TraceCapture::default();
     store.put_key(&id("canaryid7x5q"), &key(*b"canary-key-0123456789-abcdefghij")).await.unwrap();
-    inject(&space, Operation::Get, Fault::Throttled { retry_after: None }, 1).await;
-    heard.of(store.get_key(&id("canaryid7x5q"))).await.unwrap();
-    inject(&space, Operation::Put, Fault::Throttled { retry_after: None }, 1).await;
-    heard.of(store.put_key(&id("canaryid7x5q"), &key(*b"canary-key-0123456789-abcdefghij"))).await.unwrap();
+    inject(&fixture, Operation::Get, Fault::Throttled { retry_after: None }, 1).await;
+    capture.during(store.get_key(&id("canaryid7x5q"))).await.unwrap();
+    inject(&fixture, Operation::Put, Fault::Throttled { retry_after: None }, 1).await;
+    capture.during(store.put_key(&id("canaryid7x5q"), &key(*b"canary-key-0123456789-abcdefghij"))).await.unwrap();
 
-    let lines = heard.attempts();
+    let lines = capture.attempts();
     assert_eq!(lines.len(), 4, "{lines:#?}");
     let request_id = format!("request_id=\"{REQUEST_ID}\"");
     for (lines, operation) in lines.chunks(2).zip(["operation=\"GetParameter\"", "operation=\"PutParameter\""]) {
         let common = ["DEBUG caller: keystead_aws: ", "service=\"SSM\"", operation, "duration_ms=", &request_id];
         let throttled = ["attempt=1 ", "status=400", "code=\"ThrottlingException\"", "reason=\"refused\""];
-        assert_holds(&lines[0], &common);
-        assert_holds(&lines[0], &throttled);
-        assert_holds(&lines[1], &common);
-        assert_holds(&lines[1], &["attempt=2 ", "status=200"]);
+        expect_texts(&lines[0], &common);
+        expect_texts(&lines[0], &throttled);
+        expect_texts(&lines[1], &common);
+        expect_texts(&lines[1], &["attempt=2 ", "status=200"]);
         assert!(!lines[1].contains("code=") && !lines[1].contains("reason="), "{}", lines[1]);
     }
-    let text = heard.text();
+    let text = capture.text();
     let value = "Y2FuYXJ5LWtleS0wMTIzNDU2Nzg5LWFiY2RlZmdoaWo=";
-    for canary in ["canaryid7x5q", space.ns.as_str(), "canary-key", value, ACCESS_KEY_ID, SECRET_ACCESS_KEY] {
+    for canary in ["canaryid7x5q", fixture.ns.as_str(), "canary-key", value, ACCESS_KEY_ID, SECRET_ACCESS_KEY] {
         assert!(!text.contains(canary), "{canary} is shown in {text}");
     }
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_once_with_its_code() {
-    let space = Space::new();
-    let heard = Heard::default();
-    let error = heard.of(space.store().get_key(&id("alice"))).await.unwrap_err();
+async fn a_refusal_is_traced_once_with_its_code() {
+    let fixture = Fixture::new();
+    let capture = TraceCapture::default();
+    let error = capture.during(fixture.store().get_key(&id("alice"))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let lines = heard.attempts();
+    let lines = capture.attempts();
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert_holds(&lines[0], &["attempt=1 ", "status=400", "code=\"ParameterNotFound\"", "reason=\"refused\""]);
+    expect_texts(&lines[0], &["attempt=1 ", "status=400", "code=\"ParameterNotFound\"", "reason=\"refused\""]);
 }
 
 #[tokio::test]
-async fn what_reads_like_no_code_and_no_request_id_is_not_told() {
-    let space = Space::new();
-    let heard = Heard::default();
-    space.answer("GetParameter", 1, 400, json!({"__type": "canary of alice", "message": "alice"}));
-    heard.of(space.store().get_key(&id("alice"))).await.unwrap_err();
-    assert_eq!(heard.attempts().len(), 1);
-    assert!(!heard.text().contains("alice"), "{}", heard.text());
+async fn malformed_codes_and_request_ids_are_not_traced() {
+    let fixture = Fixture::new();
+    let capture = TraceCapture::default();
+    fixture.answer("GetParameter", 1, 400, json!({"__type": "canary of alice", "message": "alice"}));
+    capture.during(fixture.store().get_key(&id("alice"))).await.unwrap_err();
+    assert_eq!(capture.attempts().len(), 1);
+    assert!(!capture.text().contains("alice"), "{}", capture.text());
 }
 
 #[tokio::test]
-async fn an_attempt_that_never_left_is_told_as_such() {
-    let space = Space::new();
-    let heard = Heard::default();
-    let store = space.builder().endpoint_url("http://127.0.0.1:1").sdk_attempts(1).build().unwrap();
-    heard.of(store.get_key(&id("alice"))).await.unwrap_err();
-    assert_holds(&heard.attempts()[0], &["attempt=1 ", "reason=\"no connection\""]);
+async fn an_attempt_that_was_never_sent_is_traced_as_such() {
+    let fixture = Fixture::new();
+    let capture = TraceCapture::default();
+    let store = fixture.builder().endpoint_url("http://127.0.0.1:1").sdk_attempts(1).build().unwrap();
+    capture.during(store.get_key(&id("alice"))).await.unwrap_err();
+    expect_texts(&capture.attempts()[0], &["attempt=1 ", "reason=\"no connection\""]);
 }
 
-/// Waits until something holds, and fails if it does not for a long time.
-async fn until(holds: impl Fn() -> bool + Send + Sync) {
+/// Waits until a condition is met, and panics if that takes more than a minute.
+async fn eventually(is_met: impl Fn() -> bool + Send + Sync) {
     let waiting = async {
-        while !holds() {
+        while !is_met() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it holds in the end");
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("the condition is met in the end");
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_tells_its_attempts_while_it_hangs() {
-    let space = Space::new();
-    let heard = Heard::default();
-    let store = space.builder().attempt_timeout(Duration::from_millis(50)).sdk_attempts(1000);
+async fn a_call_that_hangs_traces_its_attempts_while_it_hangs() {
+    let fixture = Fixture::new();
+    let capture = TraceCapture::default();
+    let store = fixture.builder().attempt_timeout(Duration::from_millis(50)).sdk_attempts(1000);
     let store = store.operation_timeout(Duration::from_secs(3600)).build().unwrap();
-    inject(&space, Operation::Get, Fault::Silent, 1000).await;
+    inject(&fixture, Operation::Get, Fault::Silent, 1000).await;
     let hanging = tokio::spawn({
-        let heard = heard.clone();
-        async move { heard.of(store.get_key(&id("alice"))).await }
+        let capture = capture.clone();
+        async move { capture.during(store.get_key(&id("alice"))).await }
     });
-    until(|| heard.attempts().len() >= 2).await;
+    eventually(|| capture.attempts().len() >= 2).await;
     assert!(!hanging.is_finished());
     hanging.abort();
-    assert_holds(&heard.attempts()[1], &["attempt=2 ", "reason=\"no answer in time\""]);
+    expect_texts(&capture.attempts()[1], &["attempt=2 ", "reason=\"no answer in time\""]);
 }
 
 #[tokio::test]
-async fn an_attempt_that_nobody_waits_for_any_longer_is_told() {
-    let space = Space::new();
-    let heard = Heard::default();
-    inject(&space, Operation::Get, Fault::Silent, 1).await;
-    let store = space.builder().attempt_timeout(Duration::from_secs(3600)).build().unwrap();
+async fn a_dropped_attempt_is_traced() {
+    let fixture = Fixture::new();
+    let capture = TraceCapture::default();
+    inject(&fixture, Operation::Get, Fault::Silent, 1).await;
+    let store = fixture.builder().attempt_timeout(Duration::from_secs(3600)).build().unwrap();
     let dropped = tokio::spawn({
-        let heard = heard.clone();
-        async move { heard.of(store.get_key(&id("alice"))).await }
+        let capture = capture.clone();
+        async move { capture.during(store.get_key(&id("alice"))).await }
     });
-    until(|| !space.calls().is_empty()).await;
-    assert!(heard.attempts().is_empty());
+    eventually(|| !fixture.calls().is_empty()).await;
+    assert!(capture.attempts().is_empty());
     dropped.abort();
     assert!(dropped.await.unwrap_err().is_cancelled());
-    let lines = heard.attempts();
+    let lines = capture.attempts();
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert_holds(&lines[0], &["caller: ", "attempt=1 ", "reason=\"the call was dropped\""]);
+    expect_texts(&lines[0], &["caller: ", "attempt=1 ", "reason=\"the call was dropped\""]);
 }

@@ -1,5 +1,5 @@
-//! Credentials that are slow or fail: their time limit is their own, and nothing is sent without
-//! them.
+//! Credentials that are slow or fail. They have a time limit of their own, and nothing is sent
+//! without them.
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -26,10 +26,10 @@ use crate::{id, key};
 /// A secret that no error may show.
 const CANARY: &str = "wJalrCanary";
 
-/// The answer of a provider.
+/// A function that returns the answer of a provider.
 type Says = fn() -> provider::Result;
 
-/// A provider that takes its time, and what it says then.
+/// A credentials provider that takes this long and then gives this answer.
 #[derive(Clone)]
 struct Provider {
     takes: Duration,
@@ -60,7 +60,7 @@ impl ProvideCredentials for Provider {
     {
         ProvideCredentialsFuture::new(async {
             self.asked.fetch_add(1, Ordering::SeqCst);
-            // In two steps, as of two services.
+            // In two steps, like a provider that asks two services.
             sleep(self.takes / 2).await;
             sleep(self.takes / 2).await;
             (self.says)()
@@ -72,13 +72,13 @@ fn good() -> provider::Result {
     Ok(Credentials::new("AKIDTEST", CANARY, Some(CANARY.to_owned()), None, "test"))
 }
 
-/// A Parameter Store that accepts each put, and an STS that takes its time.
+/// A Parameter Store that accepts each put, and an STS that answers after a delay.
 #[derive(Clone, Debug, Default)]
 struct Server {
     puts: Arc<AtomicU32>,
     assumed: Arc<AtomicU32>,
     sts_takes: Duration,
-    /// The hosts that were asked.
+    /// The hosts that received a request.
     hosts: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -101,7 +101,7 @@ impl HttpConnector for Server {
     }
 }
 
-/// An answer of STS to `AssumeRole`.
+/// STS's answer to `AssumeRole`.
 const ASSUMED: &str = "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult>\
      <Credentials>\
      <AccessKeyId>ASIATEST</AccessKeyId><SecretAccessKey>wJalrCanary</SecretAccessKey>\
@@ -135,7 +135,7 @@ impl Server {
     }
 }
 
-/// The SDK's clock, so that a test can stop it.
+/// The SDK's clock, so that a test can pause it.
 #[derive(Debug)]
 struct TokioSleep;
 
@@ -153,7 +153,7 @@ async fn put(store: &SsmStore) -> Result<(), Error> {
     store.put_key(&id("alice"), &key([1; 32])).await
 }
 
-/// All that an error shows.
+/// Returns everything that an error shows.
 fn shown(error: &Error) -> String {
     let source = error.source().map(ToString::to_string).unwrap_or_default();
     let all = format!("{error} {source} {error:?} {:?}", error.details());
@@ -163,7 +163,7 @@ fn shown(error: &Error) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn credentials_have_a_time_limit_of_their_own() {
-    // Longer than an attempt; longer than a call.
+    // Longer than an attempt, and longer than a call.
     for seconds in [6, 16, 29] {
         let server = Server::default();
         let provider = Provider::new(Duration::from_secs(seconds), good);
@@ -216,7 +216,7 @@ async fn a_caller_that_leaves_does_not_end_the_loading() {
     let server = Server::default();
     let provider = Provider::new(Duration::from_secs(6), good);
     let store = server.builder(&provider).build().unwrap();
-    // As a layer does that bounds each attempt.
+    // A layer that limits the time of each attempt does the same.
     for _ in 0..2 {
         timeout(Duration::from_secs(1), put(&store)).await.unwrap_err();
     }
@@ -271,12 +271,12 @@ async fn a_ready_client_loads_within_an_attempt_and_says_that_nothing_was_sent()
     let store = SsmStore::builder(config()).client(client).build().unwrap();
     let error = put(&store).await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::NotApplied));
-    assert!(shown(&error).contains("AWS credentials were not there in time"), "{error:?}");
+    assert!(shown(&error).contains("AWS credentials were not loaded in time"), "{error:?}");
     assert_eq!(server.puts(), 0);
 }
 
 #[tokio::test]
-async fn the_variants_of_a_providers_error_are_told_apart() {
+async fn the_variants_of_a_providers_error_are_distinguished() {
     let cases: [(Says, ErrorKind, bool); 5] = [
         (|| Err(CredentialsError::not_loaded(CANARY)), ErrorKind::Unauthenticated, false),
         (|| Err(CredentialsError::provider_timed_out(Duration::from_secs(7))), ErrorKind::Timeout, true),
@@ -305,7 +305,7 @@ async fn the_variants_of_a_providers_error_are_told_apart() {
 }
 
 #[tokio::test]
-async fn what_a_source_of_the_configuration_does_not_take_is_refused() {
+async fn settings_that_the_source_does_not_accept_are_refused() {
     let server = Server::default();
     let provider = Provider::new(Duration::ZERO, good);
     let client = || aws_sdk_ssm::Client::new(&server.config(&provider));

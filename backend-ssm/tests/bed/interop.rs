@@ -1,4 +1,5 @@
-//! boto3 writes parameters as the origin does, and reads ours. It talks to the emulator itself, past our proxy.
+//! boto3 writes parameters as the Clojure library does, and reads ours. It calls the emulator
+//! itself and bypasses the proxy.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -8,9 +9,9 @@ use keystead_core::{ErrorKind, KeyStore, KeyStoreExt, SecretKey};
 use keystead_ssm::{SsmConfig, SsmStore};
 use serde_json::{Value, json};
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
-/// Writes the parameters under "put" and gives the values of those under "get".
+/// Writes the parameters under "put" and prints those under "get".
 const PROGRAM: &str = r#"
 import json, sys
 import boto3
@@ -24,8 +25,8 @@ for parameter in work["put"]:
 print(json.dumps([ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"] for name in work["get"]], default=str))
 "#;
 
-fn boto3(space: &Space, put: Vec<Value>, get: Vec<String>) -> Vec<Value> {
-    let work = json!({"url": space.bed.emulator_url(), "put": put, "get": get});
+fn boto3(fixture: &Fixture, put: Vec<Value>, get: Vec<String>) -> Vec<Value> {
+    let work = json!({"url": fixture.bed.emulator_url(), "put": put, "get": get});
     let mut child =
         isolated(python().unwrap()).args(["-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(work.to_string().as_bytes()).unwrap();
@@ -34,7 +35,7 @@ fn boto3(space: &Space, put: Vec<Value>, get: Vec<String>) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Base64 by somebody else's hand.
+/// Base64 from another implementation than the store's.
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
@@ -45,9 +46,9 @@ fn lengths() -> Vec<SecretKey> {
 }
 
 #[tokio::test]
-async fn what_the_origin_writes_is_read() {
-    let space = Space::new();
-    let name = |id: &str| space.path().replace("%s", id);
+async fn values_of_the_clojure_library_are_read() {
+    let fixture = Fixture::new();
+    let name = |id: &str| fixture.path().replace("%s", id);
     let mut put = Vec::new();
     for (number, key) in lengths().iter().enumerate() {
         let kms_key = if number % 2 == 0 { KMS_KEY } else { KMS_KEY_ARN };
@@ -56,8 +57,8 @@ async fn what_the_origin_writes_is_read() {
         put.push(json!({"Name": name, "Type": "SecureString", "KeyId": kms_key, "Value": value}));
     }
     let written: Vec<String> = put.iter().map(|entry| entry["Value"].as_str().unwrap().to_owned()).collect();
-    boto3(&space, put, Vec::new());
-    let store = space.store();
+    boto3(&fixture, put, Vec::new());
+    let store = fixture.store();
     for (number, value) in written.iter().enumerate() {
         let key = store.get_key(&id(&format!("67e55044-10b1-426f-9247-bb680e5f{number:04}"))).await.unwrap();
         assert_eq!(base64(key.expose_secret()), *value);
@@ -65,14 +66,14 @@ async fn what_the_origin_writes_is_read() {
 }
 
 #[tokio::test]
-async fn what_we_write_is_read() {
-    let space = Space::new();
+async fn our_values_are_read_by_boto3() {
+    let fixture = Fixture::new();
     for kms_key in [KMS_KEY, KMS_KEY_ARN] {
-        let config = SsmConfig::new(kms_key, space.path()).unwrap();
-        let store = SsmStore::builder(config).sdk_config(&space.bed.sdk_config()).build().unwrap();
+        let config = SsmConfig::new(kms_key, fixture.path()).unwrap();
+        let store = SsmStore::builder(config).sdk_config(&fixture.bed.sdk_config()).build().unwrap();
         for key in lengths() {
             store.put_key(&id("alice@example.com"), &key).await.unwrap();
-            let read = boto3(&space, Vec::new(), vec![space.path().replace("%s", "--alice-40example.com")]);
+            let read = boto3(&fixture, Vec::new(), vec![fixture.path().replace("%s", "--alice-40example.com")]);
             assert_eq!(read[0]["Value"], base64(key.expose_secret()));
             assert_eq!(read[0]["Type"], "SecureString");
         }
@@ -81,7 +82,7 @@ async fn what_we_write_is_read() {
 
 #[tokio::test]
 async fn values_are_read_as_javas_basic_decoder_reads_them() {
-    let space = Space::new();
+    let fixture = Fixture::new();
     let cases: [(&str, Option<&[u8]>); 9] = [
         ("QUJD", Some(b"ABC")),
         ("QQ==", Some(b"A")),
@@ -94,11 +95,11 @@ async fn values_are_read_as_javas_basic_decoder_reads_them() {
         ("QU JD", None),
     ];
     let entry = |(number, (value, _)): (usize, &(&str, Option<&[u8]>))| {
-        let name = space.path().replace("%s", &format!("user-{number}"));
+        let name = fixture.path().replace("%s", &format!("user-{number}"));
         json!({"Name": name, "Type": "SecureString", "KeyId": KMS_KEY, "Value": value})
     };
-    boto3(&space, cases.iter().enumerate().map(entry).collect(), Vec::new());
-    let store = space.store();
+    boto3(&fixture, cases.iter().enumerate().map(entry).collect(), Vec::new());
+    let store = fixture.store();
     for (number, (value, bytes)) in cases.iter().enumerate() {
         let read = store.get_key(&id(&format!("user-{number}"))).await;
         match bytes {
@@ -110,14 +111,14 @@ async fn values_are_read_as_javas_basic_decoder_reads_them() {
 
 #[tokio::test]
 async fn a_parameter_of_another_kind_is_not_overwritten_by_a_create_and_can_be_deleted() {
-    let space = Space::new();
-    let name = space.path().replace("%s", "alice");
-    boto3(&space, vec![json!({"Name": name, "Type": "String", "Value": "not a key"})], Vec::new());
-    let store = space.store();
+    let fixture = Fixture::new();
+    let name = fixture.path().replace("%s", "alice");
+    boto3(&fixture, vec![json!({"Name": name, "Type": "String", "Value": "not a key"})], Vec::new());
+    let store = fixture.store();
     assert_eq!(store.get_key(&id("alice")).await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(store.create_key(&id("alice"), &key([1; 32])).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(store.get_or_create_key(&id("alice")).await.unwrap_err().kind(), ErrorKind::Corrupt);
-    assert_eq!(boto3(&space, Vec::new(), vec![name])[0]["Value"], "not a key");
+    assert_eq!(boto3(&fixture, Vec::new(), vec![name])[0]["Value"], "not a key");
     store.delete_key(&id("alice")).await.unwrap();
     assert_eq!(store.find_key(&id("alice")).await.unwrap(), None);
 }

@@ -1,10 +1,11 @@
-//! Parameter Store behind the test bed's proxy: the origin's rows, answers that go wrong, what is
-//! sent, and what other tools write and read.
+//! Tests over Parameter Store behind the test bed's proxy: compatibility with the Clojure library
+//! and other tools, unusual answers, and the requests that are sent.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod answers;
 mod attempts;
 mod calls;
+mod clojure_library;
 mod connections;
 mod count;
 mod credentials;
@@ -13,7 +14,6 @@ mod identity;
 mod interop;
 mod legacy;
 mod organization;
-mod origin;
 mod policies;
 mod quotas;
 mod reencrypt;
@@ -26,13 +26,13 @@ use keystead_conformance::Namespace;
 use keystead_core::{KeyId, SecretKey};
 use keystead_ssm::{SsmConfig, SsmStore, SsmStoreBuilder};
 
-/// A namespace of one test's own.
-pub(crate) struct Space {
+/// A test's own namespace on the shared test bed.
+pub(crate) struct Fixture {
     pub(crate) bed: &'static TestBed,
     pub(crate) ns: Namespace,
 }
 
-impl Space {
+impl Fixture {
     pub(crate) fn new() -> Self {
         Self { bed: TestBed::shared().expect("the test bed starts"), ns: Namespace::random() }
     }
@@ -53,7 +53,7 @@ impl Space {
         self.builder().build().expect("the store is built")
     }
 
-    /// Returns the calls of this namespace that have reached the proxy.
+    /// Returns the requests of this namespace that have reached the proxy.
     pub(crate) fn calls(&self) -> Vec<LoggedCall> {
         self.bed.calls(self.ns.as_str())
     }

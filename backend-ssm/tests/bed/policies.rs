@@ -1,4 +1,4 @@
-//! The IAM policies that the README shows.
+//! The IAM policies in the README.
 
 use std::collections::BTreeSet;
 
@@ -6,18 +6,18 @@ use futures_util::TryStreamExt;
 use keystead_aws_testbed::statements_in;
 use keystead_core::{KeyId, KeyStore, KeyStoreExt};
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
 const README: &str = include_str!("../../README.md");
 
-/// The actions that Parameter Store asks of KMS in the caller's name.
+/// The actions of KMS that Parameter Store performs in the caller's name.
 const KMS: [&str; 3] = ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"];
 
 const PARAMETERS: &str = "arn:aws:ssm:REGION:ACCOUNT:parameter/app/user-keys/*";
 
-/// Every method of the store.
-async fn use_everything(space: &Space) {
-    let store = space.store();
+/// Calls every method of the store.
+async fn use_everything(fixture: &Fixture) {
+    let store = fixture.store();
     let ids = [id("alice"), id("bob")];
     store.create_key(&ids[0], &key([1; 32])).await.unwrap();
     store.put_key(&ids[0], &key([2; 32])).await.unwrap();
@@ -35,9 +35,9 @@ async fn use_everything(space: &Space) {
 
 #[tokio::test]
 async fn the_policies_allow_what_the_store_calls_and_no_more() {
-    let space = Space::new();
-    use_everything(&space).await;
-    let called: BTreeSet<String> = space.operations().iter().map(|name| format!("ssm:{name}")).collect();
+    let fixture = Fixture::new();
+    use_everything(&fixture).await;
+    let called: BTreeSet<String> = fixture.operations().iter().map(|name| format!("ssm:{name}")).collect();
     let allowed: BTreeSet<String> = statements_in(README).into_iter().flat_map(|statement| statement.actions).collect();
     assert_eq!(allowed, called.into_iter().chain(KMS.map(str::to_owned)).collect());
 }

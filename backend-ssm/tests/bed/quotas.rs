@@ -1,4 +1,4 @@
-//! Quotas of writes: what a burst, many processes and a single attempt make of them.
+//! Quotas of writes: bursts, many processes, and stores with a single attempt.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -30,7 +30,7 @@ async fn a_burst_of_creates_succeeds_at_the_default_quota() {
     let ids: Vec<KeyId> = (0..10).map(id).collect();
     let created = join_all(ids.iter().map(|id| store.get_or_create_key(id))).await;
     assert!(created.iter().all(Result::is_ok), "{created:?}");
-    // Those that were on their way when the first was refused, and a few more.
+    // Those that were in progress when the first one was refused, and a few more.
     let writes = bed.calls(ns.as_str()).into_iter().filter(|call| call.operation == "PutParameter").count();
     assert!((10..=24).contains(&writes), "{writes} writes");
 }
@@ -59,7 +59,7 @@ async fn a_single_attempt_is_throttled_with_a_pause_to_come_back_after() {
     assert_eq!(writes, 1);
 }
 
-/// Gives credentials that are good for one call, then none.
+/// A provider that gives credentials for one call, and then none.
 #[derive(Debug, Default)]
 struct OnceOnly(AtomicBool);
 
@@ -68,7 +68,7 @@ impl ProvideCredentials for OnceOnly {
     where
         Self: 'a,
     {
-        // A store loads new ones 30 s before the end.
+        // A store loads new credentials 30 s before the old ones expire.
         let end = SystemTime::now() + Duration::from_millis(30_500);
         future::ProvideCredentials::ready(match self.0.swap(true, Ordering::SeqCst) {
             false => Ok(Credentials::new("AKIDTEST", "secret", None, Some(end), "test")),

@@ -1,4 +1,4 @@
-//! Keys that move to another KMS key or tier, and others who write meanwhile.
+//! Keys that move to another KMS key or tier while others write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,67 +10,67 @@ use keystead_core::{Effect, ErrorKind, KeyStore, KeyStoreExt, Operation};
 use keystead_ssm::{SsmConfig, SsmStore, Tier};
 use serde_json::json;
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
 /// The value of the old key: "ABC" in base64.
 const OLD: &str = "QUJD";
 
-fn store(space: &Space, config: SsmConfig) -> SsmStore {
-    let builder = SsmStore::builder(config).sdk_config(&space.bed.sdk_config());
+fn store(fixture: &Fixture, config: SsmConfig) -> SsmStore {
+    let builder = SsmStore::builder(config).sdk_config(&fixture.bed.sdk_config());
     builder.visibility_bound(Duration::from_millis(200)).build().unwrap()
 }
 
-/// A store of the same keys under another KMS key.
-fn moved(space: &Space) -> SsmStore {
-    store(space, SsmConfig::new(FOREIGN_KMS_KEY_ARN, space.path()).unwrap())
+/// Returns a store of the same keys under another KMS key.
+fn moved(fixture: &Fixture) -> SsmStore {
+    store(fixture, SsmConfig::new(FOREIGN_KMS_KEY_ARN, fixture.path()).unwrap())
 }
 
 async fn run(store: &SsmStore) -> ReencryptReport {
     reencrypt(store, ReencryptOptions::new().exclusive().rate(1e6), |_| {}).await.unwrap()
 }
 
-/// Has the next read of alice's key show the old one, with this version: what was read before
-/// somebody else wrote.
-fn read_before(space: &Space, version: i64) {
-    let name = space.path().replace("%s", "alice");
+/// Makes the next read of alice's key return the old value with this version, as if somebody else
+/// wrote after that read.
+fn read_before(fixture: &Fixture, version: i64) {
+    let name = fixture.path().replace("%s", "alice");
     let parameter =
         json!({"Name": name, "Type": "SecureString", "Value": OLD, "Version": version, "LastModifiedDate": 1});
-    space.answer("GetParameter", 1, 200, json!({"Parameter": parameter}));
+    fixture.answer("GetParameter", 1, 200, json!({"Parameter": parameter}));
 }
 
-/// Has the listing show alice under the old KMS key.
-fn list_alice(space: &Space) {
-    let alice = json!({"Name": space.path().replace("%s", "alice"), "KeyId": "alias/old", "Tier": "Standard"});
-    space.answer("DescribeParameters", 1, 200, json!({"Parameters": [alice]}));
+/// Makes the listing show alice's key under the old KMS key.
+fn list_alice(fixture: &Fixture) {
+    let alice = json!({"Name": fixture.path().replace("%s", "alice"), "KeyId": "alias/old", "Tier": "Standard"});
+    fixture.answer("DescribeParameters", 1, 200, json!({"Parameters": [alice]}));
 }
 
 #[tokio::test]
 async fn every_key_is_put_under_the_new_kms_key_and_a_second_run_only_lists() {
-    let space = Space::new();
+    let fixture = Fixture::new();
     for index in 0..60 {
-        space.store().create_key(&id(&format!("user-{index}")), &key([index; 32])).await.unwrap();
+        fixture.store().create_key(&id(&format!("user-{index}")), &key([index; 32])).await.unwrap();
     }
-    let store = moved(&space);
+    let store = moved(&fixture);
     let report = run(&store).await;
     assert!(report.is_complete(), "{report:?}");
     assert_eq!((report.current, report.reencrypted), (0, 60));
     for index in 0..60 {
         assert_eq!(store.get_key(&id(&format!("user-{index}"))).await.unwrap(), key([index; 32]));
     }
-    let begun = space.calls().len();
+    let begun = fixture.calls().len();
     let report = run(&store).await;
     assert_eq!((report.current, report.reencrypted, report.failed), (60, 0, 0));
-    assert!(space.operations()[begun..].iter().all(|operation| operation == "DescribeParameters"));
+    assert!(fixture.operations()[begun..].iter().all(|operation| operation == "DescribeParameters"));
 }
 
 #[tokio::test]
 async fn a_run_that_was_cut_off_goes_on_where_it_was() {
-    let space = Space::new();
+    let fixture = Fixture::new();
     for name in ["alice", "bob", "carol"] {
-        space.store().create_key(&id(name), &key([1; 32])).await.unwrap();
+        fixture.store().create_key(&id(name), &key([1; 32])).await.unwrap();
     }
-    let store = moved(&space);
-    space.answer("PutParameter", 9, 400, json!({"__type": "AccessDeniedException", "message": "no"}));
+    let store = moved(&fixture);
+    fixture.answer("PutParameter", 9, 400, json!({"__type": "AccessDeniedException", "message": "no"}));
     let report = run(&store).await;
     assert_eq!((report.failed, report.failures.len()), (3, 3));
     assert!(
@@ -79,7 +79,7 @@ async fn a_run_that_was_cut_off_goes_on_where_it_was() {
             .iter()
             .all(|(_, e)| e.kind() == ErrorKind::PermissionDenied && e.effect() == Effect::NotApplied)
     );
-    space.bed.faults(Duration::from_secs(5)).clear(&space.ns).await.unwrap();
+    fixture.bed.faults(Duration::from_secs(5)).clear(&fixture.ns).await.unwrap();
     store.put_key(&id("bob"), &key([2; 32])).await.unwrap();
     let report = run(&store).await;
     assert_eq!((report.current, report.reencrypted, report.failed), (1, 2, 0));
@@ -88,12 +88,12 @@ async fn a_run_that_was_cut_off_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn keys_are_moved_to_another_tier_and_not_back() {
-    let space = Space::new();
-    space.store().create_key(&id("alice"), &key([1; 32])).await.unwrap();
-    let report = run(&store(&space, space.config().tier(Tier::Advanced))).await;
+    let fixture = Fixture::new();
+    fixture.store().create_key(&id("alice"), &key([1; 32])).await.unwrap();
+    let report = run(&store(&fixture, fixture.config().tier(Tier::Advanced))).await;
     assert_eq!((report.current, report.reencrypted), (0, 1));
-    assert_eq!(run(&store(&space, space.config().tier(Tier::AccountDefault))).await.current, 1);
-    let report = run(&space.store()).await;
+    assert_eq!(run(&store(&fixture, fixture.config().tier(Tier::AccountDefault))).await.current, 1);
+    let report = run(&fixture.store()).await;
     let (_, error) = &report.failures[0];
     let cause = std::error::Error::source(error).unwrap().to_string();
     assert!(report.failed == 1 && cause.contains("set tier to advanced"), "{report:?}");
@@ -101,63 +101,63 @@ async fn keys_are_moved_to_another_tier_and_not_back() {
 
 #[tokio::test]
 async fn it_is_refused_before_any_call_unless_nobody_else_writes() {
-    let space = Space::new();
-    let refusal = reencrypt(&moved(&space), ReencryptOptions::new(), |_| {}).await.unwrap_err();
+    let fixture = Fixture::new();
+    let refusal = reencrypt(&moved(&fixture), ReencryptOptions::new(), |_| {}).await.unwrap_err();
     assert_eq!((refusal.kind(), refusal.effect()), (ErrorKind::Unsupported, Effect::NotApplied));
     for rate in [0.0, -1.0, f64::NAN] {
         let options = ReencryptOptions::new().exclusive().rate(rate);
-        assert_eq!(reencrypt(&moved(&space), options, |_| {}).await.unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(reencrypt(&moved(&fixture), options, |_| {}).await.unwrap_err().kind(), ErrorKind::Config);
     }
-    assert!(space.calls().is_empty());
+    assert!(fixture.calls().is_empty());
 }
 
 #[tokio::test]
 async fn a_legacy_path_is_not_written_to() {
-    let space = Space::new();
-    list_alice(&space);
-    let config = SsmConfig::legacy(space.path()).unwrap();
-    let report = run(&store(&space, config)).await;
+    let fixture = Fixture::new();
+    list_alice(&fixture);
+    let config = SsmConfig::legacy(fixture.path()).unwrap();
+    let report = run(&store(&fixture, config)).await;
     assert_eq!(report.failures[0].1.kind(), ErrorKind::Unsupported);
-    assert_eq!(space.operations(), ["DescribeParameters"]);
+    assert_eq!(fixture.operations(), ["DescribeParameters"]);
 }
 
 /// Somebody else puts between the read and the put.
 #[tokio::test]
 async fn a_newer_key_is_put_back_and_reported() {
-    let space = Space::new();
-    let store = moved(&space);
+    let fixture = Fixture::new();
+    let store = moved(&fixture);
     store.put_key(&id("alice"), &key(*b"ABC")).await.unwrap();
     store.put_key(&id("alice"), &key(*b"newer")).await.unwrap();
-    list_alice(&space);
-    read_before(&space, 1);
+    list_alice(&fixture);
+    read_before(&fixture, 1);
     let report = run(&store).await;
     assert_eq!(report.newer_restored, [id("alice")]);
     assert!(!report.is_complete() && report.failed == 0, "{report:?}");
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer"));
 }
 
-/// Somebody else deletes and creates between the read and the put, so the version alone tells
-/// nothing.
+/// Somebody else deletes and creates the key between the read and the put, so the number of the
+/// version alone tells nothing.
 #[tokio::test]
 async fn a_key_that_was_created_anew_is_put_back_although_the_version_is_the_next_one() {
-    let space = Space::new();
-    let store = moved(&space);
+    let fixture = Fixture::new();
+    let store = moved(&fixture);
     store.create_key(&id("alice"), &key(*b"newer")).await.unwrap();
-    list_alice(&space);
-    read_before(&space, 1);
+    list_alice(&fixture);
+    read_before(&fixture, 1);
     let report = run(&store).await;
     assert_eq!(report.newer_restored, [id("alice")]);
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer"));
 }
 
-/// Somebody else deletes between the read and the put.
+/// Somebody else deletes the key between the read and the put.
 #[tokio::test]
 async fn a_key_that_comes_back_is_deleted_again_and_reported() {
     for version in [1, 7] {
-        let space = Space::new();
-        let store = moved(&space);
-        list_alice(&space);
-        read_before(&space, version);
+        let fixture = Fixture::new();
+        let store = moved(&fixture);
+        list_alice(&fixture);
+        read_before(&fixture, version);
         let report = run(&store).await;
         assert_eq!(report.deleted_again, [id("alice")]);
         assert_eq!(store.find_key(&id("alice")).await.unwrap(), None);
@@ -166,72 +166,76 @@ async fn a_key_that_comes_back_is_deleted_again_and_reported() {
 
 #[tokio::test]
 async fn a_key_that_was_deleted_since_it_was_listed_is_left() {
-    let space = Space::new();
-    list_alice(&space);
-    let report = run(&moved(&space)).await;
+    let fixture = Fixture::new();
+    list_alice(&fixture);
+    let report = run(&moved(&fixture)).await;
     assert_eq!((report.gone, report.failed), (1, 0));
-    let operations = space.operations();
+    let operations = fixture.operations();
     assert!(operations.len() > 2 && operations[1..].iter().all(|operation| operation == "GetParameter"));
 }
 
 #[tokio::test]
 async fn a_key_that_is_not_visible_at_first_is_not_gone() {
-    let space = Space::new();
-    space.store().create_key(&id("alice"), &key(*b"ABC")).await.unwrap();
-    space.answer("GetParameter", 1, 400, json!({"__type": "ParameterNotFound"}));
-    let report = run(&moved(&space)).await;
+    let fixture = Fixture::new();
+    fixture.store().create_key(&id("alice"), &key(*b"ABC")).await.unwrap();
+    fixture.answer("GetParameter", 1, 400, json!({"__type": "ParameterNotFound"}));
+    let report = run(&moved(&fixture)).await;
     assert_eq!((report.reencrypted, report.gone), (1, 0), "{report:?}");
 }
 
 /// Somebody else deletes a key and brings the same value back, as from a backup.
 #[tokio::test]
-async fn a_key_that_was_restored_with_the_same_value_stands() {
-    let space = Space::new();
-    let store = moved(&space);
+async fn a_key_that_was_restored_with_the_same_value_stays() {
+    let fixture = Fixture::new();
+    let store = moved(&fixture);
     store.create_key(&id("alice"), &key(*b"ABC")).await.unwrap();
-    list_alice(&space);
-    read_before(&space, 3);
+    list_alice(&fixture);
+    read_before(&fixture, 3);
     let report = run(&store).await;
     assert_eq!((report.newer_restored.len(), report.deleted_again.len()), (1, 0), "{report:?}");
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"ABC"));
-    assert!(!space.operations().contains(&"DeleteParameter".to_owned()));
+    assert!(!fixture.operations().contains(&"DeleteParameter".to_owned()));
 }
 
 /// Somebody else deletes a key, and then, after our put, deletes and creates it once more.
 #[tokio::test]
-async fn a_key_that_comes_back_is_not_deleted_if_another_value_stands() {
-    let space = Space::new();
-    let store = moved(&space);
-    list_alice(&space);
-    read_before(&space, 1);
-    answer_read(&space, "", json!({"Type": "SecureString", "Value": "bmV3ZXI=", "Version": 1, "LastModifiedDate": 9}));
+async fn a_key_that_comes_back_is_not_deleted_if_it_has_another_value() {
+    let fixture = Fixture::new();
+    let store = moved(&fixture);
+    list_alice(&fixture);
+    read_before(&fixture, 1);
+    answer_read(
+        &fixture,
+        "",
+        json!({"Type": "SecureString", "Value": "bmV3ZXI=", "Version": 1, "LastModifiedDate": 9}),
+    );
     let report = run(&store).await;
     assert_eq!(report.needs_attention, [id("alice")], "{report:?}");
     assert!(cause(&report).contains("has come back"), "{report:?}");
-    assert!(!space.operations().contains(&"DeleteParameter".to_owned()));
+    assert!(!fixture.operations().contains(&"DeleteParameter".to_owned()));
 }
 
-/// Has all further reads of alice's key, or of one version such as `:1`, show this parameter.
-fn answer_read(space: &Space, selector: &str, parameter: serde_json::Value) {
-    let name = format!("\"{}{selector}\"", space.path().replace("%s", "alice"));
-    space.bed.answer("GetParameter", &name, u32::MAX, 200, json!({"Parameter": parameter}).to_string());
+/// Makes all further reads of alice's key, or of one version such as `:1`, return this parameter.
+fn answer_read(fixture: &Fixture, selector: &str, parameter: serde_json::Value) {
+    let name = format!("\"{}{selector}\"", fixture.path().replace("%s", "alice"));
+    fixture.bed.answer("GetParameter", &name, u32::MAX, 200, json!({"Parameter": parameter}).to_string());
 }
 
-/// The reason of the first failure.
+/// Returns the cause of the first failure.
 fn cause(report: &ReencryptReport) -> String {
     std::error::Error::source(&report.failures[0].1).unwrap().to_string()
 }
 
 #[tokio::test]
-async fn a_newer_key_that_cannot_be_put_back_is_told_with_its_version() {
-    let space = Space::new();
-    let store = moved(&space);
+async fn a_newer_key_that_cannot_be_put_back_is_reported_with_its_version() {
+    let fixture = Fixture::new();
+    let store = moved(&fixture);
     store.put_key(&id("alice"), &key(*b"ABC")).await.unwrap();
     store.put_key(&id("alice"), &key(*b"newer-and-refused")).await.unwrap();
-    list_alice(&space);
-    read_before(&space, 1);
+    list_alice(&fixture);
+    read_before(&fixture, 1);
     let denied = json!({"__type": "AccessDeniedException", "message": "no"}).to_string();
-    space.bed.answer("PutParameter", "bmV3ZXItYW5kLXJlZnVzZWQ=", u32::MAX, 400, denied);
+    fixture.bed.answer("PutParameter", "bmV3ZXItYW5kLXJlZnVzZWQ=", u32::MAX, 400, denied);
     let report = run(&store).await;
     assert_eq!((report.needs_attention.len(), report.failed), (1, 1), "{report:?}");
     let error = &report.failures[0].1;
@@ -242,37 +246,37 @@ async fn a_newer_key_that_cannot_be_put_back_is_told_with_its_version() {
 
 #[tokio::test]
 async fn a_newer_key_is_put_back_although_that_is_refused_for_a_while() {
-    let space = Space::new();
-    let store = moved(&space);
+    let fixture = Fixture::new();
+    let store = moved(&fixture);
     store.put_key(&id("alice"), &key(*b"ABC")).await.unwrap();
     store.put_key(&id("alice"), &key(*b"newer-and-delayed")).await.unwrap();
-    list_alice(&space);
-    read_before(&space, 1);
+    list_alice(&fixture);
+    read_before(&fixture, 1);
     let failed = json!({"__type": "InternalServerError", "message": "no"}).to_string();
-    // All attempts of one call.
-    space.bed.answer("PutParameter", "bmV3ZXItYW5kLWRlbGF5ZWQ=", 3, 500, failed);
+    // All attempts of one call fail.
+    fixture.bed.answer("PutParameter", "bmV3ZXItYW5kLWRlbGF5ZWQ=", 3, 500, failed);
     let report = run(&store).await;
     assert_eq!(report.newer_restored, [id("alice")], "{report:?}");
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer-and-delayed"));
 }
 
-/// After the put a read shows nothing, or an older version.
+/// After the put, a read returns nothing or an older version.
 #[tokio::test]
 async fn a_key_that_is_not_read_back_is_not_done() {
     let parameter = |version| json!({"Type": "SecureString", "Value": OLD, "Version": version, "LastModifiedDate": 1});
     for is_gone in [true, false] {
-        let space = Space::new();
-        let store = moved(&space);
+        let fixture = Fixture::new();
+        let store = moved(&fixture);
         store.put_key(&id("alice"), &key(*b"ABC")).await.unwrap();
-        list_alice(&space);
-        read_before(&space, 1);
-        answer_read(&space, ":1", parameter(1));
+        list_alice(&fixture);
+        read_before(&fixture, 1);
+        answer_read(&fixture, ":1", parameter(1));
         if is_gone {
-            let name = format!("\"{}\"", space.path().replace("%s", "alice"));
+            let name = format!("\"{}\"", fixture.path().replace("%s", "alice"));
             let absent = json!({"__type": "ParameterNotFound"}).to_string();
-            space.bed.answer("GetParameter", &name, u32::MAX, 400, absent);
+            fixture.bed.answer("GetParameter", &name, u32::MAX, 400, absent);
         } else {
-            answer_read(&space, "", parameter(1));
+            answer_read(&fixture, "", parameter(1));
         }
         let report = run(&store).await;
         let needs_attention = report.needs_attention.len();
@@ -281,36 +285,37 @@ async fn a_key_that_is_not_read_back_is_not_done() {
     }
 }
 
-/// A check that fails after the put is told apart from a put that fails: the next run takes the key
-/// for current.
+/// A failed check after the put is distinguished from a failed put, because the next run takes the
+/// key for done.
 #[tokio::test]
 async fn a_put_that_cannot_be_checked_needs_attention() {
-    let space = Space::new();
-    let store = moved(&space);
+    let fixture = Fixture::new();
+    let store = moved(&fixture);
     store.put_key(&id("alice"), &key(*b"ABC")).await.unwrap();
-    list_alice(&space);
-    let selected = format!("\"{}:1\"", space.path().replace("%s", "alice"));
+    list_alice(&fixture);
+    let selected = format!("\"{}:1\"", fixture.path().replace("%s", "alice"));
     let denied = json!({"__type": "AccessDeniedException", "message": "no"}).to_string();
-    space.bed.answer("GetParameter", &selected, u32::MAX, 400, denied);
+    fixture.bed.answer("GetParameter", &selected, u32::MAX, 400, denied);
     let report = run(&store).await;
     assert_eq!(report.needs_attention, [id("alice")], "{report:?}");
     assert!(cause(&report).contains("could not be checked"), "{report:?}");
 }
 
-/// The answers to all attempts of the put are lost: what stands tells.
+/// The answers to all attempts of the put are lost. The current version tells whether it was
+/// applied.
 #[tokio::test]
 async fn a_put_whose_answers_are_lost_is_settled() {
     for deleted in [false, true] {
-        let space = Space::new();
-        let store = moved(&space);
+        let fixture = Fixture::new();
+        let store = moved(&fixture);
         if deleted {
-            list_alice(&space);
-            read_before(&space, 1);
+            list_alice(&fixture);
+            read_before(&fixture, 1);
         } else {
-            space.store().create_key(&id("alice"), &key(*b"ABC")).await.unwrap();
+            fixture.store().create_key(&id("alice"), &key(*b"ABC")).await.unwrap();
         }
-        let faults = space.bed.faults(Duration::from_secs(5));
-        faults.inject(&space.ns, Some(Operation::Put), Fault::ResetAfterApply, 3).await.unwrap();
+        let faults = fixture.bed.faults(Duration::from_secs(5));
+        faults.inject(&fixture.ns, Some(Operation::Put), Fault::ResetAfterApply, 3).await.unwrap();
         let report = run(&store).await;
         assert_eq!(
             (report.reencrypted, report.deleted_again.len(), report.failed),
@@ -321,52 +326,53 @@ async fn a_put_whose_answers_are_lost_is_settled() {
     }
 }
 
-/// Our own earlier attempts, whose answers were lost, do not hide what is beneath them.
+/// Our own earlier attempts, whose answers were lost, do not hide the version before them.
 #[tokio::test]
-async fn a_newer_key_beneath_a_lost_attempt_is_put_back() {
-    let space = Space::new();
-    let store = moved(&space);
+async fn a_newer_key_before_a_lost_attempt_is_put_back() {
+    let fixture = Fixture::new();
+    let store = moved(&fixture);
     store.create_key(&id("alice"), &key(*b"newer")).await.unwrap();
-    list_alice(&space);
-    read_before(&space, 1);
-    let faults = space.bed.faults(Duration::from_secs(5));
-    faults.inject(&space.ns, Some(Operation::Put), Fault::ResetAfterApply, 2).await.unwrap();
+    list_alice(&fixture);
+    read_before(&fixture, 1);
+    let faults = fixture.bed.faults(Duration::from_secs(5));
+    faults.inject(&fixture.ns, Some(Operation::Put), Fault::ResetAfterApply, 2).await.unwrap();
     let report = run(&store).await;
     assert_eq!(report.newer_restored, [id("alice")], "{report:?}");
     assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(*b"newer"));
 }
 
-/// Waits until a call for this user's key has reached the proxy.
-async fn until_called(space: &Space, operation: &str, segment: &str) {
-    let name = format!("\"{}\"", space.path().replace("%s", segment));
-    while !space.bed.calls(&name).iter().any(|call| call.operation == operation) {
+/// Waits until a request for this user's key has reached the proxy.
+async fn until_called(fixture: &Fixture, operation: &str, segment: &str) {
+    let name = format!("\"{}\"", fixture.path().replace("%s", segment));
+    while !fixture.bed.calls(&name).iter().any(|call| call.operation == operation) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// Each user's key is written or deleted once by somebody else while it is encrypted anew: as soon
-/// as it is read, or as soon as it is put.
+/// Somebody else writes or deletes each user's key once while it is re-encrypted: as soon as it is
+/// read, or as soon as it is put.
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_race_a_newer_key_stands_and_a_deleted_one_stays_deleted() {
-    let space = Arc::new(Space::new());
+async fn in_a_race_a_newer_key_stays_and_a_deleted_one_stays_deleted() {
+    let fixture = Arc::new(Fixture::new());
     let users: Vec<_> = (0..8).map(|index| format!("user-{index}")).collect();
     for user in &users {
-        plant(&space, user).await;
+        plant(&fixture, user).await;
     }
     let rival = |(index, user): (usize, &String)| {
-        let (space, user) = (space.clone(), user.clone());
+        let fixture = fixture.clone();
+        let user = user.clone();
         tokio::spawn(async move {
-            let store = space.store();
-            until_called(&space, if index % 4 < 2 { "GetParameter" } else { "PutParameter" }, &user).await;
+            let store = fixture.store();
+            until_called(&fixture, if index % 4 < 2 { "GetParameter" } else { "PutParameter" }, &user).await;
             match index % 2 {
                 0 => store.put_key(&id(&user), &key(*b"newer")).await.unwrap(),
-                // It was there, so it is found, whatever happens meanwhile.
+                // The key existed, so the delete finds it, whatever happens at the same time.
                 _ => drop(store.delete_key(&id(&user)).await.unwrap()),
             }
         })
     };
     let rivals: Vec<_> = users.iter().enumerate().map(rival).collect();
-    let store = moved(&space);
+    let store = moved(&fixture);
     let report = run(&store).await;
     for rival in rivals {
         rival.await.unwrap();
@@ -379,8 +385,8 @@ async fn in_a_race_a_newer_key_stands_and_a_deleted_one_stays_deleted() {
 }
 
 /// Writes a user's key past the proxy, under another KMS key.
-async fn plant(space: &Space, segment: &str) {
-    let name = space.path().replace("%s", segment);
+async fn plant(fixture: &Fixture, segment: &str) {
+    let name = fixture.path().replace("%s", segment);
     let parameter = json!({"Name": name, "Type": "SecureString", "KeyId": "alias/old", "Value": OLD});
-    space.bed.ask_emulator("AmazonSSM.PutParameter", parameter).await.unwrap();
+    fixture.bed.ask_emulator("AmazonSSM.PutParameter", parameter).await.unwrap();
 }

@@ -1,37 +1,38 @@
-//! Many calls against a Parameter Store that has enough of them.
+//! More calls than the quota of Parameter Store allows.
 
 use std::time::{Duration, Instant};
 
 use keystead_conformance::{Fault, Faults};
 use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt};
 
-use crate::{Space, id, key};
+use crate::{Fixture, id, key};
 
-/// Processes that do not know of each other.
+/// The number of callers, which stand for processes that do not know of each other.
 const CALLERS: usize = 8;
 const STORM: Duration = Duration::from_secs(20);
 const WRITES_PER_SECOND: f64 = 20.0;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_want_more_than_the_quota_get_on_and_most_of_their_requests_count() {
-    let space = Space::new();
-    space.bed.limit_writes(space.ns.as_str(), WRITES_PER_SECOND);
+    let fixture = Fixture::new();
+    fixture.bed.limit_writes(fixture.ns.as_str(), WRITES_PER_SECOND);
     let begin = Instant::now();
-    let callers: Vec<_> = (0..CALLERS).map(|number| tokio::spawn(calls_until(space.store(), number, begin))).collect();
+    let callers: Vec<_> =
+        (0..CALLERS).map(|number| tokio::spawn(calls_until(fixture.store(), number, begin))).collect();
     let mut done = 0;
     for caller in callers {
         let written = caller.await.unwrap();
         assert!(written > 0, "a caller never got on");
         done += written;
     }
-    let requests = space.calls().len();
+    let requests = fixture.calls().len();
     assert!(requests > done, "there was no storm");
     assert!(requests * 2 <= done * 3, "{requests} requests for {done} writes");
     let least = STORM.as_secs_f64() * WRITES_PER_SECOND / 2.0;
     assert!(done as f64 >= least, "{done} writes of {least}");
 }
 
-/// Puts one key over and over. Returns the number of times that this succeeded.
+/// Puts a key repeatedly and returns how many of the puts succeeded.
 async fn calls_until(store: keystead_ssm::SsmStore, number: usize, begin: Instant) -> usize {
     let mut done = 0;
     while begin.elapsed() < STORM {
@@ -46,15 +47,15 @@ async fn calls_until(store: keystead_ssm::SsmStore, number: usize, begin: Instan
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_any_size_has_a_few_calls_under_way_at_once() {
-    let space = Space::new();
-    // Every call stays unanswered for half a second.
-    let store = space.builder().sdk_attempts(1).attempt_timeout(Duration::from_millis(500)).build().unwrap();
-    space.bed.faults(Duration::from_secs(5)).inject(&space.ns, None, Fault::Silent, 1000).await.unwrap();
+    let fixture = Fixture::new();
+    // No call is answered, so each takes half a second.
+    let store = fixture.builder().sdk_attempts(1).attempt_timeout(Duration::from_millis(500)).build().unwrap();
+    fixture.bed.faults(Duration::from_secs(5)).inject(&fixture.ns, None, Fault::Silent, 1000).await.unwrap();
     let ids: Vec<KeyId> = (0..400).map(|number| id(&format!("user-{number}"))).collect();
     assert!(store.get_keys(&ids).await.iter().all(|answer| answer.is_err()));
-    let begun: Vec<Instant> = space.calls().into_iter().map(|call| call.begun).collect();
+    let begun: Vec<Instant> = fixture.calls().into_iter().map(|call| call.begun).collect();
     assert_eq!(begun.len(), 40);
-    // So all that begin within a tenth of a second are under way together.
+    // All calls that begin within a tenth of a second are therefore in progress together.
     let together = |first: &Instant| {
         begun
             .iter()
