@@ -125,9 +125,13 @@ impl Context {
 
     /// The next calls meet this fault; a case about a fault that the engine does not have ends here.
     pub(crate) async fn inject(&self, op: Option<Operation>, fault: Fault, requests: u32) -> Outcome {
+        let reason = match fault {
+            Fault::NameHeld => Need::HeldNames.reason(),
+            _ => "the engine has no such fault (Faults::inject gave false)",
+        };
         match supplied("Faults::inject", self.faults().inject(&self.namespace, op, fault, requests).await)? {
             true => Ok(()),
-            false => Err(Stop::Ignored("the engine has no such fault (Faults::inject gave false)")),
+            false => Err(Stop::Ignored(reason)),
         }
     }
 
@@ -175,8 +179,8 @@ impl Context {
     }
 
     /// The key of `id` is this one, within the bound, read by itself and in a batch.
-    pub(crate) async fn holds(&self, store: &Store, id: &KeyId, key: &SecretKey) -> Outcome {
-        self.settles(|| async {
+    pub(crate) async fn expect_key(&self, store: &Store, id: &KeyId, key: &SecretKey) -> Outcome {
+        self.eventually(|| async {
             same(&call("get_key", id), store.get_key(id).await, key)?;
             for answer in self.batch_of_one(store, id).await? {
                 same(&call("get_keys", id), answer, key)?;
@@ -187,12 +191,12 @@ impl Context {
     }
 
     /// There is no key of `id`, within the bound, read by itself and in a batch.
-    pub(crate) async fn absent(&self, store: &Store, id: &KeyId) -> Outcome {
+    pub(crate) async fn expect_absent(&self, store: &Store, id: &KeyId) -> Outcome {
         let gone = |call: &str, answer: Result<SecretKey, Error>| match &answer {
             Err(e) if self.is_gone(e.kind()) => Ok(()),
-            _ => self.refused(call, answer, ErrorKind::NotFound, Operation::Get),
+            _ => self.expect_error(call, answer, ErrorKind::NotFound, Operation::Get),
         };
-        self.settles(|| async {
+        self.eventually(|| async {
             gone(&call("get_key", id), store.get_key(id).await)?;
             self.batch_of_one(store, id).await?.into_iter().try_for_each(|answer| gone(&call("get_keys", id), answer))
         })
@@ -237,12 +241,12 @@ impl Context {
     }
 
     /// The listing gives exactly these ids, each once, within its bound.
-    pub(crate) async fn lists(&self, store: &Store, ids: &[KeyId]) -> Outcome {
-        self.within(self.listing_bound(), || self.lists_now(store, ids)).await
+    pub(crate) async fn expect_listing(&self, store: &Store, ids: &[KeyId]) -> Outcome {
+        self.within(self.listing_bound(), || self.expect_listing_now(store, ids)).await
     }
 
     /// The listing gives exactly these ids, each once, at this moment.
-    pub(crate) async fn lists_now(&self, store: &Store, ids: &[KeyId]) -> Outcome {
+    pub(crate) async fn expect_listing_now(&self, store: &Store, ids: &[KeyId]) -> Outcome {
         let (mut expected, mut listed) = (ids.to_vec(), list(store).await?);
         expected.sort();
         listed.sort();
@@ -258,7 +262,7 @@ impl Context {
     }
 
     /// This look succeeds within the bound.
-    pub(crate) async fn settles<F, A>(&self, look: F) -> Outcome
+    pub(crate) async fn eventually<F, A>(&self, look: F) -> Outcome
     where
         F: FnMut() -> A,
         A: Future<Output = Outcome>,
@@ -267,7 +271,7 @@ impl Context {
     }
 
     /// This call was refused with this kind, and the error says what was being done and where.
-    pub(crate) fn refused<T: Debug>(
+    pub(crate) fn expect_error<T: Debug>(
         &self,
         call: &str,
         answer: Result<T, Error>,

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
-use crate::case::{Case, cases};
+use crate::case::{Case, Need, cases};
 use crate::context::{Context, Outcome, Stop};
 use crate::harness::{Harness, Namespace};
 use crate::report::{CaseResult, Report, Verdict};
@@ -146,7 +146,8 @@ async fn in_namespace(
         Err(e) => return failed(case, &format!("    Harness::open failed: {e}")),
     };
     let capabilities = store.capabilities();
-    if let Some(reason) = case.excluded_by(&capabilities, harness.faults().is_some()) {
+    let lacking: &[Need] = if harness.faults().is_some() { &[] } else { &[Need::Faults] };
+    if let Some(reason) = case.excluded_by(&capabilities, lacking) {
         return Verdict::Ignored(reason.to_owned());
     }
     let outcome: Outcome = (case.body)(Context { store, capabilities, namespaces, harness, namespace, scale }).await;

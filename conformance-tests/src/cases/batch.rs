@@ -30,8 +30,8 @@ async fn stored(cx: &Context, count: usize) -> Outcome<Vec<(KeyId, SecretKey)>> 
     }
     let other = cx.reopen().await?;
     for (id, key) in &entries {
-        cx.holds(&cx.store, id, key).await?;
-        cx.holds(&other, id, key).await?;
+        cx.expect_key(&cx.store, id, key).await?;
+        cx.expect_key(&other, id, key).await?;
     }
     Ok(entries)
 }
@@ -48,7 +48,7 @@ async fn get_order_and_duplicates(cx: Context) -> Outcome {
         for wanted in [once.collect::<Vec<_>>(), holes.collect(), twice.collect(), pairs.collect()] {
             let ids: Vec<KeyId> = wanted.iter().map(|entry| entry.map_or(&missing, |(id, _)| id).clone()).collect();
             let call = format!("get_keys of {len} ids");
-            cx.settles(|| async {
+            cx.eventually(|| async {
                 let answers = cx.store.get_keys(&ids).await;
                 let count = answers.len();
                 ensure(count == len, call.as_str(), "one outcome per id", format!("{count} outcomes"))?;
@@ -56,7 +56,7 @@ async fn get_order_and_duplicates(cx: Context) -> Outcome {
                     let call = format!("{call}, outcome {position}");
                     match entry {
                         Some((_, key)) => same(&call, answer, key)?,
-                        None => cx.refused(&call, answer, ErrorKind::NotFound, Operation::Get)?,
+                        None => cx.expect_error(&call, answer, ErrorKind::NotFound, Operation::Get)?,
                     }
                 }
                 Ok(())
@@ -102,7 +102,7 @@ async fn delete_partial(cx: Context) -> Outcome {
     let none = cx.store.delete_keys(&[]).await.len();
     ensure(none == 0, "delete_keys of no id", "no outcome", format!("{none} outcomes"))?;
     for (id, key) in entries.iter().take(3) {
-        cx.holds(&cx.store, id, key).await?;
+        cx.expect_key(&cx.store, id, key).await?;
     }
     // More than any engine takes in one call; each again by another client, and one by itself.
     let (doomed, kept) = entries.split_at(entries.len() * 5 / 6);
@@ -116,20 +116,20 @@ async fn delete_partial(cx: Context) -> Outcome {
         delete_with_holes(&cx, deleter, doomed).await?;
         for store in &handles {
             for (id, _) in doomed {
-                cx.absent(store, id).await?;
+                cx.expect_absent(store, id).await?;
             }
         }
     }
     for (id, key) in kept {
-        cx.holds(&handles[0], id, key).await?;
-        cx.holds(&handles[1], id, key).await?;
+        cx.expect_key(&handles[0], id, key).await?;
+        cx.expect_key(&handles[1], id, key).await?;
     }
     let missing = [sample::id("nobody"), sample::id("no one")];
     let answers = cx.store.delete_keys(&missing).await;
     let count = answers.len();
     ensure(count == 2, "delete_keys of two missing ids", "two outcomes", format!("{count}"))?;
     for answer in answers {
-        cx.refused("delete_keys of a missing id", answer, ErrorKind::NotFound, Operation::Delete)?;
+        cx.expect_error("delete_keys of a missing id", answer, ErrorKind::NotFound, Operation::Delete)?;
     }
     let none = cx.store.delete_keys(&[]).await;
     ensure(none.is_empty(), "delete_keys of no ids", "no outcomes", format!("{}", none.len()))
@@ -150,7 +150,7 @@ async fn delete_with_holes(cx: &Context, store: &Store, doomed: &[(KeyId, Secret
     for (position, (answer, id)) in answers.into_iter().zip(&ids).enumerate() {
         let call = format!("{call}, outcome {position}");
         if *id == missing {
-            cx.refused(&call, answer, ErrorKind::NotFound, Operation::Delete)?;
+            cx.expect_error(&call, answer, ErrorKind::NotFound, Operation::Delete)?;
         } else {
             ok(&call, answer)?;
         }
@@ -184,10 +184,10 @@ async fn create_refuses_existing(cx: Context) -> Outcome {
         if *id == twice[0].0 {
             match answer {
                 Ok(()) => created_twice.push(key.clone()),
-                refused => cx.refused(&call, refused, ErrorKind::AlreadyExists, Operation::Create)?,
+                refused => cx.expect_error(&call, refused, ErrorKind::AlreadyExists, Operation::Create)?,
             }
         } else if existing.iter().any(|(existing, _)| existing == id) {
-            cx.refused(&call, answer, ErrorKind::AlreadyExists, Operation::Create)?;
+            cx.expect_error(&call, answer, ErrorKind::AlreadyExists, Operation::Create)?;
         } else {
             ok(&call, answer)?;
         }
@@ -197,9 +197,9 @@ async fn create_refuses_existing(cx: Context) -> Outcome {
     };
     let other = cx.reopen().await?;
     for store in [&cx.store, &other] {
-        cx.holds(store, &twice[0].0, created).await?;
+        cx.expect_key(store, &twice[0].0, created).await?;
         for (id, key) in existing.iter().chain(&missing) {
-            cx.holds(store, id, key).await?;
+            cx.expect_key(store, id, key).await?;
         }
     }
     Ok(())

@@ -49,7 +49,7 @@ async fn put(cx: Context) -> Outcome {
     for polls in 0..cx.size(40, 8) {
         let (id, old, new) = (sample::id(format!("user-{polls}")), sample::random_key(300), sample::random_key(600));
         ok("put_key", cx.store.put_key(&id, &old).await)?;
-        cx.holds(&cx.store, &id, &old).await?;
+        cx.expect_key(&cx.store, &id, &old).await?;
         drop_after(cx.store.put_key(&id, &new), polls).await;
         dropped.push(Dropped { id, keys: vec![old, new], or_none: false, erased: false });
         is_free(&cx, polls).await?;
@@ -131,7 +131,7 @@ async fn many(cx: Context) -> Outcome {
 async fn stored(cx: &Context, polls: usize) -> Outcome<(KeyId, SecretKey)> {
     let (id, key) = (sample::id(format!("user-{polls}")), sample::random_key(300));
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
     Ok((id, key))
 }
 
@@ -167,7 +167,7 @@ async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
     cx.bound_over().await;
     listed_as_read(cx, &store, dropped).await?;
     for Dropped { id, keys, or_none, .. } in dropped {
-        cx.settles(|| async {
+        cx.eventually(|| async {
             match ok_or_gone(cx, store.find_key(id).await)? {
                 Some(key) => {
                     let expected = format!("one of {} whole keys", keys.len());
@@ -183,7 +183,7 @@ async fn left(cx: &Context, dropped: &[Dropped]) -> Outcome {
     for Dropped { id, .. } in dropped.iter().filter(free) {
         let key = sample::random_key(32);
         cx.put(&store, id, &key).await?;
-        cx.holds(&store, id, &key).await?;
+        cx.expect_key(&store, id, &key).await?;
     }
     Ok(())
 }

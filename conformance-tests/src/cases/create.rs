@@ -20,7 +20,7 @@ async fn refuses_existing(cx: Context) -> Outcome {
         let (id, first) = (sample::id(format!("alice-{number}")), sample::random_key(len));
         let create = call("put_key_with(Create)", &id);
         ok(&create, cx.store.create_key(&id, &first).await)?;
-        cx.holds(&cx.store, &id, &first).await?;
+        cx.expect_key(&cx.store, &id, &first).await?;
         // Neither another key nor the very same one, from this handle or another.
         for (store, second) in [
             (cx.store.clone(), sample::random_key(32)),
@@ -29,15 +29,15 @@ async fn refuses_existing(cx: Context) -> Outcome {
             (cx.reopen().await?, sample::random_key(32)),
         ] {
             let answer = store.put_key_with(&id, &second, PutMode::Create).await;
-            cx.refused(&create, answer, ErrorKind::AlreadyExists, Operation::Create)?;
-            cx.holds(&store, &id, &first).await?;
+            cx.expect_error(&create, answer, ErrorKind::AlreadyExists, Operation::Create)?;
+            cx.expect_key(&store, &id, &first).await?;
         }
         let put = sample::random_key(32);
         ok("put_key", cx.store.put_key(&id, &put).await)?;
-        cx.holds(&cx.store, &id, &put).await?;
+        cx.expect_key(&cx.store, &id, &put).await?;
         let answer = cx.store.create_key(&id, &first).await;
-        cx.refused(&create, answer, ErrorKind::AlreadyExists, Operation::Create)?;
-        cx.holds(&cx.store, &id, &put).await?;
+        cx.expect_error(&create, answer, ErrorKind::AlreadyExists, Operation::Create)?;
+        cx.expect_key(&cx.store, &id, &put).await?;
     }
     Ok(())
 }
@@ -49,15 +49,15 @@ async fn after_delete(cx: Context) -> Outcome {
         let id = sample::id(format!("alice-{number}"));
         let (first, second) = (sample::random_key([32, 3072][number % 2]), sample::random_key([3072, 33][number % 2]));
         ok("create_key", handles[creator].create_key(&id, &first).await)?;
-        cx.holds(&handles[0], &id, &first).await?;
-        cx.holds(&handles[1], &id, &first).await?;
+        cx.expect_key(&handles[0], &id, &first).await?;
+        cx.expect_key(&handles[1], &id, &first).await?;
         ok("delete_key", handles[deleter].delete_key(&id).await)?;
-        cx.absent(&handles[0], &id).await?;
-        cx.absent(&handles[1], &id).await?;
+        cx.expect_absent(&handles[0], &id).await?;
+        cx.expect_absent(&handles[1], &id).await?;
         match handles[again].create_key(&id, &second).await {
             Ok(()) => {
-                cx.holds(&handles[0], &id, &second).await?;
-                cx.holds(&handles[1], &id, &second).await?;
+                cx.expect_key(&handles[0], &id, &second).await?;
+                cx.expect_key(&handles[1], &id, &second).await?;
             }
             Err(e) => {
                 let later = matches!(e.kind(), ErrorKind::Conflict | ErrorKind::PendingDeletion);

@@ -51,22 +51,22 @@ async fn removes(cx: Context) -> Outcome {
         } else {
             ok("create_key", writer.create_key(&id, &first).await)?;
         }
-        cx.holds(&handles[0], &id, &first).await?;
-        cx.holds(&handles[1], &id, &first).await?;
+        cx.expect_key(&handles[0], &id, &first).await?;
+        cx.expect_key(&handles[1], &id, &first).await?;
         way.apply(remover, &id).await?;
-        cx.absent(&handles[0], &id).await?;
-        cx.absent(&handles[1], &id).await?;
+        cx.expect_absent(&handles[0], &id).await?;
+        cx.expect_absent(&handles[1], &id).await?;
         if cx.frees(way) {
             let again = sample::random_key(33);
             cx.put(writer, &id, &again).await?;
-            cx.holds(&handles[0], &id, &again).await?;
-            cx.holds(&handles[1], &id, &again).await?;
+            cx.expect_key(&handles[0], &id, &again).await?;
+            cx.expect_key(&handles[1], &id, &again).await?;
             way.apply(writer, &id).await?;
-            cx.absent(&handles[0], &id).await?;
+            cx.expect_absent(&handles[0], &id).await?;
         }
     }
     match cx.capabilities.listing {
-        Some(_) => cx.lists(&cx.store, &[]).await,
+        Some(_) => cx.expect_listing(&cx.store, &[]).await,
         None => Ok(()),
     }
 }
@@ -75,17 +75,17 @@ async fn missing_is_not_found(cx: Context) -> Outcome {
     let [one, two] = cx.two_handles().await?;
     let nobody = sample::id("nobody");
     let refused =
-        |id: &KeyId, answer| cx.refused(&call("delete_key", id), answer, ErrorKind::NotFound, Operation::Delete);
+        |id: &KeyId, answer| cx.expect_error(&call("delete_key", id), answer, ErrorKind::NotFound, Operation::Delete);
     refused(&nobody, one.delete_key(&nobody).await)?;
     for (number, (deleter, second)) in [(&one, &one), (&one, &two), (&two, &one)].into_iter().enumerate() {
         let (id, key) = (sample::id(format!("alice-{number}")), sample::random_key(32));
         cx.put(&one, &id, &key).await?;
-        cx.holds(&one, &id, &key).await?;
-        cx.holds(&two, &id, &key).await?;
+        cx.expect_key(&one, &id, &key).await?;
+        cx.expect_key(&two, &id, &key).await?;
         refused(&nobody, one.delete_key(&nobody).await)?;
         ok(&call("delete_key", &id), deleter.delete_key(&id).await)?;
-        cx.absent(&one, &id).await?;
-        cx.absent(&two, &id).await?;
+        cx.expect_absent(&one, &id).await?;
+        cx.expect_absent(&two, &id).await?;
         match second.delete_key(&id).await {
             // A store from which the key could still be recovered may say that instead.
             Err(e) if e.kind() == ErrorKind::PendingDeletion && cx.is_recoverable() => {}
@@ -107,13 +107,13 @@ async fn other_ids_untouched(cx: Context) -> Outcome {
     let keys: Vec<_> = (0..ids.len()).map(key).collect();
     for (id, key) in ids.iter().zip(&keys) {
         ok("put_key", cx.store.put_key(id, key).await)?;
-        cx.holds(&cx.store, id, key).await?;
+        cx.expect_key(&cx.store, id, key).await?;
     }
     for (number, deleted) in ids.iter().enumerate() {
         Removal::ALL[number % 3].apply(&cx.store, deleted).await?;
-        cx.absent(&cx.store, deleted).await?;
+        cx.expect_absent(&cx.store, deleted).await?;
         for (id, key) in ids.iter().zip(&keys).skip(number + 1) {
-            cx.holds(&cx.store, id, key).await?;
+            cx.expect_key(&cx.store, id, key).await?;
         }
     }
     Ok(())
@@ -124,26 +124,26 @@ async fn survives_reopen(cx: Context) -> Outcome {
     for id in &ids {
         let key = sample::random_key(32);
         ok("put_key", cx.store.put_key(id, &key).await)?;
-        cx.holds(&cx.store, id, &key).await?;
+        cx.expect_key(&cx.store, id, &key).await?;
     }
     let [alice, bob] = &ids;
     ok("delete_key", cx.store.delete_key(alice).await)?;
-    cx.absent(&cx.store, alice).await?;
+    cx.expect_absent(&cx.store, alice).await?;
     let reopened = cx.reopen().await?;
-    cx.absent(&reopened, alice).await?;
+    cx.expect_absent(&reopened, alice).await?;
     ok("delete_key of the new client", reopened.delete_key(bob).await)?;
-    cx.absent(&cx.reopen().await?, bob).await
+    cx.expect_absent(&cx.reopen().await?, bob).await
 }
 
 async fn visible_to_other_handle(cx: Context) -> Outcome {
     let (id, key) = (sample::id("alice"), sample::random_key(32));
     let other = cx.reopen().await?;
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
-    cx.holds(&other, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
+    cx.expect_key(&other, &id, &key).await?;
     ok("delete_key", cx.store.delete_key(&id).await)?;
-    cx.absent(&other, &id).await?;
-    cx.absent(&cx.store, &id).await
+    cx.expect_absent(&other, &id).await?;
+    cx.expect_absent(&cx.store, &id).await
 }
 
 async fn grade_matches_capability(cx: Context) -> Outcome {
@@ -154,7 +154,7 @@ async fn grade_matches_capability(cx: Context) -> Outcome {
     for number in 0..5 {
         let (id, key) = (sample::id(format!("alice-{number}")), sample::random_key(32));
         ok("put_key", cx.store.put_key(&id, &key).await)?;
-        cx.holds(&cx.store, &id, &key).await?;
+        cx.expect_key(&cx.store, &id, &key).await?;
         let before = SystemTime::now();
         let Deletion { finality, .. } = ok(&call("delete_key", &id), cx.store.delete_key(&id).await)?;
         ensure(strength(finality) <= declared(grade), "delete_key", expected.as_str(), format!("{finality:?}"))?;
@@ -166,7 +166,7 @@ async fn grade_matches_capability(cx: Context) -> Outcome {
     }
     let (id, key) = (sample::id("batch"), sample::random_key(32));
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
     let finality = Removal::DeleteMany.apply(&cx.store, &id).await?;
     ensure(strength(finality) <= declared(grade), "delete_keys", expected.as_str(), format!("{finality:?}"))?;
     ensure(usual > 0, "delete_key, five times", expected, "only weaker ones")

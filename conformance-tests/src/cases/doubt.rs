@@ -25,7 +25,7 @@ case_list! {
     "create.after_forced_delete":
         "while the engine holds a deleted name back, a write says Conflict with a pause, and \
          get_or_create waits for the name",
-        needs Faults
+        needs Faults, needs HeldNames
         => after_forced_delete;
     "get.entry_without_a_value":
         "an entry that exists without a value is Corrupt to every read and create, at once, and can be put and deleted",
@@ -87,7 +87,7 @@ async fn erased_beside_a_stale_replica(cx: &Context, number: usize, stale_calls:
             let expected = "Ok with the key gone, or an error of an erasure with Effect::Unknown";
             ensure(told, call, expected, format!("kind {:?}, effect {:?}", e.kind(), e.effect()))?;
             ok("erase_key when the bound is over", cx.store.erase_key(&id).await)?;
-            cx.absent(&cx.store, &id).await
+            cx.expect_absent(&cx.store, &id).await
         }
     }
 }
@@ -104,7 +104,7 @@ async fn of_a_refused_delete_is_an_error(cx: Context) -> Outcome {
     let id = sample::id("alice");
     let key = sample::random_key(32);
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
     for operation in [Operation::Delete, Operation::Erase] {
         cx.inject(Some(Operation::Delete), Fault::Refused, ALWAYS).await?;
         let answer = match operation {
@@ -124,10 +124,10 @@ async fn of_a_refused_delete_is_an_error(cx: Context) -> Outcome {
         }
     }
     if !cx.capabilities.fenced {
-        cx.holds(&cx.store, &id, &key).await?;
+        cx.expect_key(&cx.store, &id, &key).await?;
     }
     ok("erase_key when the engine deletes again", cx.store.erase_key(&id).await)?;
-    cx.absent(&cx.store, &id).await
+    cx.expect_absent(&cx.store, &id).await
 }
 
 async fn after_forced_delete(cx: Context) -> Outcome {
@@ -135,9 +135,9 @@ async fn after_forced_delete(cx: Context) -> Outcome {
     let key = sample::random_key(32);
     if !cx.is_recoverable() {
         ok("create_key", cx.store.create_key(&id, &key).await)?;
-        cx.holds(&cx.store, &id, &key).await?;
+        cx.expect_key(&cx.store, &id, &key).await?;
         ok("delete_key", cx.store.delete_key(&id).await)?;
-        cx.absent(&cx.store, &id).await?;
+        cx.expect_absent(&cx.store, &id).await?;
         cx.bound_over().await;
     }
     // Twice each, because an engine may have several answers for it.
@@ -155,7 +155,7 @@ async fn after_forced_delete(cx: Context) -> Outcome {
         let waited = in_time(&cx, "get_or_create of a name that is held back", cx.store.get_or_create(&id, &key)).await;
         cx.clear().await?;
         is_held("get_or_create of a name that is held back", waited?)?;
-        cx.absent(&cx.store, &id).await?;
+        cx.expect_absent(&cx.store, &id).await?;
     }
     // For one: a bound that is over after a slow call leaves room for one more, and no further one.
     cx.inject(None, Fault::NameHeld, 1).await?;
@@ -167,7 +167,7 @@ async fn after_forced_delete(cx: Context) -> Outcome {
         Err(e) if cx.bound().is_zero() => return is_held::<()>(call, Err(e)),
         answer => same(call, answer, &key)?,
     }
-    cx.holds(&cx.store, &id, &key).await
+    cx.expect_key(&cx.store, &id, &key).await
 }
 
 fn is_held<T>(call: &str, answer: Result<T, Error>) -> Outcome {
@@ -209,9 +209,9 @@ async fn entry_without_a_value(cx: Context) -> Outcome {
         is_corrupt("get_or_create", answer.map_err(|e| e.with_operation(Operation::Get)), Operation::Get)?;
     }
     ok(&call("put_key", put), cx.store.put_key(put, &key).await)?;
-    cx.holds(&cx.store, put, &key).await?;
+    cx.expect_key(&cx.store, put, &key).await?;
     ok(&call("delete_key", deleted), cx.store.delete_key(deleted).await)?;
-    cx.absent(&cx.store, deleted).await
+    cx.expect_absent(&cx.store, deleted).await
 }
 
 /// Neither an absence, which create would contradict, nor a key.

@@ -20,16 +20,16 @@ async fn is_idempotent(cx: Context) -> Outcome {
     let (alice, bob, key) = (sample::id("alice"), sample::id("bob"), sample::random_key(32));
     let nobody = sample::id("nobody");
     ok("erase_key of a key that never was", one.erase_key(&nobody).await)?;
-    cx.absent(&two, &nobody).await?;
+    cx.expect_absent(&two, &nobody).await?;
     cx.put(&one, &alice, &key).await?;
     cx.put(&one, &bob, &key).await?;
-    cx.holds(&one, &alice, &key).await?;
+    cx.expect_key(&one, &alice, &key).await?;
     for store in [&one, &one, &two, &two] {
         ok("erase_key", store.erase_key(&alice).await)?;
-        cx.absent(&one, &alice).await?;
-        cx.absent(&two, &alice).await?;
+        cx.expect_absent(&one, &alice).await?;
+        cx.expect_absent(&two, &alice).await?;
     }
-    cx.holds(&one, &bob, &key).await
+    cx.expect_key(&one, &bob, &key).await
 }
 
 async fn receipt_is_true(cx: Context) -> Outcome {
@@ -55,8 +55,8 @@ async fn receipt_is_true(cx: Context) -> Outcome {
         }
         let key = sample::random_key(len);
         cx.put(writer, &id, &key).await?;
-        cx.holds(&handles[0], &id, &key).await?;
-        cx.holds(&handles[1], &id, &key).await?;
+        cx.expect_key(&handles[0], &id, &key).await?;
+        cx.expect_key(&handles[1], &id, &key).await?;
         let receipt = ok(&call("erase_key", &id), eraser.erase_key(&id).await)?;
         ensure(receipt.existed, call("erase_key", &id), "existed: true", format!("{receipt:?}"))?;
         proof_is_possible(&cx, &receipt)?;
@@ -70,8 +70,8 @@ async fn receipt_is_true(cx: Context) -> Outcome {
                 Ok(_) => return fail("get_key after a verified erasure", "NotFound", "a key"),
             }
         }
-        cx.absent(&handles[0], &id).await?;
-        cx.absent(&handles[1], &id).await?;
+        cx.expect_absent(&handles[0], &id).await?;
+        cx.expect_absent(&handles[1], &id).await?;
         if !cx.is_recoverable() {
             let receipt = ok(&call("erase_key", &id), writer.erase_key(&id).await)?;
             ensure(!receipt.existed, "erase_key for the second time", "existed: false", format!("{receipt:?}"))?;

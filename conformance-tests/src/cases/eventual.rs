@@ -1,12 +1,12 @@
 //! The promises of a store whose reads or listings lag: the lag ends, and no call claims more than
 //! it knows.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use keystead_core::{ErrorKind, KeyId, KeyStoreExt, Operation, SecretKey};
 
 use crate::case::case_list;
-use crate::context::{Context, Outcome, Stop, Store, call, ensure, fail, ok, same};
+use crate::context::{Context, Outcome, Store, call, ensure, fail, ok, same};
 use crate::sample;
 
 case_list! {
@@ -38,7 +38,7 @@ async fn reads_settle(cx: Context) -> Outcome {
         settled(&cx, &handles, &id, Some(&put)).await?;
         ok("delete_key", one.delete_key(&id).await)?;
         if cx.is_recoverable() {
-            return cx.absent(two, &id).await;
+            return cx.expect_absent(two, &id).await;
         }
         settled(&cx, &handles, &id, None).await?;
     }
@@ -68,20 +68,14 @@ async fn settled(cx: &Context, handles: &[Store], id: &KeyId, key: Option<&Secre
             let call = format!("{call} when the bound is over");
             match key {
                 Some(key) => same(&call, answer, key)?,
-                None => cx.refused(&call, answer, ErrorKind::NotFound, Operation::Get)?,
+                None => cx.expect_error(&call, answer, ErrorKind::NotFound, Operation::Get)?,
             }
         }
     }
     Ok(())
 }
 
-/// A listing that may lag longer is not waited for.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
 async fn listing_settles(cx: Context) -> Outcome {
-    if cx.listing_bound() > LONGEST_WAIT {
-        return Err(Stop::Ignored("the listing may lag for more than a minute, which is not waited for"));
-    }
     let handles = cx.two_handles().await?;
     let ids = sample::ids(cx.size(20, 5));
     for id in &ids {
@@ -89,7 +83,7 @@ async fn listing_settles(cx: Context) -> Outcome {
     }
     tokio::time::sleep(cx.bound() + cx.listing_bound()).await;
     for store in handles.iter().cycle().take(4) {
-        cx.lists_now(store, &ids).await?;
+        cx.expect_listing_now(store, &ids).await?;
     }
     let (deleted, left) = ids.split_at(ids.len() / 2);
     for id in deleted {
@@ -97,7 +91,7 @@ async fn listing_settles(cx: Context) -> Outcome {
     }
     tokio::time::sleep(cx.bound() + cx.listing_bound()).await;
     for store in handles.iter().cycle().take(4) {
-        cx.lists_now(store, left).await?;
+        cx.expect_listing_now(store, left).await?;
     }
     Ok(())
 }
@@ -119,8 +113,8 @@ async fn invisible_winner_is_a_conflict(cx: Context) -> Outcome {
                 answer => same(call, answer, &winner)?,
             }
         }
-        cx.holds(&handles[0], &id, &winner).await?;
-        cx.holds(&handles[1], &id, &winner).await?;
+        cx.expect_key(&handles[0], &id, &winner).await?;
+        cx.expect_key(&handles[1], &id, &winner).await?;
     }
     Ok(())
 }
@@ -128,7 +122,7 @@ async fn invisible_winner_is_a_conflict(cx: Context) -> Outcome {
 async fn verified_erasure_has_waited(cx: Context) -> Outcome {
     let (alice, key) = (sample::id("alice"), sample::random_key(32));
     ok("put_key", cx.store.put_key(&alice, &key).await)?;
-    cx.holds(&cx.store, &alice, &key).await?;
+    cx.expect_key(&cx.store, &alice, &key).await?;
     for (id, what) in [(&alice, "erase_key"), (&sample::id("nobody"), "erase_key of a key that never was")] {
         let begin = Instant::now();
         let erasure = ok(what, cx.store.erase_key(id).await)?;
@@ -136,7 +130,7 @@ async fn verified_erasure_has_waited(cx: Context) -> Outcome {
         // Behind a fence the proof is read beneath the cache, because no reader gets at what caches hold.
         if cx.capabilities.fenced && cx.capabilities.cached {
             for store in [&cx.store, &cx.reopen().await?] {
-                cx.refused("get_key of an erased id", store.get_key(id).await, ErrorKind::Erased, Operation::Get)?;
+                cx.expect_error("get_key of an erased id", store.get_key(id).await, ErrorKind::Erased, Operation::Get)?;
             }
             continue;
         }
@@ -145,5 +139,5 @@ async fn verified_erasure_has_waited(cx: Context) -> Outcome {
             return fail(what, expected, format!("verified: true after {took:?}"));
         }
     }
-    cx.absent(&cx.store, &alice).await
+    cx.expect_absent(&cx.store, &alice).await
 }

@@ -66,7 +66,7 @@ impl Scene {
     async fn new(cx: &Context) -> Outcome<Self> {
         let (canary, free, other) = (Canary::new(), Canary::new().id, sample::random_key(32));
         ok("put_key", cx.store.put_key(&canary.id, &canary.key).await)?;
-        cx.holds(&cx.store, &canary.id, &canary.key).await?;
+        cx.expect_key(&cx.store, &canary.id, &canary.key).await?;
         Ok(Self { canary, free, other })
     }
 
@@ -97,16 +97,16 @@ impl Scene {
     /// A write that says Ok tells the truth.
     async fn is_done(&self, cx: &Context, operation: Operation) -> Outcome {
         match operation {
-            Operation::Put => cx.holds(&cx.store, &self.canary.id, &self.other).await,
-            Operation::Create => cx.holds(&cx.store, &self.free, &self.other).await,
-            _ => cx.absent(&cx.store, &self.canary.id).await,
+            Operation::Put => cx.expect_key(&cx.store, &self.canary.id, &self.other).await,
+            Operation::Create => cx.expect_key(&cx.store, &self.free, &self.other).await,
+            _ => cx.expect_absent(&cx.store, &self.canary.id).await,
         }
     }
 
     /// An error that says "not applied" tells the truth: the key stands, and the free id is free.
     async fn is_untouched(&self, cx: &Context) -> Outcome {
-        cx.holds(&cx.store, &self.canary.id, &self.canary.key).await?;
-        cx.absent(&cx.store, &self.free).await
+        cx.expect_key(&cx.store, &self.canary.id, &self.canary.key).await?;
+        cx.expect_absent(&cx.store, &self.free).await
     }
 }
 
@@ -241,19 +241,19 @@ async fn reset_after_apply(cx: Context) -> Outcome {
     let answer = in_time(&cx, Operation::Create, cx.store.create_key(&id, &first)).await?;
     applied_or_unknown("create_key whose answer was lost", &answer)?;
     cx.clear().await?;
-    cx.holds(&cx.store, &id, &first).await?;
+    cx.expect_key(&cx.store, &id, &first).await?;
 
     cx.inject(Some(Operation::Put), Fault::ResetAfterApply, 1).await?;
     let answer = in_time(&cx, Operation::Put, cx.store.put_key(&id, &second)).await?;
     applied_or_unknown("put_key whose answer was lost", &answer)?;
     cx.clear().await?;
-    cx.holds(&cx.store, &id, &second).await?;
+    cx.expect_key(&cx.store, &id, &second).await?;
 
     cx.inject(Some(Operation::Delete), Fault::ResetAfterApply, 1).await?;
     let answer = in_time(&cx, Operation::Delete, cx.store.delete_key(&id)).await?;
     applied_or_unknown("delete_key whose answer was lost", &answer)?;
     cx.clear().await?;
-    cx.absent(&cx.store, &id).await
+    cx.expect_absent(&cx.store, &id).await
 }
 
 fn applied_or_unknown<T>(call: &str, answer: &keystead_core::Result<T>) -> Outcome {
@@ -296,7 +296,7 @@ async fn storm(cx: Context) -> Outcome {
     in_parallel(callers).await?.into_iter().collect::<Outcome<()>>()?;
     cx.clear().await?;
     for (id, key) in &keys {
-        cx.holds(&cx.store, id, key).await?;
+        cx.expect_key(&cx.store, id, key).await?;
     }
     match cx.capabilities.listing {
         Some(_) => list(&cx.store).await.map(drop),

@@ -28,10 +28,10 @@ async fn missing_is_not_found(cx: Context) -> Outcome {
     let (id, none) = (sample::id("nobody"), [sample::id("nobody"), sample::id("no one")]);
     let look = async || {
         let answer = cx.store.get_key(&id).await;
-        cx.refused(&call("get_key", &id), answer, ErrorKind::NotFound, Operation::Get)?;
+        cx.expect_error(&call("get_key", &id), answer, ErrorKind::NotFound, Operation::Get)?;
         let answers = cx.store.get_keys(&none).await;
         ensure(answers.len() == 2, "get_keys of two ids", "two outcomes", format!("{}", answers.len()))?;
-        let refused = |answer| cx.refused("get_keys", answer, ErrorKind::NotFound, Operation::Get);
+        let refused = |answer| cx.expect_error("get_keys", answer, ErrorKind::NotFound, Operation::Get);
         answers.into_iter().try_for_each(refused)
     };
     look().await?;
@@ -56,9 +56,9 @@ async fn roundtrip_bytes(cx: Context) -> Outcome {
         let ids: Vec<KeyId> = (0..keys.len()).map(|number| id(how, number)).collect();
         for (number, (id, key)) in ids.iter().zip(&keys).enumerate() {
             let store = if number % 2 == 0 { &one } else { &two };
-            cx.settles(|| async { same(&label(how, number), store.get_key(id).await, key) }).await?;
+            cx.eventually(|| async { same(&label(how, number), store.get_key(id).await, key) }).await?;
         }
-        cx.settles(|| async {
+        cx.eventually(|| async {
             let answers = one.get_keys(&ids).await;
             let mut pairs = answers.into_iter().zip(&keys).enumerate();
             pairs
@@ -70,8 +70,8 @@ async fn roundtrip_bytes(cx: Context) -> Outcome {
     let overwritten = sample::id("overwritten");
     for (number, key) in keys.iter().enumerate().take(cx.size(keys.len(), 12)) {
         ok("put_key", one.put_key(&overwritten, key).await)?;
-        cx.settles(|| async { same(&label("overwritten", number), two.get_key(&overwritten).await, key) }).await?;
-        cx.settles(|| async { same("get_or_create", one.get_or_create(&overwritten, keys[0]).await, key) }).await?;
+        cx.eventually(|| async { same(&label("overwritten", number), two.get_key(&overwritten).await, key) }).await?;
+        cx.eventually(|| async { same("get_or_create", one.get_or_create(&overwritten, keys[0]).await, key) }).await?;
     }
     Ok(())
 }
@@ -80,10 +80,10 @@ async fn absent_is_none(cx: Context) -> Outcome {
     let (absent, present) = (sample::id("absent"), sample::id("present"));
     let key = sample::random_key(32);
     cx.put(&cx.store, &present, &key).await?;
-    cx.holds(&cx.store, &present, &key).await?;
+    cx.expect_key(&cx.store, &present, &key).await?;
     let found = ok("find_key", cx.store.find_key(&absent).await)?;
     ensure(found.is_none(), call("find_key", &absent), "None", "a key")?;
-    cx.settles(|| async {
+    cx.eventually(|| async {
         match ok("find_key", cx.store.find_key(&present).await)? {
             Some(found) => same(&call("find_key", &present), Ok(found), &key),
             None => ensure(false, call("find_key", &present), "the key that was put", "None"),
@@ -108,5 +108,5 @@ async fn too_long_refused(cx: Context) -> Outcome {
     ensure(generated == refusal, "SecretKey::generate(3073)", expected, format!("{generated:?}"))?;
     let (id, longest) = (sample::id("longest"), sample::random_key(3072));
     cx.put(&cx.store, &id, &longest).await?;
-    cx.holds(&cx.store, &id, &longest).await
+    cx.expect_key(&cx.store, &id, &longest).await
 }

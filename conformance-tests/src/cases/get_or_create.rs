@@ -33,8 +33,8 @@ async fn creates_once(cx: Context) -> Outcome {
         let len = key.expose_secret().len();
         ensure(len == 32, "get_or_create_key", "a key of 32 bytes", format!("{len} bytes"))?;
         for store in &handles {
-            cx.holds(store, &id, &key).await?;
-            cx.settles(|| async { same("get_or_create_key", store.get_or_create_key(&id).await, &key) }).await?;
+            cx.expect_key(store, &id, &key).await?;
+            cx.eventually(|| async { same("get_or_create_key", store.get_or_create_key(&id).await, &key) }).await?;
         }
         ensure(!others.contains(&key), "get_or_create_key of another id", "another key", "the same key")?;
         others.push(key);
@@ -43,7 +43,7 @@ async fn creates_once(cx: Context) -> Outcome {
         created_again(&cx, &handles).await?;
     }
     match cx.capabilities.listing {
-        Some(_) => cx.lists(&cx.store, &[sample::id("alice-0"), sample::id("alice-1")]).await,
+        Some(_) => cx.expect_listing(&cx.store, &[sample::id("alice-0"), sample::id("alice-1")]).await,
         None => Ok(()),
     }
 }
@@ -54,14 +54,14 @@ async fn created_again(cx: &Context, handles: &[Store; 2]) -> Outcome {
         let id = sample::id("alice-0");
         let old = ok("get_or_create_key", handles[deleter].get_or_create_key(&id).await)?;
         ok("delete_key", handles[deleter].delete_key(&id).await)?;
-        cx.absent(&handles[0], &id).await?;
-        cx.absent(&handles[1], &id).await?;
+        cx.expect_absent(&handles[0], &id).await?;
+        cx.expect_absent(&handles[1], &id).await?;
         cx.bound_over().await;
         let call = "get_or_create_key after a delete";
         let key = cx.patiently(call, || handles[creator].get_or_create_key(&id)).await?;
         ensure(key != old, "get_or_create_key after a delete", "a new key", "the deleted one")?;
-        cx.holds(&handles[0], &id, &key).await?;
-        cx.holds(&handles[1], &id, &key).await?;
+        cx.expect_key(&handles[0], &id, &key).await?;
+        cx.expect_key(&handles[1], &id, &key).await?;
     }
     Ok(())
 }
@@ -70,9 +70,9 @@ async fn returns_existing(cx: Context) -> Outcome {
     for (number, len) in [1, 32, 3072].into_iter().enumerate() {
         let (id, key) = (sample::id(format!("alice-{number}")), sample::random_key(len));
         cx.put(&cx.store, &id, &key).await?;
-        cx.holds(&cx.store, &id, &key).await?;
-        cx.settles(|| async { same("get_or_create_key", cx.store.get_or_create_key(&id).await, &key) }).await?;
-        cx.holds(&cx.store, &id, &key).await?;
+        cx.expect_key(&cx.store, &id, &key).await?;
+        cx.eventually(|| async { same("get_or_create_key", cx.store.get_or_create_key(&id).await, &key) }).await?;
+        cx.expect_key(&cx.store, &id, &key).await?;
     }
     Ok(())
 }
@@ -83,16 +83,16 @@ async fn loser_gets_the_winners_key(cx: Context) -> Outcome {
         let (id, winner) = (sample::id(format!("alice-{number}")), sample::random_key(len));
         same("get_or_create", handles[number % 2].get_or_create(&id, &winner).await, &winner)?;
         for store in &handles {
-            cx.holds(store, &id, &winner).await?;
+            cx.expect_key(store, &id, &winner).await?;
             let loser = sample::random_key(32);
             let call = "get_or_create with another candidate";
-            cx.settles(|| async { same(call, store.get_or_create(&id, &loser).await, &winner) }).await?;
-            cx.holds(store, &id, &winner).await?;
+            cx.eventually(|| async { same(call, store.get_or_create(&id, &loser).await, &winner) }).await?;
+            cx.expect_key(store, &id, &winner).await?;
         }
         let put = sample::random_key(64);
         ok("put_key", cx.store.put_key(&id, &put).await)?;
-        cx.holds(&cx.store, &id, &put).await?;
-        cx.settles(|| async { same("get_or_create after a put", cx.store.get_or_create(&id, &winner).await, &put) })
+        cx.expect_key(&cx.store, &id, &put).await?;
+        cx.eventually(|| async { same("get_or_create after a put", cx.store.get_or_create(&id, &winner).await, &put) })
             .await?;
     }
     Ok(())
@@ -112,7 +112,7 @@ async fn custom_generator_called_at_most_once(cx: Context) -> Outcome {
     same(call, cx.store.get_or_create_key_with(&id, generator()).await, &candidate)?;
     let count = calls.load(Ordering::SeqCst);
     ensure(count == 1, call, "one call of the generator", format!("{count}"))?;
-    cx.holds(&cx.store, &id, &candidate).await?;
+    cx.expect_key(&cx.store, &id, &candidate).await?;
     // A read that is still stale would call it rightly.
     if cx.capabilities.consistency != Consistency::Strong {
         return Ok(());

@@ -37,11 +37,11 @@ async fn check_ok(cx: Context) -> Outcome {
     ensure(before == now, "capabilities after some writes", before, now)?;
     // It has left everything as it was, and nothing of its own.
     for (id, key) in &keys {
-        cx.holds(&cx.store, id, key).await?;
+        cx.expect_key(&cx.store, id, key).await?;
     }
     if cx.capabilities.listing.is_some() {
         let ids: Vec<KeyId> = keys.into_iter().map(|(id, _)| id).collect();
-        cx.lists(&cx.store, &ids).await?;
+        cx.expect_listing(&cx.store, &ids).await?;
     }
     let info = cx.store.info();
     let named = !info.scheme().is_empty() && info.to_string().starts_with(info.scheme());
@@ -57,12 +57,12 @@ async fn sees_everything(cx: Context) -> Outcome {
     }
     let reopened = cx.reopen().await?;
     for (id, key) in ids.iter().zip(&keys) {
-        cx.holds(&reopened, id, key).await?;
+        cx.expect_key(&reopened, id, key).await?;
     }
     for (number, key) in keys.iter().enumerate().take(cx.size(keys.len(), 5)) {
         let id = sample::id(format!("second-{number}"));
         ok("create_key by a second client", reopened.create_key(&id, key).await)?;
-        cx.holds(&cx.store, &id, key).await?;
+        cx.expect_key(&cx.store, &id, key).await?;
     }
     let (first, second) = (format!("{:?}", cx.capabilities), format!("{:?}", reopened.capabilities()));
     ensure(first == second, "capabilities of a second client", first, second)?;
@@ -80,16 +80,16 @@ async fn see_each_other(cx: Context) -> Outcome {
             // Written twice, so that the second key finds the first one known.
             for key in [&keys[(2 * round + number) % lens], &sample::random_key(32)] {
                 cx.put(writer, &id, key).await?;
-                cx.holds(reader, &id, key).await?;
+                cx.expect_key(reader, &id, key).await?;
             }
             let again = reader.create_key(&id, &sample::random_key(32)).await;
-            cx.refused("create_key by the other client", again, ErrorKind::AlreadyExists, Operation::Create)?;
+            cx.expect_error("create_key by the other client", again, ErrorKind::AlreadyExists, Operation::Create)?;
             ok("put_key by the other client", reader.put_key(&id, &keys[0]).await)?;
-            cx.holds(writer, &id, &keys[0]).await?;
+            cx.expect_key(writer, &id, &keys[0]).await?;
             let removal = cx.removal(round);
             removal.apply(reader, &id).await?;
-            cx.absent(writer, &id).await?;
-            cx.absent(reader, &id).await?;
+            cx.expect_absent(writer, &id).await?;
+            cx.expect_absent(reader, &id).await?;
             if !cx.frees(removal) {
                 return Ok(());
             }
@@ -102,16 +102,16 @@ async fn namespaces_do_not_meet(cx: Context) -> Outcome {
     let other = cx.open_another().await?;
     let (id, here, there) = (sample::id("alice"), sample::random_key(32), sample::random_key(32));
     ok("put_key", cx.store.put_key(&id, &here).await)?;
-    cx.holds(&cx.store, &id, &here).await?;
-    cx.absent(&other, &id).await?;
+    cx.expect_key(&cx.store, &id, &here).await?;
+    cx.expect_absent(&other, &id).await?;
     ok("create_key in another namespace", other.create_key(&id, &there).await)?;
-    cx.holds(&other, &id, &there).await?;
-    cx.holds(&cx.store, &id, &here).await?;
+    cx.expect_key(&other, &id, &there).await?;
+    cx.expect_key(&cx.store, &id, &here).await?;
     ok("delete_key", cx.store.delete_key(&id).await)?;
-    cx.absent(&cx.store, &id).await?;
-    cx.holds(&other, &id, &there).await?;
+    cx.expect_absent(&cx.store, &id).await?;
+    cx.expect_key(&other, &id, &there).await?;
     match cx.capabilities.listing {
-        Some(_) => cx.lists(&other, &[id]).await,
+        Some(_) => cx.expect_listing(&other, &[id]).await,
         None => Ok(()),
     }
 }
@@ -119,7 +119,7 @@ async fn namespaces_do_not_meet(cx: Context) -> Outcome {
 async fn used_from_a_second_runtime(cx: Context) -> Outcome {
     let (id, key) = (sample::id("alice"), sample::random_key(32));
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
     // A client that has been used, and one whose first call is there.
     let (store, fresh) = (cx.store.clone(), cx.reopen().await?);
     let last_user = fresh.clone();
@@ -148,10 +148,10 @@ async fn used_from_a_second_runtime(cx: Context) -> Outcome {
         }
     })
     .await?;
-    cx.holds(&cx.store, &second_id, &second_key).await?;
+    cx.expect_key(&cx.store, &second_id, &second_key).await?;
     let last = sample::random_key(34);
     ok("put_key on the first runtime", last_user.put_key(&id, &last).await)?;
-    cx.holds(&cx.store, &id, &last).await?;
+    cx.expect_key(&cx.store, &id, &last).await?;
     ok("put_key on the first runtime", cx.store.put_key(&id, &last).await)?;
-    cx.holds(&last_user, &id, &last).await
+    cx.expect_key(&last_user, &id, &last).await
 }

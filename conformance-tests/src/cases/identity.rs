@@ -20,7 +20,7 @@ async fn distinct_and_stable(cx: Context) -> Outcome {
     let other = cx.open_another().await?;
     for store in [&cx.store, &other] {
         ok("put_key", store.put_key(&canary.id, &canary.key).await)?;
-        cx.holds(store, &canary.id, &canary.key).await?;
+        cx.expect_key(store, &canary.id, &canary.key).await?;
     }
     let first = identified(&cx.store, &canary.id).await?;
     let grown = if early.is_fully_known() { IdentityMatch::Same } else { IdentityMatch::Unknown };

@@ -50,19 +50,19 @@ async fn roundtrip_and_list(cx: Context) -> Outcome {
         }
     }
     for (id, key) in ids.iter().zip(&keys) {
-        cx.settles(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
+        cx.eventually(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
     }
     if cx.capabilities.listing.is_some() {
-        cx.lists(&cx.store, &ids).await?;
+        cx.expect_listing(&cx.store, &ids).await?;
     }
     for id in &ids {
         ok(&named("delete_key", id), cx.store.delete_key(id).await)?;
     }
     for id in &ids {
-        cx.absent(&cx.store, id).await?;
+        cx.expect_absent(&cx.store, id).await?;
     }
     match cx.capabilities.listing {
-        Some(_) => cx.lists(&cx.store, &[]).await,
+        Some(_) => cx.expect_listing(&cx.store, &[]).await,
         None => Ok(()),
     }
 }
@@ -83,7 +83,7 @@ async fn distinct_never_meet(cx: Context) -> Outcome {
         }
     }
     for (_, id) in ids.iter().enumerate().filter(|(number, _)| number % 4 < 3) {
-        cx.absent(&cx.store, id).await?;
+        cx.expect_absent(&cx.store, id).await?;
     }
     let left = |number: &usize| number % 4 == 3;
     let ids: Vec<KeyId> = (0..ids.len()).filter(left).map(|number| ids[number].clone()).collect();
@@ -94,9 +94,9 @@ async fn distinct_never_meet(cx: Context) -> Outcome {
 /// Each id has its own key, read by itself and all in one batch.
 async fn all_their_own(cx: &Context, ids: &[KeyId], keys: &[SecretKey]) -> Outcome {
     for (id, key) in ids.iter().zip(keys) {
-        cx.settles(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
+        cx.eventually(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
     }
-    cx.settles(|| async {
+    cx.eventually(|| async {
         let answers = cx.store.get_keys(ids).await;
         ensure(answers.len() == ids.len(), "get_keys", "one outcome per id", format!("{}", answers.len()))?;
         let mut outcomes = answers.into_iter().zip(ids).zip(keys);

@@ -95,7 +95,7 @@ async fn error_chain(cx: Context) -> Outcome {
             cx.store.delete_keys(slice::from_ref(id)).await.pop().and_then(Result::err),
         ];
         ok("put_key", cx.store.put_key(id, key).await)?;
-        cx.holds(&cx.store, id, key).await?;
+        cx.expect_key(&cx.store, id, key).await?;
         let existing = cx.store.put_key_with(id, key, PutMode::Create).await.err();
         // That each of them is refused is for other cases.
         for error in missing.into_iter().chain([existing]) {

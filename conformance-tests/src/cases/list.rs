@@ -48,12 +48,12 @@ async fn filled(cx: &Context, count: usize) -> Outcome<Vec<KeyId>> {
 }
 
 async fn empty(cx: Context) -> Outcome {
-    cx.lists(&cx.store, &[]).await?;
+    cx.expect_listing(&cx.store, &[]).await?;
     let id = sample::id("alice");
     ok("put_key", cx.store.put_key(&id, &sample::random_key(32)).await)?;
-    cx.lists(&cx.store, std::slice::from_ref(&id)).await?;
+    cx.expect_listing(&cx.store, std::slice::from_ref(&id)).await?;
     ok("delete_key", cx.store.delete_key(&id).await)?;
-    cx.lists(&cx.store, &[]).await
+    cx.expect_listing(&cx.store, &[]).await
 }
 
 async fn all_once(cx: Context) -> Outcome {
@@ -69,11 +69,11 @@ async fn all_once(cx: Context) -> Outcome {
             _ => drop(ok("get_or_create", store.get_or_create(id, key).await)?),
         }
     }
-    cx.lists(&handles[0], &ids).await?;
-    cx.lists(&handles[1], &ids).await?;
+    cx.expect_listing(&handles[0], &ids).await?;
+    cx.expect_listing(&handles[1], &ids).await?;
     // Among so many a key is still its own.
     for (id, key) in ids.iter().zip(&keys).step_by(23) {
-        cx.holds(&handles[0], id, key).await?;
+        cx.expect_key(&handles[0], id, key).await?;
     }
     // One client has listed; what another writes afterwards is seen.
     let (first, new) = (ids.first().cloned(), sample::id("new"));
@@ -83,14 +83,14 @@ async fn all_once(cx: Context) -> Outcome {
     if let Some(id) = first {
         Removal::Erase.apply(&handles[1], &id).await?;
     }
-    cx.lists(&handles[0], &now).await
+    cx.expect_listing(&handles[0], &now).await
 }
 
 async fn deleted_absent(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
     let ids = filled(&cx, cx.size(60, 24).max(4)).await?;
-    cx.lists(&handles[0], &ids).await?;
-    cx.lists(&handles[1], &ids).await?;
+    cx.expect_listing(&handles[0], &ids).await?;
+    cx.expect_listing(&handles[1], &ids).await?;
     let (kept, deleted) = ids.split_at(ids.len() / 2);
     for (number, id) in deleted.iter().enumerate() {
         cx.removal(number).apply(&handles[number % 2], id).await?;
@@ -98,15 +98,15 @@ async fn deleted_absent(cx: Context) -> Outcome {
     for (number, id) in kept.iter().enumerate() {
         ok("put_key", cx.store.put_key(id, &sample::random_key(1 + number * 50)).await)?;
     }
-    cx.lists(&handles[0], kept).await?;
-    cx.lists(&handles[1], kept).await?;
+    cx.expect_listing(&handles[0], kept).await?;
+    cx.expect_listing(&handles[1], kept).await?;
     if cx.is_recoverable() {
         return Ok(());
     }
     for (number, id) in deleted.iter().enumerate() {
         cx.put(&handles[number / 2 % 2], id, &sample::random_key(32)).await?;
     }
-    cx.lists(&handles[0], &ids).await
+    cx.expect_listing(&handles[0], &ids).await
 }
 
 async fn foreign_entries_ignored(cx: Context) -> Outcome {
@@ -114,7 +114,7 @@ async fn foreign_entries_ignored(cx: Context) -> Outcome {
     if !cx.plant_foreign().await? {
         return Err(Stop::Ignored(Need::ForeignEntries.reason()));
     }
-    cx.lists(&cx.store, &ids).await
+    cx.expect_listing(&cx.store, &ids).await
 }
 
 async fn dropped_midway(cx: Context) -> Outcome {
@@ -134,12 +134,12 @@ async fn dropped_midway(cx: Context) -> Outcome {
     }
     let store = cx.store.clone();
     cx.unblocked("list_keys after many dropped listings", async move { list(&store).await.map(drop) }).await?;
-    cx.lists(&cx.store, &ids).await
+    cx.expect_listing(&cx.store, &ids).await
 }
 
 async fn open_stream_blocks_no_writer(cx: Context) -> Outcome {
     let ids = filled(&cx, cx.size(300, 25).max(4)).await?;
-    cx.lists(&cx.store, &ids).await?;
+    cx.expect_listing(&cx.store, &ids).await?;
     let strong = cx.capabilities.listing == Some(Consistency::Strong);
     let mut listing = cx.store.list_keys();
     let Some(first) = listing.next().await else {
@@ -189,7 +189,7 @@ async fn every_call(store: &Store, standing: &KeyId, number: usize) -> Outcome {
 
 async fn stable_ids_during_writes(cx: Context) -> Outcome {
     let stable = filled(&cx, cx.size(300, 25).max(4)).await?;
-    cx.lists(&cx.store, &stable).await?;
+    cx.expect_listing(&cx.store, &stable).await?;
     let stop = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn(write_beside(cx.store.clone(), stable.clone(), stop.clone()));
     let listings = listed_meanwhile(&cx, &stable).await;
@@ -241,7 +241,7 @@ async fn unsupported_is_said(cx: Context) -> Outcome {
     let count = answers.len();
     ensure(count == 1, "list_keys of a store that cannot list", "one answer", format!("{count} answers"))?;
     for answer in answers {
-        cx.refused("list_keys", answer.map(|_| "an id"), ErrorKind::Unsupported, Operation::List)?;
+        cx.expect_error("list_keys", answer.map(|_| "an id"), ErrorKind::Unsupported, Operation::List)?;
     }
-    cx.holds(&cx.store, &id, &key).await
+    cx.expect_key(&cx.store, &id, &key).await
 }

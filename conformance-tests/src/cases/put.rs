@@ -36,8 +36,8 @@ async fn overwrites(cx: Context) -> Outcome {
             key = sample::key([&[7], key.expose_secret()].concat());
         }
         ok("put_key", handles[round / 2 % 2].put_key(&id, &key).await)?;
-        cx.holds(&handles[0], &id, &key).await?;
-        cx.holds(&handles[1], &id, &key).await?;
+        cx.expect_key(&handles[0], &id, &key).await?;
+        cx.expect_key(&handles[1], &id, &key).await?;
     }
     Ok(())
 }
@@ -48,12 +48,12 @@ async fn grows_and_shrinks(cx: Context) -> Outcome {
     for (round, len) in [1, 3072, 33, 255, 256, 1024, 1, 2048, 32].into_iter().enumerate() {
         let key = sample::random_key(len);
         ok("put_key", handles[round % 2].put_key(&id, &key).await)?;
-        cx.holds(&handles[(round + 1) % 2], &id, &key).await?;
+        cx.expect_key(&handles[(round + 1) % 2], &id, &key).await?;
         // Its own beginning, and itself again.
         let beginning = sample::key(key.expose_secret()[..len.div_ceil(2)].to_vec());
         for key in [beginning, key] {
             ok("put_key", handles[round % 2].put_key(&id, &key).await)?;
-            cx.holds(&handles[(round + 1) % 2], &id, &key).await?;
+            cx.expect_key(&handles[(round + 1) % 2], &id, &key).await?;
         }
     }
     Ok(())
@@ -71,9 +71,9 @@ async fn other_ids_untouched(cx: Context) -> Outcome {
     ok("put_key", cx.store.put_key(&alice, &keys[0]).await)?;
     let last = sample::random_key(16);
     ok("put_key", cx.store.put_key(&alice, &last).await)?;
-    cx.holds(&cx.store, &alice, &last).await?;
+    cx.expect_key(&cx.store, &alice, &last).await?;
     for (id, key) in others.iter().zip(&keys) {
-        cx.holds(&cx.store, id, key).await?;
+        cx.expect_key(&cx.store, id, key).await?;
     }
     Ok(())
 }
@@ -83,21 +83,21 @@ async fn idempotent_same_value(cx: Context) -> Outcome {
     let (id, key, other) = (sample::id("alice"), sample::random_key(32), sample::random_key(32));
     for _ in 0..3 {
         ok("put_key", one.put_key(&id, &key).await)?;
-        cx.holds(&one, &id, &key).await?;
+        cx.expect_key(&one, &id, &key).await?;
     }
     ok("put_key by another client", two.put_key(&id, &other).await)?;
-    cx.holds(&one, &id, &other).await?;
+    cx.expect_key(&one, &id, &other).await?;
     ok("put_key of the first key again", one.put_key(&id, &key).await)?;
-    cx.holds(&two, &id, &key).await?;
+    cx.expect_key(&two, &id, &key).await?;
     if cx.capabilities.listing.is_some() {
-        cx.lists(&one, std::slice::from_ref(&id)).await?;
+        cx.expect_listing(&one, std::slice::from_ref(&id)).await?;
     }
     if !cx.is_recoverable() {
         Removal::Delete.apply(&one, &id).await?;
-        cx.absent(&one, &id).await?;
+        cx.expect_absent(&one, &id).await?;
         cx.put(&one, &id, &key).await?;
-        cx.holds(&one, &id, &key).await?;
-        cx.holds(&two, &id, &key).await?;
+        cx.expect_key(&one, &id, &key).await?;
+        cx.expect_key(&two, &id, &key).await?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use keystead_core::{Consistency, Effect, Error, ErrorKind, KeyId, KeyStore, KeyS
 
 use crate::case::case_list;
 use crate::context::{Context, Outcome, Store, ensure, fail, in_parallel, ok};
-use crate::linearize::{self, Call, Event, Verdict};
+use crate::linearize::{self, Linearizability, RecordedCall, TimedCall};
 use crate::sample;
 
 case_list! {
@@ -60,8 +60,8 @@ async fn create_one_winner(cx: Context) -> Outcome {
         let right = winners.len() == 1 || (winners.is_empty() && refused < keys.len());
         ensure(right, "create_key in a race", expected, format!("{} Ok, {refused} AlreadyExists", winners.len()))?;
         if let [winner] = winners[..] {
-            cx.holds(&handles[0], &id, winner).await?;
-            cx.holds(&handles[1], &id, winner).await?;
+            cx.expect_key(&handles[0], &id, winner).await?;
+            cx.expect_key(&handles[1], &id, winner).await?;
         }
     }
     Ok(())
@@ -103,7 +103,7 @@ async fn one_key_for_all(cx: &Context, handles: &[Store], id: &KeyId, answers: V
         return fail("get_or_create in a race", "a key for one caller at least", "errors for all");
     };
     for store in handles {
-        cx.holds(store, id, &key).await?;
+        cx.expect_key(store, id, &key).await?;
     }
     Ok(())
 }
@@ -118,7 +118,7 @@ async fn no_torn_value(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
     let id = sample::id("alice");
     ok("put_key", cx.store.put_key(&id, &uniform(0)).await)?;
-    cx.holds(&cx.store, &id, &uniform(0)).await?;
+    cx.expect_key(&cx.store, &id, &uniform(0)).await?;
     cx.bound_over().await;
     let (rounds, writers, readers) = (cx.size(10_000, 300), 2, 2);
     let written = Arc::new(AtomicBool::new(false));
@@ -161,7 +161,7 @@ async fn delete_vs_get_or_create(cx: Context) -> Outcome {
     for round in 0..cx.size(40, 3) {
         let (id, first) = (sample::id(format!("alice-{round}")), sample::random_key(32));
         ok("put_key", cx.store.put_key(&id, &first).await)?;
-        cx.holds(&cx.store, &id, &first).await?;
+        cx.expect_key(&cx.store, &id, &first).await?;
         let candidates: Vec<SecretKey> = (0..12).map(|_| sample::random_key(32)).collect();
         let racers = candidates.iter().enumerate().map(|(number, candidate)| {
             let (store, id, candidate) = (handles[number % 2].clone(), id.clone(), candidate.clone());
@@ -185,7 +185,7 @@ async fn delete_vs_get_or_create(cx: Context) -> Outcome {
         }
         let known = |key: &SecretKey| *key == given[0] || candidates.contains(key);
         ensure(given.iter().all(known), call, "a key that some caller brought", "another key")?;
-        cx.settles(|| async {
+        cx.eventually(|| async {
             match cx.store.find_key(&id).await {
                 Ok(Some(key)) => {
                     ensure(given.contains(&key), "get_key after the race", "a key that was given", "another")
@@ -205,8 +205,8 @@ async fn delete_at_least_one_ok(cx: Context) -> Outcome {
     for round in 0..cx.size(20, 3) {
         let (id, key) = (sample::id(format!("alice-{round}")), sample::random_key(32));
         ok("put_key", cx.store.put_key(&id, &key).await)?;
-        cx.holds(&handles[0], &id, &key).await?;
-        cx.holds(&handles[1], &id, &key).await?;
+        cx.expect_key(&handles[0], &id, &key).await?;
+        cx.expect_key(&handles[1], &id, &key).await?;
         let racers = (0..16).map(|number| {
             let (store, id) = (handles[number % 2].clone(), id.clone());
             async move { store.delete_key(&id).await }
@@ -228,8 +228,8 @@ async fn delete_at_least_one_ok(cx: Context) -> Outcome {
             "one Ok on a strong store",
             format!("{deleted}"),
         )?;
-        cx.absent(&handles[0], &id).await?;
-        cx.absent(&handles[1], &id).await?;
+        cx.expect_absent(&handles[0], &id).await?;
+        cx.expect_absent(&handles[1], &id).await?;
     }
     Ok(())
 }
@@ -246,7 +246,8 @@ async fn linearizable(cx: Context) -> Outcome {
         let ids: Vec<KeyId> = (0..3).map(|number| sample::id(format!("user-{round}-{number}"))).collect();
         let history = recorded(&handles, &ids, cx.size(36, 12)).await?;
         for (number, id) in ids.iter().enumerate() {
-            let events: Vec<Event> = history.iter().filter(|(of, _)| *of == number).map(|(_, event)| *event).collect();
+            let events: Vec<TimedCall> =
+                history.iter().filter(|(of, _)| *of == number).map(|(_, event)| *event).collect();
             if cx.capabilities.consistency == Consistency::Strong {
                 is_linearizable(&events)?;
             } else {
@@ -258,7 +259,7 @@ async fn linearizable(cx: Context) -> Outcome {
 }
 
 /// Lets the clients loose on these ids and gives each call with the number of its id.
-async fn recorded(handles: &[Store; 2], ids: &[KeyId], calls: usize) -> Outcome<Vec<(usize, Event)>> {
+async fn recorded(handles: &[Store; 2], ids: &[KeyId], calls: usize) -> Outcome<Vec<(usize, TimedCall)>> {
     let clock = Arc::new(AtomicU64::new(0));
     let clients = (0..CLIENTS).map(|client| {
         let (store, ids, clock) = (handles[client % 2].clone(), ids.to_vec(), clock.clone());
@@ -272,7 +273,7 @@ async fn recorded(handles: &[Store; 2], ids: &[KeyId], calls: usize) -> Outcome<
                 let answer = one_call(&store, &ids[of], value, mixed / 3 % 10).await;
                 let end = clock.fetch_add(1, Ordering::SeqCst);
                 match answer {
-                    Ok(Some((call, known))) => events.push((of, Event { call, begin, end: known.then_some(end) })),
+                    Ok(Some((call, known))) => events.push((of, TimedCall { call, begin, end: known.then_some(end) })),
                     // Refused without an effect: it has not happened.
                     Ok(None) => {}
                     Err(stop) => return Err(stop),
@@ -297,25 +298,29 @@ fn value_of(key: &SecretKey) -> Outcome<u32> {
     value.map_or_else(|| fail("get_key in a race", "a key that a client wrote", "another key"), Ok)
 }
 
-async fn one_call(store: &Store, id: &KeyId, value: u32, kind: usize) -> Outcome<Option<(Call, bool)>> {
+async fn one_call(store: &Store, id: &KeyId, value: u32, kind: usize) -> Outcome<Option<(RecordedCall, bool)>> {
     let call = match kind {
         0..=3 => match store.get_key(id).await {
-            Ok(key) => Ok(Call::Get(Some(value_of(&key)?))),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Call::Get(None)),
-            Err(e) => Err((e, Call::Get(None))),
+            Ok(key) => Ok(RecordedCall::Get(Some(value_of(&key)?))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(RecordedCall::Get(None)),
+            Err(e) => Err((e, RecordedCall::Get(None))),
         },
-        4..=5 => store.put_key(id, &key_of(value)).await.map(|()| Call::Put(value)).map_err(|e| (e, Call::Put(value))),
+        4..=5 => store
+            .put_key(id, &key_of(value))
+            .await
+            .map(|()| RecordedCall::Put(value))
+            .map_err(|e| (e, RecordedCall::Put(value))),
         6..=7 => match store.create_key(id, &key_of(value)).await {
-            Ok(()) => Ok(Call::Create(value, true)),
+            Ok(()) => Ok(RecordedCall::Create(value, true)),
             Err(e) if e.kind() == ErrorKind::AlreadyExists && e.effect() == Effect::NotApplied => {
-                Ok(Call::Create(value, false))
+                Ok(RecordedCall::Create(value, false))
             }
-            Err(e) => Err((e, Call::Create(value, true))),
+            Err(e) => Err((e, RecordedCall::Create(value, true))),
         },
         _ => match store.delete_key(id).await {
-            Ok(_) => Ok(Call::Delete(true)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Call::Delete(false)),
-            Err(e) => Err((e, Call::Delete(true))),
+            Ok(_) => Ok(RecordedCall::Delete(true)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(RecordedCall::Delete(false)),
+            Err(e) => Err((e, RecordedCall::Delete(true))),
         },
     };
     match call {
@@ -326,12 +331,12 @@ async fn one_call(store: &Store, id: &KeyId, value: u32, kind: usize) -> Outcome
     }
 }
 
-fn is_linearizable(events: &[Event]) -> Outcome {
+fn is_linearizable(events: &[TimedCall]) -> Outcome {
     match linearize::check(events) {
-        Verdict::Linearizable => Ok(()),
+        Linearizability::Linearizable => Ok(()),
         // So much overlap that the search is cut off proves nothing, either way.
-        Verdict::Undecided => Ok(()),
-        Verdict::NotLinearizable => {
+        Linearizability::Undecided => Ok(()),
+        Linearizability::NotLinearizable => {
             let unexplained = shortest_unexplained(events);
             let lines: Vec<String> = unexplained.iter().map(show).collect();
             let expected = "an order in which a plain map would have given these answers";
@@ -343,39 +348,39 @@ fn is_linearizable(events: &[Event]) -> Outcome {
 }
 
 /// Returns the last calls of the history up to the first answer that no order explains.
-fn shortest_unexplained(events: &[Event]) -> Vec<Event> {
+fn shortest_unexplained(events: &[TimedCall]) -> Vec<TimedCall> {
     let mut ends: Vec<u64> = events.iter().filter_map(|event| event.end).collect();
     ends.sort_unstable();
     // A call that had not ended by then has an unknown outcome.
-    let until = |end: u64| -> Vec<Event> {
+    let until = |end: u64| -> Vec<TimedCall> {
         let begun = events.iter().filter(|event| event.begin < end);
-        begun.map(|event| Event { end: event.end.filter(|at| *at <= end), ..*event }).collect()
+        begun.map(|event| TimedCall { end: event.end.filter(|at| *at <= end), ..*event }).collect()
     };
-    let fails = |end: &u64| linearize::check(&until(*end)) == Verdict::NotLinearizable;
+    let fails = |end: &u64| linearize::check(&until(*end)) == Linearizability::NotLinearizable;
     let first = ends.partition_point(|end| !fails(end));
     let mut history = ends.get(first).map_or_else(|| events.to_vec(), |end| until(*end));
     history.sort_by_key(|event| event.begin);
     history.split_off(history.len().saturating_sub(SHOWN))
 }
 
-fn show(event: &Event) -> String {
+fn show(event: &TimedCall) -> String {
     let end = event.end.map_or("?".to_owned(), |end| end.to_string());
     format!("{:>4} to {end:>4}: {:?}", event.begin, event.call)
 }
 
 /// On an eventual store: what is read was written, and in the end all handles agree on something that was, or nothing.
-async fn invents_nothing(cx: &Context, id: &KeyId, events: &[Event]) -> Outcome {
+async fn invents_nothing(cx: &Context, id: &KeyId, events: &[TimedCall]) -> Outcome {
     let written = |value: u32| {
-        let writes = |event: &Event| matches!(event.call, Call::Put(v) | Call::Create(v, true) if v == value);
+        let writes = |event: &TimedCall| matches!(event.call, RecordedCall::Put(v) | RecordedCall::Create(v, true) if v == value);
         events.iter().any(writes)
     };
     for event in events {
-        if let Call::Get(Some(value)) = event.call {
+        if let RecordedCall::Get(Some(value)) = event.call {
             ensure(written(value), "get_key in a race", "a key that a client wrote to this id", "another key")?;
         }
     }
     let other = cx.reopen().await?;
-    cx.settles(|| async {
+    cx.eventually(|| async {
         let read = |answer: Result<Option<SecretKey>>| match answer {
             Err(e) if e.kind() == ErrorKind::PendingDeletion => Ok(None),
             answer => ok("find_key after the race", answer),

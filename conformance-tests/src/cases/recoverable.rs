@@ -21,7 +21,7 @@ case_list! {
 
 /// Returns the error kind of a read of a deleted key after the visibility bound.
 async fn after_delete(cx: &Context, store: &Store, id: &KeyId) -> Outcome<ErrorKind> {
-    cx.absent(store, id).await?;
+    cx.expect_absent(store, id).await?;
     match store.get_key(id).await {
         Err(e) if matches!(e.kind(), ErrorKind::PendingDeletion | ErrorKind::NotFound) => Ok(e.kind()),
         Err(e) => fail("get_key of a deleted key", "PendingDeletion or NotFound", format!("{:?}", e.kind())),
@@ -34,33 +34,33 @@ async fn calls_agree(cx: Context) -> Outcome {
     let (alice, bob, key) = (sample::id("alice"), sample::id("bob"), sample::random_key(32));
     for id in [&alice, &bob] {
         ok("put_key", cx.store.put_key(id, &key).await)?;
-        cx.holds(&cx.store, id, &key).await?;
+        cx.expect_key(&cx.store, id, &key).await?;
     }
     ok("delete_key", cx.store.delete_key(&alice).await)?;
     for store in &handles {
         let kind = after_delete(&cx, store, &alice).await?;
         refused_alike(&cx, store, &alice, kind).await?;
     }
-    cx.holds(&cx.store, &bob, &key).await
+    cx.expect_key(&cx.store, &bob, &key).await
 }
 
 /// Every call says what the read said; one that writes has no effect as long as a deletion is pending.
 async fn refused_alike(cx: &Context, store: &Store, id: &KeyId, kind: ErrorKind) -> Outcome {
     let (other, ids) = (sample::random_key(33), slice::from_ref(id));
     for answer in store.get_keys(ids).await {
-        cx.refused("get_keys of a deleted key", answer, kind, Operation::Get)?;
+        cx.expect_error("get_keys of a deleted key", answer, kind, Operation::Get)?;
     }
-    cx.refused("delete_key of a deleted key", store.delete_key(id).await, kind, Operation::Delete)?;
+    cx.expect_error("delete_key of a deleted key", store.delete_key(id).await, kind, Operation::Delete)?;
     for answer in store.delete_keys(ids).await {
-        cx.refused("delete_keys of a deleted key", answer, kind, Operation::Delete)?;
+        cx.expect_error("delete_keys of a deleted key", answer, kind, Operation::Delete)?;
     }
     if kind == ErrorKind::NotFound {
         return Ok(());
     }
-    cx.refused("put_key of a deleted key", store.put_key(id, &other).await, kind, Operation::Put)?;
+    cx.expect_error("put_key of a deleted key", store.put_key(id, &other).await, kind, Operation::Put)?;
     match store.create_key(id, &other).await {
         Err(e) if is_told_to_wait(&e) => {}
-        answer => cx.refused("create_key of a deleted key", answer, kind, Operation::Create)?,
+        answer => cx.expect_error("create_key of a deleted key", answer, kind, Operation::Create)?,
     }
     match store.get_or_create(id, &other).await {
         Err(e) if e.kind() == kind || is_told_to_wait(&e) => {}
@@ -80,7 +80,7 @@ async fn erase_admits_it(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
     let (id, key) = (sample::id("alice"), sample::random_key(32));
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
     ok("delete_key", cx.store.delete_key(&id).await)?;
     for store in &handles {
         if after_delete(&cx, store, &id).await? == ErrorKind::NotFound {
