@@ -1,32 +1,33 @@
-//! Is a recorded history of one id linearizable? A search after Wing and Gong, with memo after Lowe.
+//! The search that decides whether a recorded history of one id is linearizable (Wing and Gong's
+//! algorithm, with Lowe's memoization).
 //!
-//! A history is linearizable if each call can be given one moment between its beginning and its
-//! end, so that the calls, in the order of these moments, are what a plain `Option<Value>` would
-//! have answered. A call whose outcome is not known may have happened at any moment after its
-//! beginning, or never.
+//! A history is linearizable if each call can be assigned a moment between its beginning and its end
+//! so that the calls, in the order of these moments, answer as a plain `Option<Value>` would. A call of
+//! unknown outcome may have happened at any moment after its beginning, or never.
 
 use std::collections::HashSet;
 
-/// A number that stands for a key.
+/// A number that represents a key.
 pub(crate) type Value = u32;
 
-/// A call and what it answered.
+/// A call and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordedCall {
     Get(Option<Value>),
     Put(Value),
-    /// The value, and whether it was created; if not, there was one.
+    /// The value, and true if it was created or false if a key existed.
     Create(Value, bool),
-    /// True if there was a key.
+    /// True if a key existed.
     Delete(bool),
 }
 
-/// A call with its moments, taken from one clock.
+/// A call with the times of its beginning and its end, which all come from one clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimedCall {
     pub(crate) call: RecordedCall,
     pub(crate) begin: u64,
-    /// `None`: the outcome is not known, and `call` is what it would have been.
+    /// The time of the end, or `None` if the outcome is not known. Then `call` is the answer that the
+    /// call would have had.
     pub(crate) end: Option<u64>,
 }
 
@@ -35,14 +36,15 @@ pub(crate) struct TimedCall {
 pub(crate) enum Linearizability {
     Linearizable,
     NotLinearizable,
-    /// The search was cut off after so many steps that it would have taken too long.
+    /// The search was cut off because it would have taken too long.
     Undecided,
 }
 
 /// The largest number of states that the search visits, which takes a second or two.
 const MAX_STATES: usize = 300_000;
 
-/// Looks for an order of the calls on one id, which had no key in the beginning.
+/// Looks for an order of the calls on one id that explains their answers. The id had no key in the
+/// beginning.
 pub(crate) fn check(history: &[TimedCall]) -> Linearizability {
     let mut events = history.to_vec();
     events.sort_by_key(|event| event.begin);
@@ -56,20 +58,20 @@ pub(crate) fn check(history: &[TimedCall]) -> Linearizability {
 }
 
 struct Search<'a> {
-    // By their beginnings.
+    /// The calls, ordered by their beginnings.
     events: &'a [TimedCall],
-    // What has been tried in vain: the calls that are left, and the state they meet.
+    /// The combinations of remaining calls and state that have been tried.
     seen: HashSet<(Todo, Option<Value>)>,
     cut_off: bool,
 }
 
 impl Search<'_> {
-    /// Reports whether there is an order of the remaining calls from this state on. It is not
-    /// recursive because histories may be long.
+    /// Reports whether there is an order of the remaining calls from this state on. It is not recursive,
+    /// because histories may be long.
     fn finds(&mut self, todo: &Todo, state: Option<Value>) -> bool {
         let mut open = vec![(todo.clone(), state)];
         while let Some((todo, state)) = open.pop() {
-            if !todo.iter().any(|number| self.events[number].end.is_some()) {
+            if !todo.iter().any(|index| self.events[index].end.is_some()) {
                 return true;
             }
             if self.seen.len() == MAX_STATES {
@@ -79,15 +81,15 @@ impl Search<'_> {
             if !self.seen.insert((todo.clone(), state)) {
                 continue;
             }
-            // A call can come next only if none that is left has ended before it began.
-            let first_end = todo.iter().filter_map(|number| self.events[number].end).min().unwrap_or(u64::MAX);
-            for number in todo.iter() {
-                let event = &self.events[number];
+            // A call can come next only if no remaining call ended before it began.
+            let first_end = todo.iter().filter_map(|index| self.events[index].end).min().unwrap_or(u64::MAX);
+            for index in todo.iter() {
+                let event = &self.events[index];
                 if event.begin > first_end {
                     break;
                 }
                 if let Some(next) = apply(event, state) {
-                    open.push((todo.without(number), next));
+                    open.push((todo.without(index), next));
                 }
             }
         }
@@ -95,7 +97,7 @@ impl Search<'_> {
     }
 }
 
-/// The state after the call, if it would have answered that in this state.
+/// Returns the state after the call, or `None` if it would not have given its answer in this state.
 fn apply(event: &TimedCall, state: Option<Value>) -> Option<Option<Value>> {
     let unknown = event.end.is_none();
     match event.call {
@@ -109,24 +111,24 @@ fn apply(event: &TimedCall, state: Option<Value>) -> Option<Option<Value>> {
     }
 }
 
-/// A set of numbers of events.
+/// A set of indexes of calls.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Todo(Vec<u64>);
 
 impl Todo {
     fn all(count: usize) -> Self {
         let mut words = vec![0; count.div_ceil(64)];
-        (0..count).for_each(|number| words[number / 64] |= 1 << (number % 64));
+        (0..count).for_each(|index| words[index / 64] |= 1 << (index % 64));
         Self(words)
     }
 
-    fn without(&self, number: usize) -> Self {
+    fn without(&self, index: usize) -> Self {
         let mut words = self.0.clone();
-        words[number / 64] &= !(1 << (number % 64));
+        words[index / 64] &= !(1 << (index % 64));
         Self(words)
     }
 
-    /// In ascending order.
+    /// Returns the indexes in ascending order.
     fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().enumerate().flat_map(|(at, word)| {
             let mut rest = *word;
@@ -182,7 +184,7 @@ mod tests {
             event(RecordedCall::Get(Some(1)), 4, 5),
         ];
         assert_eq!(check(&history), Linearizability::NotLinearizable);
-        // Two readers that disagree about which came first.
+        // Two readers that disagree about the order of two writes.
         let history = [
             event(RecordedCall::Put(1), 0, 10),
             event(RecordedCall::Put(2), 0, 10),
@@ -204,7 +206,7 @@ mod tests {
         assert_eq!(check(&history), Linearizability::NotLinearizable);
         let history = [event(RecordedCall::Create(1, true), 0, 10), event(RecordedCall::Create(2, false), 0, 10)];
         assert_eq!(check(&history), Linearizability::Linearizable);
-        // Nobody created, yet both were told that there is one.
+        // Nobody created a key, yet both were told that one exists.
         let history = [event(RecordedCall::Create(1, false), 0, 10), event(RecordedCall::Create(2, false), 0, 10)];
         assert_eq!(check(&history), Linearizability::NotLinearizable);
     }
@@ -248,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_history_with_much_overlap_is_decided_quickly() {
-        // Eight clients that overlap all the time, and a read in the end that nothing explains.
+        // Eight clients whose calls always overlap, and a read at the end that nothing explains.
         let mut history: Vec<TimedCall> =
             (0..96).map(|n| event(RecordedCall::Put(n), u64::from(n / 8) * 10, u64::from(n / 8) * 10 + 15)).collect();
         history.push(event(RecordedCall::Get(Some(95)), 200, 201));

@@ -1,4 +1,4 @@
-//! Overwriting a key.
+//! Cases about overwriting a key.
 
 use keystead_core::KeyStoreExt;
 
@@ -8,16 +8,16 @@ use crate::sample;
 
 case_list! {
     "put.overwrites":
-        "the key that was put last is the one that is read, by every client"
+        "every client reads the key that was put last"
         => overwrites;
     "put.grows_and_shrinks":
-        "a key can be overwritten by a longer or a shorter one, and nothing of the old one is left in it"
+        "a longer or a shorter key can overwrite a key, and nothing of the old key remains in it"
         => grows_and_shrinks;
     "put.other_ids_untouched":
-        "writing one id changes no other, of similar names or equal keys neither"
+        "a write to one id changes no other id, even if the ids are similar or the keys equal"
         => other_ids_untouched;
     "put.idempotent_same_value":
-        "putting the same key again succeeds, and takes effect where it was replaced or deleted meanwhile"
+        "putting the same key again succeeds, and restores the key if it was replaced or deleted meanwhile"
         => idempotent_same_value;
 }
 
@@ -27,12 +27,12 @@ async fn overwrites(cx: Context) -> Outcome {
     for round in 0..cx.size(130, 6) {
         let mut key = sample::random_key(32);
         if round % 3 == 0 {
-            // One that differs from the next such key in the middle only.
+            // A key that differs from the next such key in the middle only.
             let mut bytes = [7; 32];
             bytes[16] = u8::try_from(round % 256).unwrap_or_default();
             key = sample::key(bytes);
         } else if round % 3 == 1 {
-            // One that begins as the last one did.
+            // A key that begins as the one before.
             key = sample::key([&[7], key.expose_secret()].concat());
         }
         ok("put_key", handles[round / 2 % 2].put_key(&id, &key).await)?;
@@ -49,7 +49,7 @@ async fn grows_and_shrinks(cx: Context) -> Outcome {
         let key = sample::random_key(len);
         ok("put_key", handles[round % 2].put_key(&id, &key).await)?;
         cx.expect_key(&handles[(round + 1) % 2], &id, &key).await?;
-        // Its own beginning, and itself again.
+        // The beginning of the key, and then the key again.
         let beginning = sample::key(key.expose_secret()[..len.div_ceil(2)].to_vec());
         for key in [beginning, key] {
             ok("put_key", handles[round % 2].put_key(&id, &key).await)?;
@@ -67,7 +67,7 @@ async fn other_ids_untouched(cx: Context) -> Outcome {
     }
     let alice = sample::id("alice");
     ok("create_key", cx.store.create_key(&alice, &sample::random_key(3072)).await)?;
-    // Equal to a neighbour's key, then not.
+    // First equal to another id's key, then different.
     ok("put_key", cx.store.put_key(&alice, &keys[0]).await)?;
     let last = sample::random_key(16);
     ok("put_key", cx.store.put_key(&alice, &last).await)?;
@@ -80,7 +80,9 @@ async fn other_ids_untouched(cx: Context) -> Outcome {
 
 async fn idempotent_same_value(cx: Context) -> Outcome {
     let [one, two] = cx.two_handles().await?;
-    let (id, key, other) = (sample::id("alice"), sample::random_key(32), sample::random_key(32));
+    let id = sample::id("alice");
+    let key = sample::random_key(32);
+    let other = sample::random_key(32);
     for _ in 0..3 {
         ok("put_key", one.put_key(&id, &key).await)?;
         cx.expect_key(&one, &id, &key).await?;

@@ -293,9 +293,10 @@ fn the_table_of_mutants_is_current() {
     let mutants = || OVER_MEMORY.iter().chain(OVER_A_FAILING_ENGINE).chain(OVER_A_DOUBTFUL_ENGINE);
     if std::env::var_os("KEYSTEAD_BLESS").is_some() {
         let mut text = String::from(
-            "# The mutants\n\nBroken stores that the suite must catch, each by the case named for its mistake. Which other cases may see \
-             it too stands beside it in tests/mutants/main.rs.\nGenerated: `KEYSTEAD_BLESS=1 cargo test -p keystead-conformance --test mutants table` writes it again.\n\n\
-             | mutant | caught by | which says |\n|---|---|---|\n",
+            "# The mutants\n\nBroken stores that the suite must catch, each by the case that is about its mistake. \
+             tests/mutants/main.rs lists the other cases that may notice the mistake, too.\nGenerated: \
+             `KEYSTEAD_BLESS=1 cargo test -p keystead-conformance --test mutants table` writes it again.\n\n\
+             | mutant | caught by | failure |\n|---|---|---|\n",
         );
         for mutant in mutants() {
             let report = (mutant.suite)();
