@@ -285,6 +285,18 @@ fn an_honest_store_over_a_doubtful_engine_passes() {
     passes(&doubtful_over::<doubtful::Honest>(), &[FOREIGN, UNSUPPORTED, "recoverable.", FENCE, "fault."]);
 }
 
+#[test]
+fn a_failure_names_the_injected_fault_and_says_whether_it_is_lifted() {
+    let text_of = |report: &Report, case: &str| {
+        let failure = report.failures().into_iter().find(|(id, _)| *id == case).map(|(_, text)| text.to_owned());
+        failure.expect("the case sees the mistake")
+    };
+    let text = text_of(&faults_over::<failing::DeniedIsNotFound>(), "fault.denied");
+    assert!(text.contains("   fault: Denied for the operation get, lifted before this check\n"), "{text}");
+    let text = text_of(&faults_over::<failing::WaitsForEver>(), "fault.silent_server");
+    assert!(text.contains("   fault: Silent for the operation get, not lifted yet\n"), "{text}");
+}
+
 /// Each mutant, its case, and what the case says, which is written when the table is and may count
 /// differently each time.
 #[test]
