@@ -1,4 +1,5 @@
-//! [`Canary`]: a key and an id that must not turn up in any text, and the search for them in every usual spelling.
+//! [`Canary`], a key and an id that must not appear in any text, and the search for them in every usual
+//! encoding.
 
 use std::collections::HashSet;
 use std::error::Error as StdError;
@@ -9,11 +10,11 @@ use crate::context::{Outcome, ensure};
 use crate::harness::random_text;
 use crate::sample;
 
-/// The number of consecutive bytes of a key that count as a leak. By chance they are found once in
-/// 2^48 places.
+/// The number of consecutive bytes of a key that count as a leak. By chance, one of 2^48 positions
+/// of a text has them.
 const WINDOW: usize = 6;
 
-/// A random key, and an id with a random part that no escaping changes.
+/// A random key, and an id with a random part that escaping does not change.
 pub(crate) struct Canary {
     pub(crate) id: KeyId,
     pub(crate) key: SecretKey,
@@ -26,41 +27,44 @@ impl Canary {
         Self { id: sample::id(format!("{id_text}@example.com")), key: sample::random_key(32), id_text }
     }
 
-    /// A key of letters, as a careless text rendering would show it.
+    /// Creates a canary whose key consists of ASCII letters and digits, so that it would show as text.
     pub(crate) fn of_text() -> Self {
         Self { key: sample::key(random_text(32).into_bytes()), ..Self::new() }
     }
 
-    /// Neither the key nor the id is in this text.
+    /// Expects neither the key nor the id in this text.
     pub(crate) fn not_in(&self, what: &str, text: &str) -> Outcome {
         self.key_not_in(what, text)?;
-        let found = spelling_of(self.id_text.as_bytes(), text);
+        let found = encoding_of(self.id_text.as_bytes(), text);
         ensure(found.is_none(), what, "a text without the id", format!("the id as {}", found.unwrap_or_default()))
     }
 
-    /// Neither the key nor the id is in any rendering of this error or of its causes.
+    /// Expects neither the key nor the id in the `Display` and `Debug` output of this error and of its
+    /// causes.
     pub(crate) fn not_in_error(&self, error: &Error) -> Outcome {
-        self.not_in("Debug and Display of an error", &format!("{error} {error:?} {error:#?}"))?;
-        self.not_in("Debug of an error's details", &format!("{:?}", error.details()))?;
+        let of = format!("the error {:?} of {}", error.kind(), error.operation());
+        self.not_in(&format!("Debug and Display of {of}"), &format!("{error} {error:?} {error:#?}"))?;
+        self.not_in(&format!("Debug of the details of {of}"), &format!("{:?}", error.details()))?;
         let mut cause = error.source();
         while let Some(e) = cause {
-            self.not_in("Debug and Display of an error's cause", &format!("{e} {e:?} {e:#?}"))?;
+            self.not_in(&format!("Debug and Display of a cause of {of}"), &format!("{e} {e:?} {e:#?}"))?;
             cause = e.source();
         }
         Ok(())
     }
 
-    /// The key is not in this text.
+    /// Expects the key not to be in this text.
     pub(crate) fn key_not_in(&self, what: &str, text: &str) -> Outcome {
-        let found = spelling_of(self.key.expose_secret(), text);
+        let found = encoding_of(self.key.expose_secret(), text);
         ensure(found.is_none(), what, "a text without key bytes", format!("key bytes as {}", found.unwrap_or_default()))
     }
 }
 
-/// The spelling in which a part of the secret stands in a text, if any does. Separators and letter case don't hide it.
+/// Returns the encoding in which a part of the secret appears in a text, if it does. Separators and
+/// letter case do not hide it.
 ///
-/// Each spelling is one pass over the text, which may be long.
-fn spelling_of(secret: &[u8], text: &str) -> Option<&'static str> {
+/// Each encoding takes one pass over the text, which may be long.
+fn encoding_of(secret: &[u8], text: &str) -> Option<&'static str> {
     let holds = |bytes: &[u8]| has(bytes, windows::<WINDOW>(secret));
     let lower = text.to_lowercase();
     let digits = lower.replace("0x", "").into_bytes();
@@ -81,7 +85,7 @@ fn spelling_of(secret: &[u8], text: &str) -> Option<&'static str> {
     }
 }
 
-/// Reports whether the text contains one of these runs of bytes.
+/// Reports whether the text contains one of these sequences of bytes.
 fn has<const N: usize>(text: &[u8], runs: impl Iterator<Item = [u8; N]>) -> bool {
     let runs: HashSet<[u8; N]> = runs.collect();
     windows::<N>(text).any(|window| runs.contains(&window))
@@ -91,14 +95,14 @@ fn windows<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     bytes.windows(N).filter_map(|window| window.first_chunk().copied())
 }
 
-/// The bytes that pairs of hexadecimal digits spell.
+/// Returns the bytes that pairs of hexadecimal digits stand for.
 fn from_hex(digits: &[u8]) -> Vec<u8> {
     let digit =
         |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()).unwrap_or_default();
     digits.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
 }
 
-/// The runs of decimal numbers that are bytes, whatever separates them.
+/// Returns the runs of decimal numbers that fit in a byte, whatever separates them.
 fn numbers(text: &str) -> Vec<Vec<u8>> {
     let mut runs = vec![Vec::new()];
     for number in text.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()) {
@@ -142,13 +146,13 @@ fn unescaped(text: &str) -> Vec<u8> {
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Base32 (RFC 4648) of five bytes.
+/// Returns the Base32 encoding (RFC 4648) of five bytes.
 fn base32(bytes: &[u8; 5]) -> [u8; 8] {
     let bits = bytes.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
     [35, 30, 25, 20, 15, 10, 5, 0].map(|shift| b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[bits >> shift & 31])
 }
 
-/// Base64 (RFC 4648) of nine bytes.
+/// Returns the Base64 encoding (RFC 4648) of nine bytes.
 fn base64(bytes: &[u8; 9], alphabet: &[u8; 64]) -> [u8; 12] {
     let mut text = [0; 12];
     for (group, digits) in bytes.chunks_exact(3).zip(text.chunks_exact_mut(4)) {
@@ -164,7 +168,7 @@ mod tests {
 
     fn found(text: &str) -> Option<&'static str> {
         let secret: Vec<u8> = (0..32).map(|i| 0x9f_u8.wrapping_mul(i + 3)).collect();
-        spelling_of(&secret, text)
+        encoding_of(&secret, text)
     }
 
     fn join(bytes: &[u8], separator: &str, spell: fn(u8) -> String) -> String {
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_is_found() {
+    fn every_encoding_is_found() {
         let secret: Vec<u8> = (0..32).map(|i| 0x9f_u8.wrapping_mul(i + 3)).collect();
         let hex = join(&secret, "", |byte| format!("{byte:02x}"));
         for text in [
@@ -195,7 +199,7 @@ mod tests {
         let five = secret.last_chunk().expect("there are five");
         assert_eq!(found(&String::from_utf8_lossy(&base32(five))), Some("base32"));
         assert_eq!(found("nothing to see"), None);
-        assert_eq!(spelling_of(b"canary12345", "no entry CANARY12345"), Some("text"));
+        assert_eq!(encoding_of(b"canary12345", "no entry CANARY12345"), Some("text"));
     }
 
     #[test]

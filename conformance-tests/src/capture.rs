@@ -1,6 +1,7 @@
-//! [`Capture`]: all that the process traces, and all that it says when it panics, while a case looks.
+//! [`Capture`], which records the traces or the panic messages of the process during a case.
 //!
-//! Both are caught for the whole process: a subscriber or a hook of one thread would miss what a store does on its own.
+//! It records those of the whole process, because a subscriber or a hook of one thread would miss the
+//! threads that a store starts.
 
 use std::fmt::{self, Write};
 use std::panic;
@@ -14,34 +15,34 @@ use tracing_core::{Event, Metadata, Subscriber};
 
 use crate::context::{Outcome, fail};
 
-/// The number of bytes up to which a capture grows. It also catches the texts of other cases that
-/// run meanwhile.
+/// The largest size of a capture in bytes. It also contains the texts of cases that run at the same
+/// time.
 const LIMIT: usize = 1 << 20;
 
-/// The captures that are open, by number.
+/// The open captures, each with its number.
 type Open = Mutex<Vec<(u64, String)>>;
 
 static TRACES: Open = Mutex::new(Vec::new());
 static PANICS: Open = Mutex::new(Vec::new());
 
-/// Catches texts until it is dropped.
+/// A recorder of texts, which stops when it is dropped.
 pub(crate) struct Capture {
     open: &'static Open,
     number: u64,
 }
 
 impl Capture {
-    /// Catches every span and event at every level.
+    /// Records every span and event at every level.
     pub(crate) fn of_traces() -> Outcome<Self> {
         static INSTALLED: OnceLock<bool> = OnceLock::new();
         if !INSTALLED.get_or_init(|| dispatcher::set_global_default(Dispatch::new(CatchAll)).is_ok()) {
-            let expected = "no global tracing subscriber but the suite's own";
-            return fail("tracing", expected, "another one: run the suite in a program of its own");
+            let expected = "no global subscriber except that of the suite";
+            return fail("tracing", expected, "another global subscriber: run the suite in a program of its own");
         }
         Ok(Self::open(&TRACES))
     }
 
-    /// Catches the messages of panics, which are shown as well.
+    /// Records the messages of panics, which are still shown.
     pub(crate) fn of_panics() -> Self {
         static INSTALLED: OnceLock<()> = OnceLock::new();
         INSTALLED.get_or_init(|| {
@@ -61,15 +62,15 @@ impl Capture {
         Self { open, number }
     }
 
-    /// Returns the text that has been caught since the capture was opened.
+    /// Returns the text that was recorded since the capture was opened.
     ///
     /// Fails if the text has reached the limit, so that it may be incomplete.
     pub(crate) fn text(&self) -> Outcome<String> {
         let text = lock(self.open).iter().find(|(number, _)| *number == self.number).map(|(_, text)| text.clone());
         let text = text.unwrap_or_default();
         if text.len() >= LIMIT {
-            let got = "more, also by the cases that run at the same time: run this one by itself";
-            return fail("what was traced or said", format!("less than {LIMIT} bytes"), got);
+            let got = "more, perhaps from cases that run at the same time: run this case by itself";
+            return fail("traces or panic messages", format!("less than {LIMIT} bytes"), got);
         }
         Ok(text)
     }
@@ -89,7 +90,7 @@ fn catch(open: &'static Open, write: impl FnOnce(&mut String) -> fmt::Result) {
     if lock(open).is_empty() {
         return;
     }
-    // Formatted while no lock is held: what is formatted may trace as well.
+    // Formatted without the lock, because formatting a value may trace, too.
     let mut line = String::new();
     if write(&mut line).is_err() {
         return;
@@ -149,7 +150,7 @@ impl Visit for Fields<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        // As it is as well: Debug escapes.
+        // In its raw form, too, because Debug escapes.
         write!(self.0, " {field}={value} {value:?}").expect("writing to a string does not fail");
     }
 }

@@ -1,7 +1,8 @@
-//! [`Case`]: one promise with a permanent id, and the list of all of them.
+//! [`Case`], a promise with a permanent id, and the list of all cases.
 
 use std::fmt;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use keystead_core::{Capabilities, Consistency, DeletionGrade};
@@ -9,7 +10,7 @@ use keystead_core::{Capabilities, Consistency, DeletionGrade};
 use crate::cases::all;
 use crate::context::{Context, Outcome};
 
-/// One promise of the contract and the test that holds a store to it.
+/// A promise of the contract, with the test that checks whether a store keeps it.
 pub struct Case {
     pub(crate) id: &'static str,
     pub(crate) sentence: &'static str,
@@ -18,7 +19,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// The permanent dotted id.
+    /// Returns the permanent dotted id.
     pub fn id(&self) -> &'static str {
         self.id
     }
@@ -28,15 +29,18 @@ impl Case {
         self.sentence
     }
 
-    /// Returns the properties that a store must have for this case to apply.
+    /// Returns the properties that a store and its harness must have for this case to apply.
     pub fn needs(&self) -> &'static [Need] {
         self.needs
     }
 
     /// Returns the reason why the case does not apply to a store with these capabilities, or `None`
-    /// if it applies. `faults` tells whether the harness can make the engine fail.
-    pub(crate) fn excluded_by(&self, capabilities: &Capabilities, faults: bool) -> Option<&'static str> {
-        self.needs.iter().find(|need| !need.met_by(capabilities, faults)).map(Need::reason)
+    /// if it applies. `lacking` lists what the harness cannot do.
+    pub fn excluded_by(&self, capabilities: &Capabilities, lacking: &[Need]) -> Option<&'static str> {
+        self.needs.iter().find_map(|need| match lacking.contains(need) {
+            true => Some(need.reason()),
+            false => need.unmet_by(capabilities),
+        })
     }
 }
 
@@ -46,47 +50,58 @@ impl fmt::Debug for Case {
     }
 }
 
-/// A property that a store, or its harness, must have for a case to apply.
+/// The longest bound of a listing that the suite waits for.
+const LONGEST_LISTING_BOUND: Duration = Duration::from_secs(60);
+
+/// A property that a store or its harness must have for a case to apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Need {
-    /// It can list.
+    /// The store can list its ids.
     Listing,
-    /// It cannot list.
+    /// The store cannot list its ids.
     NoListing,
-    /// Its reads may lag.
+    /// The store's reads may lag behind its writes.
     Eventual,
-    /// Its listing may lag.
+    /// The store's listing may lag behind its writes, for at most a minute.
     EventualListing,
-    /// Its deletions can be undone for a while.
+    /// A deletion in the store can be undone for some time.
     Recoverable,
-    /// It has a fence: an erased id stays erased.
+    /// The store has a fence: an erased id stays erased.
     Fence,
-    /// Its harness can plant an entry that is no key.
+    /// The harness can store an entry that is not a key.
     ForeignEntries,
-    /// Its harness can make an entry that has no value.
+    /// The harness can make an entry that has no value.
     EntriesWithoutValue,
-    /// Its harness can make the engine fail.
+    /// The harness can make the engine fail.
     Faults,
+    /// The harness can make the engine hold back the name of a deleted entry.
+    HeldNames,
 }
 
 impl Need {
-    fn met_by(&self, capabilities: &Capabilities, faults: bool) -> bool {
-        match self {
+    /// Returns the reason why a store with these capabilities does not meet the need, or `None` if
+    /// it does or if only the harness can tell.
+    fn unmet_by(self, capabilities: &Capabilities) -> Option<&'static str> {
+        let is_met = match self {
             Self::Listing => capabilities.listing.is_some(),
             Self::NoListing => capabilities.listing.is_none(),
             Self::Eventual => matches!(capabilities.consistency, Consistency::Eventual { .. }),
-            Self::EventualListing => matches!(capabilities.listing, Some(Consistency::Eventual { .. })),
+            Self::EventualListing => match capabilities.listing {
+                Some(Consistency::Eventual { within }) if within > LONGEST_LISTING_BOUND => {
+                    return Some("the listing may lag for more than a minute, which the suite does not wait for");
+                }
+                listing => matches!(listing, Some(Consistency::Eventual { .. })),
+            },
             Self::Recoverable => matches!(capabilities.deletion, DeletionGrade::Recoverable { .. }),
             Self::Fence => capabilities.fenced,
-            // Only the harness can tell, when it is asked to.
-            Self::ForeignEntries | Self::EntriesWithoutValue => true,
-            Self::Faults => faults,
-        }
+            Self::ForeignEntries | Self::EntriesWithoutValue | Self::Faults | Self::HeldNames => true,
+        };
+        (!is_met).then(|| self.reason())
     }
 
-    /// Returns the reason why a store that does not meet the need is excused.
-    pub(crate) fn reason(&self) -> &'static str {
+    /// Returns the reason why a case with an unmet need is ignored.
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Listing => "the store cannot list (Capabilities::listing is None)",
             Self::NoListing => "the store can list (Capabilities::listing is Some)",
@@ -94,11 +109,12 @@ impl Need {
             Self::EventualListing => "no listing lags (Capabilities::listing is not Some(Eventual))",
             Self::Recoverable => "no deletion can be undone (Capabilities::deletion is not Recoverable)",
             Self::Fence => "an erased id may have a new key (Capabilities::fenced is false)",
-            Self::ForeignEntries => "the harness cannot plant an entry that is no key (plant_foreign gave false)",
+            Self::ForeignEntries => "the harness cannot store an entry that is not a key (plant_foreign gave false)",
             Self::EntriesWithoutValue => {
                 "the harness cannot make an entry without a value (plant_without_value gave false)"
             }
             Self::Faults => "the harness cannot make the engine fail (Harness::faults gives None)",
+            Self::HeldNames => "the engine holds back no name of a deleted entry (inject of NameHeld gave false)",
         }
     }
 }
@@ -109,23 +125,24 @@ impl fmt::Display for Need {
             Self::Listing => "a store that can list",
             Self::NoListing => "a store that cannot list",
             Self::Eventual => "a store whose reads may lag",
-            Self::EventualListing => "a store whose listing may lag",
+            Self::EventualListing => "a store whose listing may lag, for at most a minute",
             Self::Recoverable => "a store whose deletions can be undone",
-            Self::Fence => "a store in which the erased stay erased",
-            Self::ForeignEntries => "a harness that can plant a foreign entry",
+            Self::Fence => "a store with a fence",
+            Self::ForeignEntries => "a harness that can store a foreign entry",
             Self::EntriesWithoutValue => "a harness that can make an entry without a value",
             Self::Faults => "a harness that can make the engine fail",
+            Self::HeldNames => "an engine that holds back deleted names",
         })
     }
 }
 
-/// All cases, by subject.
+/// Returns all cases, grouped by subject.
 pub fn cases() -> &'static [Case] {
     static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| all().into_iter().flatten().collect());
     &ALL
 }
 
-/// Lists the cases of a file: id, sentence, what it needs, and the function that is the test.
+/// Lists the cases of a file: the id, the sentence, the needs, and the function that is the test.
 macro_rules! case_list {
     ($($id:literal: $sentence:literal $(, needs $need:ident)* => $body:ident;)+) => {
         pub(super) fn case_list() -> Vec<$crate::case::Case> {

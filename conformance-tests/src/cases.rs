@@ -1,4 +1,4 @@
-//! The cases, one file per subject.
+//! The cases, in one file per subject.
 
 mod batch;
 mod cancel;

@@ -1,4 +1,4 @@
-//! [`main`]: the suite as a test target that behaves like any other.
+//! [`main`], which turns the suite into a test target.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,22 +17,24 @@ use crate::runner::{Options, run_case};
 /// The environment variable that names the file for the JSON report.
 const REPORT: &str = "KEYSTEAD_CONFORMANCE_REPORT";
 
-/// The environment variable that names the file for the report in JUnit's XML, which CI systems
-/// read.
+/// The environment variable that names the file for the report in JUnit's XML.
 const JUNIT: &str = "KEYSTEAD_CONFORMANCE_JUNIT";
 
-/// The environment variable with the factor by which sizes and rounds are multiplied.
+/// The environment variable with the factor for sizes and numbers of rounds.
 const SCALE: &str = "KEYSTEAD_CONFORMANCE_SCALE";
 
-/// The time for which blocked threads of a broken store may delay the end.
+/// The longest time for which the threads of a broken store may delay the end of the program.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
-/// The `main` of a test target with `harness = false`: runs the suite over the stores of this harness.
+/// Runs the suite over the stores of this harness, as the `main` of a test target with
+/// `harness = false`.
 ///
-/// It takes the arguments of Rust's own test runner (`FILTER`, `--exact`, `--skip`, `--list`, `--test-threads`,
-/// `--format`, ...), so that `cargo test` and nextest work as usual. With `KEYSTEAD_CONFORMANCE_REPORT=FILE` in the
-/// environment it writes the JSON report there, with `KEYSTEAD_CONFORMANCE_JUNIT=FILE` one in JUnit's XML;
-/// `KEYSTEAD_CONFORMANCE_SCALE=0.1` makes sizes and rounds a tenth.
+/// It takes the arguments of Rust's own test runner (`FILTER`, `--exact`, `--skip`, `--list`,
+/// `--test-threads`, `--format` and so on), so `cargo test` and nextest work as usual. The cases run on
+/// one multi-threaded tokio runtime with I/O and time enabled. Three environment variables are read:
+/// `KEYSTEAD_CONFORMANCE_REPORT` and `KEYSTEAD_CONFORMANCE_JUNIT` name the files for the reports as JSON
+/// and as JUnit's XML, and `KEYSTEAD_CONFORMANCE_SCALE` is the factor for sizes and numbers of rounds
+/// (see [`Options::scale`]).
 pub fn main(harness: impl Harness) -> ExitCode {
     match try_main(Arc::new(harness)) {
         Ok(code) => code,
@@ -43,7 +45,7 @@ pub fn main(harness: impl Harness) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the face of a test program")]
+#[expect(clippy::print_stderr, reason = "a test program shows its errors")]
 fn report_to_stderr(e: &BoxError) {
     eprintln!("the conformance suite cannot run: {e}");
 }
@@ -51,14 +53,16 @@ fn report_to_stderr(e: &BoxError) {
 fn try_main(harness: Arc<dyn Harness>) -> Result<ExitCode, BoxError> {
     let arguments = Arguments::from_args();
     let scale = scale_from_environment()?;
-    // Some cases block a thread on purpose, and a broken store blocks more of them.
+    // Some cases block a thread on purpose, and a broken store may block more.
     let jobs = arguments.test_threads.unwrap_or(Options::default().jobs);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(jobs + 4).enable_all().build()?;
     let runtime = Arc::new(runtime);
 
     let results = Arc::new(Mutex::new(Vec::new()));
     let trial = |case: &'static Case| {
-        let (harness, runtime, results) = (harness.clone(), runtime.clone(), results.clone());
+        let harness = harness.clone();
+        let runtime = runtime.clone();
+        let results = results.clone();
         Trial::ignorable_test(case.id(), move || {
             let result = runtime.block_on(run_case(harness, case, scale));
             results.lock().unwrap_or_else(PoisonError::into_inner).push(result.clone());
@@ -86,7 +90,7 @@ fn write_if_asked(variable: &str, report: impl FnOnce() -> String) -> Result<(),
 fn scale_from_environment() -> Result<f64, BoxError> {
     let Some(text) = std::env::var_os(SCALE) else { return Ok(Options::default().scale) };
     let scale = text.to_str().and_then(|text| text.parse().ok()).filter(|scale: &f64| *scale > 0.0 && *scale <= 1e3);
-    scale.ok_or_else(|| format!("{SCALE} is not a number above 0 and up to 1000: give one such as 0.5").into())
+    scale.ok_or_else(|| format!("{SCALE} is not a number above 0 and up to 1000: set it to one, such as 0.5").into())
 }
 
 fn completion(result: CaseResult) -> Result<Completion, Failed> {

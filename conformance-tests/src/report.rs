@@ -1,4 +1,4 @@
-//! [`Report`]: what came of a run.
+//! [`Report`], the results of a run.
 
 use std::fmt;
 use std::time::Duration;
@@ -40,22 +40,22 @@ impl Report {
         Self { store: store.to_owned(), results }
     }
 
-    /// The ids of the cases that failed.
+    /// Returns the ids of the cases that failed.
     pub fn failed(&self) -> Vec<&str> {
         self.with(|verdict| matches!(verdict, Verdict::Failed(_)).then_some(())).map(|(id, ())| id).collect()
     }
 
-    /// The ids of the cases that passed.
+    /// Returns the ids of the cases that passed.
     pub fn passed(&self) -> Vec<&str> {
         self.with(|verdict| matches!(verdict, Verdict::Passed).then_some(())).map(|(id, ())| id).collect()
     }
 
-    /// The ids of the cases that do not apply to this store, each with the reason.
+    /// Returns the ids of the cases that were ignored, each with the reason.
     pub fn ignored(&self) -> Vec<(&str, &str)> {
         self.with(|verdict| if let Verdict::Ignored(reason) = verdict { Some(reason.as_str()) } else { None }).collect()
     }
 
-    /// The ids of the cases that failed, each with the text that explains it.
+    /// Returns the ids of the cases that failed, each with the text of the failure.
     pub fn failures(&self) -> Vec<(&str, &str)> {
         self.with(|verdict| if let Verdict::Failed(text) = verdict { Some(text.as_str()) } else { None }).collect()
     }
@@ -67,9 +67,10 @@ impl Report {
         self.results.iter().filter_map(move |result| Some((result.id, pick(&result.verdict)?)))
     }
 
-    /// The report in the XML that CI systems read as JUnit's.
+    /// Returns the report in JUnit's XML, which CI systems read.
     pub fn to_junit(&self) -> String {
-        let (failed, ignored) = (self.failed().len(), self.ignored().len());
+        let failed = self.failed().len();
+        let ignored = self.ignored().len();
         let mut xml = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
              <testsuite name=\"keystead-conformance: {}\" tests=\"{}\" failures=\"{failed}\" skipped=\"{ignored}\">\n",
@@ -89,7 +90,7 @@ impl Report {
         xml
     }
 
-    /// The report as JSON, in the shape that this crate's documentation shows.
+    /// Returns the report as JSON, in the form that this crate's documentation shows.
     pub fn to_json(&self) -> String {
         let cases: Vec<Value> = self.results.iter().map(case_to_json).collect();
         let report = json!({
@@ -121,7 +122,7 @@ fn case_to_json(result: &CaseResult) -> Value {
     })
 }
 
-/// Text as it may stand in XML, in an attribute as well (XML 1.0, section 2.4).
+/// Escapes text for XML, in content or an attribute (XML 1.0, section 2.4).
 fn escaped(text: &str) -> String {
     let escape = |c: char| match c {
         '&' => "&amp;".to_owned(),
@@ -134,10 +135,12 @@ fn escaped(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-/// One line that counts, then what failed and why.
+/// Shows a line with the counts, then each failure.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (passed, failed, ignored) = (self.passed().len(), self.failed().len(), self.ignored().len());
+        let passed = self.passed().len();
+        let failed = self.failed().len();
+        let ignored = self.ignored().len();
         writeln!(f, "{}: {passed} passed, {failed} failed, {ignored} ignored", self.store)?;
         for (id, text) in self.failures() {
             writeln!(f, "\n{id}\n{text}")?;

@@ -1,4 +1,4 @@
-//! Ids and keys that stores get wrong.
+//! Ids and keys for the cases, among them those that stores get wrong.
 
 use keystead_core::{KeyId, SecretKey};
 
@@ -10,7 +10,7 @@ pub(crate) fn key(bytes: impl Into<Vec<u8>>) -> SecretKey {
     SecretKey::new(bytes).expect("the suite's keys are valid")
 }
 
-/// `len` bytes that no other key of the run has.
+/// Returns a key of `len` random bytes, which no other key of the run has.
 pub(crate) fn random_key(len: usize) -> SecretKey {
     SecretKey::generate(len).expect("the suite's keys have valid lengths")
 }
@@ -20,12 +20,12 @@ pub(crate) fn random_keys(count: usize) -> Vec<SecretKey> {
     (0..count).map(|_| random_key(32)).collect()
 }
 
-/// `count` ordinary ids.
+/// Returns `count` ordinary ids.
 pub(crate) fn ids(count: usize) -> Vec<KeyId> {
     (0..count).map(|number| id(format!("user-{number:05}"))).collect()
 }
 
-/// Keys of every awkward content and length, the contents first.
+/// Returns keys of awkward contents, followed by keys of awkward lengths.
 pub(crate) fn awkward_keys() -> Vec<SecretKey> {
     let contents: [&[u8]; 53] = [
         b"secret\n",
@@ -94,7 +94,7 @@ pub(crate) fn awkward_keys() -> Vec<SecretKey> {
     keys
 }
 
-/// Ids that are easily mistaken for each other or for something else.
+/// Returns ids that are easily mistaken for each other or for something else.
 pub(crate) fn hostile_ids() -> Vec<KeyId> {
     let texts = [
         "67e55044-10b1-426f-9247-bb680e5fe0c8",

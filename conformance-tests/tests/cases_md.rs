@@ -1,15 +1,15 @@
-//! CASES.md is what the suite says of itself.
+//! CASES.md is generated from the suite.
 
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use keystead_conformance::cases;
+use keystead_conformance::{Need, cases};
 
 fn generated() -> String {
     let mut text = String::from(
-        "# The cases\n\nGenerated from the suite: `KEYSTEAD_BLESS=1 cargo test -p keystead-conformance --test cases_md` writes \
-         it again.\nIds are permanent.\n\n| case | what a store promises | applies to |\n|---|---|---|\n",
+        "# The cases\n\nGenerated from the suite: `KEYSTEAD_BLESS=1 cargo test -p keystead-conformance --test cases_md` \
+         writes it again.\nIds are permanent.\n\n| case | what a store promises | applies to |\n|---|---|---|\n",
     );
     for case in cases() {
         let needs: Vec<String> = case.needs().iter().map(ToString::to_string).collect();
@@ -35,8 +35,14 @@ fn ids_are_dotted_words_and_distinct() {
     let ids: HashSet<&str> = cases().iter().map(|case| case.id()).collect();
     assert_eq!(ids.len(), cases().len());
     for id in ids {
-        let (room, name) = id.split_once('.').expect("an id has a dot");
+        let (subject, name) = id.split_once('.').expect("an id has a dot");
         let words = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit());
-        assert!(words(room) && words(name), "{id}");
+        assert!(words(subject) && words(name), "{id}");
     }
+}
+
+#[test]
+fn as_many_cases_need_faults_as_the_documentation_says() {
+    let count = cases().iter().filter(|case| case.needs().contains(&Need::Faults)).count();
+    assert_eq!(count, 15, "update the number in Harness::faults and in CONTRIBUTING.md");
 }

@@ -1,4 +1,4 @@
-//! Deleting a key.
+//! Cases about deleting a key.
 
 use std::time::SystemTime;
 
@@ -10,22 +10,23 @@ use crate::sample;
 
 case_list! {
     "delete.removes":
-        "after Ok of a delete no read yields the key, whatever its length and however it was written"
+        "after a delete has returned Ok, no read gives the key, whatever its length and however it was \
+         written"
         => removes;
     "delete.missing_is_not_found":
-        "deleting a key that is not there, or not any more, is NotFound"
+        "deleting a key that does not exist, or no longer exists, fails with NotFound"
         => missing_is_not_found;
     "delete.other_ids_untouched":
-        "deleting one id changes no other, not even one whose name starts with it or with which it starts"
+        "a delete of one id changes no other id, even if one begins with the other"
         => other_ids_untouched;
     "delete.survives_reopen":
-        "a deleted key stays deleted for a client that is opened afterwards"
+        "a deleted key stays deleted for a client that is opened later"
         => survives_reopen;
     "delete.visible_to_other_handle":
-        "a client that has read the key sees that another one has deleted it"
+        "a client that has read a key sees that another client has deleted it"
         => visible_to_other_handle;
     "delete.grade_matches_capability":
-        "a deletion is as final as the capabilities say, or says itself that it is not"
+        "a deletion is as final as the capabilities declare, or its result says that it is not"
         => grade_matches_capability;
 }
 
@@ -33,16 +34,18 @@ async fn removes(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
     let lens = [1, 32, 257, 2049, 3072];
     let mut kinds: Vec<(usize, Removal, bool)> = Vec::new();
-    for (number, len) in lens.into_iter().enumerate() {
-        // On a remote store each length goes one way, and every way is gone.
-        let ways = Removal::ALL.into_iter().cycle().skip(number).take(cx.size(3, 1).min(3));
+    for (index, len) in lens.into_iter().enumerate() {
+        // On a remote store, each length is removed in only one way, but every way occurs.
+        let ways = Removal::ALL.into_iter().cycle().skip(index).take(cx.size(3, 1).min(3));
         kinds.extend(ways.flat_map(|way| [(len, way, false), (len, way, true)]));
     }
-    for (number, (len, way, overwritten)) in kinds.into_iter().enumerate() {
-        let (id, first) = (sample::id(format!("alice-{number}")), sample::random_key(len));
-        let (writer, remover) = (&handles[number % 2], &handles[number / 2 % 2]);
+    for (index, (len, way, overwritten)) in kinds.into_iter().enumerate() {
+        let id = sample::id(format!("alice-{index}"));
+        let first = sample::random_key(len);
+        let writer = &handles[index % 2];
+        let remover = &handles[index / 2 % 2];
         if overwritten {
-            // No older value must come back either.
+            // An older value must not come back.
             ok("create_key", writer.create_key(&id, &sample::random_key(40)).await)?;
             for older in sample::random_keys(cx.size(3, 1)) {
                 ok("put_key", writer.put_key(&id, &older).await)?;
@@ -51,22 +54,22 @@ async fn removes(cx: Context) -> Outcome {
         } else {
             ok("create_key", writer.create_key(&id, &first).await)?;
         }
-        cx.holds(&handles[0], &id, &first).await?;
-        cx.holds(&handles[1], &id, &first).await?;
+        cx.expect_key(&handles[0], &id, &first).await?;
+        cx.expect_key(&handles[1], &id, &first).await?;
         way.apply(remover, &id).await?;
-        cx.absent(&handles[0], &id).await?;
-        cx.absent(&handles[1], &id).await?;
+        cx.expect_absent(&handles[0], &id).await?;
+        cx.expect_absent(&handles[1], &id).await?;
         if cx.frees(way) {
             let again = sample::random_key(33);
             cx.put(writer, &id, &again).await?;
-            cx.holds(&handles[0], &id, &again).await?;
-            cx.holds(&handles[1], &id, &again).await?;
+            cx.expect_key(&handles[0], &id, &again).await?;
+            cx.expect_key(&handles[1], &id, &again).await?;
             way.apply(writer, &id).await?;
-            cx.absent(&handles[0], &id).await?;
+            cx.expect_absent(&handles[0], &id).await?;
         }
     }
     match cx.capabilities.listing {
-        Some(_) => cx.lists(&cx.store, &[]).await,
+        Some(_) => cx.expect_listing(&cx.store, &[]).await,
         None => Ok(()),
     }
 }
@@ -74,22 +77,23 @@ async fn removes(cx: Context) -> Outcome {
 async fn missing_is_not_found(cx: Context) -> Outcome {
     let [one, two] = cx.two_handles().await?;
     let nobody = sample::id("nobody");
-    let refused =
-        |id: &KeyId, answer| cx.refused(&call("delete_key", id), answer, ErrorKind::NotFound, Operation::Delete);
-    refused(&nobody, one.delete_key(&nobody).await)?;
-    for (number, (deleter, second)) in [(&one, &one), (&one, &two), (&two, &one)].into_iter().enumerate() {
-        let (id, key) = (sample::id(format!("alice-{number}")), sample::random_key(32));
+    let expect_not_found =
+        |id: &KeyId, answer| cx.expect_error(&call("delete_key", id), answer, ErrorKind::NotFound, Operation::Delete);
+    expect_not_found(&nobody, one.delete_key(&nobody).await)?;
+    for (index, (deleter, second)) in [(&one, &one), (&one, &two), (&two, &one)].into_iter().enumerate() {
+        let id = sample::id(format!("alice-{index}"));
+        let key = sample::random_key(32);
         cx.put(&one, &id, &key).await?;
-        cx.holds(&one, &id, &key).await?;
-        cx.holds(&two, &id, &key).await?;
-        refused(&nobody, one.delete_key(&nobody).await)?;
+        cx.expect_key(&one, &id, &key).await?;
+        cx.expect_key(&two, &id, &key).await?;
+        expect_not_found(&nobody, one.delete_key(&nobody).await)?;
         ok(&call("delete_key", &id), deleter.delete_key(&id).await)?;
-        cx.absent(&one, &id).await?;
-        cx.absent(&two, &id).await?;
+        cx.expect_absent(&one, &id).await?;
+        cx.expect_absent(&two, &id).await?;
         match second.delete_key(&id).await {
-            // A store from which the key could still be recovered may say that instead.
+            // A store that could still recover the key may say so instead.
             Err(e) if e.kind() == ErrorKind::PendingDeletion && cx.is_recoverable() => {}
-            answer => refused(&id, answer)?,
+            answer => expect_not_found(&id, answer)?,
         }
     }
     Ok(())
@@ -101,19 +105,19 @@ async fn other_ids_untouched(cx: Context) -> Outcome {
         "%",
     ];
     let ids: Vec<KeyId> = names.map(sample::id).into();
-    // Some of them equal: it is the id that counts.
+    // Some keys are equal, because only the ids should matter.
     let equal = sample::random_key(32);
-    let key = |number: usize| if number % 4 == 1 { equal.clone() } else { sample::random_key(32) };
+    let key = |index: usize| if index % 4 == 1 { equal.clone() } else { sample::random_key(32) };
     let keys: Vec<_> = (0..ids.len()).map(key).collect();
     for (id, key) in ids.iter().zip(&keys) {
         ok("put_key", cx.store.put_key(id, key).await)?;
-        cx.holds(&cx.store, id, key).await?;
+        cx.expect_key(&cx.store, id, key).await?;
     }
-    for (number, deleted) in ids.iter().enumerate() {
-        Removal::ALL[number % 3].apply(&cx.store, deleted).await?;
-        cx.absent(&cx.store, deleted).await?;
-        for (id, key) in ids.iter().zip(&keys).skip(number + 1) {
-            cx.holds(&cx.store, id, key).await?;
+    for (index, deleted) in ids.iter().enumerate() {
+        Removal::ALL[index % 3].apply(&cx.store, deleted).await?;
+        cx.expect_absent(&cx.store, deleted).await?;
+        for (id, key) in ids.iter().zip(&keys).skip(index + 1) {
+            cx.expect_key(&cx.store, id, key).await?;
         }
     }
     Ok(())
@@ -124,37 +128,39 @@ async fn survives_reopen(cx: Context) -> Outcome {
     for id in &ids {
         let key = sample::random_key(32);
         ok("put_key", cx.store.put_key(id, &key).await)?;
-        cx.holds(&cx.store, id, &key).await?;
+        cx.expect_key(&cx.store, id, &key).await?;
     }
     let [alice, bob] = &ids;
     ok("delete_key", cx.store.delete_key(alice).await)?;
-    cx.absent(&cx.store, alice).await?;
+    cx.expect_absent(&cx.store, alice).await?;
     let reopened = cx.reopen().await?;
-    cx.absent(&reopened, alice).await?;
+    cx.expect_absent(&reopened, alice).await?;
     ok("delete_key of the new client", reopened.delete_key(bob).await)?;
-    cx.absent(&cx.reopen().await?, bob).await
+    cx.expect_absent(&cx.reopen().await?, bob).await
 }
 
 async fn visible_to_other_handle(cx: Context) -> Outcome {
-    let (id, key) = (sample::id("alice"), sample::random_key(32));
+    let id = sample::id("alice");
+    let key = sample::random_key(32);
     let other = cx.reopen().await?;
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
-    cx.holds(&other, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
+    cx.expect_key(&other, &id, &key).await?;
     ok("delete_key", cx.store.delete_key(&id).await)?;
-    cx.absent(&other, &id).await?;
-    cx.absent(&cx.store, &id).await
+    cx.expect_absent(&other, &id).await?;
+    cx.expect_absent(&cx.store, &id).await
 }
 
 async fn grade_matches_capability(cx: Context) -> Outcome {
     let grade = cx.capabilities.deletion;
     let expected =
-        format!("a finality of the declared grade {grade:?}, in one of five deletions at least, and none above");
+        format!("the finality of the declared grade {grade:?} for at least one of five deletions, and no stronger one");
     let mut usual = 0;
-    for number in 0..5 {
-        let (id, key) = (sample::id(format!("alice-{number}")), sample::random_key(32));
+    for index in 0..5 {
+        let id = sample::id(format!("alice-{index}"));
+        let key = sample::random_key(32);
         ok("put_key", cx.store.put_key(&id, &key).await)?;
-        cx.holds(&cx.store, &id, &key).await?;
+        cx.expect_key(&cx.store, &id, &key).await?;
         let before = SystemTime::now();
         let Deletion { finality, .. } = ok(&call("delete_key", &id), cx.store.delete_key(&id).await)?;
         ensure(strength(finality) <= declared(grade), "delete_key", expected.as_str(), format!("{finality:?}"))?;
@@ -164,15 +170,17 @@ async fn grade_matches_capability(cx: Context) -> Outcome {
         }
         usual += usize::from(is_usual(finality, grade, before));
     }
-    let (id, key) = (sample::id("batch"), sample::random_key(32));
+    let id = sample::id("batch");
+    let key = sample::random_key(32);
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
     let finality = Removal::DeleteMany.apply(&cx.store, &id).await?;
     ensure(strength(finality) <= declared(grade), "delete_keys", expected.as_str(), format!("{finality:?}"))?;
-    ensure(usual > 0, "delete_key, five times", expected, "only weaker ones")
+    ensure(usual > 0, "delete_key, five times", expected, "only weaker finalities")
 }
 
-/// A deletion of the declared grade: recoverable as long as is declared, not for an hour only.
+/// Reports whether a deletion has the declared grade. A recoverable one must last for the declared
+/// window.
 fn is_usual(finality: Finality, grade: DeletionGrade, begun: SystemTime) -> bool {
     match (finality, grade) {
         (Finality::RecoverableUntil(until), DeletionGrade::Recoverable { window }) => {

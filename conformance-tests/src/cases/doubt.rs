@@ -1,5 +1,5 @@
-//! Answers that invite a false success: from a replica that lags, about an entry that cannot be
-//! deleted, about a name that is held back, about an entry without a value.
+//! Cases about answers that a careless store would take for a success: from a lagging replica, or
+//! about an entry that cannot be deleted, a name that is held back or an entry without a value.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,36 +13,34 @@ use crate::sample;
 
 case_list! {
     "erase.never_ok_while_the_key_stands":
-        "an erasure whose delete or proof a lagging replica answers is never Ok with the key \
-         readable one bound later, and says existed: false only if nothing was ever seen",
+        "an erasure whose delete or read is answered by a lagging replica never returns Ok if the key can be \
+         read one bound later, and never says existed: false of a key that it has erased",
         needs Eventual, needs Faults
         => never_ok_while_the_key_stands;
     "erase.of_a_refused_delete_is_an_error":
-        "erasing a key whose delete the engine refuses is an error and no receipt, unless its \
-         deletion is already pending",
-        needs Faults
+        "deleting or erasing a key whose delete the engine refuses fails with an error that does not say that \
+         the key is gone", needs Faults
         => of_a_refused_delete_is_an_error;
     "create.after_forced_delete":
-        "while the engine holds a deleted name back, a write says Conflict with a pause, and \
-         get_or_create waits for the name",
-        needs Faults
+        "while the engine holds back a deleted name, a write fails with Conflict and a pause, and \
+         get_or_create waits for the name for up to the bound", needs Faults, needs HeldNames
         => after_forced_delete;
     "get.entry_without_a_value":
-        "an entry that exists without a value is Corrupt to every read and create, at once, and can be put and deleted",
-        needs EntriesWithoutValue
+        "an entry without a value is Corrupt for every read and create, without a wait, and can be \
+         overwritten and deleted", needs EntriesWithoutValue
         => entry_without_a_value;
 }
 
-/// More than any client tries by itself.
+/// A number of requests that is larger than that of any client's own attempts.
 const ALWAYS: u32 = 1_000;
 
-/// The time that a call may take besides the bound that it may wait for.
+/// The time that a call may take in addition to the bounds that it may wait for.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
-/// The entry of the id before the write after which the replica lags.
+/// The entry of the id before its last write, which the replica still sees.
 #[derive(Clone, Copy, Debug)]
 enum Before {
-    /// Nothing: the replica has not seen the create.
+    /// No key: the replica has not seen the create.
     Nothing,
     /// Another key: the replica has not seen the overwrite.
     AnotherKey,
@@ -51,16 +49,16 @@ enum Before {
 }
 
 async fn never_ok_while_the_key_stands(cx: Context) -> Outcome {
-    for (number, stale_calls) in [1, 2, 3, 5, ALWAYS].into_iter().enumerate() {
+    for (index, stale_calls) in [1, 2, 3, 5, ALWAYS].into_iter().enumerate() {
         for before in [Before::Nothing, Before::AnotherKey, Before::TheKey] {
-            erased_beside_a_stale_replica(&cx, number, stale_calls, before).await?;
+            erased_beside_a_stale_replica(&cx, index, stale_calls, before).await?;
         }
     }
     Ok(())
 }
 
-async fn erased_beside_a_stale_replica(cx: &Context, number: usize, stale_calls: u32, before: Before) -> Outcome {
-    let id = sample::id(format!("{before:?}-{number}"));
+async fn erased_beside_a_stale_replica(cx: &Context, index: usize, stale_calls: u32, before: Before) -> Outcome {
+    let id = sample::id(format!("{before:?}-{index}"));
     let key = sample::random_key(32);
     ok("create_key", cx.store.create_key(&id, &sample::random_key(32)).await)?;
     match before {
@@ -72,22 +70,28 @@ async fn erased_beside_a_stale_replica(cx: &Context, number: usize, stale_calls:
     let answer = cx.store.erase_key(&id).await;
     cx.clear().await?;
     cx.bound_over().await;
-    let call = format!("erase_key, {stale_calls} calls of it answered as of before the last write");
+    let write = match before {
+        Before::Nothing => "create",
+        Before::AnotherKey => "overwrite",
+        Before::TheKey => "delete",
+    };
+    let call = format!("erase_key, {stale_calls} of its requests answered by a replica that has not seen the {write}");
     match answer {
         Ok(receipt) => {
             for store in cx.two_handles().await? {
                 gone(cx, &call, store.get_key(&id).await)?;
             }
-            // The key is gone, and nobody else has deleted it.
+            // The key is gone, and only this call can have deleted it, unless it was deleted before.
             let erased_it = !matches!(before, Before::TheKey);
             ensure(receipt.existed || !erased_it, call, "existed: true", format!("{receipt:?}"))
         }
         Err(e) => {
             let told = e.effect() == Effect::Unknown && e.operation() == Operation::Erase;
-            let expected = "Ok with the key gone, or an error of an erasure with Effect::Unknown";
-            ensure(told, call, expected, format!("kind {:?}, effect {:?}", e.kind(), e.effect()))?;
+            let expected = "Ok with the key gone, or an error with operation Erase and effect Unknown";
+            let got = format!("kind {:?}, operation {:?}, effect {:?}", e.kind(), e.operation(), e.effect());
+            ensure(told, call, expected, got)?;
             ok("erase_key when the bound is over", cx.store.erase_key(&id).await)?;
-            cx.absent(&cx.store, &id).await
+            cx.expect_absent(&cx.store, &id).await
         }
     }
 }
@@ -95,7 +99,7 @@ async fn erased_beside_a_stale_replica(cx: &Context, number: usize, stale_calls:
 fn gone(cx: &Context, call: &str, answer: Result<SecretKey, Error>) -> Outcome {
     match answer {
         Err(e) if e.kind() == ErrorKind::NotFound || cx.is_gone(e.kind()) => Ok(()),
-        Err(e) => fail(call, "Ok only if the key is gone", format!("Ok, and a read says {:?}", e.kind())),
+        Err(e) => fail(call, "Ok only if the key is gone", format!("Ok, and a read fails with {:?}", e.kind())),
         Ok(_) => fail(call, "Ok only if the key is gone", "Ok, and a read one bound later gives the key"),
     }
 }
@@ -104,7 +108,7 @@ async fn of_a_refused_delete_is_an_error(cx: Context) -> Outcome {
     let id = sample::id("alice");
     let key = sample::random_key(32);
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
     for operation in [Operation::Delete, Operation::Erase] {
         cx.inject(Some(Operation::Delete), Fault::Refused, ALWAYS).await?;
         let answer = match operation {
@@ -124,10 +128,10 @@ async fn of_a_refused_delete_is_an_error(cx: Context) -> Outcome {
         }
     }
     if !cx.capabilities.fenced {
-        cx.holds(&cx.store, &id, &key).await?;
+        cx.expect_key(&cx.store, &id, &key).await?;
     }
     ok("erase_key when the engine deletes again", cx.store.erase_key(&id).await)?;
-    cx.absent(&cx.store, &id).await
+    cx.expect_absent(&cx.store, &id).await
 }
 
 async fn after_forced_delete(cx: Context) -> Outcome {
@@ -135,12 +139,12 @@ async fn after_forced_delete(cx: Context) -> Outcome {
     let key = sample::random_key(32);
     if !cx.is_recoverable() {
         ok("create_key", cx.store.create_key(&id, &key).await)?;
-        cx.holds(&cx.store, &id, &key).await?;
+        cx.expect_key(&cx.store, &id, &key).await?;
         ok("delete_key", cx.store.delete_key(&id).await)?;
-        cx.absent(&cx.store, &id).await?;
+        cx.expect_absent(&cx.store, &id).await?;
         cx.bound_over().await;
     }
-    // Twice each, because an engine may have several answers for it.
+    // Twice each, because an engine may refuse in several ways.
     for _ in 0..2 {
         for operation in [Operation::Create, Operation::Put] {
             cx.inject(None, Fault::NameHeld, ALWAYS).await?;
@@ -155,19 +159,19 @@ async fn after_forced_delete(cx: Context) -> Outcome {
         let waited = in_time(&cx, "get_or_create of a name that is held back", cx.store.get_or_create(&id, &key)).await;
         cx.clear().await?;
         is_held("get_or_create of a name that is held back", waited?)?;
-        cx.absent(&cx.store, &id).await?;
+        cx.expect_absent(&cx.store, &id).await?;
     }
-    // For one: a bound that is over after a slow call leaves room for one more, and no further one.
+    // For one request only: even if the bound is over after a slow request, one more must follow.
     cx.inject(None, Fault::NameHeld, 1).await?;
     let call = "get_or_create of a name that is held back for one call";
     let waited = cx.store.get_or_create(&id, &key).await;
     cx.clear().await?;
     match waited {
-        // A store that has no bound to wait for has no clock either.
+        // A store without a bound need not wait.
         Err(e) if cx.bound().is_zero() => return is_held::<()>(call, Err(e)),
         answer => same(call, answer, &key)?,
     }
-    cx.holds(&cx.store, &id, &key).await
+    cx.expect_key(&cx.store, &id, &key).await
 }
 
 fn is_held<T>(call: &str, answer: Result<T, Error>) -> Outcome {
@@ -186,7 +190,7 @@ async fn in_time<T>(cx: &Context, call: &str, answer: impl Future<Output = T>) -
     let limit = 2 * cx.bound() + AT_ONCE;
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => Ok(answer),
-        Err(_) => fail(call, format!("an answer within {limit:?}"), "none"),
+        Err(_) => fail(call, format!("an answer within {limit:?}"), "no answer"),
     }
 }
 
@@ -209,12 +213,12 @@ async fn entry_without_a_value(cx: Context) -> Outcome {
         is_corrupt("get_or_create", answer.map_err(|e| e.with_operation(Operation::Get)), Operation::Get)?;
     }
     ok(&call("put_key", put), cx.store.put_key(put, &key).await)?;
-    cx.holds(&cx.store, put, &key).await?;
+    cx.expect_key(&cx.store, put, &key).await?;
     ok(&call("delete_key", deleted), cx.store.delete_key(deleted).await)?;
-    cx.absent(&cx.store, deleted).await
+    cx.expect_absent(&cx.store, deleted).await
 }
 
-/// Neither an absence, which create would contradict, nor a key.
+/// Expects `Corrupt`: neither a key nor an absence, which a create would contradict.
 fn is_corrupt<T>(method: &str, answer: Result<T, Error>, operation: Operation) -> Outcome {
     let call = format!("{method} of an entry without a value");
     let expected = format!("an error of kind Corrupt, operation {operation:?}, effect NotApplied");

@@ -1,4 +1,4 @@
-//! The identity of the data behind a store.
+//! Cases about the identity of the data behind a store.
 
 use keystead_core::{IdentityMatch, KeyId, KeyStoreExt, Operation, StoreIdentity};
 
@@ -9,8 +9,8 @@ use crate::harness::Fault;
 
 case_list! {
     "identity.distinct_and_stable":
-        "what identifies the data is the same for every client at every time and differs between \
-         stores, needs no right to list, and shows neither id nor key"
+        "the identity of the data is the same for every client at every time, differs between stores, needs \
+         no permission to list, and contains neither an id nor a key"
         => distinct_and_stable;
 }
 
@@ -20,7 +20,7 @@ async fn distinct_and_stable(cx: Context) -> Outcome {
     let other = cx.open_another().await?;
     for store in [&cx.store, &other] {
         ok("put_key", store.put_key(&canary.id, &canary.key).await)?;
-        cx.holds(store, &canary.id, &canary.key).await?;
+        cx.expect_key(store, &canary.id, &canary.key).await?;
     }
     let first = identified(&cx.store, &canary.id).await?;
     let grown = if early.is_fully_known() { IdentityMatch::Same } else { IdentityMatch::Unknown };
@@ -29,13 +29,12 @@ async fn distinct_and_stable(cx: Context) -> Outcome {
     compared("identify of a reopened store", &first, &reopened, IdentityMatch::Same)?;
     let second = identified(&other, &canary.id).await?;
     compared("identify of another namespace's store", &first, &second, IdentityMatch::Different)?;
-    canary.not_in("the text of an identity", &format!("{first} {first:?}"))?;
+    canary.not_in("Display and Debug of an identity", &format!("{first} {first:?}"))?;
     let info = cx.store.info();
-    canary.not_in("the text of a store's info", &format!("{info} {info:?}"))
+    canary.not_in("Display and Debug of info()", &format!("{info} {info:?}"))
 }
 
-/// The identity of a store that is opened now, by a caller who may not list if the harness can deny
-/// that.
+/// Returns the identity of a newly opened store. If the harness can, it denies listing meanwhile.
 async fn without_listing(cx: &Context, id: &KeyId) -> Outcome<StoreIdentity> {
     let store = cx.reopen().await?;
     if cx.harness.faults().is_none() {
@@ -51,20 +50,20 @@ async fn without_listing(cx: &Context, id: &KeyId) -> Outcome<StoreIdentity> {
     identity
 }
 
-/// Returns the identity after the store has learned everything, which may take one read of a key.
-/// It keeps that, and its text is read as it was written.
+/// Returns the identity when all of it is known, which may take one read of a key. Checks that the
+/// store keeps it and that its text can be parsed.
 async fn identified(store: &Store, id: &KeyId) -> Outcome<StoreIdentity> {
     let mut identity = ok("identify", store.identify().await)?;
     if !identity.is_fully_known() {
         ok("get_key", store.get_key(id).await)?;
         identity = ok("identify", store.identify().await)?;
     }
-    let whole = "an identity of which every attribute is known";
+    let whole = "an identity with every attribute known";
     ensure(identity.is_fully_known(), "identify after a read", whole, identity.to_string())?;
     compared("info after identify", &identity, store.info().identity(), IdentityMatch::Same)?;
     match identity.to_string().parse::<StoreIdentity>() {
         Ok(parsed) if parsed == identity => Ok(identity),
-        _ => fail("the text of an identity, parsed", identity.to_string(), "another identity, or an error"),
+        _ => fail("parsing the text of an identity", identity.to_string(), "another identity, or an error"),
     }
 }
 

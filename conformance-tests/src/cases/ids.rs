@@ -1,4 +1,4 @@
-//! Ids of any shape.
+//! Cases about ids of any form.
 
 use keystead_core::{InvalidKeyId, KeyId, KeyStoreExt, SecretKey};
 
@@ -8,13 +8,13 @@ use crate::sample;
 
 case_list! {
     "id.refused":
-        "an id that is empty, longer than 128 bytes or holds a control character cannot be constructed"
+        "an id that is empty, is longer than 128 bytes or contains a control character cannot be constructed"
         => refused;
     "id.roundtrip_and_list":
-        "a key is found under every id that can be constructed, and the listing gives back the very ids"
+        "a key is found under every id that can be constructed, and the listing gives exactly these ids"
         => roundtrip_and_list;
     "id.distinct_never_meet":
-        "ids that differ in any byte hold different keys at the same time"
+        "ids that differ in any byte have different keys at the same time"
         => distinct_never_meet;
 }
 
@@ -35,7 +35,7 @@ async fn refused(_cx: Context) -> Outcome {
     Ok(())
 }
 
-/// These ids are no secret, so a failure names them.
+/// Returns a call as failures quote it. They show these ids, which are not secret.
 fn named(method: &str, id: &KeyId) -> String {
     format!("{method} of the id {:?}", id.as_str())
 }
@@ -43,26 +43,26 @@ fn named(method: &str, id: &KeyId) -> String {
 async fn roundtrip_and_list(cx: Context) -> Outcome {
     let ids = sample::hostile_ids();
     let keys: Vec<SecretKey> = ids.iter().map(|_| sample::random_key(32)).collect();
-    for (number, (id, key)) in ids.iter().zip(&keys).enumerate() {
-        match number % 2 {
+    for (index, (id, key)) in ids.iter().zip(&keys).enumerate() {
+        match index % 2 {
             0 => ok(&named("create_key", id), cx.store.create_key(id, key).await)?,
             _ => same(&named("get_or_create", id), cx.store.get_or_create(id, key).await, key)?,
         }
     }
     for (id, key) in ids.iter().zip(&keys) {
-        cx.settles(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
+        cx.eventually(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
     }
     if cx.capabilities.listing.is_some() {
-        cx.lists(&cx.store, &ids).await?;
+        cx.expect_listing(&cx.store, &ids).await?;
     }
     for id in &ids {
         ok(&named("delete_key", id), cx.store.delete_key(id).await)?;
     }
     for id in &ids {
-        cx.absent(&cx.store, id).await?;
+        cx.expect_absent(&cx.store, id).await?;
     }
     match cx.capabilities.listing {
-        Some(_) => cx.lists(&cx.store, &[]).await,
+        Some(_) => cx.expect_listing(&cx.store, &[]).await,
         None => Ok(()),
     }
 }
@@ -75,30 +75,30 @@ async fn distinct_never_meet(cx: Context) -> Outcome {
         ok(&named("put_key", id), cx.store.put_key(id, key).await)?;
     }
     all_their_own(&cx, &ids, &keys).await?;
-    // What finds no key, or gets rid of one, meets no other either.
-    for (number, id) in ids.iter().enumerate() {
-        if number % 4 < 3 {
-            let removal = Removal::ALL[number % 4];
+    // A removal changes no other id either.
+    for (index, id) in ids.iter().enumerate() {
+        if index % 4 < 3 {
+            let removal = Removal::ALL[index % 4];
             removal.apply(&cx.store, id).await?;
         }
     }
-    for (_, id) in ids.iter().enumerate().filter(|(number, _)| number % 4 < 3) {
-        cx.absent(&cx.store, id).await?;
+    for (_, id) in ids.iter().enumerate().filter(|(index, _)| index % 4 < 3) {
+        cx.expect_absent(&cx.store, id).await?;
     }
-    let left = |number: &usize| number % 4 == 3;
-    let ids: Vec<KeyId> = (0..ids.len()).filter(left).map(|number| ids[number].clone()).collect();
-    let keys: Vec<SecretKey> = (0..keys.len()).filter(left).map(|number| keys[number].clone()).collect();
+    let left = |index: &usize| index % 4 == 3;
+    let ids: Vec<KeyId> = (0..ids.len()).filter(left).map(|index| ids[index].clone()).collect();
+    let keys: Vec<SecretKey> = (0..keys.len()).filter(left).map(|index| keys[index].clone()).collect();
     all_their_own(&cx, &ids, &keys).await
 }
 
-/// Each id has its own key, read by itself and all in one batch.
+/// Expects each id to have its own key, by itself and in one batch of all.
 async fn all_their_own(cx: &Context, ids: &[KeyId], keys: &[SecretKey]) -> Outcome {
     for (id, key) in ids.iter().zip(keys) {
-        cx.settles(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
+        cx.eventually(|| async { same(&named("get_key", id), cx.store.get_key(id).await, key) }).await?;
     }
-    cx.settles(|| async {
+    cx.eventually(|| async {
         let answers = cx.store.get_keys(ids).await;
-        ensure(answers.len() == ids.len(), "get_keys", "one outcome per id", format!("{}", answers.len()))?;
+        ensure(answers.len() == ids.len(), "get_keys", "one outcome per id", format!("{} outcomes", answers.len()))?;
         let mut outcomes = answers.into_iter().zip(ids).zip(keys);
         outcomes.try_for_each(|((answer, id), key)| same(&named("get_keys", id), answer, key))
     })

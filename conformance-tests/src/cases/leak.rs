@@ -1,4 +1,4 @@
-//! Keys and ids in texts.
+//! Cases about keys and ids that appear in texts.
 
 use std::slice;
 
@@ -12,52 +12,53 @@ use crate::context::{Context, ENDLESS, Outcome, Store, list, ok};
 
 case_list! {
     "leak.debug_store":
-        "no rendering of the store, its info or its capabilities shows a key or an id"
+        "no text of the store, its info or its capabilities contains a key or an id"
         => debug_store;
     "leak.debug_key":
-        "no rendering of a key, of an id or of an outcome shows their bytes"
+        "the Debug output of keys, ids and outcomes does not contain their bytes"
         => debug_key;
     "leak.error_chain":
-        "no rendering of an error or of its causes shows a key or an id"
+        "no text of an error or of its causes contains a key or an id"
         => error_chain;
     "leak.tracing":
-        "nothing that is traced, at any level and on any thread, shows a key or an id"
+        "no trace at any level and on any thread contains a key or an id"
         => tracing;
     "leak.panic":
-        "no panic on the way of any call shows a key or an id"
+        "no panic message of any call contains a key or an id"
         => panic;
 }
 
 async fn debug_store(cx: Context) -> Outcome {
     for canary in [Canary::new(), Canary::of_text()] {
-        let (id, key) = (&canary.id, &canary.key);
+        let id = &canary.id;
+        let key = &canary.key;
         for store in cx.two_handles().await? {
-            let look = |after: &str| {
+            let check = |after: &str| {
                 canary.not_in(&format!("Debug of the store after {after}"), &format!("{store:?} {store:#?}"))?;
                 canary.not_in("Debug and Display of info()", &format!("{0:?} {0:#?} {0}", store.info()))?;
                 canary.not_in("Debug of capabilities()", &format!("{:?}", store.capabilities()))
             };
-            // What each call answers is for other cases.
+            // Other cases check the answers.
             drop(store.get_key(id).await);
-            look("a get of a missing key")?;
+            check("a get of a missing key")?;
             drop(store.get_or_create(id, key).await);
-            look("get_or_create")?;
+            check("get_or_create")?;
             drop(store.create_key(id, key).await);
-            look("a refused create")?;
+            check("a refused create")?;
             drop(store.put_key(id, key).await);
-            look("a put")?;
+            check("a put")?;
             drop(store.get_key(id).await);
-            look("a get")?;
+            check("a get")?;
             drop(store.get_keys(slice::from_ref(id)).await);
-            look("get_keys")?;
+            check("get_keys")?;
             drop(store.list_keys().take(ENDLESS).collect::<Vec<_>>().await);
-            look("a listing")?;
+            check("a listing")?;
             drop(store.delete_key(id).await);
-            look("a delete")?;
+            check("a delete")?;
             drop(store.erase_key(id).await);
-            look("an erasure")?;
+            check("an erasure")?;
             drop(store.delete_keys(slice::from_ref(id)).await);
-            look("delete_keys")?;
+            check("delete_keys")?;
         }
     }
     Ok(())
@@ -77,7 +78,7 @@ async fn debug_key(cx: Context) -> Outcome {
         let outcomes = cx.store.get_keys(slice::from_ref(&canary.id)).await;
         canary.not_in("Debug of the outcomes of get_keys", &format!("{outcomes:?} {outcomes:#?}"))?;
         let deletion = ok("delete_key", cx.store.delete_key(&canary.id).await)?;
-        // A store without a clock cannot tell a stale read from a key that still stands.
+        // A store without a clock cannot tell a stale read from an existing key.
         cx.bound_over().await;
         let erasure = ok("erase_key", cx.store.erase_key(&canary.id).await)?;
         canary.not_in("Debug of a deletion and an erasure", &format!("{deletion:?} {erasure:?}"))?;
@@ -87,7 +88,8 @@ async fn debug_key(cx: Context) -> Outcome {
 
 async fn error_chain(cx: Context) -> Outcome {
     for canary in [Canary::new(), Canary::of_text()] {
-        let (id, key) = (&canary.id, &canary.key);
+        let id = &canary.id;
+        let key = &canary.key;
         let missing = [
             cx.store.get_key(id).await.err(),
             cx.store.delete_key(id).await.err(),
@@ -95,9 +97,9 @@ async fn error_chain(cx: Context) -> Outcome {
             cx.store.delete_keys(slice::from_ref(id)).await.pop().and_then(Result::err),
         ];
         ok("put_key", cx.store.put_key(id, key).await)?;
-        cx.holds(&cx.store, id, key).await?;
+        cx.expect_key(&cx.store, id, key).await?;
         let existing = cx.store.put_key_with(id, key, PutMode::Create).await.err();
-        // That each of them is refused is for other cases.
+        // Other cases check that each of these calls fails.
         for error in missing.into_iter().chain([existing]) {
             error.map_or(Ok(()), |error| canary.not_in_error(&error))?;
         }
@@ -110,7 +112,7 @@ async fn tracing(cx: Context) -> Outcome {
         let capture = Capture::of_traces()?;
         every_call(cx.store.clone(), canary.id.clone(), canary.key.clone()).await;
         every_call(cx.reopen().await?, canary.id.clone(), canary.key.clone()).await;
-        canary.not_in("what was traced", &capture.text()?)?;
+        canary.not_in("the traces of every call", &capture.text()?)?;
     }
     Ok(())
 }
@@ -119,15 +121,15 @@ async fn panic(cx: Context) -> Outcome {
     for canary in [Canary::new(), Canary::of_text()] {
         let capture = Capture::of_panics();
         for store in [cx.store.clone(), cx.reopen().await?] {
-            // A task of its own: what it says when it panics is looked at, that it panics is for other cases.
+            // In a task of its own, so that a panic does not end the case. Other cases report it.
             drop(tokio::spawn(every_call(store, canary.id.clone(), canary.key.clone())).await);
         }
-        canary.not_in("what was said by a panic", &capture.text()?)?;
+        canary.not_in("the panic messages of every call", &capture.text()?)?;
     }
     Ok(())
 }
 
-/// Makes every call, those that are refused as well; what they answer is for other cases.
+/// Makes every call, including some that are refused. Other cases check the answers.
 async fn every_call(store: Store, id: KeyId, key: SecretKey) {
     let ids = slice::from_ref(&id);
     drop(store.get_key(&id).await);

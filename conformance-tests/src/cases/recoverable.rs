@@ -1,4 +1,4 @@
-//! The promises of a store that schedules its deletions.
+//! Cases about a store whose deletions can be undone for some time.
 
 use std::slice;
 use std::time::SystemTime;
@@ -11,17 +11,18 @@ use crate::sample;
 
 case_list! {
     "recoverable.calls_agree":
-        "while a deletion is pending, either every call says so and changes nothing, or every call finds no key", needs Recoverable
+        "while a deletion is pending, either every call says so and changes nothing, or every call finds no \
+         key", needs Recoverable
         => calls_agree;
     "recoverable.erase_admits_it":
-        "erasing a key whose deletion is pending is Ok, recoverable until a moment within the window, and not verified",
-        needs Recoverable
+        "erasing a key whose deletion is pending returns Ok, recoverable until a time within the window, and \
+         not verified", needs Recoverable
         => erase_admits_it;
 }
 
 /// Returns the error kind of a read of a deleted key after the visibility bound.
 async fn after_delete(cx: &Context, store: &Store, id: &KeyId) -> Outcome<ErrorKind> {
-    cx.absent(store, id).await?;
+    cx.expect_absent(store, id).await?;
     match store.get_key(id).await {
         Err(e) if matches!(e.kind(), ErrorKind::PendingDeletion | ErrorKind::NotFound) => Ok(e.kind()),
         Err(e) => fail("get_key of a deleted key", "PendingDeletion or NotFound", format!("{:?}", e.kind())),
@@ -31,56 +32,66 @@ async fn after_delete(cx: &Context, store: &Store, id: &KeyId) -> Outcome<ErrorK
 
 async fn calls_agree(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
-    let (alice, bob, key) = (sample::id("alice"), sample::id("bob"), sample::random_key(32));
+    let alice = sample::id("alice");
+    let bob = sample::id("bob");
+    let key = sample::random_key(32);
     for id in [&alice, &bob] {
         ok("put_key", cx.store.put_key(id, &key).await)?;
-        cx.holds(&cx.store, id, &key).await?;
+        cx.expect_key(&cx.store, id, &key).await?;
     }
     ok("delete_key", cx.store.delete_key(&alice).await)?;
     for store in &handles {
         let kind = after_delete(&cx, store, &alice).await?;
         refused_alike(&cx, store, &alice, kind).await?;
     }
-    cx.holds(&cx.store, &bob, &key).await
+    cx.expect_key(&cx.store, &bob, &key).await
 }
 
-/// Every call says what the read said; one that writes has no effect as long as a deletion is pending.
+/// Expects every call to fail as the read did, and writes to have no effect while a deletion is pending.
 async fn refused_alike(cx: &Context, store: &Store, id: &KeyId, kind: ErrorKind) -> Outcome {
-    let (other, ids) = (sample::random_key(33), slice::from_ref(id));
+    let other = sample::random_key(33);
+    let ids = slice::from_ref(id);
     for answer in store.get_keys(ids).await {
-        cx.refused("get_keys of a deleted key", answer, kind, Operation::Get)?;
+        cx.expect_error("get_keys of a deleted key", answer, kind, Operation::Get)?;
     }
-    cx.refused("delete_key of a deleted key", store.delete_key(id).await, kind, Operation::Delete)?;
+    cx.expect_error("delete_key of a deleted key", store.delete_key(id).await, kind, Operation::Delete)?;
     for answer in store.delete_keys(ids).await {
-        cx.refused("delete_keys of a deleted key", answer, kind, Operation::Delete)?;
+        cx.expect_error("delete_keys of a deleted key", answer, kind, Operation::Delete)?;
     }
     if kind == ErrorKind::NotFound {
         return Ok(());
     }
-    cx.refused("put_key of a deleted key", store.put_key(id, &other).await, kind, Operation::Put)?;
+    cx.expect_error("put_key of a deleted key", store.put_key(id, &other).await, kind, Operation::Put)?;
     match store.create_key(id, &other).await {
         Err(e) if is_told_to_wait(&e) => {}
-        answer => cx.refused("create_key of a deleted key", answer, kind, Operation::Create)?,
+        answer => cx.expect_error("create_key of a deleted key", answer, kind, Operation::Create)?,
     }
     match store.get_or_create(id, &other).await {
         Err(e) if e.kind() == kind || is_told_to_wait(&e) => {}
-        Err(e) => return fail("get_or_create of a deleted key", format!("{kind:?}"), format!("{:?}", e.kind())),
-        Ok(_) => return fail("get_or_create of a deleted key", format!("{kind:?}"), "a key"),
+        Err(e) => {
+            return fail(
+                "get_or_create of a deleted key",
+                format!("an error of kind {kind:?}"),
+                format!("kind {:?}", e.kind()),
+            );
+        }
+        Ok(_) => return fail("get_or_create of a deleted key", format!("an error of kind {kind:?}"), "a key"),
     }
     let now = after_delete(cx, store, id).await?;
-    ensure(now == kind, "get_key after refused writes", format!("{kind:?} still"), format!("{now:?}"))
+    ensure(now == kind, "get_key after refused writes", format!("still {kind:?}"), format!("{now:?}"))
 }
 
-/// A create may also say when to come back.
+/// Reports whether the error is a `Conflict` that says when to try again, which a create may also give.
 fn is_told_to_wait(e: &Error) -> bool {
     e.kind() == ErrorKind::Conflict && e.retry_after().is_some()
 }
 
 async fn erase_admits_it(cx: Context) -> Outcome {
     let handles = cx.two_handles().await?;
-    let (id, key) = (sample::id("alice"), sample::random_key(32));
+    let id = sample::id("alice");
+    let key = sample::random_key(32);
     ok("put_key", cx.store.put_key(&id, &key).await)?;
-    cx.holds(&cx.store, &id, &key).await?;
+    cx.expect_key(&cx.store, &id, &key).await?;
     ok("delete_key", cx.store.delete_key(&id).await)?;
     for store in &handles {
         if after_delete(&cx, store, &id).await? == ErrorKind::NotFound {

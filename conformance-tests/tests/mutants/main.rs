@@ -285,6 +285,18 @@ fn an_honest_store_over_a_doubtful_engine_passes() {
     passes(&doubtful_over::<doubtful::Honest>(), &[FOREIGN, UNSUPPORTED, "recoverable.", FENCE, "fault."]);
 }
 
+#[test]
+fn a_failure_names_the_injected_fault_and_says_whether_it_is_lifted() {
+    let text_of = |report: &Report, case: &str| {
+        let failure = report.failures().into_iter().find(|(id, _)| *id == case).map(|(_, text)| text.to_owned());
+        failure.expect("the case sees the mistake")
+    };
+    let text = text_of(&faults_over::<failing::DeniedIsNotFound>(), "fault.denied");
+    assert!(text.contains("   fault: Denied for the operation get, lifted before this check\n"), "{text}");
+    let text = text_of(&faults_over::<failing::WaitsForEver>(), "fault.silent_server");
+    assert!(text.contains("   fault: Silent for the operation get, not lifted yet\n"), "{text}");
+}
+
 /// Each mutant, its case, and what the case says, which is written when the table is and may count
 /// differently each time.
 #[test]
@@ -293,9 +305,10 @@ fn the_table_of_mutants_is_current() {
     let mutants = || OVER_MEMORY.iter().chain(OVER_A_FAILING_ENGINE).chain(OVER_A_DOUBTFUL_ENGINE);
     if std::env::var_os("KEYSTEAD_BLESS").is_some() {
         let mut text = String::from(
-            "# The mutants\n\nBroken stores that the suite must catch, each by the case named for its mistake. Which other cases may see \
-             it too stands beside it in tests/mutants/main.rs.\nGenerated: `KEYSTEAD_BLESS=1 cargo test -p keystead-conformance --test mutants table` writes it again.\n\n\
-             | mutant | caught by | which says |\n|---|---|---|\n",
+            "# The mutants\n\nBroken stores that the suite must catch, each by the case that is about its mistake. \
+             tests/mutants/main.rs lists the other cases that may notice the mistake, too.\nGenerated: \
+             `KEYSTEAD_BLESS=1 cargo test -p keystead-conformance --test mutants table` writes it again.\n\n\
+             | mutant | caught by | failure |\n|---|---|---|\n",
         );
         for mutant in mutants() {
             let report = (mutant.suite)();
