@@ -45,7 +45,8 @@
 //! No feature is on by default, and there is no fallback to memory: a key that was only in memory is
 //! lost data.
 //!
-//! [`open`] opens the store that a URL names, so that a configuration chooses it.
+//! [`open`] opens the store that a URL names, so that a configuration chooses it. [`Opener`] adds
+//! the URLs of stores that are not in this crate.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The documents show tests of the reader's own.
 #![cfg_attr(doctest, allow(clippy::test_attr_in_doctest))]
@@ -54,7 +55,7 @@ mod open;
 
 pub use keystead_core::*;
 
-pub use crate::open::open;
+pub use crate::open::{Opener, open};
 
 /// Keys in the process's memory.
 #[cfg(feature = "memory")]
@@ -75,13 +76,15 @@ pub mod file {
 pub mod ssm {
     pub use keystead_ssm::*;
 
-    pub use crate::open::open_ssm as open;
+    pub use crate::open::{AwsUrl, open_ssm as open};
 }
 
 /// Keys in AWS Secrets Manager.
 #[cfg(feature = "secretsmanager")]
 pub mod secretsmanager {
     pub use keystead_secretsmanager::*;
+
+    pub use crate::open::AwsUrl;
 }
 
 /// Re-encryption of keys in AWS under another KMS key, or in another tier.
