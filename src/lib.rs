@@ -55,6 +55,8 @@ mod open;
 
 pub use keystead_core::*;
 
+#[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+pub use crate::open::AwsUrl;
 pub use crate::open::{Opener, open};
 
 /// Keys in the process's memory.
@@ -76,15 +78,13 @@ pub mod file {
 pub mod ssm {
     pub use keystead_ssm::*;
 
-    pub use crate::open::{AwsUrl, open_ssm as open};
+    pub use crate::open::open_ssm as open;
 }
 
 /// Keys in AWS Secrets Manager.
 #[cfg(feature = "secretsmanager")]
 pub mod secretsmanager {
     pub use keystead_secretsmanager::*;
-
-    pub use crate::open::AwsUrl;
 }
 
 /// Re-encryption of keys in AWS under another KMS key, or in another tier.

@@ -41,7 +41,8 @@ struct Told {
 impl Process {
     /// A process with nothing set up but the region and the endpoint in the URL.
     fn new() -> Self {
-        let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+        let bed = TestBed::shared().unwrap();
+        let ns = Namespace::random();
         let at = format!("kms_key={KMS_KEY}&region=us-east-1&endpoint_url={}", bed.url());
         let url = format!("ssm:///{ns}/user-keys/%s?{at}");
         Self { bed, ns, folder: tempfile::tempdir().unwrap(), url, variables: Vec::new() }
@@ -142,7 +143,9 @@ async fn tell(url: &str) {
         Err(e) => {
             let code = e.details().and_then(|details| details.error_code.as_deref());
             let retryable = if e.is_retryable() { "retryable" } else { "final" };
-            let (kind, operation, effect) = (e.kind(), e.operation(), e.effect());
+            let kind = e.kind();
+            let operation = e.operation();
+            let effect = e.effect();
             println!("\nSUMMARY {kind:?} {operation:?} {effect:?} {retryable} {}", code.unwrap_or("-"));
             let mut text = e.to_string();
             let mut next = e.source();
@@ -157,7 +160,8 @@ async fn tell(url: &str) {
 
 async fn written(url: &str) -> keystead::Result<()> {
     let store = keystead::open(url).await?;
-    let (id, key) = (KeyId::new("alice").unwrap(), SecretKey::new([1; 32]).unwrap());
+    let id = KeyId::new("alice").unwrap();
+    let key = SecretKey::new([1; 32]).unwrap();
     if let Err(first) = store.put_key(&id, &key).await {
         // The SDK tells the reason of some failures only once.
         let second = store.put_key(&id, &key).await.unwrap_err();

@@ -45,8 +45,10 @@ fn counted(bed: &TestBed, ns: &Namespace, since: usize) -> BTreeMap<String, usiz
 async fn a_copy_from_parameter_store_to_secrets_manager_makes_the_least_calls() {
     let keys = std::env::var("KEYSTEAD_COPY_KEYS").map_or(200, |keys| keys.parse().unwrap());
     for rate in [None, Some(200.0)] {
-        let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
-        let (source, target) = (parameters(bed, &ns), secrets(bed, &ns));
+        let bed = TestBed::shared().unwrap();
+        let ns = Namespace::random();
+        let source = parameters(bed, &ns);
+        let target = secrets(bed, &ns);
         let memory = MemoryStore::new();
         fill(&memory, 0..keys).await;
         copy(&memory, &source, CopyOptions::default()).await;
@@ -69,14 +71,16 @@ async fn a_copy_from_parameter_store_to_secrets_manager_makes_the_least_calls() 
 
 #[tokio::test]
 async fn keys_go_round_all_stores_with_runs_that_are_dropped() {
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let memory = MemoryStore::new();
     fill(&memory, 0..50).await;
     let first = file_store(&at("keys/first.db")).await;
     let last = file_store(&at("keys/last.db")).await;
-    let (parameters, secrets) = (parameters(bed, &ns), secrets(bed, &ns));
+    let parameters = parameters(bed, &ns);
+    let secrets = secrets(bed, &ns);
     let stores: [&dyn KeyStore; 5] = [&memory, &first, &parameters, &secrets, &last];
     let mut random = fastrand::Rng::with_seed(4);
     let mut drops = 0;
@@ -96,9 +100,11 @@ async fn keys_go_round_all_stores_with_runs_that_are_dropped() {
 async fn a_copy_into_a_store_with_a_quota_of_writes_completes_with_few_writes_too_many() {
     let keys = std::env::var("KEYSTEAD_COPY_KEYS").map_or(200, |keys| keys.parse().unwrap());
     let quota = std::env::var("KEYSTEAD_COPY_QUOTA").map_or(20.0, |quota| quota.parse().unwrap());
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     bed.limit_writes(ns.as_str(), quota);
-    let (source, target) = (MemoryStore::new(), parameters(bed, &ns));
+    let source = MemoryStore::new();
+    let target = parameters(bed, &ns);
     fill(&source, 0..keys).await;
     let report = copy(&source, &target, CopyOptions::default()).await;
     assert!(report.is_complete(), "{report:?}");
@@ -110,7 +116,8 @@ async fn a_copy_into_a_store_with_a_quota_of_writes_completes_with_few_writes_to
 
 #[tokio::test]
 async fn keys_under_a_flat_path_of_the_clojure_library_are_copied() {
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     for user in ["alice", "67e55044-10b1-426f-9247-bb680e5fe0c8"] {
         let parameter = format!(r#"{{"Name": "/{ns}-{user}", "Type": "SecureString", "Value": "QUJD"}}"#);
         bed.ask_emulator("AmazonSSM.PutParameter", parameter.parse().unwrap()).await.unwrap();

@@ -142,7 +142,8 @@ fn a_root_secret() {
 }
 
 fn a_key_in_memory() {
-    let (old, new) = (Pattern(4 << 20), Pattern(5 << 20));
+    let old = Pattern(4 << 20);
+    let new = Pattern(5 << 20);
     let store = MemoryStore::new();
     block_on(store.put_key(&alice(), &old.key())).unwrap();
     assert_eq!(old.copies(), 1);
@@ -171,7 +172,8 @@ fn a_key_in_a_file() {
 }
 
 fn a_key_in_a_cache() {
-    let (deleted, evicted) = (Pattern(7 << 20), Pattern(8 << 20));
+    let deleted = Pattern(7 << 20);
+    let evicted = Pattern(8 << 20);
     let store = MemoryStore::new();
     let cached = Cached::builder(store.clone()).max_keys(1).build().unwrap();
     // So often that the threads' own copies are made as well.
@@ -211,7 +213,8 @@ fn a_key_in_a_cache() {
 
 fn a_key_that_is_copied() {
     let pattern = Pattern(9 << 20);
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     block_on(source.put_key(&alice(), &pattern.key())).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let options = || CopyOptions::default().journal(directory.path().join("journal"));

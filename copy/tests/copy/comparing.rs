@@ -1,4 +1,4 @@
-//! Two stores compared.
+//! Comparisons of two stores.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::{copy, fill, id, key};
 
 #[tokio::test]
 async fn what_was_copied_is_equal() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..250).await;
     copy(&source, &target, CopyOptions::default()).await;
     let mut told = 0;
@@ -22,7 +23,8 @@ async fn what_was_copied_is_equal() {
 
 #[tokio::test]
 async fn every_difference_is_told() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..120).await;
     fill(&memory, (0..118).chain(200..203)).await;
     memory.put_key(&id(5), &key(5, 1)).await.unwrap();
@@ -39,7 +41,8 @@ async fn every_difference_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_visible_yet_is_no_difference() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..5).await;
     fill(&memory, 0..4).await;
     let target = Rigged::new(&memory).lagging(Duration::from_secs(5));
@@ -49,7 +52,8 @@ async fn what_is_not_visible_yet_is_no_difference() {
 
 #[tokio::test]
 async fn a_store_that_cannot_list_is_refused() {
-    let (memory, listless) = (MemoryStore::new(), Rigged::new(&MemoryStore::new()).listless());
+    let memory = MemoryStore::new();
+    let listless = Rigged::new(&MemoryStore::new()).listless();
     assert_eq!(compare(&memory, &listless, |_| {}).await.unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(compare(&listless, &memory, |_| {}).await.unwrap_err().kind(), ErrorKind::Unsupported);
 }

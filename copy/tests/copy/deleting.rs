@@ -1,4 +1,4 @@
-//! The pass that deletes at the source.
+//! Tests of the pass that deletes at the source.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,8 @@ fn moving() -> CopyOptions {
 
 #[tokio::test]
 async fn a_complete_copy_is_deleted_at_the_source_if_asked_for() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..250).await;
     let report = copy(&source, &target, moving()).await;
     assert!(report.is_complete());
@@ -28,7 +29,8 @@ async fn a_complete_copy_is_deleted_at_the_source_if_asked_for() {
 
 #[tokio::test]
 async fn an_incomplete_copy_deletes_nothing() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..10).await;
     target.put_key(&id(3), &key(3, 1)).await.unwrap();
     let report = copy(&source, &target, moving()).await;
@@ -37,7 +39,8 @@ async fn an_incomplete_copy_deletes_nothing() {
 
 #[tokio::test]
 async fn what_the_policy_skips_stays_at_the_source() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..10).await;
     target.put_key(&id(3), &key(3, 1)).await.unwrap();
     let report = copy(&source, &target, moving().on_conflict(ConflictPolicy::Skip)).await;
@@ -47,7 +50,8 @@ async fn what_the_policy_skips_stays_at_the_source() {
 
 #[tokio::test]
 async fn what_came_or_changed_since_it_was_copied_stays_at_the_source() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..10).await;
     let changed = memory.clone();
     let source = Rigged::ruled(&memory, move |event| {
@@ -67,7 +71,8 @@ async fn what_came_or_changed_since_it_was_copied_stays_at_the_source() {
 
 #[tokio::test]
 async fn a_deletion_that_fails_is_reported_and_done_by_the_next_run() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&memory, 0..10).await;
     let source = Rigged::ruled(&memory, |event| {
@@ -93,7 +98,7 @@ async fn one_store_under_two_names_is_never_emptied() {
     }
 }
 
-/// One store whose two names cannot be told for the same: the second one is given as another path.
+/// Returns one store under two names that do not show that it is the same: two different paths.
 fn two_names(
     store: &MemoryStore,
     rule: impl Fn(&Event<'_>) -> Option<Fate> + Send + Sync + 'static,
@@ -128,7 +133,8 @@ async fn one_store_under_two_names_is_never_emptied_even_if_a_create_succeeded()
 async fn a_probe_that_cannot_be_removed_is_reported() {
     let refuse_deletes =
         |event: &Event<'_>| (event.operation == Operation::Delete).then_some(Fate::Fail(ErrorKind::PermissionDenied));
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..3).await;
     let target = Rigged::ruled(&there, refuse_deletes);
     let report = copy_keys(&memory, &target, moving()).await.unwrap();
@@ -148,7 +154,8 @@ async fn a_probe_that_cannot_be_removed_is_reported() {
 
 #[tokio::test]
 async fn a_probe_that_a_cut_off_run_left_is_removed_by_the_next_run_of_the_journal() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..3).await;
     let (_directory, path) = crate::journal();
     let fails = Rigged::ruled(&there, |event| {
@@ -161,10 +168,11 @@ async fn a_probe_that_a_cut_off_run_left_is_removed_by_the_next_run_of_the_journ
     assert_eq!(ids(&there).await.len(), 3);
 }
 
-/// As in Secrets Manager, where a deleted name stays taken for days.
+/// In Secrets Manager, the name of a deleted secret cannot be used again for days.
 #[tokio::test]
 async fn a_probe_whose_deletion_is_pending_does_not_stand_in_the_way_of_the_next_run() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     let (_directory, path) = crate::journal();
     let deleted: Arc<Mutex<HashSet<KeyId>>> = Arc::default();
     let pending = deleted.clone();
@@ -188,7 +196,8 @@ async fn a_probe_whose_deletion_is_pending_does_not_stand_in_the_way_of_the_next
 
 #[tokio::test]
 async fn a_target_that_takes_writes_and_keeps_none_proves_nothing() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..3).await;
     fill(&there, 0..3).await;
     let forgets = there.clone();
@@ -219,10 +228,12 @@ async fn a_move_to_a_less_durable_target_is_refused_before_any_effect() {
     ];
     for (from, to, accepted, is_allowed) in cases {
         for is_dry_run in [false, true] {
-            let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+            let memory = MemoryStore::new();
+            let there = MemoryStore::new();
             fill(&memory, 0..3).await;
             let (_directory, path) = crate::journal();
-            let (source, target) = (Rigged::new(&memory).durable(from), Rigged::new(&there).durable(to));
+            let source = Rigged::new(&memory).durable(from);
+            let target = Rigged::new(&there).durable(to);
             let mut options = with_journal(&path).delete_source(true).dry_run(is_dry_run);
             if let Some(durability) = accepted {
                 options = options.accept_durability(durability);
@@ -237,10 +248,11 @@ async fn a_move_to_a_less_durable_target_is_refused_before_any_effect() {
             }
         }
     }
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let options = moving().accept_durability(Process);
     assert_eq!(copy_keys(&source, &target, options).await.unwrap_err().kind(), ErrorKind::Config);
-    // A copy that deletes nothing may go anywhere.
+    // A copy that deletes nothing may have a target of any durability.
     let source = Rigged::new(&source).durable(Replicated);
     assert!(copy(&source, &target, CopyOptions::default()).await.is_complete());
 }
@@ -248,7 +260,8 @@ async fn a_move_to_a_less_durable_target_is_refused_before_any_effect() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_a_stale_delete_did_not_delete_is_never_counted_as_gone() {
     let bound = Duration::from_secs(5);
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..10).await;
     let written = memory.clone();
     // Two keys are written anew, the same ones, just before the deletion pass reads them: until the
@@ -274,7 +287,8 @@ async fn a_key_that_a_stale_delete_did_not_delete_is_never_counted_as_gone() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_withstands_every_delete_is_reported_and_left() {
     for bound in [Duration::ZERO, Duration::from_secs(5)] {
-        let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+        let memory = MemoryStore::new();
+        let there = MemoryStore::new();
         fill(&memory, 0..10).await;
         let source = Rigged::ruled(&memory, |event| {
             let stands = event.operation == Operation::Delete && event.id == Some(&id(3));
@@ -290,7 +304,8 @@ async fn a_key_that_withstands_every_delete_is_reported_and_left() {
 
 #[tokio::test]
 async fn a_key_that_comes_back_after_its_deletion_is_not_counted_as_deleted() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..10).await;
     let written = memory.clone();
     let source = Rigged::ruled(&memory, move |event| {
@@ -307,7 +322,8 @@ async fn a_key_that_comes_back_after_its_deletion_is_not_counted_as_deleted() {
 
 #[tokio::test]
 async fn two_stores_that_are_equal_already_are_told_from_one() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..10).await;
     fill(&target, 0..10).await;
     let report = copy(&source, &target, moving()).await;

@@ -9,7 +9,8 @@ use crate::{assert_equal, copy, fill, id, key};
 
 #[tokio::test]
 async fn an_unreadable_entry_is_skipped_and_reported_at_the_end() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..150).await;
     let source = Rigged::ruled(&memory, |event| {
         let is_bad = event.operation == Operation::Get && [Some(&id(7)), Some(&id(140))].contains(&event.id);
@@ -24,7 +25,8 @@ async fn an_unreadable_entry_is_skipped_and_reported_at_the_end() {
 
 #[tokio::test]
 async fn an_entry_whose_id_cannot_be_read_is_counted() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..5).await;
     let source =
         Rigged::ruled(&memory, |event| (event.operation == Operation::List).then_some(Fate::Fail(ErrorKind::Corrupt)));
@@ -35,7 +37,8 @@ async fn an_entry_whose_id_cannot_be_read_is_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_that_fails_is_reported_and_done_by_the_next_run() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&source, 0..50).await;
     let target = Rigged::ruled(&memory, |event| match (event.operation, event.id) {
@@ -54,7 +57,8 @@ async fn a_write_that_fails_is_reported_and_done_by_the_next_run() {
 
 #[tokio::test]
 async fn a_write_without_an_answer_is_settled_by_reading_back() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..20).await;
     memory.put_key(&id(9), &key(9, 1)).await.unwrap();
     let target = Rigged::ruled(&memory, |event| match (event.operation, event.id) {
@@ -77,7 +81,8 @@ async fn a_store_that_refuses_everything_ends_the_run() {
         (Operation::Create, ErrorKind::PermissionDenied),
         (Operation::Create, ErrorKind::QuotaExceeded),
     ] {
-        let (source, target) = (MemoryStore::new(), MemoryStore::new());
+        let source = MemoryStore::new();
+        let target = MemoryStore::new();
         fill(&source, 0..150).await;
         let refuse = move |event: &crate::rigged::Event<'_>| (event.operation == operation).then_some(Fate::Fail(kind));
         let (source, target) = match operation {
@@ -93,7 +98,8 @@ async fn a_store_that_refuses_everything_ends_the_run() {
 
 #[tokio::test]
 async fn an_entry_that_damage_hides_at_the_target_is_never_overwritten() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..5).await;
     memory.put_key(&id(3), &key(3, 1)).await.unwrap();
     let target = Rigged::ruled(&memory, |event| {
@@ -107,7 +113,8 @@ async fn an_entry_that_damage_hides_at_the_target_is_never_overwritten() {
 
 #[tokio::test]
 async fn a_store_that_leaves_out_an_outcome_never_has_its_keys_mixed_up() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..5).await;
     let report = copy(&Rigged::new(&memory).forgetful(), &target, CopyOptions::default()).await;
     assert_eq!((report.is_complete(), report.copied, report.unreadable.total), (false, 0, 5));

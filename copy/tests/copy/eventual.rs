@@ -1,4 +1,4 @@
-//! Stores that show a write later.
+//! Eventually consistent stores.
 
 use std::time::Duration;
 
@@ -14,14 +14,15 @@ const BOUND: Duration = Duration::from_secs(5);
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_visible_yet_is_read_again_until_the_bound_has_passed() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..150).await;
     let target = Rigged::new(&memory).lagging(BOUND);
     let begun = Instant::now();
     let report = copy(&source, &target, CopyOptions::default()).await;
     assert!(report.is_complete());
     assert_eq!(report.copied, 150);
-    // Two chunks.
+    // One bound for each of the two chunks.
     assert!(begun.elapsed() <= 2 * BOUND + Duration::from_millis(100), "{:?}", begun.elapsed());
     assert!(target.calls(Operation::Get).len() <= 2 * 5);
     assert_equal(&source, &memory).await;
@@ -29,7 +30,8 @@ async fn what_is_not_visible_yet_is_read_again_until_the_bound_has_passed() {
 
 #[tokio::test(start_paused = true)]
 async fn only_what_is_not_visible_is_read_again() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..100).await;
     fill(&memory, 1..100).await;
     let target = Rigged::new(&memory).lagging(BOUND);
@@ -41,7 +43,8 @@ async fn only_what_is_not_visible_is_read_again() {
 
 #[tokio::test(start_paused = true)]
 async fn an_old_value_is_not_taken_for_a_conflict_after_an_overwrite() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..3).await;
     memory.put_key(&id(1), &key(1, 1)).await.unwrap();
     let target = Rigged::new(&memory).lagging(BOUND);
@@ -53,7 +56,8 @@ async fn an_old_value_is_not_taken_for_a_conflict_after_an_overwrite() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_source_lists_but_does_not_show_yet_is_copied() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..8).await;
     let source = Rigged::new(&memory).lagging(BOUND);
     for number in 8..10 {

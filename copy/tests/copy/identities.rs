@@ -1,5 +1,4 @@
-//! The identities of a copy's two stores, and the limits of what it does if they are not known for
-//! sure.
+//! Tests of the identities of both stores, and of a copy's limits if they are not certain.
 
 use std::fs;
 
@@ -11,7 +10,7 @@ use keystead_memory::MemoryStore;
 use crate::rigged::{Event, Rigged};
 use crate::{assert_equal, copy, fill, id, ids, with_journal};
 
-/// Parameter Store in this region and account, as far as that is known.
+/// Returns the description of a Parameter Store in this region and, if it is known, account.
 fn ssm(region: &str, account: Option<&str>) -> StoreInfo {
     StoreInfo::new("ssm", "/app/%s").with_partition("aws").with_region(region).with_account(account)
 }
@@ -20,7 +19,7 @@ fn text_of(error: &keystead_core::Error) -> String {
     std::error::Error::source(error).unwrap().to_string()
 }
 
-/// Does this once, when the source is listed for the second time.
+/// Returns a rule that does this once, when the source is listed for the second time.
 fn losing(memory: &MemoryStore, numbers: std::ops::Range<usize>) -> Rigged {
     let gone = memory.clone();
     Rigged::ruled(memory, move |event: &Event<'_>| {
@@ -50,7 +49,8 @@ async fn a_store_is_never_copied_to_itself() {
 
 #[tokio::test]
 async fn two_handles_that_learn_that_they_are_one_account_are_refused_before_any_effect() {
-    let (here, there) = (MemoryStore::new(), MemoryStore::new());
+    let here = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&here, 0..3).await;
     let source = Rigged::new(&here).known_as(ssm("eu-west-1", None));
     let target = Rigged::new(&there).known_as(ssm("eu-west-1", None));
@@ -62,10 +62,12 @@ async fn two_handles_that_learn_that_they_are_one_account_are_refused_before_any
     assert!(target.all_calls().is_empty());
 }
 
-/// The journal of a copy to one region proves nothing of another one, which holds nothing.
+/// The journal of a copy to one region proves nothing about another region, which has no keys.
 #[tokio::test]
 async fn a_journal_never_speaks_for_another_region_or_account() {
-    let (memory, europe, asia) = (MemoryStore::new(), MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let europe = MemoryStore::new();
+    let asia = MemoryStore::new();
     fill(&memory, 0..10).await;
     let (_directory, path) = crate::journal();
     let account = Some("111111111111");
@@ -87,14 +89,16 @@ async fn a_journal_never_speaks_for_another_region_or_account() {
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
-/// Resuming with the region of another source emptied the target.
+/// A copy that was resumed with the region of another source once emptied the target.
 #[tokio::test]
 async fn a_source_in_another_region_removes_nothing() {
-    let (europe, asia, target) = (MemoryStore::new(), MemoryStore::new(), MemoryStore::new());
+    let europe = MemoryStore::new();
+    let asia = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&europe, 0..10).await;
     let (_directory, path) = crate::journal();
     let first = Rigged::new(&europe).known_as(ssm("eu-west-1", None));
-    // Cut off before it was complete, so that what it wrote counts as its own.
+    // The run is cut off before it is complete, so that its keys count as written by the copy.
     fill(&target, [3]).await;
     target.put_key(&id(3), &crate::key(3, 1)).await.unwrap();
     assert!(!copy(&first, &target, with_journal(&path)).await.is_complete());
@@ -106,7 +110,8 @@ async fn a_source_in_another_region_removes_nothing() {
 
 #[tokio::test]
 async fn an_account_that_cannot_be_learned_stops_no_plain_copy() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..10).await;
     let source = Rigged::new(&memory).known_as(ssm("eu-west-1", None));
     source.identifies(Err(ErrorKind::PermissionDenied));
@@ -118,7 +123,8 @@ async fn an_account_that_cannot_be_learned_stops_no_plain_copy() {
 
 #[tokio::test]
 async fn nothing_is_removed_or_deleted_as_long_as_the_two_may_be_one_store() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..10).await;
     let source = losing(&memory, 0..3).known_as(ssm("eu-west-1", None));
     source.identifies(Err(ErrorKind::PermissionDenied));
@@ -142,10 +148,11 @@ async fn nothing_is_removed_or_deleted_as_long_as_the_two_may_be_one_store() {
 
 #[tokio::test]
 async fn an_account_that_becomes_known_during_the_run_permits_what_it_proves() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..10).await;
     let (_directory, path) = crate::journal();
-    // The first identify fails on both sides; then answers tell the accounts.
+    // The first `identify` fails on both sides; later calls return the accounts.
     let source = losing(&memory, 0..3).known_as(ssm("eu-west-1", None));
     let target_rule = source.clone();
     let target = Rigged::ruled(&there, move |event: &Event<'_>| {
@@ -162,7 +169,8 @@ async fn an_account_that_becomes_known_during_the_run_permits_what_it_proves() {
 
 #[tokio::test]
 async fn a_store_that_turns_into_another_one_under_the_copy_ends_it() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..10).await;
     let source = losing(&memory, 0..3).known_as(ssm("eu-west-1", Some("111111111111")));
     let changing = source.clone();
@@ -179,10 +187,11 @@ async fn a_store_that_turns_into_another_one_under_the_copy_ends_it() {
     assert_eq!(ids(&there).await.len(), 10);
 }
 
-/// A fact that was not known when the journal was begun is never known for it.
+/// An attribute that was unknown when the journal was created stays unknown in it.
 #[tokio::test]
 async fn with_a_journal_of_an_unknown_account_nothing_is_removed_or_deleted() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..10).await;
     let (_directory, path) = crate::journal();
     let target = Rigged::new(&there);
@@ -206,16 +215,17 @@ async fn with_a_journal_of_an_unknown_account_nothing_is_removed_or_deleted() {
     assert_eq!((report.unsettled, report.removed_at_target.total), (3, 0));
     assert!(!report.is_complete() && report.withheld.is_some());
     assert_eq!(fs::read(&path).unwrap()[..64], header);
-    // A new journal is of the stores as they are known now.
+    // A new journal has the identities as they are known now.
     let (_other, anew) = crate::journal();
     let report = copy(&complete, &target, with_journal(&anew).delete_source(true)).await;
     assert_eq!((report.is_complete(), report.deleted_at_source), (true, 9));
 }
 
-/// A run between stores that may be others must not leave word for a later run that it wrote there.
+/// A run whose stores may be different ones must not record for later runs that it wrote there.
 #[tokio::test]
 async fn what_is_written_under_an_unknown_identity_is_nobodys_to_remove_later() {
-    let (memory, there) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&memory, 0..5).await;
     let (_directory, path) = crate::journal();
     let known = Rigged::new(&memory).known_as(ssm("eu-west-1", Some("111111111111")));
@@ -233,10 +243,11 @@ async fn what_is_written_under_an_unknown_identity_is_nobodys_to_remove_later() 
     assert!(there.find_key(&id(6)).await.unwrap().is_some());
 }
 
-/// Another scheme makes the two stores different, but nobody knows which account the source is in.
+/// The two stores are different, because their schemes are, but the source's account is not known.
 #[tokio::test]
 async fn a_source_that_is_not_fully_known_permits_no_removal_and_no_deletion() {
-    let (here, there) = (MemoryStore::new(), MemoryStore::new());
+    let here = MemoryStore::new();
+    let there = MemoryStore::new();
     fill(&here, 0..10).await;
     let target = Rigged::new(&there);
     let source = losing(&here, 0..3).known_as(ssm("eu-west-1", None));

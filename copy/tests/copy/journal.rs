@@ -1,4 +1,4 @@
-//! The journal: what it holds, what is refused, and what a torn one comes to.
+//! Tests of the journal: its contents, the journals that are refused, and torn journals.
 
 use std::fs;
 use std::path::Path;
@@ -15,13 +15,13 @@ use crate::{assert_equal, copy, fill, id, key, with_journal};
 
 const RECORD_LEN: usize = 41;
 
-/// The length of a header whose lengths are whole; its last byte changes.
+/// Returns the length of the header, from the lengths that it contains.
 fn header_len(journal: &[u8]) -> usize {
     let length = |at: usize| usize::from(u16::from_le_bytes([journal[at], journal[at + 1]]));
     73 + length(52) + length(54)
 }
 
-/// Puts a journal in place, as it would be after a power failure.
+/// Writes a journal as a power failure could have left it.
 fn put(path: &Path, bytes: &[u8]) {
     let _ = fs::remove_file(path);
     fs::write(path, bytes).unwrap();
@@ -29,20 +29,22 @@ fn put(path: &Path, bytes: &[u8]) {
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
-/// Five keys copied, and the journal of it.
+/// Copies five keys, and returns the stores and the journal.
 async fn copied() -> (MemoryStore, MemoryStore, Vec<u8>) {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&source, 0..5).await;
     assert!(copy(&source, &target, with_journal(&path)).await.is_complete());
     let bytes = fs::read(&path).unwrap();
-    // Each intended, then written, and the end.
+    // Two records for each key, and the end.
     assert_eq!(bytes.len(), header_len(&bytes) + 11 * RECORD_LEN);
     (source, target, bytes)
 }
 
 async fn refusal(path: &Path) -> (ErrorKind, String) {
-    let (source, target) = (Rigged::new(&MemoryStore::new()), Rigged::new(&MemoryStore::new()));
+    let source = Rigged::new(&MemoryStore::new());
+    let target = Rigged::new(&MemoryStore::new());
     let error = copy_keys(&source, &target, CopyOptions::default().journal(path)).await.unwrap_err();
     assert_eq!((error.operation(), error.effect()), (Operation::Copy, Effect::NotApplied));
     assert!(source.all_calls().is_empty() && target.all_calls().is_empty());
@@ -51,9 +53,11 @@ async fn refusal(path: &Path) -> (ErrorKind, String) {
 
 #[tokio::test]
 async fn it_holds_neither_ids_nor_keys() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
-    let (id, key) = ("canary-id-in-the-mine", *b"canary-key-in-the-mine");
+    let id = "canary-id-in-the-mine";
+    let key = *b"canary-key-in-the-mine";
     source.put_key(&KeyId::new(id).unwrap(), &SecretKey::new(key).unwrap()).await.unwrap();
     assert!(copy(&source, &target, with_journal(&path).delete_source(true)).await.is_complete());
     let bytes = fs::read(&path).unwrap();
@@ -97,7 +101,8 @@ async fn the_journal_of_another_pair_is_refused() {
 
 #[tokio::test]
 async fn the_way_back_needs_a_journal_of_its_own() {
-    let (source, target) = (MemoryStore::new(), Rigged::new(&MemoryStore::new()));
+    let source = MemoryStore::new();
+    let target = Rigged::new(&MemoryStore::new());
     let (_directory, path) = crate::journal();
     copy(&source, &target, with_journal(&path)).await;
     assert_eq!(copy_keys(&target, &source, with_journal(&path)).await.unwrap_err().kind(), ErrorKind::Config);
@@ -105,12 +110,13 @@ async fn the_way_back_needs_a_journal_of_its_own() {
 
 #[tokio::test]
 async fn a_second_run_with_the_same_journal_is_refused() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&source, 0..5).await;
     let slow = Rigged::new(&source);
     let mut first = Box::pin(copy_keys(&slow, &target, with_journal(&path)));
-    // The first time it waits it has asked who the store is, the second time it has the journal.
+    // At its first wait it has asked for an identity, at its second it has locked the journal.
     assert!((&mut first).now_or_never().is_none());
     assert!((&mut first).now_or_never().is_none());
     let error = copy_keys(&source, &target, with_journal(&path)).await.unwrap_err();
@@ -147,21 +153,23 @@ async fn a_journal_that_is_torn_anywhere_is_gone_on_with() {
         let report = copy(&source, &target, with_journal(&path)).await;
         assert!(report.is_complete(), "{len} bytes: {report:?}");
         let records = len.saturating_sub(header_len(&bytes)) / RECORD_LEN;
-        let (intended, written) = (records.min(5) as u64, records.saturating_sub(5).min(5) as u64);
+        let intended = records.min(5) as u64;
+        let written = records.saturating_sub(5).min(5) as u64;
         let expected = (written, intended - written, 5 - intended);
         assert_eq!((report.done_before, report.copied, report.already_there), expected, "{len} bytes");
         assert_equal(&source, &target).await;
-        // What was torn has been mended.
+        // That run has repaired the torn journal.
         let again = copy(&source, &target, with_journal(&path)).await;
         assert!(again.is_complete() && again.was_complete && again.done_before == 5, "{len} bytes: {again:?}");
     }
 }
 
-/// Without its end a journal names keys that the copy wrote and that the source has lost: by the
-/// copy itself.
+/// A journal without its end names keys that the copy wrote and that the source no longer has,
+/// because the copy itself deleted them.
 #[tokio::test]
 async fn no_loss_of_records_lets_a_move_remove_what_it_moved() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&source, 0..5).await;
     let all = MemoryStore::new();
@@ -192,13 +200,16 @@ async fn a_damaged_record_is_gone_on_from() {
 
 #[tokio::test]
 async fn a_complete_journal_makes_the_next_run_read_each_key_once_on_both_sides() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&memory, 0..25).await;
-    let (from, to) = (Rigged::new(&memory), Rigged::new(&target));
+    let from = Rigged::new(&memory);
+    let to = Rigged::new(&target);
     assert!(!copy(&from, &to, with_journal(&path)).await.was_complete);
     let before = fs::read(&path).unwrap();
-    let (from, to) = (Rigged::new(&memory), Rigged::new(&target));
+    let from = Rigged::new(&memory);
+    let to = Rigged::new(&target);
     let report = copy(&from, &to, with_journal(&path)).await;
     assert!(report.is_complete() && report.was_complete && report.done_before == 25);
     assert_eq!(report.to_string(), "complete: every key of the source was read back at the target");
@@ -209,13 +220,16 @@ async fn a_complete_journal_makes_the_next_run_read_each_key_once_on_both_sides(
 
 #[tokio::test]
 async fn without_the_recheck_a_run_lists_once_reads_nothing_and_is_not_called_complete() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&memory, 0..25).await;
-    let (from, to) = (Rigged::new(&memory), Rigged::new(&target));
+    let from = Rigged::new(&memory);
+    let to = Rigged::new(&target);
     copy(&from, &to, with_journal(&path)).await;
     let before = fs::read(&path).unwrap();
-    let (from, to) = (Rigged::new(&memory), Rigged::new(&target));
+    let from = Rigged::new(&memory);
+    let to = Rigged::new(&target);
     let report = copy(&from, &to, with_journal(&path).recheck(false)).await;
     assert_eq!((report.done_before, report.not_rechecked), (25, 25));
     assert!(report.has_nothing_open() && !report.is_complete());
@@ -228,7 +242,8 @@ async fn without_the_recheck_a_run_lists_once_reads_nothing_and_is_not_called_co
 
 #[tokio::test]
 async fn a_conflict_that_was_settled_by_hand_is_done_by_the_next_run() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&source, 0..5).await;
     target.put_key(&id(2), &key(2, 1)).await.unwrap();
@@ -241,7 +256,7 @@ async fn a_conflict_that_was_settled_by_hand_is_done_by_the_next_run() {
     assert_equal(&source, &target).await;
 }
 
-/// A digest as the documentation tells it.
+/// Returns a digest as FORMAT.md describes it.
 fn digest(key: &[u8], purpose: u8, data: &[&[u8]]) -> [u8; 16] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
     mac.update(&[purpose]);
@@ -249,17 +264,17 @@ fn digest(key: &[u8], purpose: u8, data: &[&[u8]]) -> [u8; 16] {
     mac.finalize().into_bytes()[..16].try_into().unwrap()
 }
 
-/// The checksum of these bytes, which begin at this offset of the file.
+/// Returns the checksum of these bytes, which begin at this offset of the file.
 fn checksum(digest_key: &[u8], at: usize, bytes: &[u8]) -> [u8; 8] {
     digest(digest_key, 5, &[&(at as u64).to_le_bytes(), bytes])[..8].try_into().unwrap()
 }
 
-/// A record with its checksum.
+/// Returns a record with its checksum.
 fn record(digest_key: &[u8], at: usize, body: &[u8]) -> Vec<u8> {
     [body, &checksum(digest_key, at, body)].concat()
 }
 
-/// A header as FORMAT.md describes it.
+/// Returns a header as FORMAT.md describes it.
 fn header(digest_key: &[u8; 32], source: &str, target: &str) -> Vec<u8> {
     let mut header = b"keystead-journal".to_vec();
     header.extend(2u32.to_le_bytes());
@@ -277,7 +292,8 @@ fn header(digest_key: &[u8; 32], source: &str, target: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_journal_that_is_written_after_the_documentation_is_understood() {
-    let (source, target) = (MemoryStore::new(), Rigged::new(&MemoryStore::new()));
+    let source = MemoryStore::new();
+    let target = Rigged::new(&MemoryStore::new());
     let (_directory, path) = crate::journal();
     fill(&source, 0..3).await;
     fill(&target.memory, 0..2).await;
@@ -295,7 +311,7 @@ async fn a_journal_that_is_written_after_the_documentation_is_understood() {
     let report = copy(&source, &target, with_journal(&path)).await;
     assert_eq!((report.done_before, report.copied), (2, 1));
     assert_eq!(target.calls(Operation::Create).len(), 1);
-    // What this run has added is written just so.
+    // The run has added exactly these records.
     let written = fs::read(&path).unwrap();
     let id = digest(&digest_key, 1, &[id(2).as_str().as_bytes()]);
     let key = digest(&digest_key, 2, &[&id, key(2, 0).expose_secret()]);
@@ -307,7 +323,8 @@ async fn a_journal_that_is_written_after_the_documentation_is_understood() {
 
 #[tokio::test]
 async fn a_journal_of_version_1_is_refused_with_what_to_do() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..3).await;
     let (_directory, path) = crate::journal();
     let digest_key = [9; 32];
@@ -334,13 +351,13 @@ async fn a_journal_of_version_1_is_refused_with_what_to_do() {
     assert!(kind == ErrorKind::Unsupported && text.contains("later version"), "{text}");
 }
 
-/// The numbers of FORMAT.md, taken from its tables.
+/// Compares the numbers in FORMAT.md with those of the code.
 #[test]
 fn the_format_is_documented_with_the_numbers_of_the_code() {
     let format = include_str!("../../src/FORMAT.md");
     for line in [
         "# The format of the copy journal, version 2",
-        "then records of 41 bytes one behind the other",
+        "followed by records of 41 bytes each",
         "| 0 | 16 | `keystead-journal` |",
         "| 16 | 4 | format version: 2 |",
         "| 56 | 8 | checksum of the 56 bytes before |",

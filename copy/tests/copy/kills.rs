@@ -1,4 +1,4 @@
-//! Copies that are killed and run again.
+//! Tests of copies that are dropped or killed and run again.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,25 +12,29 @@ use crate::rigged::Rigged;
 use crate::support::{copy_with_drops, dropped_after, file_store};
 use crate::{assert_equal, copy, fill, ids, with_journal};
 
-/// The number of runs that are dropped half-way.
+/// The number of runs that are dropped before their end.
 const DROPS: usize = 240;
 
 /// The number of processes that are killed.
 const KILLS: usize = 8;
 
-/// The folder that a child copies in.
+/// The variable with the directory of a child process that copies.
 const CHILD: &str = "KEYSTEAD_TEST_COPY_CHILD";
 
 #[tokio::test]
 async fn a_copy_that_is_dropped_anywhere_goes_on_where_it_was() {
-    let (mut random, mut drops, mut round) = (fastrand::Rng::with_seed(1), 0, 0);
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut drops = 0;
+    let mut round = 0;
     while drops < DROPS {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        let (memory, back) = (MemoryStore::new(), MemoryStore::new());
+        let memory = MemoryStore::new();
+        let back = MemoryStore::new();
         let count = [3, 40, 130, 230][round % 4];
         fill(&memory, 0..count).await;
-        let (source, target) = (Rigged::new(&memory), Rigged::new(&back));
+        let source = Rigged::new(&memory);
+        let target = Rigged::new(&back);
         let file = file_store(&at("keys/keys.db")).await;
         let legs: [(&dyn KeyStore, &dyn KeyStore, _); 2] = [(&source, &file, "there"), (&file, &target, "back")];
         for (from, to, journal) in legs {
@@ -47,25 +51,28 @@ async fn a_copy_that_is_dropped_anywhere_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn a_move_that_is_dropped_anywhere_loses_no_key() {
-    let (mut random, mut drops) = (fastrand::Rng::with_seed(2), 0);
+    let mut random = fastrand::Rng::with_seed(2);
+    let mut drops = 0;
     while drops < DROPS / 4 {
-        let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+        let memory = MemoryStore::new();
+        let target = MemoryStore::new();
         let all = MemoryStore::new();
         let (_directory, path) = crate::journal();
         fill(&memory, 0..130).await;
         fill(&all, 0..130).await;
-        let (from, to) = (Rigged::new(&memory), Rigged::new(&target));
-        let (mut here, mut moved) = (0, None);
+        let from = Rigged::new(&memory);
+        let to = Rigged::new(&target);
+        let mut here = 0;
+        let mut moved = None;
         while moved.is_none() {
             let options = with_journal(&path).delete_source(true);
             let polls = random.usize(1..=150) + here * 20;
             moved = dropped_after(polls, copy_keys(&from, &to, options)).await;
             here += usize::from(moved.is_none());
-            // Wherever it was dropped, each key is on one side at least.
+            // Wherever the run was dropped, each key is on at least one side.
             let mut either = ids(&memory).await;
             either.extend(ids(&target).await);
-            // The key that tells the stores apart stays until the next run if one is dropped just
-            // then.
+            // If a run is dropped while its probe exists, the probe stays until the next run.
             either.retain(|id| !id.as_str().starts_with("keystead-copy-"));
             either.sort();
             either.dedup();

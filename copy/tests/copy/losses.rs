@@ -1,5 +1,4 @@
-//! Tests of keys that the source loses, and of keys that the target gets from elsewhere, while the
-//! copy runs.
+//! Tests of keys that the source loses, or that others write at the target, during the copy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +13,10 @@ use tokio::time::Instant;
 use crate::rigged::{Event, Fate, Rigged};
 use crate::{assert_equal, copy, fill, id, key};
 
-/// Does this when the source is listed for the second time.
+/// Returns a rule that does this when the source is listed for the second time.
 fn before_the_final_pass(memory: &MemoryStore, change: impl Fn(&MemoryStore) + Send + Sync + 'static) -> Rigged {
-    let (changed, done) = (memory.clone(), AtomicUsize::new(0));
+    let changed = memory.clone();
+    let done = AtomicUsize::new(0);
     Rigged::ruled(memory, move |event: &Event<'_>| {
         if event.operation == Operation::List && event.earlier > 0 && done.fetch_add(1, Ordering::SeqCst) == 0 {
             change(&changed);
@@ -31,7 +31,8 @@ fn delete(store: &MemoryStore, number: usize) {
 
 #[tokio::test]
 async fn what_the_source_loses_is_removed_at_the_target_and_what_comes_is_copied() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..30).await;
     let source = before_the_final_pass(&memory, |memory| {
         delete(memory, 4);
@@ -49,7 +50,8 @@ async fn what_the_source_loses_is_removed_at_the_target_and_what_comes_is_copied
 
 #[tokio::test]
 async fn what_the_run_did_not_write_is_never_removed() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..10).await;
     fill(&target, [4, 77]).await;
     let changed = target.clone();
@@ -68,11 +70,12 @@ async fn what_the_run_did_not_write_is_never_removed() {
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_believed_only_after_two_misses_one_bound_apart() {
     for misses in 0..=2 {
-        let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+        let memory = MemoryStore::new();
+        let target = MemoryStore::new();
         fill(&memory, 0..10).await;
-        // After the one chunk that was fetched, id 3 is missing so often, and in the second
-        // listing.
-        let (gone, asked) = (memory.clone(), Arc::new(AtomicUsize::new(0)));
+        // After its chunk was fetched, id 3 is missing in this many reads and in the second listing.
+        let gone = memory.clone();
+        let asked = Arc::new(AtomicUsize::new(0));
         let counted = asked.clone();
         let source = Rigged::ruled(&memory, move |event| match (event.operation, event.id) {
             (Operation::List, _) if event.earlier == 2 - 1 => {
@@ -98,7 +101,8 @@ async fn a_loss_is_believed_only_after_two_misses_one_bound_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_loss_that_the_source_cannot_confirm_is_left_unsettled() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..10).await;
     let gone = memory.clone();
     let source = Rigged::ruled(&memory, move |event| match (event.operation, event.id) {
@@ -116,7 +120,8 @@ async fn a_loss_that_the_source_cannot_confirm_is_left_unsettled() {
 
 #[tokio::test]
 async fn a_target_that_cannot_list_leaves_losses_unsettled() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..10).await;
     let source = before_the_final_pass(&memory, |memory| delete(memory, 3));
     let report = copy(&source, &Rigged::new(&target).listless(), CopyOptions::default()).await;
@@ -125,7 +130,8 @@ async fn a_target_that_cannot_list_leaves_losses_unsettled() {
 
 #[tokio::test]
 async fn a_user_who_comes_back_after_a_removal_without_an_answer_is_copied_again() {
-    let (memory, store) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let store = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&memory, 0..10).await;
     let source = before_the_final_pass(&memory, |memory| delete(memory, 3));
@@ -141,9 +147,10 @@ async fn a_user_who_comes_back_after_a_removal_without_an_answer_is_copied_again
     assert_equal(&memory, &store).await;
 }
 
-/// Copies this many keys, of which the source loses so many before the second listing.
+/// Copies `keys` keys, of which the source loses `lost` before the second listing.
 async fn losing(count: usize, lost: usize, options: CopyOptions) -> (CopyReport, usize) {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..count).await;
     let source = before_the_final_pass(&memory, move |memory| (0..lost).for_each(|number| delete(memory, number)));
     let report = copy(&source, &target, options).await;
@@ -159,7 +166,7 @@ async fn more_losses_than_ten_and_one_in_a_hundred_are_removed_only_after_a_conf
         assert_eq!((report.removed_at_target.total, report.removals_to_confirm), (lost as u64, 0));
         assert_eq!(left, count - lost);
     }
-    // Of a few keys, more than half is as suspicious: the source may be an older copy of itself.
+    // With few keys, more than half is suspicious: the source may be an older copy of itself.
     for (count, lost) in [(1, 1), (10, 6), (10, 10), (20, 11), (300, 11), (1200, 13)] {
         let lost_keys = lost as u64;
         for wrong in [None, Some(lost_keys - 1), Some(lost_keys + 1)] {
@@ -178,7 +185,8 @@ async fn more_losses_than_ten_and_one_in_a_hundred_are_removed_only_after_a_conf
 
 #[tokio::test]
 async fn a_number_can_be_confirmed_with_the_journal_of_the_run_that_asked_for_it() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&memory, 0..40).await;
     let source = before_the_final_pass(&memory, |memory| (0..15).for_each(|number| delete(memory, number)));
@@ -193,7 +201,8 @@ async fn a_number_can_be_confirmed_with_the_journal_of_the_run_that_asked_for_it
 
 #[tokio::test]
 async fn what_a_complete_copy_left_stays_whatever_the_source_loses_later() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&source, 0..10).await;
     assert!(copy(&source, &target, crate::with_journal(&path)).await.is_complete());
@@ -207,7 +216,8 @@ async fn what_a_complete_copy_left_stays_whatever_the_source_loses_later() {
 
 #[tokio::test]
 async fn what_vanishes_before_it_is_read_is_counted() {
-    let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+    let memory = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&memory, 0..10).await;
     let gone = memory.clone();
     let source = Rigged::ruled(&memory, move |event| {
@@ -224,7 +234,8 @@ async fn what_vanishes_before_it_is_read_is_counted() {
 
 #[tokio::test]
 async fn a_key_that_changes_at_the_target_under_the_copy_is_a_conflict() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..10).await;
     let changed = memory.clone();
     let target = Rigged::ruled(&memory, move |event| {
@@ -241,7 +252,8 @@ async fn a_key_that_changes_at_the_target_under_the_copy_is_a_conflict() {
 
 #[tokio::test]
 async fn a_key_that_the_target_loses_under_the_copy_is_reported() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..10).await;
     let gone = memory.clone();
     let target = Rigged::ruled(&memory, move |event| {
@@ -255,17 +267,18 @@ async fn a_key_that_the_target_loses_under_the_copy_is_reported() {
     assert_eq!(report.failed.first[0].kind(), ErrorKind::Conflict);
 }
 
-/// Users that are erased after a run was killed, some of whose keys it had written without having
-/// recorded that.
+/// Users are erased after a run was killed that had written some of their keys without recording it.
 #[tokio::test]
 async fn what_the_source_loses_between_two_runs_is_removed_too() {
     let mut removed = 0;
     for polls in 1..40 {
-        let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+        let memory = MemoryStore::new();
+        let target = MemoryStore::new();
         let (_directory, path) = crate::journal();
         fill(&memory, 0..20).await;
         fill(&target, [3]).await;
-        let (from, to) = (Rigged::new(&memory), Rigged::new(&target));
+        let from = Rigged::new(&memory);
+        let to = Rigged::new(&target);
         let copied = copy_keys(&from, &to, crate::with_journal(&path));
         if crate::support::dropped_after(polls, copied).await.is_some() {
             assert!(removed > 0, "{polls} polls were enough");

@@ -1,4 +1,4 @@
-//! Copies between stores, and what can go wrong under way.
+//! Tests of copies between stores, and of the failures during a copy.
 #![allow(clippy::unwrap_used, reason = "test code")]
 #![allow(clippy::print_stdout, reason = "what was measured is shown with --nocapture")]
 

@@ -13,8 +13,8 @@ use keystead_core::{
 
 const KEYS: usize = 50_000;
 
-/// Has a key for each number below fifty thousand, and none of them in memory. Takes every other
-/// write, and has them all.
+/// A store that computes its fifty thousand keys, so that none is in memory. Of the keys that are
+/// created, it accepts every other one and says that the others exist.
 struct Computed;
 
 impl fmt::Debug for Computed {
@@ -64,7 +64,7 @@ fn resident() -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// In a process of its own, whose memory no other test uses.
+/// The test runs in a separate process, whose memory no other test uses.
 #[test]
 fn a_copy_takes_about_fifty_bytes_a_key() {
     const CHILD: &str = "KEYSTEAD_TEST_COPY_MEMORY";
@@ -81,7 +81,8 @@ fn a_copy_takes_about_fifty_bytes_a_key() {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (_directory, path) = crate::journal();
-    let (before, most) = (resident(), Arc::new(AtomicUsize::new(0)));
+    let before = resident();
+    let most = Arc::new(AtomicUsize::new(0));
     let seen = most.clone();
     let options = CopyOptions::default().journal(path).on_progress(move |_| {
         seen.fetch_max(resident(), Ordering::Relaxed);

@@ -26,7 +26,8 @@ async fn what_will_not_do_is_refused_before_any_call() {
         (options().journal("/"), ErrorKind::Config),
     ];
     for (options, kind) in cases {
-        let (source, target) = (Rigged::new(&MemoryStore::new()), Rigged::new(&MemoryStore::new()));
+        let source = Rigged::new(&MemoryStore::new());
+        let target = Rigged::new(&MemoryStore::new());
         let shown = format!("{options:?}");
         let error = copy_keys(&source, &target, options).await.unwrap_err();
         assert_eq!((error.kind(), error.operation()), (kind, Operation::Copy), "{shown}");
@@ -54,7 +55,8 @@ fn fits(calls: &[Call], rate: f64, burst: usize) -> bool {
 #[tokio::test(start_paused = true)]
 async fn no_more_calls_are_made_in_a_second_than_the_rate_allows() {
     for (batch_size, reads_back) in [(Some(10), 10), (Some(20), 5), (None, 100)] {
-        let (source, target) = (MemoryStore::new(), MemoryStore::new());
+        let source = MemoryStore::new();
+        let target = MemoryStore::new();
         fill(&source, 0..100).await;
         let from = Rigged::new(&source).batching(10);
         let to = match batch_size {
@@ -67,7 +69,7 @@ async fn no_more_calls_are_made_in_a_second_than_the_rate_allows() {
         assert!(fits(&from.all_calls(), 10.0, 1) && fits(&to.all_calls(), 10.0, 1));
         assert_eq!((from.calls(Operation::List).len(), from.calls(Operation::Get).len()), (20, 10));
         assert_eq!((to.calls(Operation::Create).len(), to.calls(Operation::Get).len()), (100, reads_back));
-        // The calls of one store follow each other; those of the other one fall between or behind
+        // The calls to one store follow each other; those to the other one fall between or after
         // them.
         let least = (100 + reads_back) as f64 / 10.0;
         let took = begun.elapsed().as_secs_f64();
@@ -78,16 +80,19 @@ async fn no_more_calls_are_made_in_a_second_than_the_rate_allows() {
 
 #[tokio::test(start_paused = true)]
 async fn the_size_of_batches_can_be_set() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..100).await;
-    let (from, to) = (Rigged::new(&source), Rigged::new(&target));
+    let from = Rigged::new(&source);
+    let to = Rigged::new(&target);
     copy(&from, &to, CopyOptions::default().rate(1000.0).batch_size(25)).await;
     assert_eq!((from.calls(Operation::Get).len(), to.calls(Operation::Get).len()), (4, 4));
 }
 
 #[tokio::test]
 async fn progress_tells_the_phases_in_their_order() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..250).await;
     let told: Arc<Mutex<Vec<CopyProgress>>> = Arc::default();
     let telling = told.clone();
@@ -103,7 +108,8 @@ async fn progress_tells_the_phases_in_their_order() {
 
 #[tokio::test(start_paused = true)]
 async fn progress_is_told_from_the_first_key_of_a_slow_copy() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..150).await;
     let told: Arc<Mutex<Vec<CopyProgress>>> = Arc::default();
     let telling = told.clone();
@@ -118,10 +124,13 @@ async fn progress_is_told_from_the_first_key_of_a_slow_copy() {
 
 #[tokio::test]
 async fn a_callback_that_panics_loses_nothing() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&source, 0..250).await;
-    let (from, to, options) = (source.clone(), target.clone(), with_journal(&path));
+    let from = source.clone();
+    let to = target.clone();
+    let options = with_journal(&path);
     let panics = options.on_progress(|progress| assert!(progress.done < 200, "as it is meant to"));
     let copied = tokio::spawn(async move { copy_keys(&from, &to, panics).await }).await;
     assert!(copied.unwrap_err().is_panic());

@@ -7,9 +7,10 @@ use keystead_memory::MemoryStore;
 use crate::rigged::Rigged;
 use crate::{assert_equal, copy, fill, id, key};
 
-/// Ten keys; of these the target has three, and another key for two.
+/// Returns a source with ten keys, and a target that has three of them and a different key for two.
 async fn stores() -> (MemoryStore, MemoryStore) {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..10).await;
     fill(&target, 0..3).await;
     for number in 3..5 {
@@ -20,7 +21,8 @@ async fn stores() -> (MemoryStore, MemoryStore) {
 
 #[tokio::test]
 async fn an_empty_target_gets_every_key_once() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     fill(&source, 0..250).await;
     let watched = Rigged::new(&target);
     let report = copy(&source, &watched, CopyOptions::default()).await;
@@ -75,7 +77,8 @@ async fn a_dry_run_writes_nothing_and_says_what_would_happen() {
         [(ConflictPolicy::Report, (2, 0, 0)), (ConflictPolicy::Skip, (0, 2, 0)), (ConflictPolicy::Overwrite, (0, 0, 2))]
     {
         let (source, target) = stores().await;
-        let (watched, (directory, path)) = (Rigged::new(&target), crate::journal());
+        let watched = Rigged::new(&target);
+        let (directory, path) = crate::journal();
         let options = crate::with_journal(&path).on_conflict(policy).dry_run(true).delete_source(true);
         let report = copy(&source, &watched, options).await;
         assert!(report.dry_run && !report.is_complete());
@@ -89,7 +92,8 @@ async fn a_dry_run_writes_nothing_and_says_what_would_happen() {
 
 #[tokio::test]
 async fn a_dry_run_leaves_a_journal_as_it_is_and_knows_what_is_done() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let (_directory, path) = crate::journal();
     fill(&source, 0..10).await;
     copy(&source, &target, crate::with_journal(&path)).await;
@@ -100,11 +104,12 @@ async fn a_dry_run_leaves_a_journal_as_it_is_and_knows_what_is_done() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
-/// Under another fence key nobody would find the tombstones again.
+/// Under a different fence key, no fence would find its tombstones again.
 #[tokio::test]
 async fn two_stores_of_tombstones_are_never_merged() {
     for policy in [ConflictPolicy::Skip, ConflictPolicy::Overwrite] {
-        let (here, there) = (MemoryStore::new(), MemoryStore::new());
+        let here = MemoryStore::new();
+        let there = MemoryStore::new();
         let fence_key = KeyId::new("fence-key").unwrap();
         let kept = there.get_or_create_key(&fence_key).await.unwrap();
         here.get_or_create_key(&fence_key).await.unwrap();

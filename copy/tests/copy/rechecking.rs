@@ -1,4 +1,4 @@
-//! A resumed copy reads again what earlier runs have copied, and calls complete only what it read.
+//! Tests of resumed copies, which read again the keys that earlier runs have copied.
 
 use keystead_copy::{ConflictPolicy, CopyOptions};
 use keystead_core::{ErrorKind, KeyStore, KeyStoreExt, Operation};
@@ -7,9 +7,10 @@ use keystead_memory::MemoryStore;
 use crate::rigged::{Fate, Rigged};
 use crate::{assert_equal, copy, fill, id, key, with_journal};
 
-/// Two stores after a complete copy of 150 keys, and the journal of it.
+/// Returns two stores after a complete copy of 150 keys, and the journal.
 async fn copied() -> (MemoryStore, MemoryStore, tempfile::TempDir, std::path::PathBuf) {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let (directory, path) = crate::journal();
     fill(&source, 0..150).await;
     assert!(copy(&source, &target, with_journal(&path)).await.is_complete());
@@ -26,7 +27,7 @@ async fn a_key_that_vanished_at_the_target_between_two_runs_is_copied_again() {
     assert!(report.is_complete());
     assert_eq!((report.done_before, report.copied), (148, 2));
     assert_equal(&source, &target).await;
-    // Not even a journal's own word is taken for it.
+    // Not even the end in a journal is trusted.
     target.delete_key(&id(7)).await.unwrap();
     let report = copy(&source, &target, with_journal(&path).recheck(false)).await;
     assert!(!report.is_complete() && report.not_rechecked == 150);
@@ -69,7 +70,7 @@ async fn a_key_that_cannot_be_read_again_is_reported() {
         let is_bad = event.operation == Operation::Get && event.id == Some(&id(7));
         is_bad.then_some(Fate::Fail(ErrorKind::Corrupt))
     });
-    // The same data, under another handle.
+    // Another handle of the same data.
     let target = target.known_as(memory.info());
     let report = copy(&source, &target, with_journal(&path)).await;
     assert_eq!((report.is_complete(), report.done_before, report.failed.total), (false, 149, 1));
@@ -87,7 +88,8 @@ async fn a_dry_run_reads_again_too() {
 
 #[tokio::test]
 async fn the_sentence_names_what_became_of_every_key() {
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     let nothing = copy(&source, &target, CopyOptions::default()).await;
     assert_eq!(nothing.to_string(), "complete: the source lists no key");
     fill(&source, 0..5).await;

@@ -1,4 +1,4 @@
-//! Memory stores that do what a test wants.
+//! [`Rigged`]: a memory store that a test can make fail, lag or lie.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,8 +16,8 @@ use tokio::time::Instant;
 /// The scheme of the rigged stores.
 const SCHEME: &str = "memory";
 
-/// A call that is about to happen: the operation, the id if there is one, and how many calls of
-/// this operation came before.
+/// A call that is about to happen: the operation, the id if there is one, and the number of earlier
+/// calls of this operation.
 pub(crate) struct Event<'a> {
     pub(crate) operation: Operation,
     pub(crate) id: Option<&'a KeyId>,
@@ -27,15 +27,15 @@ pub(crate) struct Event<'a> {
 /// The outcome that replaces the real one.
 pub(crate) enum Fate {
     Fail(ErrorKind),
-    /// It does not happen, and the answer does not tell.
+    /// The operation does not happen, and the error leaves open whether it did.
     Lose(ErrorKind),
-    /// It happens, but the answer says this.
+    /// The operation happens, but the answer is this error of unknown effect.
     HappenAndFail(ErrorKind),
 }
 
 type Rule = dyn Fn(&Event<'_>) -> Option<Fate> + Send + Sync;
 
-/// One call, as a remote store would count it: a page of ten ids, a batch, or an operation.
+/// A call as a remote store would count it: a page of ten ids, a batch, or a single operation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) operation: Operation,
@@ -50,19 +50,18 @@ pub(crate) struct Rigged {
 }
 
 struct Rig {
-    /// Its description of itself; if nothing is set, its data are those of the memory store.
+    /// The store's description, if it is not that of the memory store.
     info: Mutex<Option<StoreInfo>>,
     /// The result of `identify`.
     identifies: Mutex<Option<std::result::Result<StoreInfo, ErrorKind>>>,
     durability: Durability,
     bound: Duration,
-    /// True if a delete that comes within the bound of a write answers "not found" and is not
-    /// applied.
+    /// True if a delete within the visibility bound of a write is not applied and answers "not found".
     deletes_late: bool,
     lists: bool,
-    /// The number of ids that it says one of its calls reads or deletes.
+    /// The batch size in its capabilities.
     batch_size: Option<usize>,
-    /// The number of keys that it says are best created at once.
+    /// The batch size for creating in its capabilities.
     creates_together: Option<usize>,
     forgets: bool,
     rule: Box<Rule>,
@@ -97,7 +96,7 @@ impl Rigged {
         Self { memory: memory.clone(), rig: Arc::new(rig) }
     }
 
-    /// Shows each write as late as its bound allows.
+    /// Makes each write visible only after the bound.
     pub(crate) fn lagging(self, bound: Duration) -> Self {
         self.with(|rig| rig.bound = bound)
     }
@@ -114,12 +113,12 @@ impl Rigged {
         self.with(|rig| rig.creates_together = Some(keys))
     }
 
-    /// Leaves out the first outcome of each batch.
+    /// Makes each batch lack its first outcome.
     pub(crate) fn forgetful(self) -> Self {
         self.with(|rig| rig.forgets = true)
     }
 
-    /// Answers a delete as of before the last write, and does not apply it then.
+    /// Makes a delete within the bound of a write answer "not found" without being applied.
     pub(crate) fn deleting_late(self) -> Self {
         self.with(|rig| rig.deletes_late = true)
     }
@@ -128,18 +127,18 @@ impl Rigged {
         self.with(|rig| rig.durability = durability)
     }
 
-    /// Says this of itself.
+    /// Sets the description of the store.
     pub(crate) fn known_as(self, info: StoreInfo) -> Self {
         self.says(info);
         self
     }
 
-    /// Says this of itself from now on.
+    /// Changes the description of the store from now on.
     pub(crate) fn says(&self, info: StoreInfo) {
         *self.rig.info.lock().unwrap() = Some(info);
     }
 
-    /// Learns this with the next `identify`, or fails to.
+    /// Sets the result of `identify`.
     pub(crate) fn identifies(&self, answer: std::result::Result<StoreInfo, ErrorKind>) {
         *self.rig.identifies.lock().unwrap() = Some(answer);
     }
@@ -164,7 +163,7 @@ impl Rigged {
         calls.iter().filter(|call| call.operation == operation).count() - 1
     }
 
-    /// The error that is to be given, and whether the operation happens all the same.
+    /// Returns the error to answer with, and whether the operation happens nevertheless.
     fn fate(&self, operation: Operation, id: Option<&KeyId>, earlier: usize) -> (Option<Error>, bool) {
         match (self.rig.rule)(&Event { operation, id, earlier }) {
             None => (None, true),
@@ -179,7 +178,7 @@ impl Rigged {
         }
     }
 
-    /// Writes a key without a call, as another program would.
+    /// Writes a key without logging a call, as another program would.
     pub(crate) fn written_by_another(&self, id: &KeyId, key: &SecretKey) {
         futures_executor::block_on(async {
             self.remember(id).await;
@@ -275,7 +274,7 @@ impl KeyStore for Rigged {
         error.map_or(Ok(()), Err)
     }
 
-    /// One call for all of them.
+    /// Logs one call for the whole batch.
     async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
         let earlier = self.log(Operation::Create, keys.len());
         tokio::task::yield_now().await;

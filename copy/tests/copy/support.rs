@@ -1,4 +1,4 @@
-//! Helpers of the tests here, and of the facade's test of copies in AWS.
+//! Helpers of these tests and of the facade's test of copies between AWS stores.
 
 use std::future::poll_fn;
 use std::path::Path;
@@ -13,7 +13,7 @@ pub(crate) fn id(number: usize) -> KeyId {
     KeyId::new(format!("user-{number}@example.com")).unwrap()
 }
 
-/// Returns a key that depends on the number and the generation. The lengths vary.
+/// Returns a key that depends on the number and the generation, of varying length.
 pub(crate) fn key(number: usize, generation: u8) -> SecretKey {
     let len = [32, 1, 16, 3072, 33][number % 5];
     SecretKey::new((0..len).map(|at| (number * 31 + at) as u8 ^ generation).collect::<Vec<u8>>()).unwrap()
@@ -31,7 +31,7 @@ pub(crate) async fn ids(store: &dyn KeyStore) -> Vec<KeyId> {
     ids
 }
 
-/// The target has the source's keys, each once, and no others.
+/// Asserts that the target has exactly the source's keys, each listed once.
 pub(crate) async fn assert_equal(source: &dyn KeyStore, target: &dyn KeyStore) {
     let ids = ids(source).await;
     assert!(ids == self::ids(target).await, "the listings differ");
@@ -40,7 +40,7 @@ pub(crate) async fn assert_equal(source: &dyn KeyStore, target: &dyn KeyStore) {
     }
 }
 
-/// Copies, and sees that the report adds up.
+/// Copies, and asserts that the numbers of the report add up.
 pub(crate) async fn copy(source: &dyn KeyStore, target: &dyn KeyStore, options: CopyOptions) -> CopyReport {
     let report = copy_keys(source, target, options).await.unwrap();
     let settled = report.done_before
@@ -56,9 +56,10 @@ pub(crate) async fn copy(source: &dyn KeyStore, target: &dyn KeyStore, options: 
     report
 }
 
-/// Polls it so many times, and drops it if it is not ready then.
+/// Polls a future this many times, and drops it if it is not ready then.
 pub(crate) async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let (mut future, mut left) = (Box::pin(future), polls);
+    let mut future = Box::pin(future);
+    let mut left = polls;
     poll_fn(move |context| match left.checked_sub(1) {
         None => Poll::Ready(None),
         Some(less) => {
@@ -69,8 +70,8 @@ pub(crate) async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<
     .await
 }
 
-/// Copies with this journal, dropping each run after up to so many polls, until one comes to its
-/// end; how many did not.
+/// Copies with this journal and drops each run after up to `most_polls` polls, more with each run,
+/// until one ends. Returns the number of dropped runs, and the report.
 pub(crate) async fn copy_with_drops(
     source: &dyn KeyStore,
     target: &dyn KeyStore,
@@ -81,7 +82,7 @@ pub(crate) async fn copy_with_drops(
     let mut drops = 0;
     loop {
         let options = CopyOptions::default().journal(journal);
-        // Longer and longer, so that it ends.
+        // Each run gets longer, so that one ends.
         let polls = random.usize(1..=most_polls) + drops * most_polls / 8;
         match dropped_after(polls, copy_keys(source, target, options)).await {
             None => drops += 1,

@@ -1,4 +1,4 @@
-//! Stores that throttle: the copy waits and goes on.
+//! Tests of stores that throttle.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::rigged::{Event, Fate, Rigged};
 use crate::{assert_equal, copy, fill};
 
-/// Throttles all calls of an operation but those that come first after each so many.
+/// Returns a rule that throttles all calls of an operation except each `all_but`-th one.
 fn throttles(operation: Operation, all_but: usize) -> impl Fn(&Event<'_>) -> Option<Fate> {
     move |event| {
         let is_refused = event.operation == operation && !event.earlier.is_multiple_of(all_but);
@@ -20,7 +20,8 @@ fn throttles(operation: Operation, all_but: usize) -> impl Fn(&Event<'_>) -> Opt
 
 #[tokio::test(start_paused = true)]
 async fn writes_that_are_throttled_are_made_in_the_end() {
-    let (source, memory) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let memory = MemoryStore::new();
     fill(&source, 0..200).await;
     let target = Rigged::ruled(&memory, throttles(Operation::Create, 3));
     assert!(copy(&source, &target, CopyOptions::default()).await.is_complete());
@@ -30,7 +31,8 @@ async fn writes_that_are_throttled_are_made_in_the_end() {
 #[tokio::test(start_paused = true)]
 async fn reads_and_listings_that_are_throttled_are_made_in_the_end() {
     for operation in [Operation::Get, Operation::List] {
-        let (memory, target) = (MemoryStore::new(), MemoryStore::new());
+        let memory = MemoryStore::new();
+        let target = MemoryStore::new();
         fill(&memory, 0..200).await;
         let source = Rigged::ruled(&memory, move |event| {
             let is_refused = event.operation == operation && event.earlier.is_multiple_of(3);
@@ -44,7 +46,8 @@ async fn reads_and_listings_that_are_throttled_are_made_in_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_throttles_everything_ends_the_run_after_two_minutes() {
     for operation in [Operation::Create, Operation::List] {
-        let (memory, begun) = (MemoryStore::new(), Instant::now());
+        let memory = MemoryStore::new();
+        let begun = Instant::now();
         fill(&memory, 0..20).await;
         let rule = move |event: &Event<'_>| (event.operation == operation).then_some(Fate::Fail(ErrorKind::Throttled));
         let (source, target) = match operation {
