@@ -1,4 +1,4 @@
-//! Stores from URLs.
+//! Tests of opening stores by URL.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::error::Error as StdError;
@@ -11,7 +11,7 @@ fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
     block_on(keystead::open(url))
 }
 
-/// The refusal of a URL, as a person reads it.
+/// Returns the refusal of a URL, as a person reads it.
 fn refusal(url: &str) -> String {
     let error: Error = open(url).expect_err("it must be refused");
     assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, Operation::Open), "{error:?}");

@@ -1,4 +1,4 @@
-//! AWS stores from URLs, over the test bed.
+//! Tests of opening AWS stores by URL, against the test bed.
 #![cfg(all(feature = "ssm", feature = "secretsmanager"))]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -8,10 +8,10 @@ use keystead::{DeletionGrade, ErrorKind, KeyId, KeyStoreExt, Operation, SecretKe
 use keystead_aws_testbed::{KMS_KEY, LoggedCall, TestBed, isolated};
 use keystead_conformance::Namespace;
 
-/// The URLs that a child opens, in one variable.
+/// The variable with the URLs that a child process opens.
 const CHILD: &str = "KEYSTEAD_TEST_CHILD";
 
-/// In a process of its own, which alone has these variables.
+/// The test runs in a separate process, which alone has these variables.
 #[test]
 fn aws_stores_are_opened_with_the_default_chains() {
     if let Ok(urls) = std::env::var(CHILD) {
@@ -35,7 +35,7 @@ fn aws_stores_are_opened_with_the_default_chains() {
     );
 }
 
-/// Runs this test again in a process of its own, with these URLs.
+/// Runs this test again in a separate process, with these URLs.
 fn in_a_child(test: &str, urls: &[String]) {
     let child = isolated(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])

@@ -1,4 +1,4 @@
-//! Schemes of stores that are not keystead's own.
+//! Tests of the schemes of stores that are not keystead's own.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::error::Error as StdError;
@@ -107,7 +107,7 @@ fn schemes_that_are_not_valid_or_taken_are_refused() {
     for scheme in ["", "1st", "a b", "a:", "hunter2/", "é"] {
         assert!(refusal(Opener::new().with_scheme(scheme, Empty::open)).contains("not a URL scheme"));
     }
-    // Whether or not this build has the store.
+    // They are refused whether or not this build has the store.
     for scheme in ["memory", "file", "ssm", "secretsmanager", "FILE"] {
         assert!(refusal(Opener::new().with_scheme(scheme, Empty::open)).contains("cannot be replaced"));
     }
