@@ -34,7 +34,7 @@
 //! | `file` | `file::FileStore`: keys in one encrypted local file |
 //! | `ssm` | `ssm::SsmStore`: keys in AWS SSM Parameter Store |
 //! | `secretsmanager` | `secretsmanager::SecretsManagerStore`: keys in AWS Secrets Manager |
-//! | `layers` | cache, erasure fence, retries, limits, traces, and `layers::Stack`, which composes them; turns on `copy` |
+//! | `layers` | cache, erasure fence, retries, limits, traces; `layers::Stack` composes them; turns on `copy` |
 //! | `copy` | `copy::copy_keys`: verified copy from one store to another |
 //! | `metrics` | counters and timers for `layers::Observed`; turns on `layers` |
 //! | `serde` | serialization of ids, error details, receipts and `SsmConfig` |
@@ -42,8 +42,8 @@
 //! | `sso`, `credentials-process` | AWS profiles of these kinds; part of `ssm` and `secretsmanager` |
 //! | `credentials-login` | AWS profiles of `aws login` |
 //!
-//! No feature is on by default, and there is no fallback to memory: a key that was only in memory is
-//! lost data.
+//! No feature is on by default, and there is no fallback to memory: a key that was only in memory
+//! is lost data.
 //!
 //! [`open`] opens the store that a URL names, so that a configuration chooses it. [`Opener`] adds
 //! the URLs of stores that are not in this crate.

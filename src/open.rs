@@ -74,9 +74,10 @@ const BUILT_IN: &[(&str, bool)] = &[
 /// | `attempt_timeout`, `operation_timeout` | the time limit of one attempt and of a call, in whole seconds |
 ///
 /// `tag.KEY=VALUE` adds a tag, and `description` a description, to everything that the store
-/// creates. `secretsmanager:` takes `replica_region.REGION=KMS_KEY` for each region to which secrets
-/// are replicated. `ssm:` takes `legacy=true` for a path that other software uses, which may be flat,
-/// as in `ssm:///app-%s?legacy=true`. Such a store is read-only and needs no `kms_key`.
+/// creates. `secretsmanager:` takes `replica_region.REGION=KMS_KEY` for each region to which
+/// secrets are replicated. `ssm:` takes `legacy=true` for a path that other software uses, which
+/// may be flat, as in `ssm:///app-%s?legacy=true`. Such a store is read-only and needs no
+/// `kms_key`.
 ///
 /// Opening an AWS store makes no call to AWS; [`check`](KeyStore::check) makes one. These stores
 /// need a Tokio runtime.
@@ -121,8 +122,8 @@ pub async fn open_to_reencrypt(url: &str) -> Result<Arc<dyn keystead_aws::Reencr
     }
 }
 
-/// Checks a URL as [`open`] does, without opening anything, and returns the path if it is the URL of
-/// a file store.
+/// Checks a URL as [`open`] does, without opening anything, and returns the path if it is the URL
+/// of a file store.
 ///
 /// The fuzzer calls it, because it must not open the stores of the URLs that it generates.
 ///

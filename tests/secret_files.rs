@@ -1,4 +1,5 @@
-//! Tests of files with a root secret or a passphrase: those that are read, and those that are refused.
+//! Tests of files with a root secret or a passphrase: those that are read, and those that are
+//! refused.
 #![cfg(all(unix, feature = "file"))]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
@@ -43,7 +44,8 @@ impl Fixture {
         path
     }
 
-    /// Creates a secret with links as Kubernetes does. Returns the file, and the link to use as its path.
+    /// Creates a secret with links as Kubernetes does. Returns the file, and the link to use as its
+    /// path.
     fn kubernetes_secret(&self, mode: u32) -> (PathBuf, PathBuf) {
         let version = self.path("..2026_11_25_17_00_00.123456789");
         fs::create_dir(&version).unwrap();

@@ -80,7 +80,8 @@ impl Run<'_> {
         self.ledger.sync()
     }
 
-    /// Reads at the target the keys that earlier runs have copied, and records those that are equal.
+    /// Reads at the target the keys that earlier runs have copied, and records those that are
+    /// equal.
     async fn recheck(&mut self, items: Vec<Item>) -> Result<Rechecked> {
         let mut rechecked = Rechecked { missing: Vec::new(), uncertain: Vec::new() };
         if items.is_empty() {
@@ -165,11 +166,11 @@ impl Run<'_> {
         Ok(written)
     }
 
-    /// Reads the items back and records their outcomes. Returns the items that the policy wants to be
-    /// overwritten.
+    /// Reads the items back and records their outcomes. Returns the items that the policy wants to
+    /// be overwritten.
     ///
-    /// Keys that an eventually consistent target does not show yet, or shows in an earlier state, are
-    /// read again until its visibility bound has passed.
+    /// Keys that an eventually consistent target does not show yet, or shows in an earlier state,
+    /// are read again until its visibility bound has passed.
     async fn read_back(&mut self, mut items: Vec<Item>, mode: PutMode) -> Vec<Item> {
         let bound = self.target.bound();
         let written = Instant::now();

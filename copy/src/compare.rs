@@ -43,8 +43,8 @@ impl Comparison {
 
 /// Compares all keys of two stores, and changes nothing.
 ///
-/// Two keys are compared in constant time. Keys that are not equal are read again on both sides after
-/// the visibility bound. The comparison takes about 25 bytes of memory for each id, calls
+/// Two keys are compared in constant time. Keys that are not equal are read again on both sides
+/// after the visibility bound. The comparison takes about 25 bytes of memory for each id, calls
 /// `on_progress` after each chunk of up to 100 ids, and needs a Tokio runtime with time
 /// (`enable_time`).
 ///
@@ -125,8 +125,8 @@ impl<F: FnMut(CopyProgress) + Send> Comparing<'_, F> {
         }
     }
 
-    /// Reads the keys on both sides and counts them. Unless this `is_final`, ids with unequal keys are
-    /// not counted but returned.
+    /// Reads the keys on both sides and counts them. Unless this `is_final`, ids with unequal keys
+    /// are not counted but returned.
     async fn compare_chunk(&mut self, ids: Vec<KeyId>, is_final: bool) -> Result<Vec<KeyId>> {
         let here = self.source.read(&ids).await;
         let there = self.target.read(&ids).await;

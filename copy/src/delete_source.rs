@@ -17,8 +17,8 @@ use crate::run::Run;
 const PROBES: u8 = 8;
 
 impl Run<'_> {
-    /// Reads each key on both sides once more, deletes it at the source only if the two are equal, and
-    /// counts the keys that remain there.
+    /// Reads each key on both sides once more, deletes it at the source only if the two are equal,
+    /// and counts the keys that remain there.
     pub(crate) async fn delete_source(&mut self) -> Result<()> {
         match self.doubt().await? {
             None => {}
@@ -104,7 +104,8 @@ impl Run<'_> {
                         let e = Error::new(ErrorKind::Conflict, Operation::Delete, self.source.scheme())
                             .with_effect(Effect::Unknown)
                             .with_source(
-                                "the key exists again after its deletion; stop the program that writes it, and run again",
+                                "the key exists again after its deletion; stop the program that writes it, and \
+                                 run again",
                             );
                         self.fail_deletion(id, e);
                     }
@@ -119,8 +120,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Proves that source and target are different stores: creates a key at the target that the source
-    /// must not have.
+    /// Proves that source and target are different stores: creates a key at the target that the
+    /// source must not have.
     ///
     /// Two names of the same store would be equal in everything, and deleting under one name would
     /// delete the only copy. Earlier steps are no such proof: a create may have succeeded because
@@ -140,8 +141,8 @@ impl Run<'_> {
             }
             (Err(e), Ok(())) => Err(e),
             (Err(proof), Err(e)) => {
-                let text = "the key that was created at the target to prove that the two stores are different may still be \
-                            there, under an id that begins with keystead-copy-: delete it";
+                let text = "the key that was created at the target to prove that the two stores are different \
+                            may still be there, under an id that begins with keystead-copy-: delete it";
                 Err(refusal(proof.kind(), format!("{}; {text} ({e})", chain(&proof))))
             }
         }
@@ -178,9 +179,9 @@ impl Run<'_> {
     /// Creates the probe, a key at the target that belongs to no user. The `Result` beside it is an
     /// error if the outcome is unknown, so that the key may exist nevertheless.
     ///
-    /// With a journal, the ids of probes are the same in every run. Therefore a run removes the probe
-    /// that an earlier run left when it was cut off. An id whose deletion is pending cannot be used
-    /// again for days, so the next one is taken.
+    /// With a journal, the ids of probes are the same in every run. Therefore a run removes the
+    /// probe that an earlier run left when it was cut off. An id whose deletion is pending cannot
+    /// be used again for days, so the next one is taken.
     async fn create_probe(&mut self) -> Result<(KeyId, SecretKey, Result<()>)> {
         let mut attempt = 0;
         loop {

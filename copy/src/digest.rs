@@ -28,14 +28,14 @@ impl Digester {
     }
 
     /// Returns the digest of a key. It depends on the id, so that a journal does not show which ids
-    /// share a key. The bytes of the key that the hash buffers are wiped with it, because both crates
-    /// have their feature `zeroize` on.
+    /// share a key. The bytes of the key that the hash buffers are wiped with it, because both
+    /// crates have their feature `zeroize` on.
     pub(crate) fn key(&self, id: &Digest, key: &SecretKey) -> Digest {
         self.mac(2, &[id, key.expose_secret()])
     }
 
-    /// Returns the digest in the id of a probe, which only the runs of this journal can compute. See
-    /// `delete_source`.
+    /// Returns the digest in the id of a probe, which only the runs of this journal can compute.
+    /// See `delete_source`.
     pub(crate) fn probe_id(&self, attempt: u8) -> Digest {
         self.mac(3, &[&[attempt]])
     }
@@ -45,8 +45,8 @@ impl Digester {
         self.mac(4, &[&[attempt]])
     }
 
-    /// Returns the checksum of a record. It depends on the record's offset, so that a record is valid
-    /// only where it was written.
+    /// Returns the checksum of a record. It depends on the record's offset, so that a record is
+    /// valid only where it was written.
     pub(crate) fn checksum(&self, at: u64, body: &[u8]) -> Checksum {
         self.mac(5, &[&at.to_le_bytes(), body])
     }

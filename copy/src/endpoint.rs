@@ -21,8 +21,8 @@ const USUAL_PAGE: usize = 10;
 
 /// A store that the copy has borrowed, and its rate limit.
 ///
-/// A layer needs to own its store, so this type paces the calls itself, with the `Limit` of the layer
-/// `Limited`.
+/// A layer needs to own its store, so this type paces the calls itself, with the `Limit` of the
+/// layer `Limited`.
 #[derive(Clone)]
 pub(crate) struct Endpoint<'a> {
     store: &'a dyn KeyStore,
@@ -170,8 +170,8 @@ impl<'a> Endpoint<'a> {
     ///
     /// `Ok` means that the store has acknowledged the deletion, or that the key was not found by a
     /// read that began one visibility bound after the last read that saw it. If the answer to the
-    /// delete is "not found", it may be stale and nothing may have been deleted. Such a key is read,
-    /// and deleted again as long as it is there.
+    /// delete is "not found", it may be stale and nothing may have been deleted. Such a key is
+    /// read, and deleted again as long as it is there.
     pub(crate) async fn delete_seen(&self, ids: &[KeyId]) -> Vec<Result<()>> {
         let bound = self.bound();
         let begun = Instant::now();
@@ -225,8 +225,8 @@ impl<'a> Endpoint<'a> {
             )
     }
 
-    /// Returns the number of keys that should be created at once, or `None` if the store takes a call
-    /// for each key or the calls are limited.
+    /// Returns the number of keys that should be created at once, or `None` if the store takes a
+    /// call for each key or the calls are limited.
     pub(crate) fn create_batch_size(&self) -> Option<usize> {
         self.store.capabilities().create_batch_size.filter(|_| self.pace.is_none())
     }
@@ -265,8 +265,8 @@ impl<'a> Endpoint<'a> {
         self.in_order(calls).await
     }
 
-    /// Returns the outcomes, or an error for each id if their number is wrong, because then it is not
-    /// known which outcome belongs to which id.
+    /// Returns the outcomes, or an error for each id if their number is wrong, because then it is
+    /// not known which outcome belongs to which id.
     fn one_each<I, T>(&self, asked: &[I], outcomes: Vec<Result<T>>, operation: Operation) -> Vec<Result<T>> {
         if outcomes.len() == asked.len() {
             return outcomes;
@@ -303,8 +303,8 @@ impl Seen {
     }
 }
 
-/// Returns the outcome of deleting a key that was seen before, or `None` if the answer is that there
-/// is no such key.
+/// Returns the outcome of deleting a key that was seen before, or `None` if the answer is that
+/// there is no such key.
 fn deletion_outcome(deletion: Result<Deletion>) -> Option<Result<()>> {
     match deletion {
         Ok(_) => Some(Ok(())),

@@ -20,12 +20,12 @@ const FEW: u64 = 10;
 const ONE_IN: u64 = 100;
 
 impl Run<'_> {
-    /// Removes at the target the keys that the source has lost: they are missing in its listing, and
-    /// two reads, one visibility bound apart, did not find them.
+    /// Removes at the target the keys that the source has lost: they are missing in its listing,
+    /// and two reads, one visibility bound apart, did not find them.
     ///
-    /// Nothing is removed if the identities of the stores are in doubt. Nothing is removed either if
-    /// so many keys are missing that the source is probably the wrong store, unless the caller has
-    /// confirmed this exact number.
+    /// Nothing is removed if the identities of the stores are in doubt. Nothing is removed either
+    /// if so many keys are missing that the source is probably the wrong store, unless the caller
+    /// has confirmed this exact number.
     ///
     /// The ids are not kept in memory, so the target is listed to find them.
     pub(crate) async fn settle_losses(&mut self) -> Result<()> {
@@ -59,8 +59,9 @@ impl Run<'_> {
         self.ledger.forget_missing()
     }
 
-    /// Reports whether so many keys are missing that the source is probably an older copy of itself, or
-    /// empty by mistake. With few keys, more than half of them is as suspicious as 1 % of many.
+    /// Reports whether so many keys are missing that the source is probably an older copy of
+    /// itself, or empty by mistake. With few keys, more than half of them is as suspicious as 1 %
+    /// of many.
     fn needs_confirmation(&self, missing: u64) -> bool {
         let written = self.ledger.written_by_us();
         missing > FEW.max(written / ONE_IN) || missing > written / 2
@@ -97,8 +98,8 @@ impl Run<'_> {
         }
     }
 
-    /// Removes these keys at the target if the source does not find them twice and the target still has
-    /// the keys that the copy wrote.
+    /// Removes these keys at the target if the source does not find them twice and the target still
+    /// has the keys that the copy wrote.
     async fn remove_lost(&mut self, ids: Vec<KeyId>) -> Result<()> {
         let ids = self.not_found(ids).await;
         if ids.is_empty() {
@@ -130,7 +131,8 @@ impl Run<'_> {
         self.ledger.sync()
     }
 
-    /// Returns the ids whose keys the source does not find. That its listing lacks them proves nothing.
+    /// Returns the ids whose keys the source does not find. That its listing lacks them proves
+    /// nothing.
     async fn not_found(&mut self, ids: Vec<KeyId>) -> Vec<KeyId> {
         let keys = self.source.read(&ids).await;
         let mut missing = Vec::new();

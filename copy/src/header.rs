@@ -73,8 +73,8 @@ pub(crate) fn read(bytes: &[u8]) -> Reading {
         return Reading::Damaged;
     }
     let (source, target) = texts.split_at(source_len);
-    // An identity that was written whole but cannot be parsed has an attribute that this version does
-    // not know.
+    // An identity that was written whole but cannot be parsed has an attribute that this version
+    // does not know.
     let (Some(source), Some(target)) = (identity(source), identity(target)) else { return Reading::Later };
     let len = (FIXED_LEN + texts_len + CHECKSUM_LEN + 1) as u64;
     let identities = Identities { source, target };

@@ -13,7 +13,8 @@ pub(crate) struct Identities {
     pub(crate) target: StoreIdentity,
 }
 
-/// The identities that the stores report now, and the errors that keep them from being known in full.
+/// The identities that the stores report now, and the errors that keep them from being known in
+/// full.
 #[derive(Clone, Debug)]
 pub(crate) struct Learned {
     pub(crate) identities: Identities,
@@ -31,8 +32,8 @@ pub(crate) enum Doubt {
 }
 
 impl Learned {
-    /// Asks both stores for their identities. A failure is only kept for messages, because a copy that
-    /// removes nothing needs no identity.
+    /// Asks both stores for their identities. A failure is only kept for messages, because a copy
+    /// that removes nothing needs no identity.
     pub(crate) async fn from(source: &Endpoint<'_>, target: &Endpoint<'_>) -> Self {
         let (source, target) = future::join(source.identify(), target.identify()).await;
         let (source, source_failure) = source;
@@ -67,8 +68,8 @@ impl Learned {
         let journal = journal?;
         if journal.compare(&self.identities) != IdentityMatch::Same {
             let text = format!(
-                "it is not known whether the journal belongs to these two stores: {}; or start a new journal, with which \
-                 the keys at the target are compared again",
+                "it is not known whether the journal belongs to these two stores: {}; or start a new journal, \
+                 with which the keys at the target are compared again",
                 self.what_is_unknown()
             );
             return Some(Doubt::Journal(text));
@@ -89,8 +90,8 @@ impl Learned {
             }
         }
         match unknown.is_empty() {
-            true => "their identities do not tell, for example because a store is a restored copy, is reached through \
-                     another endpoint, or had an unknown account when the journal was created"
+            true => "their identities do not tell, for example because a store is a restored copy, is reached \
+                     through another endpoint, or had an unknown account when the journal was created"
                 .to_owned(),
             false => unknown.join("; "),
         }
@@ -112,8 +113,8 @@ impl Identities {
         for (name, then, now) in [("source", &self.source, &now.source), ("target", &self.target, &now.target)] {
             if then.compare(now) == IdentityMatch::Different {
                 let text = format!(
-                    "the {name} changed during the copy from {then} to {now}; make sure that the credentials stay those of \
-                     one account, and run again"
+                    "the {name} changed during the copy from {then} to {now}; make sure that the credentials \
+                     stay those of one account, and run again"
                 );
                 return Err(refusal(ErrorKind::Config, text));
             }

@@ -18,7 +18,8 @@ pub(crate) const RECORD_LEN: usize = BODY_LEN + CHECKSUM_LEN;
 /// The state of an id as the journal records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The copy is about to write it at the target or to remove it there, so the target may have it.
+    /// The copy is about to write it at the target or to remove it there, so the target may have
+    /// it.
     Intended = 1,
     /// The copy wrote it and read it back.
     Written = 2,
@@ -64,8 +65,8 @@ pub(crate) struct Look {
 }
 
 impl Journal {
-    /// Opens the journal of a copy between these stores, or creates it. Also returns the identities in
-    /// its header if an earlier run created it; they are not known to differ from these.
+    /// Opens the journal of a copy between these stores, or creates it. Also returns the identities
+    /// in its header if an earlier run created it; they are not known to differ from these.
     pub(crate) fn open(path: &Path, identities: &Identities) -> Result<(Self, Option<Identities>)> {
         let is_there = check(path)?;
         let mut options = OpenOptions::new();
@@ -121,9 +122,9 @@ impl Journal {
         written.map(drop).map_err(|e| failed("write", &self.path, e).with_effect(Effect::Unknown))
     }
 
-    /// Passes the records of earlier runs to `take`. Cuts the file off at the first record that is not
-    /// whole: that record was not synced when the power failed or the process was killed, so no later
-    /// step relied on it, or the stores can tell again what it said.
+    /// Passes the records of earlier runs to `take`. Cuts the file off at the first record that is
+    /// not whole: that record was not synced when the power failed or the process was killed, so no
+    /// later step relied on it, or the stores can tell again what it said.
     pub(crate) fn replay(&mut self, take: impl FnMut(Record)) -> Result<()> {
         let cut_off = |journal: &mut Self| {
             journal.end = read_records(&journal.file, &journal.header, take)?;
@@ -159,8 +160,8 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        // Closing the file is not enough if this process is just starting another one, which keeps the
-        // file open until it runs its own program.
+        // Closing the file is not enough if this process is just starting another one, which keeps
+        // the file open until it runs its own program.
         let _ = self.file.unlock();
     }
 }
@@ -183,9 +184,9 @@ fn read_header(mut file: &File, path: &Path, identities: &Identities) -> Result<
         }
         Reading::Version1 => {
             let text = format!(
-                "the journal {shown} has format version 1, which does not tell the stores of one region or account from \
-                 those of another; finish the copy with the version of keystead that began it, or start a new journal, \
-                 with which the keys at the target are compared again"
+                "the journal {shown} has format version 1, which does not tell the stores of one region or \
+                 account from those of another; finish the copy with the version of keystead that began it, or \
+                 start a new journal, with which the keys at the target are compared again"
             );
             return Err(refusal(ErrorKind::Unsupported, text));
         }
@@ -197,7 +198,8 @@ fn read_header(mut file: &File, path: &Path, identities: &Identities) -> Result<
         }
         Reading::Damaged => {
             let text = format!(
-                "the journal {shown} is damaged; start a new journal, with which the keys at the target are compared again"
+                "the journal {shown} is damaged; start a new journal, with which the keys at the target are \
+                 compared again"
             );
             return Err(refusal(ErrorKind::Corrupt, text));
         }
@@ -212,8 +214,8 @@ fn refuse_others(journal: &Identities, now: &Identities, path: &Path) -> Result<
     for (name, then, now) in [("source", &journal.source, &now.source), ("target", &journal.target, &now.target)] {
         if then.compare(now) == IdentityMatch::Different {
             let text = format!(
-                "the journal {} belongs to a copy between other stores: its {name} is {then}, and now it is {now}; give each \
-                 copy its own journal",
+                "the journal {} belongs to a copy between other stores: its {name} is {then}, and now it is \
+                 {now}; give each copy its own journal",
                 path.display()
             );
             return Err(refusal(ErrorKind::Config, text));
@@ -240,8 +242,8 @@ fn begin(file: &mut File, path: &Path, identities: &Identities) -> Result<Header
     Ok(header)
 }
 
-/// Passes the whole records to `take` and returns the offset of their end. The file must be positioned
-/// after its header.
+/// Passes the whole records to `take` and returns the offset of their end. The file must be
+/// positioned after its header.
 fn read_records(file: &File, header: &Header, mut take: impl FnMut(Record)) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut end = header.len;

@@ -142,9 +142,9 @@ impl Ledger {
         self.known.insert(record.id, Entry { state, seen: false, ours });
     }
 
-    /// Makes the copy keep all keys that it has written at the target. It does so once it is complete
-    /// or begins to delete at the source: what the source loses from then on was not lost during the
-    /// copy.
+    /// Makes the copy keep all keys that it has written at the target. It does so once it is
+    /// complete or begins to delete at the source: what the source loses from then on was not lost
+    /// during the copy.
     fn disown(&mut self) {
         self.known.values_mut().for_each(|entry| entry.ours = None);
     }
@@ -312,8 +312,8 @@ impl Ledger {
         self.known.get(id).is_some_and(|entry| entry.ours == Some(beginning(key)))
     }
 
-    /// Records that the key that the copy wrote is about to be removed. From now on the target may or
-    /// may not have it, as with a key that is about to be written.
+    /// Records that the key that the copy wrote is about to be removed. From now on the target may
+    /// or may not have it, as with a key that is about to be written.
     pub(crate) fn removing(&mut self, id: Digest, key: Digest) {
         self.record_if_certain(Step::Intended, id, key);
     }
@@ -342,8 +342,8 @@ impl Ledger {
         self.sync()
     }
 
-    /// Records that the source's keys are about to be deleted. Without this record, the next run would
-    /// consider them lost and remove their last copies.
+    /// Records that the source's keys are about to be deleted. Without this record, the next run
+    /// would consider them lost and remove their last copies.
     pub(crate) fn begin_deletion(&mut self) -> Result<()> {
         self.disown();
         self.journal.as_mut().map_or(Ok(()), Journal::begin_deletion)

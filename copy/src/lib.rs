@@ -6,7 +6,8 @@
 //! With a journal, a run that is killed at any point is continued by the next run. [`compare`]
 //! compares two stores and changes nothing.
 //!
-//! Applications use this crate as `keystead::copy`, with the feature `copy` of the crate `keystead`.
+//! Applications use this crate as `keystead::copy`, with the feature `copy` of the crate
+//! `keystead`.
 //!
 //! ```
 //! use keystead_copy::{CopyOptions, copy_keys};
@@ -34,10 +35,10 @@
 //! 2. It lists the source and proceeds in chunks of 100 ids: it reads the keys, writes each with
 //!    [`PutMode::Create`](keystead_core::PutMode::Create), and reads them back. For a target with a
 //!    larger [`create_batch_size`](keystead_core::Capabilities::create_batch_size), such as a file,
-//!    the chunks grow to that size while each takes less than half a second. Keys that an eventually
-//!    consistent target does not show yet are read again until its visibility bound has passed. A
-//!    key that the target already has is left there: if it is the same key, it is counted; if it
-//!    differs, [`ConflictPolicy`] applies.
+//!    the chunks grow to that size while each takes less than half a second. Keys that an
+//!    eventually consistent target does not show yet are read again until its visibility bound has
+//!    passed. A key that the target already has is left there: if it is the same key, it is
+//!    counted; if it differs, [`ConflictPolicy`] applies.
 //! 3. If it read any keys, it lists the source again and copies the keys that were added meanwhile.
 //!    If a key that the copy wrote is no longer listed, the source is asked for it twice, one
 //!    visibility bound apart. If the source finds it neither time, the user was erased during the
@@ -45,13 +46,13 @@
 //!    the copied keys are missing, or more than half of them, nothing is removed until the caller
 //!    confirms the exact number ([`CopyOptions::confirm_removals`]).
 //! 4. If [`CopyOptions::delete_source`] is set and nothing is left to copy, it creates a temporary
-//!    key to prove that the two are different stores. Then it lists the source once more, reads each
-//!    key on both sides, deletes it at the source if the two are equal, and counts the keys that
-//!    remain there.
+//!    key to prove that the two are different stores. Then it lists the source once more, reads
+//!    each key on both sides, deletes it at the source if the two are equal, and counts the keys
+//!    that remain there.
 //!
-//! An entry that cannot be read or written does not stop the copy; the [`CopyReport`] lists it. If a
-//! store is unreachable or full, so that no key of a chunk can be read or written, the run ends with
-//! that error.
+//! An entry that cannot be read or written does not stop the copy; the [`CopyReport`] lists it. If
+//! a store is unreachable or full, so that no key of a chunk can be read or written, the run ends
+//! with that error.
 //!
 //! **Throttling.** A throttled call is repeated after a pause, as long as some calls succeed. The
 //! run ends with [`Throttled`](keystead_core::ErrorKind::Throttled) when no call has succeeded for
@@ -62,10 +63,10 @@
 //! back must come from the store itself.
 //!
 //! **Changes during a copy.** A key that changes at the source after it was copied goes unnoticed,
-//! unless the source is to be deleted. Let applications write only to the target, or run [`compare`]
-//! afterwards. A key that is deleted at the source during the copy counts as erased. Therefore run
-//! only one copy of a pair at a time: to the first copy, the deletions of a second one would look
-//! like erasures, and it would remove those keys at the target.
+//! unless the source is to be deleted. Let applications write only to the target, or run
+//! [`compare`] afterwards. A key that is deleted at the source during the copy counts as erased.
+//! Therefore run only one copy of a pair at a time: to the first copy, the deletions of a second
+//! one would look like erasures, and it would remove those keys at the target.
 //!
 //! # If the identity of a store is not certain
 //! A store does not know its account if [`identify`](keystead_core::KeyStore::identify) failed. Its
@@ -80,12 +81,13 @@
 //! its own run has read.
 //!
 //! The journal belongs to one source and one target, whose identities are in its header; a run
-//! between other stores is refused. It contains no ids and no keys, but keyed hashes of ids, and the
-//! key of these hashes. A reader can therefore test whether a guessed id was copied, so the file has
-//! mode 0600. It may be deleted once the copy is complete. If it is lost, the next run compares the
-//! keys that are at the target, but does not count them as copied by itself, and removes none of
-//! them. With the journal of a complete copy, a run copies the keys that were added since. It removes
-//! none of the keys that earlier runs wrote at the target, whatever the source has lost since then.
+//! between other stores is refused. It contains no ids and no keys, but keyed hashes of ids, and
+//! the key of these hashes. A reader can therefore test whether a guessed id was copied, so the
+//! file has mode 0600. It may be deleted once the copy is complete. If it is lost, the next run
+//! compares the keys that are at the target, but does not count them as copied by itself, and
+//! removes none of them. With the journal of a complete copy, a run copies the keys that were added
+//! since. It removes none of the keys that earlier runs wrote at the target, whatever the source
+//! has lost since then.
 //!
 //! [FORMAT.md](https://docs.rs/crate/keystead-copy/latest/source/src/FORMAT.md) describes the bytes
 //! of the journal.

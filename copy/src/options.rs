@@ -44,8 +44,8 @@ impl CopyOptions {
     /// Sets the number of concurrent writes to the target, at least 1. Default: 8.
     ///
     /// A target that creates many keys in one call gets one such call at a time. The stores
-    /// themselves decide how many reads of a batch are concurrent; with a [`rate`](Self::rate), there
-    /// are at most as many concurrent reads as writes.
+    /// themselves decide how many reads of a batch are concurrent; with a [`rate`](Self::rate),
+    /// there are at most as many concurrent reads as writes.
     pub fn concurrency(mut self, writes: usize) -> Self {
         self.concurrency = writes;
         self
@@ -62,9 +62,9 @@ impl CopyOptions {
     /// Sets the number of ids that both stores handle in one call, at least 1, so that a
     /// [`rate`](Self::rate) counts calls and not ids.
     ///
-    /// Default: the [`batch_size`](keystead_core::Capabilities::batch_size), `delete_batch_size` and
-    /// `list_page_size` in the store's capabilities. If a store does not state them, each id that is
-    /// read or deleted counts as a call, and so do every 10 ids that are listed.
+    /// Default: the [`batch_size`](keystead_core::Capabilities::batch_size), `delete_batch_size`
+    /// and `list_page_size` in the store's capabilities. If a store does not state them, each id
+    /// that is read or deleted counts as a call, and so do every 10 ids that are listed.
     pub fn batch_size(mut self, ids: usize) -> Self {
         self.batch_size = Some(ids);
         self
@@ -85,15 +85,15 @@ impl CopyOptions {
         self
     }
 
-    /// Sets whether the source's keys are deleted once nothing is left to copy. Default: no. They are
-    /// deleted in a separate pass, which reads each key on both sides again and deletes it only if
-    /// the two are equal.
+    /// Sets whether the source's keys are deleted once nothing is left to copy. Default: no. They
+    /// are deleted in a separate pass, which reads each key on both sides again and deletes it only
+    /// if the two are equal.
     ///
     /// This is refused if the target is less durable than the source (see
     /// [`accept_durability`](Self::accept_durability)) or if it is not known that the two are
-    /// different stores. Before the first deletion, a key with a random id is created at the target,
-    /// looked for at the source, and removed again, to prove that the two are not the same store under
-    /// two names.
+    /// different stores. Before the first deletion, a key with a random id is created at the
+    /// target, looked for at the source, and removed again, to prove that the two are not the same
+    /// store under two names.
     pub fn delete_source(mut self, delete: bool) -> Self {
         self.delete_source = delete;
         self
@@ -108,22 +108,22 @@ impl CopyOptions {
         self
     }
 
-    /// Confirms that exactly this number of keys may be removed at the target because the source has
-    /// lost them.
+    /// Confirms that exactly this number of keys may be removed at the target because the source
+    /// has lost them.
     ///
     /// Up to ten keys, or 1 % of the copied keys, need no confirmation, unless they are more than
     /// half of the copied keys. If more are missing at the source, nothing is removed, because the
     /// source may be the wrong store or may have lost keys by accident. Find out why they are
     /// missing. Then repeat the copy with the same journal and the number in
-    /// [`CopyReport::removals_to_confirm`](crate::CopyReport::removals_to_confirm). Any other number
-    /// confirms nothing.
+    /// [`CopyReport::removals_to_confirm`](crate::CopyReport::removals_to_confirm). Any other
+    /// number confirms nothing.
     pub fn confirm_removals(mut self, number: u64) -> Self {
         self.confirmed_removals = Some(number);
         self
     }
 
-    /// Sets whether keys that earlier runs with this journal have copied are read again on both sides
-    /// and compared. Default: yes. Without it, the copy never counts as complete
+    /// Sets whether keys that earlier runs with this journal have copied are read again on both
+    /// sides and compared. Default: yes. Without it, the copy never counts as complete
     /// ([`CopyReport::is_complete`](crate::CopyReport::is_complete)), because it has not read those
     /// keys.
     pub fn recheck(mut self, recheck: bool) -> Self {
@@ -137,9 +137,9 @@ impl CopyOptions {
         self
     }
 
-    /// Sets a function that is called after each chunk of keys, and every half second while the keys of
-    /// a chunk are written one by one. If it panics, the copy panics, too; with a journal, the next
-    /// run continues it.
+    /// Sets a function that is called after each chunk of keys, and every half second while the
+    /// keys of a chunk are written one by one. If it panics, the copy panics, too; with a journal,
+    /// the next run continues it.
     pub fn on_progress(mut self, progress: impl FnMut(CopyProgress) + Send + 'static) -> Self {
         self.on_progress = Box::new(progress);
         self
@@ -154,8 +154,8 @@ impl CopyOptions {
             return Err(refusal(ErrorKind::Config, "a batch of zero ids reads nothing; set at least 1"));
         }
         if self.accepted_durability == Some(Durability::Process) {
-            let text = "a move into the memory of a process is never accepted, because its keys are lost when the process ends; \
-                 give a target that lasts";
+            let text = "a move into the memory of a process is never accepted, because its keys are lost when \
+                        the process ends; give a target that lasts";
             return Err(refusal(ErrorKind::Config, text));
         }
         Ok(())
@@ -232,8 +232,8 @@ pub enum CopyPhase {
 pub struct CopyProgress {
     /// The current phase.
     pub phase: CopyPhase,
-    /// The number of ids that this phase has finished. While keys are written one by one, it includes
-    /// those that are written but not yet read back.
+    /// The number of ids that this phase has finished. While keys are written one by one, it
+    /// includes those that are written but not yet read back.
     pub done: u64,
     /// The approximate number of all ids, or `None` until the source has been listed once.
     pub total: Option<u64>,

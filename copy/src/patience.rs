@@ -12,12 +12,12 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause, even if the store asks for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The number of rounds in a row in which every call is throttled before the copy gives up, which is
-/// after a little more than two minutes.
+/// The number of rounds in a row in which every call is throttled before the copy gives up, which
+/// is after a little more than two minutes.
 const FRUITLESS_ROUNDS: u32 = 8;
 
-/// Makes a call for these items, and repeats it after a pause for those that the store throttled, as
-/// long as some of them succeed. Returns one outcome for each item, in their order.
+/// Makes a call for these items, and repeats it after a pause for those that the store throttled,
+/// as long as some of them succeed. Returns one outcome for each item, in their order.
 ///
 /// Quotas are per second, and a copy that ended because of one would have to be started again by
 /// hand. A throttled call that may have been applied is not repeated.

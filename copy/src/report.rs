@@ -71,20 +71,21 @@ pub struct CopyReport {
     /// The ids that were not deleted at the source because their keys differ between the two sides:
     /// they were added or changed after the copy had passed them.
     pub left_at_source: Bounded<KeyId>,
-    /// The number of keys that a listing of the source has shown after the deletions: skipped, left,
-    /// failed or new.
+    /// The number of keys that a listing of the source has shown after the deletions: skipped,
+    /// left, failed or new.
     pub remaining_at_source: u64,
-    /// The key that was created at the target to prove that the two stores are different, if it could
-    /// not be removed again.
+    /// The key that was created at the target to prove that the two stores are different, if it
+    /// could not be removed again.
     pub probe_left: Option<KeyFailure>,
 }
 
 impl CopyReport {
-    /// Reports whether the copy is complete: this run has read every key that the source lists at the
-    /// target and found the same bytes (or has skipped it under [`ConflictPolicy::Skip`]), and
+    /// Reports whether the copy is complete: this run has read every key that the source lists at
+    /// the target and found the same bytes (or has skipped it under [`ConflictPolicy::Skip`]), and
     /// nothing remains to be done.
     ///
-    /// It is never complete after a dry run, or if keys that earlier runs copied were not read again.
+    /// It is never complete after a dry run, or if keys that earlier runs copied were not read
+    /// again.
     ///
     /// [`ConflictPolicy::Skip`]: crate::ConflictPolicy::Skip
     pub fn is_complete(&self) -> bool {

@@ -17,8 +17,8 @@ use crate::report::CopyReport;
 /// The number of ids in a chunk: a multiple of the batch sizes of all stores that we know.
 pub(crate) const CHUNK: usize = 100;
 
-/// The time below which a chunk is followed by one of twice the size, if the target has a batch size
-/// for creating.
+/// The time below which a chunk is followed by one of twice the size, if the target has a batch
+/// size for creating.
 const SHORT: Duration = Duration::from_millis(500);
 
 /// The time above which a chunk is followed by one of half the size, because a run that was cut off
@@ -54,8 +54,8 @@ pub(crate) const TELL_PAUSE: Duration = Duration::from_millis(500);
 /// - The errors of listing the source.
 /// - [`Throttled`](ErrorKind::Throttled), [`Unavailable`](ErrorKind::Unavailable),
 ///   [`Timeout`](ErrorKind::Timeout), [`Unauthenticated`](ErrorKind::Unauthenticated) and
-///   [`QuotaExceeded`](ErrorKind::QuotaExceeded) if a store refuses a whole chunk. As long as nothing
-///   was written, also [`PermissionDenied`](ErrorKind::PermissionDenied),
+///   [`QuotaExceeded`](ErrorKind::QuotaExceeded) if a store refuses a whole chunk. As long as
+///   nothing was written, also [`PermissionDenied`](ErrorKind::PermissionDenied),
 ///   [`KeyUnavailable`](ErrorKind::KeyUnavailable), [`Unsupported`](ErrorKind::Unsupported) and
 ///   [`Config`](ErrorKind::Config).
 /// - [`Config`](ErrorKind::Config), before the first deletion, if the source is to be deleted but
@@ -317,8 +317,8 @@ fn refuse_weaker_target(source: Durability, target: Durability, accepted: Option
         _ => "accept it by name (accept_durability, --accept-durability host), or leave the source as it is",
     };
     let text = format!(
-        "nothing was copied: the source would be deleted, and its keys would be less durable at the target ({target:?}) \
-         than at the source ({source:?}): {remedy}"
+        "nothing was copied: the source would be deleted, and its keys would be less durable at the target \
+         ({target:?}) than at the source ({source:?}): {remedy}"
     );
     Err(refusal(ErrorKind::Config, text))
 }

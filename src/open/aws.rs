@@ -92,8 +92,8 @@ impl AwsUrl {
     /// Parses a URL and checks its parameters, as [`open`](crate::open) describes them.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if it is not the URL of an AWS store of this build, or is
-    /// refused. No error quotes the URL.
+    /// [`Config`](crate::ErrorKind::Config) if it is not the URL of an AWS store of this build, or
+    /// is refused. No error quotes the URL.
     pub fn parse(url: &str) -> Result<Self> {
         let scheme = url::scheme(url).map_err(|text| refusal("keystead", text))?;
         let Some(service) = Service::from_scheme(&scheme) else {

@@ -21,8 +21,8 @@ pub(super) struct Creation {
 }
 
 impl Creation {
-    /// Takes a parameter of the URL. Returns false if it is not one of these. Only Secrets Manager has
-    /// replicas, and only Parameter Store has legacy paths.
+    /// Takes a parameter of the URL. Returns false if it is not one of these. Only Secrets Manager
+    /// has replicas, and only Parameter Store has legacy paths.
     pub(super) fn take(&mut self, name: &str, value: &str, service: Service) -> Result<bool, BoxError> {
         if let Some(key) = name.strip_prefix(TAG) {
             self.tags.push((decoded(key)?, decoded(value)?));

@@ -21,8 +21,8 @@ const SOURCES: &str = "root_secret_file, root_secret_env, passphrase_file or pas
 ///
 /// It is for programs that need more than the [`KeyStore`](crate::KeyStore) that
 /// [`open`](crate::open) returns: that call `rotate`, `verify` or `backup`, or that get the root
-/// secret from elsewhere, such as a prompt. The parameters are those of [`open`](crate::open), except
-/// that the root secret may be left out. `Debug` does not show the path.
+/// secret from elsewhere, such as a prompt. The parameters are those of [`open`](crate::open),
+/// except that the root secret may be left out. `Debug` does not show the path.
 #[derive(Clone)]
 pub struct FileUrl {
     path: PathBuf,
@@ -36,8 +36,8 @@ impl FileUrl {
     /// Parses a URL.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if it is not a `file:` URL or is refused. No error quotes
-    /// the URL.
+    /// [`Config`](crate::ErrorKind::Config) if it is not a `file:` URL or is refused. No error
+    /// quotes the URL.
     pub fn parse(url: &str) -> Result<Self> {
         match url::scheme(url) {
             Ok(scheme) if scheme == SCHEME => {}
@@ -109,8 +109,9 @@ impl FileUrl {
     /// [`SecretFile`] describes.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if the URL names no root secret, or if the file or variable
-    /// is refused, cannot be read or contains something else. The error names the parameter.
+    /// [`Config`](crate::ErrorKind::Config) if the URL names no root secret, or if the file or
+    /// variable is refused, cannot be read or contains something else. The error names the
+    /// parameter.
     pub fn root_secret(&self) -> Result<RootSecret> {
         let read = || -> Result<RootSecret, BoxError> {
             let (parameter, source) = self.source()?;

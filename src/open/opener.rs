@@ -16,15 +16,15 @@ static INSTALLED: OnceLock<Opener> = OnceLock::new();
 
 /// A set of URL schemes, and the functions that open their stores.
 ///
-/// A new opener knows the schemes of this build, as [`open`](crate::open) does. A program that has a
-/// store of another crate, or its own, adds a scheme for it. The `main` function of a program can
-/// then [`install`](Self::install) the opener: from then on [`open`](crate::open) knows its schemes,
-/// too, and so does every library that opens stores by URL.
+/// A new opener knows the schemes of this build, as [`open`](crate::open) does. A program that has
+/// a store of another crate, or its own, adds a scheme for it. The `main` function of a program can
+/// then [`install`](Self::install) the opener: from then on [`open`](crate::open) knows its
+/// schemes, too, and so does every library that opens stores by URL.
 ///
-/// An opener is a value, and installing it is a separate step that happens once, so that the meaning
-/// of a URL depends neither on the order in which libraries are initialized nor on the tests that
-/// run in the same process. Libraries should take an `Opener` or a URL, and leave the installing to
-/// the program.
+/// An opener is a value, and installing it is a separate step that happens once, so that the
+/// meaning of a URL depends neither on the order in which libraries are initialized nor on the
+/// tests that run in the same process. Libraries should take an `Opener` or a URL, and leave the
+/// installing to the program.
 ///
 #[cfg_attr(feature = "memory", doc = "```")]
 #[cfg_attr(not(feature = "memory"), doc = "```ignore")]
@@ -61,14 +61,14 @@ impl Opener {
 
     /// Adds a scheme, and the function that opens a store from a URL with this scheme.
     ///
-    /// The function gets the URL as it was given; nothing but the scheme has been checked. Its errors
-    /// should be of kind [`Config`](crate::ErrorKind::Config) for a URL that it refuses, and must
-    /// not quote the URL, which may contain a secret by mistake.
+    /// The function gets the URL as it was given; nothing but the scheme has been checked. Its
+    /// errors should be of kind [`Config`](crate::ErrorKind::Config) for a URL that it refuses, and
+    /// must not quote the URL, which may contain a secret by mistake.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if the scheme is not a valid one (a letter, then letters,
-    /// digits, `+`, `-` and `.`: RFC 3986, section 3.1), is one of keystead's own, whether or not
-    /// this build has its store, or was added before.
+    /// [`Config`](crate::ErrorKind::Config) if the scheme is not a valid one (a letter, then
+    /// letters, digits, `+`, `-` and `.`: RFC 3986, section 3.1), is one of keystead's own, whether
+    /// or not this build has its store, or was added before.
     pub fn with_scheme<F, Fut>(mut self, scheme: &str, open: F) -> Result<Self>
     where
         F: Fn(String) -> Fut + Send + Sync + 'static,

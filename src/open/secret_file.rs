@@ -19,9 +19,9 @@ const MAX_SECRET_LEN: usize = 4096;
 ///   writer is an error; a pipe with a writer is read until the writer closes it.
 /// - A file that its group or others may write is refused.
 /// - A file that its group or others may read is refused if this user can change that, because the
-///   file belongs to the user and the mount is writable. Otherwise it is accepted, as the secrets of
-///   Kubernetes and Docker are, and [`is_readable_by_others`](Self::is_readable_by_others) reports
-///   it.
+///   file belongs to the user and the mount is writable. Otherwise it is accepted, as the secrets
+///   of Kubernetes and Docker are, and [`is_readable_by_others`](Self::is_readable_by_others)
+///   reports it.
 ///
 /// On systems other than Unix nothing is checked. `Debug` shows the path.
 ///
@@ -48,8 +48,8 @@ impl SecretFile {
         Self::open_checked(path.as_ref()).map_err(SecretFileError)
     }
 
-    /// Reports whether the file's group or others may read it, although only its owner should. Returns
-    /// `None` if the system cannot tell.
+    /// Reports whether the file's group or others may read it, although only its owner should.
+    /// Returns `None` if the system cannot tell.
     pub fn is_readable_by_others(&self) -> Option<bool> {
         self.is_readable_by_others
     }
@@ -57,8 +57,8 @@ impl SecretFile {
     /// Reads a root secret, as [`RootSecret::parse`] does. May block on a pipe.
     ///
     /// # Errors
-    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or contains something
-    /// else.
+    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or contains
+    /// something else.
     pub fn read_root_secret(self) -> Result<RootSecret, SecretFileError> {
         self.read(RootSecret::parse).map_err(SecretFileError)
     }
@@ -66,8 +66,8 @@ impl SecretFile {
     /// Reads a passphrase, as [`RootSecret::parse_passphrase`] does. May block on a pipe.
     ///
     /// # Errors
-    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or contains something
-    /// else.
+    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or contains
+    /// something else.
     pub fn read_passphrase(self) -> Result<RootSecret, SecretFileError> {
         self.read(RootSecret::parse_passphrase).map_err(SecretFileError)
     }
@@ -86,7 +86,8 @@ impl SecretFile {
     }
 
     fn read_contents(self) -> Result<Zeroizing<Vec<u8>>, Problem> {
-        // The capacity is larger than needed, so that the buffer never grows and leaves a copy behind.
+        // The capacity is larger than needed, so that the buffer never grows and leaves a copy
+        // behind.
         let mut contents = Zeroizing::new(Vec::with_capacity(2 * MAX_SECRET_LEN));
         self.file.take(MAX_SECRET_LEN as u64 + 1).read_to_end(&mut contents).map_err(Problem::Unreadable)?;
         if contents.len() > MAX_SECRET_LEN {
@@ -121,7 +122,8 @@ impl SecretFile {
             is_ours: metadata.uid() == rustix::process::geteuid().as_raw(),
             is_mount_writable: !mount.f_flag.contains(StatVfsMountFlags::RDONLY),
         };
-        // A pipe without a name cannot be opened by others, whatever mode the system reports for it.
+        // A pipe without a name cannot be opened by others, whatever mode the system reports for
+        // it.
         let is_inherited_pipe = is_pipe && path.starts_with("/dev/fd");
         let decision = if is_inherited_pipe { Decision::AcceptPrivate } else { permissions.decide() };
         let is_readable_by_others = match decision {
@@ -183,8 +185,8 @@ impl FilePermissions {
 
 /// The error of a [`SecretFile`]: the fault of the file, and what to do.
 ///
-/// It never contains the contents of the file. It shows the path only of a file that exists, because
-/// a secret may be given by mistake where a path is expected.
+/// It never contains the contents of the file. It shows the path only of a file that exists,
+/// because a secret may be given by mistake where a path is expected.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct SecretFileError(Problem);

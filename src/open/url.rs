@@ -1,7 +1,8 @@
 //! [`UrlParts`]: the parts of a store's URL. No error quotes the URL, which may contain a secret by
 //! mistake.
 
-/// Returns the scheme of a URL, the part before the first colon, in lower case (RFC 3986, section 3.1).
+/// Returns the scheme of a URL, the part before the first colon, in lower case (RFC 3986, section
+/// 3.1).
 pub(super) fn scheme(url: &str) -> Result<String, &'static str> {
     let (scheme, _) = url.split_once(':').ok_or("the URL has no scheme; write one, such as memory: or file:///PATH")?;
     Ok(scheme.to_ascii_lowercase())

@@ -73,7 +73,8 @@ async fn a_loss_is_believed_only_after_two_misses_one_bound_apart() {
         let memory = MemoryStore::new();
         let target = MemoryStore::new();
         fill(&memory, 0..10).await;
-        // After its chunk was fetched, id 3 is missing in this many reads and in the second listing.
+        // After its chunk was fetched, id 3 is missing in this many reads and in the second
+        // listing.
         let gone = memory.clone();
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = asked.clone();
@@ -267,7 +268,8 @@ async fn a_key_that_the_target_loses_under_the_copy_is_reported() {
     assert_eq!(report.failed.first[0].kind(), ErrorKind::Conflict);
 }
 
-/// Users are erased after a run was killed that had written some of their keys without recording it.
+/// Users are erased after a run was killed that had written some of their keys without recording
+/// it.
 #[tokio::test]
 async fn what_the_source_loses_between_two_runs_is_removed_too() {
     let mut removed = 0;

@@ -104,7 +104,7 @@ async fn the_sentence_names_what_became_of_every_key() {
     let report = copy(&rigged, &target, CopyOptions::default().on_conflict(ConflictPolicy::Skip)).await;
     assert_eq!(
         report.to_string(),
-        "complete: 4 keys were read back at the target; 1 differs and was skipped; 1 was deleted at the source meanwhile \
-         and removed at the target"
+        "complete: 4 keys were read back at the target; 1 differs and was skipped; 1 was deleted at the source \
+         meanwhile and removed at the target"
     );
 }

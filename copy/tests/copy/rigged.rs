@@ -56,7 +56,8 @@ struct Rig {
     identifies: Mutex<Option<std::result::Result<StoreInfo, ErrorKind>>>,
     durability: Durability,
     bound: Duration,
-    /// True if a delete within the visibility bound of a write is not applied and answers "not found".
+    /// True if a delete within the visibility bound of a write is not applied and answers "not
+    /// found".
     deletes_late: bool,
     lists: bool,
     /// The batch size in its capabilities.
