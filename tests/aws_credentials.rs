@@ -1,5 +1,5 @@
-//! Credentials and configuration of AWS stores as they are in a process: profiles, roles and
-//! settings of the environment.
+//! Tests of the credentials and the configuration that AWS stores find in their process: profiles,
+//! roles and environment variables.
 #![cfg(feature = "ssm")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "test code")]
 
@@ -14,10 +14,10 @@ use keystead_aws_testbed::{KMS_KEY, TestBed, isolated};
 use keystead_conformance::Namespace;
 use tempfile::TempDir;
 
-/// The URL that a child opens.
+/// The variable with the URL that a child process opens.
 const CHILD: &str = "KEYSTEAD_TEST_CHILD";
 
-/// A part of each secret, and of whatever else no error may show.
+/// A part of each secret, and of every other text that no error may show.
 const MARKER: &str = "wJalrCanary";
 
 /// A process that opens a store.
@@ -32,22 +32,23 @@ struct Process {
 /// The output of the process.
 #[derive(Debug)]
 struct Told {
-    /// `ok`, or kind, operation, effect, whether it is retryable, and the code.
+    /// `ok`, or the error's kind, operation, effect, whether it is retryable, and its code.
     summary: String,
-    /// The errors, each level after the other.
+    /// The texts of the error and its causes.
     text: String,
 }
 
 impl Process {
-    /// A process with nothing set up but the region and the endpoint in the URL.
+    /// Returns a process without any settings, and a URL with region and endpoint.
     fn new() -> Self {
-        let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+        let bed = TestBed::shared().unwrap();
+        let ns = Namespace::random();
         let at = format!("kms_key={KMS_KEY}&region=us-east-1&endpoint_url={}", bed.url());
         let url = format!("ssm:///{ns}/user-keys/%s?{at}");
         Self { bed, ns, folder: tempfile::tempdir().unwrap(), url, variables: Vec::new() }
     }
 
-    /// A process with nothing set up at all, and a URL with these parameters.
+    /// Returns a process without any settings, and a URL with these parameters.
     fn with_parameters(parameters: &str) -> Self {
         let mut process = Self::new();
         process.url = format!("ssm:///{}/user-keys/%s?kms_key={KMS_KEY}{parameters}", process.ns);
@@ -64,18 +65,18 @@ impl Process {
         self
     }
 
-    /// With static credentials in the environment.
+    /// Adds static credentials to the environment.
     fn with_key(self) -> Self {
         self.set("AWS_ACCESS_KEY_ID", "AKIDTEST").set("AWS_SECRET_ACCESS_KEY", MARKER)
     }
 
-    /// With this profile file.
+    /// Adds this profile file.
     fn config(self, text: &str) -> Self {
         let path = self.file("config", text);
         self.set("AWS_CONFIG_FILE", path.to_str().unwrap())
     }
 
-    /// With a profile `keys` whose process is this shell script.
+    /// Adds a profile `keys` with this shell script as its `credential_process`.
     fn process(self, script: &str) -> Self {
         let path = self.file("process.sh", script);
         self.config(&format!("[profile keys]\ncredential_process = sh {} {MARKER}\n", path.display()))
@@ -87,7 +88,7 @@ impl Process {
         path
     }
 
-    /// Opens the store and writes and reads a key, in a process of its own.
+    /// Opens the store, and writes and reads a key, in a separate process.
     fn run(&self) -> Told {
         let output = isolated(std::env::current_exe().unwrap())
             .args(["--exact", "a_child_tells_what_it_sees", "--nocapture"])
@@ -108,7 +109,7 @@ impl Process {
         Told { summary: line("SUMMARY "), text: line("TEXT ") }
     }
 
-    /// The process fails like this, and says each of these words.
+    /// Asserts that the process fails with this outcome, and that its text has each of these words.
     fn fails(&self, summary: &str, words: &[&str]) {
         let told = self.run();
         assert!(told.summary.starts_with(summary), "{summary}: {told:?}");
@@ -127,7 +128,7 @@ impl Process {
     }
 }
 
-/// Not a test by itself: the others run it in a process that alone has their variables.
+/// The child process of the other tests, which set its variables.
 #[test]
 fn a_child_tells_what_it_sees() {
     if let Ok(url) = std::env::var(CHILD) {
@@ -142,7 +143,9 @@ async fn tell(url: &str) {
         Err(e) => {
             let code = e.details().and_then(|details| details.error_code.as_deref());
             let retryable = if e.is_retryable() { "retryable" } else { "final" };
-            let (kind, operation, effect) = (e.kind(), e.operation(), e.effect());
+            let kind = e.kind();
+            let operation = e.operation();
+            let effect = e.effect();
             println!("\nSUMMARY {kind:?} {operation:?} {effect:?} {retryable} {}", code.unwrap_or("-"));
             let mut text = e.to_string();
             let mut next = e.source();
@@ -157,7 +160,8 @@ async fn tell(url: &str) {
 
 async fn written(url: &str) -> keystead::Result<()> {
     let store = keystead::open(url).await?;
-    let (id, key) = (KeyId::new("alice").unwrap(), SecretKey::new([1; 32]).unwrap());
+    let id = KeyId::new("alice").unwrap();
+    let key = SecretKey::new([1; 32]).unwrap();
     if let Err(first) = store.put_key(&id, &key).await {
         // The SDK tells the reason of some failures only once.
         let second = store.put_key(&id, &key).await.unwrap_err();
@@ -178,7 +182,7 @@ fn a_profile_with_a_process_gives_credentials() {
     let by_environment = Process::new().process(GOOD_PROCESS).set("AWS_PROFILE", "keys");
     by_environment.succeeds();
     assert_eq!(fs::read_to_string(by_environment.folder.path().join("ran")).unwrap(), "ran\n");
-    // A profile that is named has precedence over the credentials of the environment.
+    // A named profile has precedence over the credentials in the environment.
     let by_url = Process::new().process(GOOD_PROCESS).with_key().parameter("profile=keys");
     by_url.succeeds();
     assert_eq!(fs::read_to_string(by_url.folder.path().join("ran")).unwrap(), "ran\n");
@@ -270,7 +274,7 @@ fn a_process_that_fails_is_told_without_its_output() {
     }
 }
 
-/// Answers each request like this until the process of the tests ends; gives the URL.
+/// Starts a server that gives this answer to each request, and returns its URL.
 fn endpoint(answer: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

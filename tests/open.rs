@@ -1,4 +1,4 @@
-//! Stores from URLs.
+//! Tests of opening stores by URL.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::error::Error as StdError;
@@ -11,7 +11,7 @@ fn open(url: &str) -> Result<Arc<dyn KeyStore>> {
     block_on(keystead::open(url))
 }
 
-/// The refusal of a URL, as a person reads it.
+/// Returns the refusal of a URL, as a person reads it.
 fn refusal(url: &str) -> String {
     let error: Error = open(url).expect_err("it must be refused");
     assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, Operation::Open), "{error:?}");
@@ -84,10 +84,12 @@ mod file {
     fn a_store_is_created_if_asked_for_and_opened_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a b.db");
-        let (secret, phrase) = (directory.path().join("root"), directory.path().join("phrase"));
+        let secret = directory.path().join("root");
+        let phrase = directory.path().join("phrase");
         write_secret(&secret, format!("{}\n", "5a".repeat(32)));
         write_secret(&phrase, "correct horse\n");
-        let (path, secret) = (path.display().to_string().replace(' ', "%20"), secret.display());
+        let path = path.display().to_string().replace(' ', "%20");
+        let secret = secret.display();
         let url = format!("file://{path}?root_secret_file={secret}");
         let id = KeyId::new("alice").unwrap();
 
@@ -104,7 +106,8 @@ mod file {
     #[test]
     fn a_file_url_is_taken_apart_for_who_has_the_root_secret_from_elsewhere() {
         let directory = tempfile::tempdir().unwrap();
-        let (path, secret) = (directory.path().join("keys.db"), directory.path().join("root"));
+        let path = directory.path().join("keys.db");
+        let secret = directory.path().join("root");
         let bare = FileUrl::parse(&format!("file://{}?create=true", path.display())).unwrap();
         assert_eq!((bare.path(), bare.names_root_secret(), bare.root_secret_file()), (path.as_path(), false, None));
         assert_eq!(bare.root_secret().unwrap_err().kind(), ErrorKind::Config);
@@ -128,7 +131,8 @@ mod file {
     #[test]
     fn a_passphrase_file_may_end_with_a_line_break() {
         let directory = tempfile::tempdir().unwrap();
-        let (path, phrase) = (directory.path().join("keys.db"), directory.path().join("phrase"));
+        let path = directory.path().join("keys.db");
+        let phrase = directory.path().join("phrase");
         let url = format!("file://{}?create=true&passphrase_file={}", path.display(), phrase.display());
         for text in ["correct horse", "correct horse\n", "correct horse\r\n"] {
             write_secret(&phrase, text);

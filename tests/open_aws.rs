@@ -1,4 +1,4 @@
-//! AWS stores from URLs, over the test bed.
+//! Tests of opening AWS stores by URL, against the test bed.
 #![cfg(all(feature = "ssm", feature = "secretsmanager"))]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -8,16 +8,17 @@ use keystead::{DeletionGrade, ErrorKind, KeyId, KeyStoreExt, Operation, SecretKe
 use keystead_aws_testbed::{KMS_KEY, LoggedCall, TestBed, isolated};
 use keystead_conformance::Namespace;
 
-/// The URLs that a child opens, in one variable.
+/// The variable with the URLs that a child process opens.
 const CHILD: &str = "KEYSTEAD_TEST_CHILD";
 
-/// In a process of its own, which alone has these variables.
+/// The test runs in a separate process, which alone has these variables.
 #[test]
 fn aws_stores_are_opened_with_the_default_chains() {
     if let Ok(urls) = std::env::var(CHILD) {
         return urls.split(' ').for_each(opened);
     }
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     let at = format!("kms_key={KMS_KEY}&region=us-east-1&endpoint_url={}", bed.url());
     let urls = [
         format!("ssm:///{ns}/user-keys/%s?{at}&tier=advanced"),
@@ -34,7 +35,7 @@ fn aws_stores_are_opened_with_the_default_chains() {
     );
 }
 
-/// Runs this test again in a process of its own, with these URLs.
+/// Runs this test again in a separate process, with these URLs.
 fn in_a_child(test: &str, urls: &[String]) {
     let child = isolated(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
@@ -51,7 +52,8 @@ fn what_organizations_require_is_taken_from_the_url() {
     if let Ok(urls) = std::env::var(CHILD) {
         return urls.split(' ').for_each(opened);
     }
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     let at = format!("kms_key={KMS_KEY}&region=us-east-1&endpoint_url={}", bed.url());
     let settings = "tag.owner=privacy%20team&tag.cost%2Dcenter=a=b&description=user%20key";
     bed.require_tags(ns.as_str(), &["owner", "cost-center"]);
@@ -80,7 +82,8 @@ fn a_legacy_path_is_only_read() {
     if let Ok(url) = std::env::var(CHILD) {
         return read_only(&url);
     }
-    let (bed, ns) = (TestBed::shared().unwrap(), Namespace::random());
+    let bed = TestBed::shared().unwrap();
+    let ns = Namespace::random();
     let at = format!("region=us-east-1&endpoint_url={}", bed.url());
     in_a_child("a_legacy_path_is_only_read", &[format!("ssm:///{ns}-%s?legacy=true&{at}")]);
     let operations: Vec<_> = bed.calls(ns.as_str()).into_iter().map(|call| call.operation).collect();
@@ -99,7 +102,8 @@ async fn read_only(url: &str) {
 #[tokio::main(flavor = "current_thread")]
 async fn opened(url: &str) {
     let store = keystead::open(url).await.unwrap();
-    let (id, key) = (KeyId::new("alice").unwrap(), SecretKey::new([1; 32]).unwrap());
+    let id = KeyId::new("alice").unwrap();
+    let key = SecretKey::new([1; 32]).unwrap();
     store.check().await.unwrap();
     store.put_key(&id, &key).await.unwrap();
     assert_eq!(store.get_key(&id).await.unwrap(), key);

@@ -1,4 +1,5 @@
-//! Files with a root secret or a passphrase: which are read, and which are refused.
+//! Tests of files with a root secret or a passphrase: those that are read, and those that are
+//! refused.
 #![cfg(all(unix, feature = "file"))]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
@@ -43,7 +44,8 @@ impl Fixture {
         path
     }
 
-    /// Mounts a secret as Kubernetes does: the file, and the link to give as its path.
+    /// Creates a secret with links as Kubernetes does. Returns the file, and the link to use as its
+    /// path.
     fn kubernetes_secret(&self, mode: u32) -> (PathBuf, PathBuf) {
         let version = self.path("..2026_11_25_17_00_00.123456789");
         fs::create_dir(&version).unwrap();
@@ -62,7 +64,7 @@ impl Fixture {
         FileUrl::parse(&self.url(parameter, secret)).unwrap().root_secret()
     }
 
-    /// Expects that the secret is refused, by the store's opening as well; the reason.
+    /// Asserts that the secret is refused, also when the store is opened, and returns the reason.
     #[track_caller]
     fn expect_refusal(&self, parameter: &str, secret: &Path) -> String {
         let error = self.read(parameter, secret).unwrap_err();
@@ -74,19 +76,19 @@ impl Fixture {
         reason
     }
 
-    /// Expects that the store opens with this secret.
+    /// Asserts that the store opens with this secret.
     #[track_caller]
     fn expect_opens(&self, parameter: &str, secret: &Path) {
         block_on(block_on(keystead::open(&self.url(parameter, secret))).unwrap().check()).unwrap();
     }
 }
 
-/// A root secret as a file holds it.
+/// Returns a root secret as a file contains it.
 fn digits() -> String {
     format!("{}\n", "5a".repeat(32))
 }
 
-/// Gives the file to another user; false, with a line that says so, if this user may not do that.
+/// Gives the file to another user. Returns false, and prints a line, if this user may not do that.
 fn give_away(path: &Path) -> bool {
     match chown(path, Some(OTHER_USER), None) {
         Ok(()) => true,
@@ -209,7 +211,7 @@ fn a_pipe_is_read_until_its_writer_closes_it() {
             writer.write_all(part.as_bytes()).unwrap();
         }
     });
-    // What the shell makes of <(...).
+    // The shell passes <(...) as such a path.
     fixture.expect_opens("passphrase_file", Path::new(&format!("/dev/fd/{}", reader.as_raw_fd())));
     slow.join().unwrap();
     fixture.expect_opens("passphrase_file", &fixture.write("phrase", "correct horse", 0o600));
@@ -277,7 +279,7 @@ fn the_file_that_was_opened_is_the_file_that_is_read() {
     assert!(File::open(&secret).is_ok() && SecretFile::open(&secret).is_err());
 }
 
-/// Tells the test below, run by itself, which secret on a read-only mount to open.
+/// The variable with the secret on a read-only mount that the test below opens in a child process.
 const ON_READ_ONLY_MOUNT: &str = "KEYSTEAD_TEST_ON_READ_ONLY_MOUNT";
 
 /// The case of a container that runs as root: the secret is ours, but its mount is read-only.
@@ -292,7 +294,7 @@ fn a_secret_of_ours_on_a_read_only_mount_is_accepted() {
     fs::create_dir(fixture.path("secrets")).unwrap();
     let secret = fixture.write("secrets/root", digits(), 0o444);
     assert!(SecretFile::open(&secret).is_err());
-    // In a namespace of its own, the mount is seen by nobody else and ends with the process.
+    // In a separate namespace, nobody else sees the mount, and it ends with the process.
     let mount = r#"mount --bind "$1" "$1" && mount -o remount,ro,bind "$1""#;
     let run = |then: &str| {
         let mut command = Command::new("unshare");

@@ -1,4 +1,4 @@
-//! Keys leave no copy behind: looked for in this process's own memory.
+//! Tests that keys leave no copy behind in the memory of this process.
 #![cfg(all(target_os = "linux", feature = "memory", feature = "file", feature = "layers"))]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -12,11 +12,12 @@ use keystead::layers::Cached;
 use keystead::memory::MemoryStore;
 use keystead::{KeyId, KeyStore, KeyStoreExt, SecretKey};
 
-/// The length of the secrets. Any copy of 16 bytes in a row holds one of the windows that are looked for.
+/// The length of the secrets. Any copy of 16 consecutive bytes contains one of the windows that are
+/// searched for.
 const LEN: usize = 64;
 const WINDOW: usize = 8;
 
-/// A secret that is written nowhere but where it is asked for: each byte is computed.
+/// A secret whose bytes are computed, so that the test itself keeps no copy.
 #[derive(Clone, Copy)]
 struct Pattern(u64);
 
@@ -36,8 +37,7 @@ impl Pattern {
         SecretKey::new(self.bytes()).unwrap()
     }
 
-    /// Returns the offset of the window that `memory` begins with, or `None` if it begins with
-    /// none.
+    /// Returns the offset of the window with which `memory` begins, or `None`.
     fn window_at(self, memory: &[u8]) -> Option<usize> {
         (0..LEN).step_by(WINDOW).find(|window| (0..WINDOW).all(|at| memory[at] == self.byte(window + at)))
     }
@@ -142,7 +142,8 @@ fn a_root_secret() {
 }
 
 fn a_key_in_memory() {
-    let (old, new) = (Pattern(4 << 20), Pattern(5 << 20));
+    let old = Pattern(4 << 20);
+    let new = Pattern(5 << 20);
     let store = MemoryStore::new();
     block_on(store.put_key(&alice(), &old.key())).unwrap();
     assert_eq!(old.copies(), 1);
@@ -171,10 +172,11 @@ fn a_key_in_a_file() {
 }
 
 fn a_key_in_a_cache() {
-    let (deleted, evicted) = (Pattern(7 << 20), Pattern(8 << 20));
+    let deleted = Pattern(7 << 20);
+    let evicted = Pattern(8 << 20);
     let store = MemoryStore::new();
     let cached = Cached::builder(store.clone()).max_keys(1).build().unwrap();
-    // So often that the threads' own copies are made as well.
+    // Often enough that the cache also makes its copies for threads.
     let read = |id: &KeyId| (0..100).for_each(|_| drop(block_on(cached.get_key(id)).unwrap()));
 
     block_on(cached.put_key(&alice(), &deleted.key())).unwrap();
@@ -189,7 +191,7 @@ fn a_key_in_a_cache() {
     assert!(evicted.copies() > 0);
     let bob = KeyId::new("bob").unwrap();
     block_on(store.get_or_create_key(&bob)).unwrap();
-    // A key that is used again and again is the one that stays.
+    // A key that is used again and again is not evicted.
     for _ in 0..3 {
         read(&bob);
         cached.invalidate(&bob);
@@ -211,7 +213,8 @@ fn a_key_in_a_cache() {
 
 fn a_key_that_is_copied() {
     let pattern = Pattern(9 << 20);
-    let (source, target) = (MemoryStore::new(), MemoryStore::new());
+    let source = MemoryStore::new();
+    let target = MemoryStore::new();
     block_on(source.put_key(&alice(), &pattern.key())).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let options = || CopyOptions::default().journal(directory.path().join("journal"));

@@ -180,6 +180,7 @@ impl KeyStore for FileStore {
     fn capabilities(&self) -> Capabilities {
         let strong = Consistency::Strong;
         Capabilities::new(Durability::Host, strong, DeletionGrade::Immediate, Some(strong))
+            .with_batch_size(READ_TOGETHER)
             .with_create_batch_size(CREATED_TOGETHER)
     }
 

@@ -249,7 +249,7 @@ impl KeyStore for SecretsManagerStore {
         let listing = Consistency::Eventual { within: self.config.lists_within() };
         let capabilities = Capabilities::new(Durability::Replicated, consistency, deletion, Some(listing));
         // There is no batch call for deletes.
-        capabilities.with_batch_size(batch::NAMES).with_delete_batch_size(1)
+        capabilities.with_batch_size(batch::NAMES).with_delete_batch_size(1).with_list_page_size(PAGE as usize)
     }
 
     /// Reads a key in one call if it exists. If it is not found, `DescribeSecret` is called as

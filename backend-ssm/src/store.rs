@@ -185,6 +185,7 @@ impl KeyStore for SsmStore {
         let consistency = Consistency::Eventual { within: self.visibility_bound };
         Capabilities::new(Durability::Replicated, consistency, DeletionGrade::Immediate, Some(consistency))
             .with_batch_size(batch::NAMES)
+            .with_list_page_size(PAGE as usize)
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {

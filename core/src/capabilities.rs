@@ -31,6 +31,8 @@ pub struct Capabilities {
     /// The number of keys that [`create_keys`](crate::KeyStore::create_keys) should be given at
     /// once to be fastest; `None` if it takes a call to the engine for each key.
     pub create_batch_size: Option<usize>,
+    /// The number of ids that one call to the engine lists; `None` if it is not known.
+    pub list_page_size: Option<usize>,
 }
 
 impl Capabilities {
@@ -52,6 +54,7 @@ impl Capabilities {
             batch_size: None,
             delete_batch_size: None,
             create_batch_size: None,
+            list_page_size: None,
         }
     }
 
@@ -82,6 +85,12 @@ impl Capabilities {
     /// Sets the number of keys that should be created at once.
     pub fn with_create_batch_size(mut self, keys: usize) -> Self {
         self.create_batch_size = Some(keys);
+        self
+    }
+
+    /// Sets the number of ids that one call to the engine lists.
+    pub fn with_list_page_size(mut self, ids: usize) -> Self {
+        self.list_page_size = Some(ids);
         self
     }
 

@@ -1,4 +1,4 @@
-//! [`FileUrl`]: what a `file:` URL says: the path, the root secret, and whether to create the store.
+//! [`FileUrl`]: the contents of a `file:` URL.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -14,42 +14,44 @@ use crate::{BoxError, Result};
 
 const SCHEME: &str = "file";
 
+/// The parameters that name a root secret, for people.
 const SOURCES: &str = "root_secret_file, root_secret_env, passphrase_file or passphrase_env";
 
 /// The checked contents of a `file:` URL. No secret has been read and nothing has been opened yet.
 ///
-/// It is for programs that do more with a file store than [`open`](crate::open) offers: that call
-/// `rotate`, `verify` or `backup`, or that take the root secret from elsewhere, such as a prompt.
-/// The parameters are those of [`open`](crate::open), but the root secret may be left out. `Debug`
-/// does not show the path.
+/// It is for programs that need more than the [`KeyStore`](crate::KeyStore) that
+/// [`open`](crate::open) returns: that call `rotate`, `verify` or `backup`, or that get the root
+/// secret from elsewhere, such as a prompt. The parameters are those of [`open`](crate::open),
+/// except that the root secret may be left out. `Debug` does not show the path.
 #[derive(Clone)]
 pub struct FileUrl {
     path: PathBuf,
     create: bool,
     group_access: bool,
-    /// The parameter that says where the root secret is, and what it says.
+    /// The parameter that names the root secret, and its value.
     source: Option<(String, OsString)>,
 }
 
 impl FileUrl {
-    /// Takes a URL apart.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if it is no `file:` URL or will not do. No error quotes the URL.
+    /// [`Config`](crate::ErrorKind::Config) if it is not a `file:` URL or is refused. No error
+    /// quotes the URL.
     pub fn parse(url: &str) -> Result<Self> {
         match url::scheme(url) {
             Ok(scheme) if scheme == SCHEME => {}
-            Ok(_) => return Err(refusal(SCHEME, "the URL is none of a file store: write file:///PATH")),
+            Ok(_) => return Err(refusal(SCHEME, "the URL does not name a file store; write file:///PATH")),
             Err(text) => return Err(refusal(SCHEME, text)),
         }
-        let url = url::StoreUrl::parse(url).map_err(|text| refusal(SCHEME, text))?;
-        Self::of(url).map_err(|e| refusal(SCHEME, e))
+        let url = url::UrlParts::parse(url).map_err(|text| refusal(SCHEME, text))?;
+        Self::from_parts(url).map_err(|e| refusal(SCHEME, e))
     }
 
-    fn of(url: url::StoreUrl<'_>) -> Result<Self, BoxError> {
+    fn from_parts(url: url::UrlParts<'_>) -> Result<Self, BoxError> {
         let path = PathBuf::from(decoded(url.path)?);
         if !path.is_absolute() {
-            return Err("a file URL needs an absolute path: write file:///PATH".into());
+            return Err("a file URL needs an absolute path; write file:///PATH".into());
         }
         let mut source = None;
         let mut create = false;
@@ -58,17 +60,17 @@ impl FileUrl {
             match name {
                 "root_secret_file" | "root_secret_env" | "passphrase_file" | "passphrase_env" => {
                     if source.replace((name.to_owned(), decoded(value)?)).is_some() {
-                        return Err(format!("the root secret is given twice: give one of {SOURCES}").into());
+                        return Err(format!("the root secret is given twice; give one of {SOURCES}").into());
                     }
                 }
                 "create" => create = boolean(name, value)?,
                 "group_access" => group_access = boolean(name, value)?,
                 "root_secret" | "passphrase" | "password" | "secret" | "key" => {
-                    let text = "a secret must not stand in a URL, which is logged and listed";
-                    return Err(format!("{text}: give {SOURCES}").into());
+                    let text = "a secret must not stand in a URL, because URLs are logged and listed";
+                    return Err(format!("{text}; give {SOURCES}").into());
                 }
                 _ => {
-                    let text = "unknown parameter: a file URL takes create, group_access";
+                    let text = "unknown parameter; a file URL takes create, group_access";
                     return Err(format!("{text} and one of {SOURCES}").into());
                 }
             }
@@ -81,23 +83,23 @@ impl FileUrl {
         &self.path
     }
 
-    /// Returns the options to open, create or restore the store with: the URL's `group_access`.
+    /// Returns the options for opening, creating or restoring the store: the URL's `group_access`.
     pub fn options(&self) -> FileOptions {
         FileOptions::new().group_access(self.group_access)
     }
 
-    /// Reports whether the URL says where the root secret is.
+    /// Reports whether the URL names the root secret.
     pub fn names_root_secret(&self) -> bool {
         self.source.is_some()
     }
 
-    /// The file of `root_secret_file=`, if the URL has that.
+    /// Returns the file in `root_secret_file`, if the URL has this parameter.
     pub fn root_secret_file(&self) -> Option<&Path> {
         let (parameter, source) = self.source.as_ref()?;
         (parameter == "root_secret_file").then_some(Path::new(source))
     }
 
-    /// The file of `root_secret_file=` or `passphrase_file=`, if the URL has one of these.
+    /// Returns the file in `root_secret_file` or `passphrase_file`, if the URL has one of these.
     pub fn secret_file(&self) -> Option<&Path> {
         let (parameter, source) = self.source.as_ref()?;
         parameter.ends_with("_file").then_some(Path::new(source))
@@ -107,8 +109,9 @@ impl FileUrl {
     /// [`SecretFile`] describes.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) if the URL names none, or what it names is refused, cannot be
-    /// read or holds something else. The error names the parameter.
+    /// [`Config`](crate::ErrorKind::Config) if the URL names no root secret, or if the file or
+    /// variable is refused, cannot be read or contains something else. The error names the
+    /// parameter.
     pub fn root_secret(&self) -> Result<RootSecret> {
         let read = || -> Result<RootSecret, BoxError> {
             let (parameter, source) = self.source()?;
@@ -124,7 +127,8 @@ impl FileUrl {
         read().map_err(|e| refusal(SCHEME, e))
     }
 
-    /// Opens the store with this root secret, or creates it if the URL says `create=true` and there is none.
+    /// Opens the store with this root secret, or creates it if it does not exist and the URL has
+    /// `create=true`.
     ///
     /// # Errors
     /// Those of [`FileStore::open`] and [`FileStore::open_or_create`].
@@ -135,14 +139,15 @@ impl FileUrl {
         }
     }
 
-    /// The same, if the root secret is named.
+    /// Returns the URL if it names a root secret.
     pub(super) fn with_root_secret(self) -> Result<Self> {
         self.source().map_err(|e| refusal(SCHEME, e))?;
         Ok(self)
     }
 
+    /// Returns the parameter that names the root secret, and its value.
     fn source(&self) -> Result<(&str, &OsStr), BoxError> {
-        let missing = || format!("no root secret is given: give one of {SOURCES}");
+        let missing = || format!("no root secret is given; give one of {SOURCES}");
         Ok(self
             .source
             .as_ref()
@@ -165,29 +170,29 @@ fn boolean(name: &str, value: &str) -> Result<bool, BoxError> {
     match value {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(format!("the parameter {name} is neither true nor false: give one of these").into()),
+        _ => Err(format!("the parameter {name} is neither true nor false; give one of these").into()),
     }
 }
 
-/// A part of a URL as the system takes it.
+/// Decodes a part of a URL into the system's own string type.
 fn decoded(text: &str) -> Result<OsString, BoxError> {
-    let is_hex = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
-    if text.match_indices('%').any(|(at, _)| !is_hex(at + 1) || !is_hex(at + 2)) {
-        return Err("a % has no two hexadecimal digits behind it: write % itself as %25".into());
+    let is_hex = |index: usize| text.as_bytes().get(index).is_some_and(u8::is_ascii_hexdigit);
+    if text.match_indices('%').any(|(index, _)| !is_hex(index + 1) || !is_hex(index + 2)) {
+        return Err("a % is not followed by two hexadecimal digits; write % itself as %25".into());
     }
     let bytes: Vec<u8> = percent_decode_str(text).collect();
     if bytes.contains(&0) {
-        return Err("a path or name holds a zero byte: remove %00".into());
+        return Err("a path or name contains a zero byte; remove %00".into());
     }
     #[cfg(unix)]
     return Ok(std::os::unix::ffi::OsStringExt::from_vec(bytes));
     #[cfg(not(unix))]
-    return Ok(String::from_utf8(bytes).map_err(|_| "a path or name is not UTF-8: mend the %XX in it")?.into());
+    return Ok(String::from_utf8(bytes).map_err(|_| "a path or name is not UTF-8; correct the %XX in it")?.into());
 }
 
-/// The contents of the variable that a parameter names.
+/// Returns the contents of the variable that a parameter names.
 fn variable(parameter: &str, name: &OsStr) -> Result<Zeroizing<Vec<u8>>, BoxError> {
     let value = std::env::var_os(name);
-    let value = value.ok_or_else(|| format!("the variable that {parameter} names is not set: set it"))?;
+    let value = value.ok_or_else(|| format!("the variable that {parameter} names is not set; set it"))?;
     Ok(Zeroizing::new(value.into_encoded_bytes()))
 }

@@ -1,7 +1,5 @@
 //! [`SecretFile`]: a file with a root secret or a passphrase, opened and checked.
 
-use std::error::Error as StdError;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,17 +10,18 @@ use zeroize::Zeroizing;
 /// The length in bytes of the longest file with a root secret or a passphrase.
 const MAX_SECRET_LEN: usize = 4096;
 
-/// A file with a root secret or a passphrase in it, opened and checked.
+/// A file that contains a root secret or a passphrase, opened and checked.
 ///
-/// Symbolic links are followed, because Kubernetes mounts secrets as such. What is checked is the
-/// opened file, so that nobody can exchange it in between:
+/// Symbolic links are followed, because Kubernetes mounts secrets as links. The checks apply to the
+/// open file, so that nobody can replace it in between:
 ///
-/// - It is a regular file or a pipe, for example of the shell's `<(...)`. A pipe without a writer is
-///   an error; a pipe with one is read until the writer closes it. Devices and directories are refused.
+/// - It must be a regular file or a pipe, such as that of the shell's `<(...)`. A pipe without a
+///   writer is an error; a pipe with a writer is read until the writer closes it.
 /// - A file that its group or others may write is refused.
-/// - A file that its group or others may read is refused if this user can change that: the file
-///   belongs to the user, and the mount is writable. Otherwise it is accepted, as secrets of
-///   Kubernetes and Docker are, and [`is_readable_by_others`](Self::is_readable_by_others) reports it.
+/// - A file that its group or others may read is refused if this user can change that, because the
+///   file belongs to the user and the mount is writable. Otherwise it is accepted, as the secrets
+///   of Kubernetes and Docker are, and [`is_readable_by_others`](Self::is_readable_by_others)
+///   reports it.
 ///
 /// On systems other than Unix nothing is checked. `Debug` shows the path.
 ///
@@ -44,13 +43,13 @@ impl SecretFile {
     /// Opens the file and checks it. Nothing is read yet.
     ///
     /// # Errors
-    /// [`SecretFileError`] if the file cannot be opened, or is refused as described for [`SecretFile`].
+    /// [`SecretFileError`] if the file cannot be opened or fails the checks of [`SecretFile`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SecretFileError> {
         Self::open_checked(path.as_ref()).map_err(SecretFileError)
     }
 
-    /// Reports whether the file's group or others may read it, although only its owner should; `None`
-    /// where the system cannot tell.
+    /// Reports whether the file's group or others may read it, although only its owner should.
+    /// Returns `None` if the system cannot tell.
     pub fn is_readable_by_others(&self) -> Option<bool> {
         self.is_readable_by_others
     }
@@ -58,7 +57,8 @@ impl SecretFile {
     /// Reads a root secret, as [`RootSecret::parse`] does. May block on a pipe.
     ///
     /// # Errors
-    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or holds something else.
+    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or contains
+    /// something else.
     pub fn read_root_secret(self) -> Result<RootSecret, SecretFileError> {
         self.read(RootSecret::parse).map_err(SecretFileError)
     }
@@ -66,12 +66,13 @@ impl SecretFile {
     /// Reads a passphrase, as [`RootSecret::parse_passphrase`] does. May block on a pipe.
     ///
     /// # Errors
-    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or holds something else.
+    /// [`SecretFileError`] if the file cannot be read, is longer than 4096 bytes, or contains
+    /// something else.
     pub fn read_passphrase(self) -> Result<RootSecret, SecretFileError> {
         self.read(RootSecret::parse_passphrase).map_err(SecretFileError)
     }
 
-    /// Reads a secret of another kind: hands the bytes of the file to `parse` and wipes them
+    /// Reads a secret of another kind: passes the bytes of the file to `parse`, and wipes them
     /// afterwards. May block on a pipe.
     ///
     /// # Errors
@@ -85,7 +86,8 @@ impl SecretFile {
     }
 
     fn read_contents(self) -> Result<Zeroizing<Vec<u8>>, Problem> {
-        // With room to spare, so that the buffer never grows and leaves a copy behind.
+        // The capacity is larger than needed, so that the buffer never grows and leaves a copy
+        // behind.
         let mut contents = Zeroizing::new(Vec::with_capacity(2 * MAX_SECRET_LEN));
         self.file.take(MAX_SECRET_LEN as u64 + 1).read_to_end(&mut contents).map_err(Problem::Unreadable)?;
         if contents.len() > MAX_SECRET_LEN {
@@ -104,7 +106,7 @@ impl SecretFile {
         use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fcntl_getfl, fcntl_setfl, fstatvfs, open};
 
         let unreadable = |e: rustix::io::Errno| Problem::Unreadable(e.into());
-        // Without NONBLOCK the opening waits for a pipe's writer, and there may never be one.
+        // Without NONBLOCK, opening waits for a pipe's writer, and there may never be one.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let file = File::from(open(path, flags, Mode::empty()).map_err(unreadable)?);
         let path = path.to_owned();
@@ -120,7 +122,8 @@ impl SecretFile {
             is_ours: metadata.uid() == rustix::process::geteuid().as_raw(),
             is_mount_writable: !mount.f_flag.contains(StatVfsMountFlags::RDONLY),
         };
-        // A pipe without a name cannot be opened by others, whatever mode the system makes up for it.
+        // A pipe without a name cannot be opened by others, whatever mode the system reports for
+        // it.
         let is_inherited_pipe = is_pipe && path.starts_with("/dev/fd");
         let decision = if is_inherited_pipe { Decision::AcceptPrivate } else { permissions.decide() };
         let is_readable_by_others = match decision {
@@ -132,7 +135,7 @@ impl SecretFile {
             }
         };
         if is_pipe {
-            // From here on waiting is right: for the writer that there is.
+            // From here on, reads wait for the writer.
             let flags = fcntl_getfl(&file).map_err(unreadable)?;
             fcntl_setfl(&file, flags - OFlags::NONBLOCK).map_err(unreadable)?;
         }
@@ -146,7 +149,7 @@ impl SecretFile {
     }
 }
 
-/// The permissions of an opened file, and what this user can do about them.
+/// The permissions of an open file, and whether this user can change them.
 #[cfg(unix)]
 #[derive(Clone, Copy, Debug)]
 struct FilePermissions {
@@ -155,7 +158,7 @@ struct FilePermissions {
     is_mount_writable: bool,
 }
 
-/// A decision about an opened file, from its permissions.
+/// A decision about an open file, made from its permissions.
 #[cfg(unix)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
@@ -180,72 +183,38 @@ impl FilePermissions {
     }
 }
 
-/// The error of a [`SecretFile`]: what is wrong with the file, and what to do. It never holds the
-/// contents. It shows the path only of a file that exists, because a secret may be given by mistake
-/// where a path is expected.
-#[derive(Debug)]
+/// The error of a [`SecretFile`]: the fault of the file, and what to do.
+///
+/// It never contains the contents of the file. It shows the path only of a file that exists,
+/// because a secret may be given by mistake where a path is expected.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub struct SecretFileError(Problem);
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Problem {
+    #[error("the secret's file cannot be read: {0}; give a file that this user can read")]
     Unreadable(io::Error),
     #[cfg(unix)]
-    NotAFile {
-        path: PathBuf,
-    },
+    #[error("{path} is neither a regular file nor a pipe; give one of these")]
+    NotAFile { path: PathBuf },
     #[cfg(unix)]
-    ReadableByOthers {
-        path: PathBuf,
-    },
+    #[error("others may read the secret in {path}; run chmod 600 '{path}'")]
+    ReadableByOthers { path: PathBuf },
     #[cfg(unix)]
-    WritableByOthers {
-        path: PathBuf,
-        is_ours: bool,
-    },
-    TooLong {
-        path: PathBuf,
-    },
-    EmptyPipe {
-        path: PathBuf,
-    },
+    #[error("others may write to the secret's file {path}; {} '{path}'", if *.is_ours {
+        "run chmod 600"
+    } else {
+        "have its owner run chmod go-w"
+    })]
+    WritableByOthers { path: PathBuf, is_ours: bool },
+    #[error("{path} has more than {MAX_SECRET_LEN} bytes; give a file that contains nothing but the secret")]
+    TooLong { path: PathBuf },
+    #[error("nothing was written to the pipe {path}; start its writer first")]
+    EmptyPipe { path: PathBuf },
+    #[error("{0}")]
     Invalid(InvalidRootSecret),
 }
-
-impl fmt::Display for SecretFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Problem::Unreadable(e) => {
-                write!(f, "the secret's file cannot be read ({e}): give a file that this user can read")
-            }
-            #[cfg(unix)]
-            Problem::NotAFile { path } => {
-                write!(f, "{} is neither a regular file nor a pipe: give one of these", path.display())
-            }
-            #[cfg(unix)]
-            Problem::ReadableByOthers { path } => {
-                let shown = path.display();
-                write!(f, "others may read the secret in {shown}: run chmod 600 '{shown}'")
-            }
-            #[cfg(unix)]
-            Problem::WritableByOthers { path, is_ours } => {
-                let shown = path.display();
-                let advice = if *is_ours { "run chmod 600" } else { "have its owner run chmod go-w" };
-                write!(f, "others may write to the secret's file {shown}: {advice} '{shown}'")
-            }
-            Problem::TooLong { path } => write!(
-                f,
-                "{} has more than {MAX_SECRET_LEN} bytes: give a file with nothing but the secret in it",
-                path.display()
-            ),
-            Problem::EmptyPipe { path } => {
-                write!(f, "nothing was written to the pipe {}: start its writer first", path.display())
-            }
-            Problem::Invalid(e) => e.fmt(f),
-        }
-    }
-}
-
-impl StdError for SecretFileError {}
 
 #[cfg(all(test, unix))]
 mod tests {
@@ -255,7 +224,7 @@ mod tests {
     fn the_decision_depends_on_mode_owner_and_mount() {
         use Decision::{AcceptPrivate, AcceptReadable, RefuseReadable, RefuseWritable};
 
-        // What the mode means for our file on a writable mount, and for any other file.
+        // The decisions for our file on a writable mount, and for any other file.
         for (mode, ours, others) in [
             (0o600, AcceptPrivate, AcceptPrivate),
             (0o400, AcceptPrivate, AcceptPrivate),

@@ -85,7 +85,7 @@ pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
     let diagnosis = Diagnosis {
         store: stores::described(&*store).await,
         tombstones: tombstones.flatten(),
-        kms_key: parameter(url, "kms_key").map(str::to_owned),
+        kms_key: kms_key(url),
         capabilities: store.capabilities(),
         secret_file: secret_file(&asked)?,
         checks,
@@ -228,22 +228,35 @@ fn backend(url: &str) -> Option<Backend> {
     }
 }
 
-/// The value of a parameter of the URL, as it is written there.
-fn parameter<'a>(url: &'a str, name: &str) -> Option<&'a str> {
-    url.split(['?', '&']).find_map(|parameter| parameter.strip_prefix(name)?.strip_prefix('='))
+/// Returns the KMS key in the URL of a store in AWS.
+#[cfg(any(feature = "ssm", feature = "secretsmanager"))]
+fn kms_key(url: &str) -> Option<String> {
+    keystead::AwsUrl::parse(url).ok()?.kms_key().map(str::to_owned)
 }
 
-/// The tier that the URL asks for; opening has checked it.
+/// Returns nothing: this build has no store with a KMS key.
+#[cfg(not(any(feature = "ssm", feature = "secretsmanager")))]
+fn kms_key(_url: &str) -> Option<String> {
+    None
+}
+
+/// Returns the tier that the URL of a Parameter Store asks for.
+#[cfg(feature = "ssm")]
 fn tier(url: &str) -> Option<&'static str> {
-    if !stores::scheme(url).eq_ignore_ascii_case("ssm") {
-        return None;
-    }
-    Some(match parameter(url, "tier").map(str::to_ascii_lowercase).as_deref() {
-        None | Some("standard") => "standard",
-        Some("advanced") => "advanced",
-        Some("account-default") => "account-default",
-        Some(_) => "intelligent-tiering",
+    use keystead::ssm::Tier;
+
+    Some(match keystead::AwsUrl::parse(url).ok()?.tier()? {
+        Tier::Standard => "standard",
+        Tier::Advanced => "advanced",
+        Tier::AccountDefault => "account-default",
+        _ => "intelligent-tiering",
     })
+}
+
+/// Returns nothing: this build has no store with tiers.
+#[cfg(not(feature = "ssm"))]
+fn tier(_url: &str) -> Option<&'static str> {
+    None
 }
 
 impl Diagnosis {

@@ -1,4 +1,4 @@
-//! [`Location`]: where AWS is and as whom it is called, if not as the SDK's default chains say.
+//! [`Location`]: the settings of an AWS URL that replace the SDK's default chains.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use keystead_aws::{AwsStore, StoreBuilder};
 use super::decoded;
 use crate::BoxError;
 
-/// The parameters that an AWS URL takes for this, for people.
+/// The parameters for these settings, for people.
 pub(super) const NAMES: &str = "region, endpoint_url, profile, role_arn, external_id, session_name, fips, dualstack, \
                                 sdk_attempts, attempt_timeout and operation_timeout";
 
 /// The region, endpoint, identity, timeouts and attempts that a URL names. The builder checks them.
-#[derive(Default)]
-pub(in super::super) struct Location {
+#[derive(Clone, Default)]
+pub(super) struct Location {
     region: Option<String>,
     endpoint_url: Option<String>,
     profile: Option<String>,
@@ -28,10 +28,10 @@ pub(in super::super) struct Location {
 }
 
 impl Location {
-    /// Takes one parameter of the URL. Returns false if it is not one of these.
+    /// Takes a parameter of the URL. Returns false if it is not one of these.
     ///
     /// # Errors
-    /// The parameter's name and what to write.
+    /// The text names the parameter and says what to write.
     pub(super) fn take(&mut self, name: &str, value: &str) -> Result<bool, BoxError> {
         match name {
             "region" => self.region = Some(decoded(value)?),
@@ -50,8 +50,8 @@ impl Location {
         Ok(true)
     }
 
-    /// Returns the builder with all that is set here.
-    pub(in super::super) fn of<S: AwsStore>(self, mut builder: StoreBuilder<S>) -> StoreBuilder<S> {
+    /// Adds these settings to the builder of a store.
+    pub(super) fn apply_to<S: AwsStore>(self, mut builder: StoreBuilder<S>) -> StoreBuilder<S> {
         if let Some(region) = self.region {
             builder = builder.region(region);
         }
@@ -90,11 +90,11 @@ impl Location {
 }
 
 fn boolean(name: &str, value: &str) -> Result<bool, BoxError> {
-    value.parse().map_err(|_| format!("{name} is neither true nor false: write one of them").into())
+    value.parse().map_err(|_| format!("{name} is neither true nor false; write one of them").into())
 }
 
 fn number(name: &str, value: &str, unit: &str) -> Result<u32, BoxError> {
-    value.parse().map_err(|_| format!("{name} is not a whole number: write a number of {unit}").into())
+    value.parse().map_err(|_| format!("{name} is not a whole number; write a number of {unit}").into())
 }
 
 fn seconds(name: &str, value: &str) -> Result<Duration, BoxError> {
