@@ -1,8 +1,8 @@
-//! A key store of a user's own: what a backend needs, over the smallest engine there is.
+//! A complete backend over the smallest possible engine.
 //!
-//! The engine is a `BTreeMap` from names to values, as a real one would be a database of somebody
-//! else's: it knows nothing of ids and keys, and has room for entries that are none of ours.
-//! `tests/conformance.rs` runs the suite over it.
+//! The engine is a `BTreeMap` from names to values. Like a real engine, for example a database, it
+//! knows nothing of ids and keys, and may contain entries of other programs. `tests/conformance.rs`
+//! runs the conformance suite over the backend.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,17 +17,17 @@ use keystead_core::{
 
 const SCHEME: &str = "tree";
 
-/// Somebody else's key-value engine.
+/// A key-value engine that other programs may share.
 pub type Engine = Arc<Mutex<BTreeMap<String, SecretKey>>>;
 
-/// Keys in an [`Engine`], each under a name that the template makes of its id.
+/// A store of keys in an [`Engine`], each under the name that the template makes of its id.
 pub struct TreeStore {
     engine: Engine,
     names: NameTemplate,
 }
 
 impl TreeStore {
-    /// Uses the names of this template in the engine; what else is in it is left alone.
+    /// Creates a store that uses the names of this template, and no other entries of the engine.
     pub fn new(engine: Engine, names: NameTemplate) -> Self {
         Self { engine, names }
     }
@@ -36,7 +36,7 @@ impl TreeStore {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The id of the first key whose name comes after this one, and that name.
+    /// Returns the id of the first key whose name comes after this one, with that name.
     fn id_after(&self, last: &str) -> Option<(KeyId, String)> {
         let entries = self.entries();
         let mut names = entries.range::<str, _>((Bound::Excluded(last), Bound::Unbounded)).map(|(name, _)| name);
@@ -61,12 +61,13 @@ impl KeyStore for TreeStore {
     }
 
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
-        let (name, mut entries) = (self.names.name(id), self.entries());
+        let name = self.names.name(id);
+        let mut entries = self.entries();
         match mode {
             PutMode::Overwrite => {}
             PutMode::Create if !entries.contains_key(&name) => {}
             PutMode::Create => return Err(failed(ErrorKind::AlreadyExists, Operation::Create)),
-            // A mode of a later version: refused before any effect.
+            // A mode of a later version must be refused before any effect.
             _ => return Err(failed(ErrorKind::Unsupported, Operation::Put)),
         }
         entries.insert(name, key.clone());
@@ -79,7 +80,7 @@ impl KeyStore for TreeStore {
         Ok(Deletion::new(Finality::Immediate))
     }
 
-    /// One id at a time, so that nothing is locked while the caller thinks.
+    /// Reads one id at a time, so that the engine is not locked while the caller works on one.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         let next = move |last: String| async move {
             let (id, name) = self.id_after(&last)?;
@@ -93,7 +94,7 @@ impl KeyStore for TreeStore {
     }
 }
 
-/// Written by hand: a derived one would show the names, and so the ids.
+// Written by hand, because a derived implementation would show the names and so the ids.
 impl fmt::Debug for TreeStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TreeStore").field("names", &self.names).finish_non_exhaustive()

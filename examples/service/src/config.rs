@@ -79,11 +79,13 @@ impl StackConfig {
     /// Builds the stack of layers around two open stores.
     ///
     /// # Errors
-    /// [`Config`](keystead::ErrorKind::Config) if the settings or the two stores do not fit together.
+    /// [`Config`](keystead::ErrorKind::Config) if the settings or the two stores do not fit
+    /// together.
     pub fn build(&self, keys: impl KeyStore, tombstones: impl KeyStore) -> keystead::Result<Stack> {
         let mut builder = Stack::builder(keys)
             .tombstones(tombstones)
-            // For keys in AWS. If the disk with the tombstones is lost, erased users can be created again.
+            // For keys in AWS. If the disk with the tombstones is lost, erased users can be created
+            // again.
             .accept_tombstone_durability(Durability::Host)
             .read_rate(self.read_rate)
             .write_rate(self.write_rate)
