@@ -1,46 +1,48 @@
-//! Access patterns: a few people are visited most of the time, as in real use.
+//! [`AccessPattern`]: the order in which keys are read, most of the time those of a few users, as
+//! in real use.
 
-/// People in the order in which their keys are read.
+/// The order in which the keys of users are read.
 #[derive(Clone, Debug)]
-pub struct Visits {
-    /// The number of people.
-    pub people: usize,
-    /// The people in the order of their visits: numbers below `people`.
+pub struct AccessPattern {
+    /// The number of users.
+    pub users: usize,
+    /// The indices of the users, below `users`, in the order in which their keys are read.
     pub order: Vec<usize>,
 }
 
-/// Between two scans there are so many visits.
+/// The number of accesses between two scans.
 const BETWEEN_SCANS: usize = 10_000;
 
-/// The number of people that are visited once in a scan.
+/// The number of users whose keys a scan reads, each once.
 const SCANNED: usize = 2_000;
 
-/// `count` visits to `people` people, the n-th of whom is visited in proportion to `1 /
-/// n^exponent`; with `scans`, everybody in turn is visited once now and then, as a nightly job does
-/// it. The same in every run.
-pub fn zipf(people: usize, count: usize, exponent: f64, scans: bool) -> Visits {
+/// Returns `count` accesses to the keys of `users` users: the key of the n-th most frequent user is
+/// read in proportion to `1 / n^exponent`. With `scans`, there is now and then a scan that reads
+/// every key of a range of users once, as a nightly job does. The result is the same in every run.
+pub fn zipf(users: usize, count: usize, exponent: f64, scans: bool) -> AccessPattern {
     let mut sum = 0.0;
-    let shares: Vec<f64> = (1..=people)
+    let shares: Vec<f64> = (1..=users)
         .map(|rank| {
             sum += (rank as f64).powf(-exponent);
             sum
         })
         .collect();
     let mut random = fastrand::Rng::with_seed(7);
-    let mut ranked: Vec<usize> = (0..people).collect();
+    let mut ranked: Vec<usize> = (0..users).collect();
     random.shuffle(&mut ranked);
-    let (mut order, mut next_scanned) = (Vec::with_capacity(count), 0);
+    let mut order = Vec::with_capacity(count);
+    let mut next_scanned = 0;
     while order.len() < count {
         if scans && order.len() % (BETWEEN_SCANS + SCANNED) == BETWEEN_SCANS {
-            order.extend((next_scanned..next_scanned + SCANNED).map(|number| number % people));
+            order.extend((next_scanned..next_scanned + SCANNED).map(|index| index % users));
             next_scanned += SCANNED;
         } else {
-            let place = random.f64() * sum;
-            let rank = shares.partition_point(|share| *share < place).min(people - 1);
+            let point = random.f64() * sum;
+            let rank = shares.partition_point(|share| *share < point).min(users - 1);
             order.push(ranked[rank]);
         }
     }
-    Visits { people, order }
+    AccessPattern { users, order }
 }
 
 #[cfg(test)]
@@ -48,19 +50,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_are_visited_as_often_as_zipf_says() {
-        let visits = zipf(100, 100_000, 0.9, false);
+    fn frequent_users_are_read_as_often_as_zipf_says() {
+        let pattern = zipf(100, 100_000, 0.9, false);
         let mut counts = vec![0.0; 100];
-        visits.order.iter().for_each(|person| counts[*person] += 1.0);
+        pattern.order.iter().for_each(|user| counts[*user] += 1.0);
         counts.sort_by(|a: &f64, b| b.total_cmp(a));
         let ratio = counts[0] / counts[9];
         assert!((ratio - 10_f64.powf(0.9)).abs() < 1.0, "{ratio}");
     }
 
     #[test]
-    fn a_scan_visits_everybody_once() {
-        let visits = zipf(SCANNED, BETWEEN_SCANS + SCANNED, 0.9, true);
-        let mut scanned = visits.order[BETWEEN_SCANS..].to_vec();
+    fn a_scan_reads_each_key_once() {
+        let pattern = zipf(SCANNED, BETWEEN_SCANS + SCANNED, 0.9, true);
+        let mut scanned = pattern.order[BETWEEN_SCANS..].to_vec();
         scanned.sort_unstable();
         assert_eq!(scanned, (0..SCANNED).collect::<Vec<_>>());
     }

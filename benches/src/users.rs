@@ -1,56 +1,57 @@
-//! The people whose keys are kept: ids as applications have them, and keys of 32 bytes. The same in every run.
+//! Users and their keys: ids like those of real applications, and keys of 32 bytes. They are the
+//! same in every run.
 
 use keystead_core::{KeyId, SecretKey};
 
-/// Half of the people are known by an e-mail address, half by a UUID.
-pub fn name(number: usize) -> String {
-    let [a, b] = [scramble(number as u64), scramble(!number as u64)];
-    if number.is_multiple_of(2) {
+/// Returns the name of a user: half of the users have an e-mail address, half a UUID.
+pub fn name(index: usize) -> String {
+    let [a, b] = [scramble(index as u64), scramble(!index as u64)];
+    if index.is_multiple_of(2) {
         let first = ["maria", "jan", "fatima", "oluwaseun", "li", "anna-lena", "giovanni", "priya"][a as usize % 8];
         let host = ["example.com", "mail.example.org", "post.example.net", "students.example.edu"][b as usize % 4];
-        format!("{first}.{number}@{host}")
+        format!("{first}.{index}@{host}")
     } else {
-        let (low, high) = (a & 0xFFFF_FFFF_FFFF, b);
-        format!("{:08x}-{:04x}-4{:03x}-a{:03x}-{low:012x}", number, high >> 48, high & 0xFFF, high >> 12 & 0xFFF)
+        let low = a & 0xFFFF_FFFF_FFFF;
+        format!("{:08x}-{:04x}-4{:03x}-a{:03x}-{low:012x}", index, b >> 48, b & 0xFFF, b >> 12 & 0xFFF)
     }
 }
 
-/// The id of a person.
-pub fn id(number: usize) -> KeyId {
-    KeyId::new(name(number)).expect("the name is a valid id")
+/// Returns the id of a user.
+pub fn id(index: usize) -> KeyId {
+    KeyId::new(name(index)).expect("the name is a valid id")
 }
 
-/// A person's key.
-pub fn key(number: usize) -> SecretKey {
-    SecretKey::new(key_bytes(number)).expect("32 bytes are a valid key")
+/// Returns the key of a user.
+pub fn key(index: usize) -> SecretKey {
+    SecretKey::new(key_bytes(index)).expect("32 bytes are a valid key")
 }
 
-/// The bytes of a person's key.
-pub fn key_bytes(number: usize) -> [u8; 32] {
+/// Returns the bytes of a user's key.
+pub fn key_bytes(index: usize) -> [u8; 32] {
     let mut bytes = [0; 32];
-    for (word, place) in bytes.chunks_exact_mut(8).enumerate() {
-        place.copy_from_slice(&scramble((number * 4 + word) as u64).to_le_bytes());
+    for (word, chunk) in bytes.chunks_exact_mut(8).enumerate() {
+        chunk.copy_from_slice(&scramble((index * 4 + word) as u64).to_le_bytes());
     }
     bytes
 }
 
-/// Returns `count` of the first `people` people in no particular order, with repetitions.
-pub fn visits(people: usize, count: usize) -> Vec<usize> {
-    (0..count).map(|visit| (scramble(visit as u64) % people as u64) as usize).collect()
+/// Returns `count` of the first `users` users in random order, with repetitions.
+pub fn random_accesses(users: usize, count: usize) -> Vec<usize> {
+    (0..count).map(|access| (scramble(access as u64) % users as u64) as usize).collect()
 }
 
-/// The first `people` people in no order, each once.
-pub fn shuffled(people: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..people).collect();
-    for end in (1..people).rev() {
+/// Returns the first `users` users in random order, each once.
+pub fn shuffled(users: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..users).collect();
+    for end in (1..users).rev() {
         order.swap(end, (scramble(end as u64) % (end as u64 + 1)) as usize);
     }
     order
 }
 
 /// SplitMix64: a bijection that looks random.
-fn scramble(number: u64) -> u64 {
-    let mut word = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+fn scramble(value: u64) -> u64 {
+    let mut word = value.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     word = (word ^ word >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     word = (word ^ word >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
     word ^ word >> 31
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_people_share_an_id_or_a_key() {
+    fn no_two_users_share_an_id_or_a_key() {
         let ids: HashSet<KeyId> = (0..20_000).map(id).collect();
         let keys: HashSet<[u8; 32]> = (0..20_000).map(key_bytes).collect();
         assert_eq!((ids.len(), keys.len()), (20_000, 20_000));
@@ -77,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn visits_stay_among_the_people_and_reach_most_of_them() {
-        let visited: HashSet<usize> = visits(100, 1000).into_iter().collect();
-        assert!(visited.len() > 90 && visited.iter().all(|person| *person < 100));
+    fn random_accesses_reach_most_users_and_nobody_else() {
+        let reached: HashSet<usize> = random_accesses(100, 1000).into_iter().collect();
+        assert!(reached.len() > 90 && reached.iter().all(|user| *user < 100));
     }
 
     #[test]
-    fn shuffling_keeps_everybody_once() {
+    fn shuffling_keeps_each_user_once() {
         let mut order = shuffled(1000);
         assert!(!order.is_sorted());
         order.sort_unstable();
