@@ -30,7 +30,7 @@ pub(crate) fn start() -> Result<String, BoxError> {
     let url = format!("http://{}", listener.local_addr()?);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // It ends with an error when the client closes the connection.
+            // A connection that the client has closed may be an error, which does not matter.
             thread::spawn(move || drop(serve(&stream)));
         }
     });

@@ -19,8 +19,8 @@ use crate::file::{root, store_in};
 use crate::peers::ByHand;
 use crate::worker;
 
-/// Twice as many as share a transaction: while one half waits for the disk, the other half is
-/// ready.
+/// The number of concurrent callers: twice as many as share a transaction, so that one half is
+/// ready while the other half waits for the disk.
 const CALLERS: usize = 512;
 
 const MICROSECOND: f64 = 1e3;

@@ -11,19 +11,19 @@ use axum::response::{IntoResponse, Response};
 use keystead::{Error, ErrorKind};
 use serde_json::json;
 
-/// The pause that a client is asked to make where the store names none.
+/// The pause that a client is asked to make if the store names none.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The reason why a request failed.
 #[derive(Debug)]
 pub(crate) enum ApiError {
-    /// One of the two stores failed, or refused.
+    /// One of the two stores failed or refused the call.
     Store(Error),
     /// The user has a key, but no profile.
     NoProfile,
     /// The user was erased while the request was under way.
     ErasedMeanwhile,
-    /// The stored profile does not decrypt, or the key is not one of this service.
+    /// The stored profile does not decrypt, or the key has the wrong length.
     Cipher,
 }
 

@@ -25,7 +25,7 @@ struct Service {
 
 /// Returns the routes of the service, over these keys and this table.
 ///
-/// They authenticate nobody: put them behind what authenticates your users.
+/// They do not authenticate anybody: add the authentication of your application.
 pub fn router(keys: Stack, profiles: Arc<ProfileTable>) -> Router {
     Router::new()
         .route("/users/{id}/profile", put(store_profile).get(read_profile))
@@ -55,7 +55,7 @@ async fn read_profile(State(service): State<Service>, Path(id): Path<KeyId>) -> 
     Ok(([(CONTENT_TYPE, "application/json")], profile))
 }
 
-/// Erases the user's key, then removes the profile, which nobody can decrypt by then.
+/// Erases the user's key, then removes the profile, which nobody can decrypt anyway.
 ///
 /// If the client goes away, the erasure may be cut off. Sending the request again finishes it.
 async fn forget_user(State(service): State<Service>, Path(id): Path<KeyId>) -> Result<Forgotten, ApiError> {
@@ -71,14 +71,14 @@ async fn readmit_user(State(service): State<Service>, Path(id): Path<KeyId>) -> 
 }
 
 impl Service {
-    /// Stores a profile that was encrypted under this key, unless the user was erased meanwhile:
-    /// [`forget_user`] may have removed the profiles before this one was inserted.
+    /// Stores a profile that was encrypted under this key, unless the user was erased meanwhile. In
+    /// that case [`forget_user`] may have removed the old profile before this one was inserted.
     async fn insert_profile(&self, id: &KeyId, key: &SecretKey, encrypted: Vec<u8>) -> Result<(), ApiError> {
         self.profiles.insert(id, encrypted.clone());
         let is_current = match self.keys.get_key(id).await {
             Ok(current) => current == *key,
             Err(e) if matches!(e.kind(), ErrorKind::Erased | ErrorKind::NotFound) => false,
-            // Not known. The client sends the request again, which replaces this profile.
+            // It is not known. The client repeats the request, which replaces this profile.
             Err(e) => return Err(e.into()),
         };
         if !is_current {
@@ -100,12 +100,12 @@ struct Forgotten {
 #[derive(Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum ErasureState {
-    /// The key is gone, which was verified, and its bytes are beyond recovery.
+    /// A read has proved that the key is gone, and its bytes are beyond recovery.
     Erased,
-    /// The key is gone, which was verified, but its bytes can still be recovered for some time. The
+    /// A read has proved that the key is gone, but its bytes can be recovered for some time. The
     /// receipt says for how long, if that is known.
     NotFinal,
-    /// The key was deleted, but no read has proved it. Another request can.
+    /// The key was deleted, but no read has proved it. Another request may prove it.
     NotVerified,
 }
 

@@ -9,7 +9,8 @@ use crate::Seeds;
 /// A word that no error contains unless it quotes the URL.
 const CANARY: &str = "hunter2";
 
-/// Parses a URL, then the same URL with [`CANARY`] in it. Its first byte decides where.
+/// Parses a URL, then the same URL with a word inserted that no error may quote. The first byte of
+/// the URL decides where the word is inserted.
 pub fn url(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let at = usize::from(input.first().copied().unwrap_or_default()).min(text.len());
