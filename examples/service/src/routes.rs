@@ -102,8 +102,8 @@ struct Forgotten {
 enum ErasureState {
     /// A read has proved that the key is gone, and its bytes are beyond recovery.
     Erased,
-    /// A read has proved that the key is gone, but its bytes can be recovered for some time. The
-    /// receipt says for how long, if that is known.
+    /// The key was deleted, but its bytes can be recovered for some time. The receipt says for how
+    /// long, if that is known.
     NotFinal,
     /// The key was deleted, but no read has proved it. Another request may prove it.
     NotVerified,
@@ -112,6 +112,8 @@ enum ErasureState {
 impl ErasureState {
     fn of(receipt: &ErasureReceipt) -> Self {
         match receipt.finality {
+            // No read can prove that a key is gone while it can be brought back.
+            Finality::RecoverableUntil(_) => Self::NotFinal,
             _ if !receipt.verified => Self::NotVerified,
             Finality::Immediate => Self::Erased,
             _ => Self::NotFinal,
@@ -153,15 +155,19 @@ mod tests {
     #[test]
     fn a_user_counts_as_erased_only_if_that_is_verified_and_final() {
         let state = |verified: bool, finality: &str| {
-            let receipt = serde_json::json!({
+            let mut receipt = serde_json::json!({
                 "store": "memory:; store=1", "tombstone": "ab".repeat(32), "erased_at": 1, "finished_at": 2,
                 "existed": true, "verified": verified, "finality": finality,
             });
+            if finality == "recoverable" {
+                receipt["recoverable_until"] = 3.into();
+            }
             ErasureState::of(&serde_json::from_value(receipt).unwrap())
         };
         assert!(state(true, "immediate") == ErasureState::Erased);
         assert!(state(true, "eventual") == ErasureState::NotFinal);
         assert!(state(false, "immediate") == ErasureState::NotVerified);
         assert!(state(false, "eventual") == ErasureState::NotVerified);
+        assert!(state(false, "recoverable") == ErasureState::NotFinal);
     }
 }
