@@ -1,7 +1,8 @@
-//! Keys in AWS SSM Parameter Store: open, look whether it works, make a key, read it, erase it.
+//! Keys in AWS SSM Parameter Store: opens the store, checks it, then creates, reads and erases a
+//! key.
 //!
-//! `cargo run --example aws_ssm -- alias/app /app/user-keys/%s`, with region and credentials as for any AWS program. It
-//! writes and deletes one parameter, that of the user `keystead-example`.
+//! `cargo run --example aws_ssm -- alias/app /app/user-keys/%s`. Region and credentials are found
+//! as in any AWS program. It writes and deletes one parameter, that of the user `keystead-example`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 use std::error::Error;
@@ -35,7 +36,7 @@ async fn run() -> Result<(), BoxError> {
     println!("the user has a key of {} bytes", key.expose_secret().len());
     assert_eq!(store.get_or_create_key(&user).await?, key);
 
-    println!("erasing it, which waits until no read can be stale ...");
+    println!("erasing it, and waiting until no read can be stale ...");
     let erasure = store.erase_key(&user).await?;
     println!("existed: {}, verified: {}, bytes gone: {:?}", erasure.existed, erasure.verified, erasure.finality);
     Ok(())

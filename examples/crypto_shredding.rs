@@ -1,7 +1,9 @@
-//! Crypto-shredding from beginning to end: two users' data, encrypted under a key each; one user is erased.
+//! Crypto-shredding from beginning to end: the data of two users is encrypted under a key for each,
+//! then one user is erased.
 //!
-//! `cargo run -p keystead-demo --example crypto_shredding [FOLDER]`, by default in `keystead-demo`. Run it
-//! twice: the second run finds what the first one left.
+//! `cargo run -p keystead-demo --example crypto_shredding [FOLDER]`, where the folder is
+//! `keystead-demo` by default. Run it twice: the second run finds the store and the data of the
+//! first.
 
 use std::error::Error;
 use std::fs::{self, OpenOptions};
@@ -21,7 +23,7 @@ const BOB: &str = "bob@example.com";
 
 fn main() -> ExitCode {
     let folder = PathBuf::from(std::env::args_os().nth(1).unwrap_or("keystead-demo".into()));
-    match block_on(tell(&Demo { folder })) {
+    match block_on(run(&Demo { folder })) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             show(&*e);
@@ -30,8 +32,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// An error of keystead says one thing a level: what failed, then why and what to do.
-#[expect(clippy::print_stderr, reason = "the face of a program")]
+/// Prints an error with its causes. Each level says one thing: what failed, then why and what to
+/// do.
+#[expect(clippy::print_stderr, reason = "a program for a terminal")]
 fn show(e: &(dyn Error + 'static)) {
     eprintln!("error: {e}");
     let mut cause = e.source();
@@ -41,8 +44,8 @@ fn show(e: &(dyn Error + 'static)) {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "it tells a story")]
-async fn tell(demo: &Demo) -> Result<()> {
+#[expect(clippy::print_stdout, reason = "a program for a terminal")]
+async fn run(demo: &Demo) -> Result<()> {
     println!("1. The store is {}.", demo.store_path().display());
     println!("   The secret that opens it is {}; in production it belongs elsewhere.", demo.root_path().display());
     let store = demo.open().await?;
@@ -59,23 +62,26 @@ async fn tell(demo: &Demo) -> Result<()> {
         println!("   {user}: \"{line}\" is now {} unreadable bytes", fs::metadata(demo.data_path(user))?.len());
     }
 
-    println!("3. The store is closed and opened again; both lines can be read.");
+    println!("3. The store is closed and opened again. Both lines can be read.");
     store.close().await?;
     let store = demo.open().await?;
     for user in [ALICE, BOB] {
         println!("   {}", demo.describe(&store, user).await?);
     }
 
-    println!("4. Bob asks to be forgotten: his key is erased, his data is not even touched.");
+    println!("4. Bob asks to be forgotten: his key is erased, and his data is not touched.");
     let erasure = store.erase_key(&KeyId::new(BOB)?).await?;
-    println!("   there was a key: {}, gone: {:?}, verified: {}", erasure.existed, erasure.finality, erasure.verified);
+    println!(
+        "   there was a key: {}, verified to be gone: {}, its bytes beyond recovery: {:?}",
+        erasure.existed, erasure.verified, erasure.finality
+    );
 
-    println!("5. What is left:");
+    println!("5. The data that can still be read:");
     for user in [ALICE, BOB] {
         println!("   {}", demo.describe(&store, user).await?);
     }
     store.close().await?;
-    println!("Bob's data is gone wherever a copy of it lies. Run this again: Alice's is still there.");
+    println!("No copy of Bob's data can be decrypted. Run this again: Alice's data can still be read.");
     Ok(())
 }
 
@@ -101,33 +107,34 @@ impl Demo {
         Ok(FileStore::open_or_create(self.store_path(), self.root_secret()?).await?)
     }
 
-    /// Reads the root secret, or makes one and keeps it before anything depends on it.
+    /// Reads the root secret. If there is none, creates one and syncs it to disk before anything
+    /// depends on it.
     fn root_secret(&self) -> Result<RootSecret> {
         if self.root_path().exists() {
             return Ok(RootSecret::parse(&fs::read(self.root_path())?)?);
         }
         let root = RootSecret::generate();
-        let digits = root.to_hex().ok_or("a generated root secret has digits")?;
+        let digits = root.to_hex().ok_or("a generated root secret has hexadecimal digits")?;
         let mut file = private_file(&self.root_path())?;
         file.write_all(digits.as_bytes())?;
         file.sync_all()?;
         Ok(root)
     }
 
-    /// Says what can be read of a user's data with the keys that are in the store.
+    /// Describes how much of a user's data can be decrypted with the key that is in the store.
     async fn describe(&self, store: &FileStore, user: &str) -> Result<String> {
         let encrypted = fs::read(self.data_path(user))?;
         Ok(match store.find_key(&KeyId::new(user)?).await? {
             Some(key) => match decrypt(&key, user, &encrypted) {
                 Some(line) => format!("{user}: \"{line}\""),
-                None => format!("{user}: encrypted under a key that is no more, it cannot be read"),
+                None => format!("{user}: encrypted under a key that no longer exists, so the data cannot be decrypted"),
             },
-            None => format!("{user}: no key, so the data cannot be decrypted any more, by anybody"),
+            None => format!("{user}: no key, so nobody can decrypt the data"),
         })
     }
 }
 
-/// AES-256-GCM with a random nonce in front; the user's id is bound to the data.
+/// Encrypts with AES-256-GCM, with a random nonce in front. The user's id is the associated data.
 fn encrypt(key: &SecretKey, user: &str, line: &str) -> Result<Vec<u8>> {
     let cipher = RandomizedNonceKey::new(&AES_256_GCM, key.expose_secret())?;
     let mut data = line.as_bytes().to_vec();

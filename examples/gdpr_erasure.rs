@@ -1,4 +1,5 @@
-//! A user asks to be forgotten: the key is erased for good, late writers are refused, and there is a receipt to show.
+//! A user asks to be forgotten: the key is erased for good, later writes are refused, and a receipt
+//! proves it.
 //!
 //! `cargo run --example gdpr_erasure`
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
@@ -11,7 +12,7 @@ use keystead::{BoxError, ErrorKind, KeyId, KeyStore, KeyStoreExt};
 fn main() -> Result<(), BoxError> {
     let directory = tempfile::tempdir()?;
     block_on(async {
-        // The tombstones are as lasting as the keys, and in a store of their own.
+        // The tombstones are in a store of their own, which is as durable as that of the keys.
         let keys = FileStore::create(directory.path().join("keys/keys.db"), RootSecret::generate()).await?;
         let tombstones = FileStore::create(directory.path().join("erased/erased.db"), RootSecret::generate()).await?;
         let store = Fenced::builder(keys, tombstones).build()?;
@@ -22,11 +23,12 @@ fn main() -> Result<(), BoxError> {
 
         let receipt = store.erase(&alice).await?;
         println!(
-            "\nShe asked to be forgotten. The receipt, which names nobody:\n{}",
+            "\nShe asked to be forgotten. The receipt, which does not contain her id:\n{}",
             serde_json::to_string_pretty(&receipt)?
         );
 
-        // A request that was under way, a queue that repeats itself, a restored backup: nobody brings her back.
+        // No late request, no message that is delivered again and no restored backup brings her
+        // back.
         for refused in [
             store.get_or_create_key(&alice).await.map(drop),
             store.put_key(&alice, &backup_of_her_key).await,
@@ -42,10 +44,10 @@ fn main() -> Result<(), BoxError> {
         let is_hers = shown.tombstone == store.tombstone_of(&alice).await?;
         println!("\nthe receipt is alice's: {is_hers}; verified: {}", shown.verified);
 
-        // Years later she comes back by herself.
+        // Years later she registers again.
         store.allow_new_key(&alice).await?;
         let new = store.get_or_create_key(&alice).await?;
-        println!("a new key, not the old one: {}", new != backup_of_her_key);
+        println!("she has a new key, which is not the old one: {}", new != backup_of_her_key);
         Ok(())
     })
 }

@@ -1,7 +1,7 @@
-//! Shows what the layer `Observed` tells a metrics system: the page that Prometheus would fetch
-//! after some calls.
+//! Prints the metrics that the layer `Observed` records: the page that Prometheus would fetch after
+//! some calls.
 //!
-//! `cargo run --example metrics`. The store is in memory, and fails now and then because the layer `Faulty` makes it.
+//! `cargo run --example metrics`. The store is in memory; the layer `Faulty` makes some calls fail.
 
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use keystead::memory::MemoryStore;
 use keystead::{BoxError, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-/// In seconds: from an answer out of memory to one that nobody waits for any more.
+/// Upper bounds in seconds, from a read from memory to a call that has timed out.
 const BUCKETS: [f64; 6] = [0.000_1, 0.001, 0.01, 0.1, 1.0, 10.0];
 
 fn main() -> Result<(), BoxError> {
-    // Before the store is wrapped. A service serves the page over HTTP, with the exporter's own listener for example.
+    // The recorder must be installed before the store is wrapped. A service would serve the page
+    // over HTTP, for example with the exporter's own listener.
     let page = PrometheusBuilder::new().set_buckets(&BUCKETS)?.install_recorder()?;
 
     let store = Faulty::builder(MemoryStore::new())
@@ -43,7 +44,7 @@ async fn work(store: &dyn KeyStore) -> Result<(), BoxError> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the face of a program")]
+#[expect(clippy::print_stdout, reason = "a program for a terminal")]
 fn show(page: &str) {
     print!("{page}");
 }

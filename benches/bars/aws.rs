@@ -1,11 +1,11 @@
-//! The AWS stores: what they add to the SDK's own call.
+//! The AWS stores: the time that they add to a call of the SDK.
 
 use std::hint::black_box;
 
 use keystead_aws_testbed::sdk_config;
 use keystead_benches::measure::{Samples, take_turns, time};
-use keystead_benches::people;
 use keystead_benches::table::{Bar, Row, Unit};
+use keystead_benches::users;
 use keystead_core::{BoxError, KeyStore, KeyStoreExt};
 use keystead_secretsmanager::{SecretsManagerConfig, SecretsManagerStore};
 use keystead_ssm::{SsmConfig, SsmStore};
@@ -15,7 +15,7 @@ use crate::bench::Bench;
 
 const KMS_KEY: &str = "alias/app";
 
-/// As our parameters and secrets are called.
+/// The name that a parameter or secret of ours has.
 const NAME: &str = "/app/user-keys/maria.0-40example.com";
 
 pub(crate) fn ssm(bench: &mut Bench) -> Result<(), BoxError> {
@@ -54,7 +54,7 @@ pub(crate) fn secrets_manager(bench: &mut Bench) -> Result<(), BoxError> {
     compare(bench, &store, ["secretsmanager: get_key", "secretsmanager: put_key"], get, put)
 }
 
-/// A get and a put of ours beside the same calls of the SDK.
+/// Compares a get and a put with the same calls of the SDK.
 fn compare(
     bench: &mut Bench,
     store: &dyn KeyStore,
@@ -62,8 +62,10 @@ fn compare(
     get: impl AsyncFn() -> Result<(), BoxError>,
     put: impl AsyncFn() -> Result<(), BoxError>,
 ) -> Result<(), BoxError> {
-    let (runtime, calls) = (&bench.runtime, bench.options.size(1_000, 20));
-    let (id, key) = (people::id(0), people::key(0));
+    let runtime = &bench.runtime;
+    let calls = bench.options.size(1_000, 20);
+    let id = users::id(0);
+    let key = users::key(0);
     let read = async || {
         black_box(store.get_key(&id).await?);
         Ok(())
@@ -80,7 +82,8 @@ fn compare(
     let gets: [Samples; 2] = take_turns(rounds, [&mut get_ours, &mut get_sdk])?;
     let puts: [Samples; 2] = take_turns(rounds, [&mut put_ours, &mut put_sdk])?;
     for (path, [ours, reference]) in paths.into_iter().zip([&gets, &puts]) {
-        let (bar, against) = (Bar::AtMost(1.05), "the same call of the SDK");
+        let bar = Bar::AtMost(1.05);
+        let against = "the same call of the SDK";
         bench.row(&Row { path, against, bar, stretch: None, unit: Unit::Time, ours, reference });
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! A server on this machine that answers as AWS would, always alike: what is measured is the way
-//! there and back.
+//! A server on this machine that gives AWS's answers, always the same ones, so that only the client
+//! is measured.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::thread;
 
 use keystead_core::BoxError;
 
-/// The answer to a call of each target. The key is always the same one of 32 bytes.
+/// The answer to each call, by its target. The key is always the same 32 bytes.
 const ANSWERS: &[(&str, &str)] = &[
     (
         "secretsmanager.getsecretvalue",
@@ -24,13 +24,13 @@ const ANSWERS: &[(&str, &str)] = &[
     ("amazonssm.putparameter", r#"{"Tier":"Standard","Version":2}"#),
 ];
 
-/// Starts the server, which runs until the program ends; its URL.
+/// Starts the server, which runs until the program ends, and returns its URL.
 pub(crate) fn start() -> Result<String, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", listener.local_addr()?);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A connection ends when the client has gone.
+            // A connection that the client has closed may be an error, which does not matter.
             thread::spawn(move || drop(serve(&stream)));
         }
     });
@@ -53,9 +53,11 @@ fn serve(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a request to its end; what it asks for, in lower case. None if the client has gone.
+/// Reads a whole request and returns its target in lower case, or `None` if the client has closed
+/// the connection.
 fn read_request(reader: &mut BufReader<&TcpStream>) -> io::Result<Option<String>> {
-    let (mut target, mut body) = (String::new(), 0);
+    let mut target = String::new();
+    let mut body = 0;
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {

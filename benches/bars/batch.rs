@@ -1,27 +1,27 @@
-//! The file store with 1,000 keys in one call, beside as many calls.
+//! The file store with 1,000 keys in one call, compared with 1,000 calls.
 
 use std::hint::black_box;
 
 use keystead_benches::measure::{take_turns, time};
-use keystead_benches::people;
 use keystead_benches::table::{Bar, Row, Unit};
+use keystead_benches::users;
 use keystead_core::{BoxError, KeyId, KeyStore};
 
 use crate::bench::Bench;
 use crate::crowd::{delete_all, put_back};
-use crate::file::{HELD, filled_store};
+use crate::file::{INITIAL_KEYS, filled_store};
 
 /// The number of keys in a call.
 const BATCH: usize = 1_000;
 
 pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
-    let store = filled_store(bench, &bench.directory("batch-get")?, HELD)?;
-    let ids: Vec<KeyId> = people::shuffled(HELD).into_iter().map(people::id).collect();
+    let store = filled_store(bench, &bench.directory("batch-get")?, INITIAL_KEYS)?;
+    let ids: Vec<KeyId> = users::shuffled(INITIAL_KEYS).into_iter().map(users::id).collect();
 
     let mut batches = ids.chunks_exact(BATCH).cycle();
     let mut get_together = || {
-        let batch = batches.next().ok_or("there is nobody")?;
+        let batch = batches.next().ok_or("there is no batch")?;
         let gets = async {
             for key in store.get_keys(batch).await {
                 black_box(key?);
@@ -32,7 +32,7 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
     };
     let mut batches = ids.chunks_exact(BATCH).cycle();
     let mut get_each = || {
-        let batch = batches.next().ok_or("there is nobody")?;
+        let batch = batches.next().ok_or("there is no batch")?;
         let gets = async {
             for id in batch {
                 black_box(store.get_key(id).await?);
@@ -58,14 +58,14 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
 
 pub(crate) fn delete(bench: &mut Bench) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
-    let store = filled_store(bench, &bench.directory("batch-delete")?, HELD)?;
+    let store = filled_store(bench, &bench.directory("batch-delete")?, INITIAL_KEYS)?;
 
-    let order = people::shuffled(HELD);
+    let order = users::shuffled(INITIAL_KEYS);
     let mut batches = order.chunks_exact(BATCH).cycle();
     let mut delete_together = || {
-        let batch = batches.next().ok_or("there is nobody")?;
+        let batch = batches.next().ok_or("there is no batch")?;
         let deletes = async {
-            let ids: Vec<KeyId> = batch.iter().copied().map(people::id).collect();
+            let ids: Vec<KeyId> = batch.iter().copied().map(users::id).collect();
             for deletion in store.delete_keys(&ids).await {
                 black_box(deletion?);
             }
@@ -77,7 +77,7 @@ pub(crate) fn delete(bench: &mut Bench) -> Result<(), BoxError> {
     };
     let mut batches = order.chunks_exact(BATCH).cycle();
     let mut delete_at_once = || {
-        let batch = batches.next().ok_or("there is nobody")?;
+        let batch = batches.next().ok_or("there is no batch")?;
         let cost = time(BATCH, || runtime.block_on(delete_all(&store, BATCH, batch.iter().copied())))?;
         runtime.block_on(put_back(&store, batch))?;
         Ok(cost)

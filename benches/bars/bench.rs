@@ -1,4 +1,4 @@
-//! [`Bench`]: what every row needs.
+//! [`Bench`]: the options, runtime, scratch directory and table that all rows share.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 /// The options, a runtime, a scratch directory and the table.
 pub(crate) struct Bench {
     pub(crate) options: Options,
-    /// All sides that are async run on it, ours as well.
+    /// Everything that is async runs on it, keystead and its references alike.
     pub(crate) runtime: Runtime,
     scratch: TempDir,
     table: Table,
@@ -31,14 +31,14 @@ impl Bench {
         Ok(Self { options, runtime: Runtime::new()?, scratch, table })
     }
 
-    /// A new directory on the disk that is measured, for its owner only.
+    /// Creates a directory on the disk that is measured, for its owner only.
     pub(crate) fn directory(&self, name: &str) -> Result<PathBuf, BoxError> {
         let path = self.scratch.path().join(name);
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(path)
     }
 
-    /// Deletes a directory that is not needed any more, so that the disk does not fill up.
+    /// Deletes a directory that is no longer needed, so that the disk does not fill up.
     pub(crate) fn discard(&self, name: &str) -> Result<(), BoxError> {
         Ok(fs::remove_dir_all(self.scratch.path().join(name))?)
     }
@@ -48,7 +48,7 @@ impl Bench {
         print!("{}", self.table.add(row));
     }
 
-    /// Adds what could not be measured.
+    /// Adds a measurement that failed to the table and prints it.
     pub(crate) fn failed(&mut self, name: &str, error: &BoxError) {
         let mut why = error.to_string();
         let mut cause = error.source();
@@ -59,7 +59,7 @@ impl Bench {
         print!("{}", self.table.add_failure(name, &why));
     }
 
-    /// Writes the table; the code says whether all bars were held.
+    /// Writes the table and returns the exit code: success if no bar was missed.
     pub(crate) fn finish(self) -> Result<ExitCode, BoxError> {
         fs::write(&self.options.out, self.table.text())?;
         println!("\nThe table is in {}.", self.options.out.display());
@@ -73,12 +73,14 @@ impl Bench {
     }
 }
 
-/// Runs the same work on so many threads, which begin together; how long the last one took.
+/// Runs the same work on several threads that begin together, and returns the time until the last
+/// one has ended.
 pub(crate) fn on_threads(
     threads: usize,
     work: impl Fn(usize) -> Result<(), BoxError> + Sync,
 ) -> Result<Duration, BoxError> {
-    let (work, start) = (&work, &Barrier::new(threads + 1));
+    let work = &work;
+    let start = &Barrier::new(threads + 1);
     thread::scope(|scope| {
         let run = |thread| {
             move || {

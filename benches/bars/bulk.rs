@@ -1,5 +1,5 @@
-//! A million keys in the file store: putting, loading, listing, verifying, opening, getting. All
-//! but the gets run in a fresh process each, so that memory and first uses count.
+//! A million keys in the file store: put, load, list, verify, open and get. Each operation but get
+//! runs in a process of its own, so that memory and first uses count.
 
 use std::fs;
 use std::hint::black_box;
@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use futures_util::{TryStreamExt, stream};
-use keystead_benches::measure::{Cost, Samples, Side, take_turns, time};
-use keystead_benches::people;
+use keystead_benches::measure::{Cost, Samples, Workload, take_turns, time};
 use keystead_benches::table::{Bar, Row, Unit};
+use keystead_benches::users;
 use keystead_core::{BoxError, KeyId, KeyStore};
 use keystead_file::FileStore;
 
@@ -19,17 +19,18 @@ use crate::file::{root, store_in};
 use crate::peers::ByHand;
 use crate::worker;
 
-/// Twice as many as share a transaction: while one half waits for the disk, the other one is ready.
+/// The number of concurrent callers: twice as many as share a transaction, so that one half is
+/// ready while the other half waits for the disk.
 const CALLERS: usize = 512;
 
 const MICROSECOND: f64 = 1e3;
 const MILLISECOND: f64 = 1e6;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
-/// The most that a key may cost when it is loaded.
+/// The longest time that loading a key may take.
 const LOAD_LIMIT: f64 = 12.0 * MICROSECOND;
 
-/// The numbers of keys in a small and in a large store.
+/// Returns the numbers of keys in a small store and in a large one.
 fn sizes(bench: &Bench) -> (usize, usize) {
     bench.options.size((10_000, 1_000_000), (2_000, 20_000))
 }
@@ -68,45 +69,47 @@ pub(crate) fn read(bench: &mut Bench) -> Result<(), BoxError> {
         growths.push(Cost(answer.get(1).copied().unwrap_or(f64::NAN)));
         first(&answer)
     };
-    let sides: [Side<'_>; 4] = [
+    let workloads: [Workload<'_>; 4] = [
         &mut list_many,
         &mut || cost_of("list", &small, &[few]),
         &mut || cost_of("verify", &large, &[many]),
         &mut || cost_of("verify", &small, &[few]),
     ];
-    let [list_many, list_few, verify_many, verify_few] = take_turns(rounds, sides)?;
+    let [list_many, list_few, verify_many, verify_few] = take_turns(rounds, workloads)?;
     let [open] = take_turns(2 * rounds, [&mut || cost_of("open", &large, &[])])?;
     let growths = Samples::from(growths);
 
     let per_key = format!("a key of {few}");
-    let (memory_limit, open_limit) = (limit(64.0 * MEBIBYTE, rounds + 1), limit(50.0 * MILLISECOND, 2 * rounds));
-    let (at_most_twice, within) = (Bar::AtMost(2.0), Bar::AtMost(1.0));
-    for (path, bar, against, unit, sides) in [
+    let memory_limit = limit(64.0 * MEBIBYTE, rounds + 1);
+    let open_limit = limit(50.0 * MILLISECOND, 2 * rounds);
+    let at_most_twice = Bar::AtMost(2.0);
+    let within = Bar::AtMost(1.0);
+    for (path, bar, against, unit, samples) in [
         ("list", at_most_twice, per_key.as_str(), Unit::Time, [&list_many, &list_few]),
         ("memory during list", within, "the limit", Unit::Bytes, [&growths, &memory_limit]),
         ("verify", at_most_twice, &per_key, Unit::Time, [&verify_many, &verify_few]),
         ("open", within, "the limit", Unit::Time, [&open, &open_limit]),
     ] {
-        row(bench, &format!("file: {path}, {many} keys"), bar, against, unit, sides);
+        row(bench, &format!("file: {path}, {many} keys"), bar, against, unit, samples);
     }
     get(bench, &large, many)?;
     bench.discard("bulk-large")?;
     bench.discard("bulk-small")
 }
 
-/// Gets from a store of so many people, beside reading its file by hand.
-fn get(bench: &mut Bench, path: &Path, people: usize) -> Result<(), BoxError> {
+/// Compares gets from a store of `users` users with reading its file by hand.
+fn get(bench: &mut Bench, path: &Path, users: usize) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
     let ours = runtime.block_on(FileStore::open(path, root()))?;
     let by_hand = ByHand::open(path, &root())?;
     let mut select = by_hand.select()?;
 
     let (rounds, count) = bench.options.size((15, 20_000), (3, 1_000));
-    // Each round gets other keys, so that no connection's cache holds their pages.
-    let ids: Vec<KeyId> = people::visits(people, count * (rounds + 1)).into_iter().map(people::id).collect();
+    // Each round gets other keys, because a connection's cache may hold the pages of earlier ones.
+    let ids: Vec<KeyId> = users::random_accesses(users, count * (rounds + 1)).into_iter().map(users::id).collect();
     let mut batches = ids.chunks_exact(count).cycle();
     let mut get_ours = || {
-        let batch = batches.next().ok_or("there is nobody")?;
+        let batch = batches.next().ok_or("there is no batch")?;
         let gets = async {
             for id in batch {
                 black_box(ours.get_key(id).await?);
@@ -117,7 +120,7 @@ fn get(bench: &mut Bench, path: &Path, people: usize) -> Result<(), BoxError> {
     };
     let mut batches = ids.chunks_exact(count).cycle();
     let mut get_by_hand = || {
-        let batch = batches.next().ok_or("there is nobody")?;
+        let batch = batches.next().ok_or("there is no batch")?;
         time(count, || {
             for id in batch {
                 black_box(by_hand.get(&mut select, id)?);
@@ -128,20 +131,21 @@ fn get(bench: &mut Bench, path: &Path, people: usize) -> Result<(), BoxError> {
     let [get_ours, get_by_hand] = take_turns(rounds, [&mut get_ours, &mut get_by_hand])?;
     runtime.block_on(ours.close())?;
 
-    let path = format!("file: get_key, {people} keys");
+    let path = format!("file: get_key, {users} keys");
     row(bench, &path, Bar::AtMost(1.25), "SELECT + HMAC + open by hand", Unit::Time, [&get_ours, &get_by_hand]);
     Ok(())
 }
 
-/// Fills new stores with many and with few keys, and returns the costs of a key. A large store
-/// takes its time, so there are few rounds; a small one is filled before and after each.
+/// Fills new stores with many and with few keys, and returns the costs of a key. Filling a large
+/// store takes long, so there are few rounds. In each, a small store is filled before and after the
+/// large one.
 fn fill_in_turns(bench: &Bench, job: &str, rounds: usize) -> Result<[Samples; 2], BoxError> {
     let (few, many) = sizes(bench);
-    let mut number = 0;
-    let mut fill = |people| {
-        number += 1;
-        let name = format!("{job}-{number}");
-        let cost = cost_of(job, &store_in(&bench.directory(&name)?), &[people])?;
+    let mut stores = 0;
+    let mut fill = |users| {
+        stores += 1;
+        let name = format!("{job}-{stores}");
+        let cost = cost_of(job, &store_in(&bench.directory(&name)?), &[users])?;
         bench.discard(&name)?;
         Ok::<_, BoxError>(cost)
     };
@@ -157,7 +161,7 @@ fn fill_in_turns(bench: &Bench, job: &str, rounds: usize) -> Result<[Samples; 2]
     Ok([costs_of_many.into(), costs_of_few.into()])
 }
 
-/// A cost that must not be exceeded, in each of so many rounds.
+/// Returns a cost that must not be exceeded in any of `rounds` rounds.
 fn limit(cost: f64, rounds: usize) -> Samples {
     Samples::from(vec![Cost(cost); rounds])
 }
@@ -171,64 +175,65 @@ fn cost_of(job: &str, store: &Path, numbers: &[usize]) -> Result<Cost, BoxError>
 }
 
 fn first(answer: &[f64]) -> Result<Cost, BoxError> {
-    answer.first().map(|cost| Cost(*cost)).ok_or_else(|| "a worker answered nothing".into())
+    answer.first().map(|cost| Cost(*cost)).ok_or_else(|| "a worker gave no answer".into())
 }
 
-/// In the worker: makes a store by putting the keys of so many people, and answers with the cost of
-/// a key.
-pub(crate) async fn put_all(path: &Path, people: usize) -> Result<(), BoxError> {
+/// In the worker: creates a store, puts the keys of `users` users, and answers with the cost of a
+/// key.
+pub(crate) async fn put_all(path: &Path, users: usize) -> Result<(), BoxError> {
     let store = FileStore::create(path, root()).await?;
     let start = Instant::now();
-    crowd::put_all(&store, CALLERS, 0..people).await?;
-    let cost = Cost::of(start.elapsed(), people);
+    crowd::put_all(&store, CALLERS, 0..users).await?;
+    let cost = Cost::of(start.elapsed(), users);
     store.close().await?;
     worker::answer(&[cost.0])
 }
 
-/// In the worker: makes a store by loading the keys of so many people, and answers with the cost of
-/// a key.
-pub(crate) async fn load_all(path: &Path, people: usize) -> Result<(), BoxError> {
+/// In the worker: creates a store, loads the keys of `users` users, and answers with the cost of a
+/// key.
+pub(crate) async fn load_all(path: &Path, users: usize) -> Result<(), BoxError> {
     let store = FileStore::create(path, root()).await?;
     let start = Instant::now();
-    let keys = stream::iter((0..people).map(|person| (people::id(person), people::key(person))));
+    let keys = stream::iter((0..users).map(|user| (users::id(user), users::key(user))));
     let report = store.load(keys).await?;
-    let cost = Cost::of(start.elapsed(), people);
-    if report.created != people as u64 {
-        return Err(format!("{} keys were created of {people}", report.created).into());
+    let cost = Cost::of(start.elapsed(), users);
+    if report.created != users as u64 {
+        return Err(format!("{} keys were created of {users}", report.created).into());
     }
     store.close().await?;
     worker::answer(&[cost.0])
 }
 
-/// In the worker: verifies a store of so many people, and answers with the cost of a key.
-pub(crate) async fn verify(path: &Path, people: usize) -> Result<(), BoxError> {
+/// In the worker: verifies a store of `users` users, and answers with the cost of a key.
+pub(crate) async fn verify(path: &Path, users: usize) -> Result<(), BoxError> {
     let store = FileStore::open(path, root()).await?;
     let start = Instant::now();
     let report = store.verify(|_| {}).await?;
-    let cost = Cost::of(start.elapsed(), people);
-    if !report.is_intact() || report.intact != people as u64 {
-        return Err(format!("{} keys are intact of {people}", report.intact).into());
+    let cost = Cost::of(start.elapsed(), users);
+    if !report.is_intact() || report.intact != users as u64 {
+        return Err(format!("{} keys are intact of {users}", report.intact).into());
     }
     store.close().await?;
     worker::answer(&[cost.0])
 }
 
-/// In the worker: lists a store of so many people, and answers with what an id cost and how much
-/// the memory grew, in bytes.
-pub(crate) async fn list(path: &Path, people: usize) -> Result<(), BoxError> {
+/// In the worker: lists a store of `users` users, and answers with the cost of an id and the growth
+/// of the process's memory in bytes.
+pub(crate) async fn list(path: &Path, users: usize) -> Result<(), BoxError> {
     let store = FileStore::open(path, root()).await?;
-    let (before, start) = (memory("VmRSS:")?, Instant::now());
+    let before = memory("VmRSS:")?;
+    let start = Instant::now();
     let listed = store.list_keys().try_fold(0, |count, _| async move { Ok(count + 1) }).await?;
-    let cost = Cost::of(start.elapsed(), people);
+    let cost = Cost::of(start.elapsed(), users);
     let growth = memory("VmHWM:")? - before;
-    if listed != people {
-        return Err(format!("{listed} ids were listed of {people}").into());
+    if listed != users {
+        return Err(format!("{listed} ids were listed of {users}").into());
     }
     store.close().await?;
     worker::answer(&[cost.0, growth])
 }
 
-/// In the worker: answers with the nanoseconds that opening takes.
+/// In the worker: opens a store, and answers with the time in nanoseconds.
 pub(crate) async fn open(path: &Path) -> Result<(), BoxError> {
     let start = Instant::now();
     let store = FileStore::open(path, root()).await?;
@@ -237,7 +242,7 @@ pub(crate) async fn open(path: &Path) -> Result<(), BoxError> {
     worker::answer(&[cost.0])
 }
 
-/// A figure of this process's memory in bytes, as Linux tells it.
+/// Returns a figure about this process's memory in bytes, from Linux's `/proc/self/status`.
 fn memory(name: &str) -> Result<f64, BoxError> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such figure")?;

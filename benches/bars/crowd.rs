@@ -3,38 +3,40 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use keystead_benches::measure::{Cost, take_turns, time};
-use keystead_benches::people;
+use keystead_benches::measure::{Cost, Workload, take_turns, time};
 use keystead_benches::table::{Bar, Row, Unit};
+use keystead_benches::users;
 use keystead_core::BoxError;
 use keystead_file::FileStore;
 use tokio::task::JoinSet;
 
 use crate::bench::{Bench, on_threads};
-use crate::file::{HELD, delete_each, filled_store, put_each};
-use crate::peers::{CellsByHand, FileAKey};
+use crate::file::{INITIAL_KEYS, delete_each, filled_store, put_each};
+use crate::peers::{CellsByHand, FilePerKey};
 
 const CALLERS: usize = 64;
 
 pub(crate) fn put(bench: &mut Bench) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
-    let store = filled_store(bench, &bench.directory("crowd-put")?, HELD)?;
-    let mut cells = CellsByHand::create(&bench.directory("crowd-put-cells")?, HELD)?;
-    let files = FileAKey(bench.directory("crowd-put-files")?);
+    let store = filled_store(bench, &bench.directory("crowd-put")?, INITIAL_KEYS)?;
+    let mut cells = CellsByHand::create(&bench.directory("crowd-put-cells")?, INITIAL_KEYS)?;
+    let files = FilePerKey(bench.directory("crowd-put-files")?);
 
     let (each, alone, each_file) = bench.options.size((64, 1_000, 16), (4, 50, 2));
-    let (new, new_cells, new_files) = (Newcomers::after(HELD), Newcomers::after(HELD), Newcomers::after(0));
+    let new = NewUsers::after(INITIAL_KEYS);
+    let new_cells = NewUsers::after(INITIAL_KEYS);
+    let new_files = NewUsers::after(0);
     let mut put_together = || {
-        let people = new.take(each * CALLERS);
-        time(people.len(), || runtime.block_on(put_all(&store, CALLERS, people)))
+        let users = new.take(each * CALLERS);
+        time(users.len(), || runtime.block_on(put_all(&store, CALLERS, users)))
     };
     let mut put_alone = || {
-        let people = new.take(alone);
-        time(people.len(), || runtime.block_on(put_each(&store, people)))
+        let users = new.take(alone);
+        time(users.len(), || runtime.block_on(put_each(&store, users)))
     };
     let mut insert = || {
         time(each * CALLERS, || {
-            // As many in a transaction as there are callers.
+            // Each transaction inserts one cell per caller.
             (0..each).try_for_each(|_| cells.insert(new_cells.take(CALLERS)))
         })
     };
@@ -42,12 +44,12 @@ pub(crate) fn put(bench: &mut Bench) -> Result<(), BoxError> {
         let first = new_files.take(each_file * CALLERS).start;
         let took = on_threads(CALLERS, |caller| {
             let first = first + caller * each_file;
-            (first..first + each_file).try_for_each(|person| files.put(person))
+            (first..first + each_file).try_for_each(|user| files.put(user))
         })?;
         Ok(Cost::of(took, each_file * CALLERS))
     };
-    let sides: [&mut dyn FnMut() -> _; 4] = [&mut put_together, &mut put_alone, &mut insert, &mut put_files];
-    let [together, alone, insert, files] = take_turns(bench.options.size(15, 3), sides)?;
+    let workloads: [Workload<'_>; 4] = [&mut put_together, &mut put_alone, &mut insert, &mut put_files];
+    let [together, alone, insert, files] = take_turns(bench.options.size(15, 3), workloads)?;
 
     let path = "file: durable put_key of new keys, 64 callers";
     for (bar, stretch, against, reference) in [
@@ -63,21 +65,21 @@ pub(crate) fn put(bench: &mut Bench) -> Result<(), BoxError> {
 pub(crate) fn delete(bench: &mut Bench) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
     let (together, alone) = bench.options.size((64 * CALLERS, 250), (4 * CALLERS, 25));
-    let store = filled_store(bench, &bench.directory("crowd-delete")?, HELD)?;
+    let store = filled_store(bench, &bench.directory("crowd-delete")?, INITIAL_KEYS)?;
 
-    let order = people::shuffled(HELD);
-    let mut turns = order.chunks_exact(together).cycle();
+    let order = users::shuffled(INITIAL_KEYS);
+    let mut batches = order.chunks_exact(together).cycle();
     let mut delete_together = || {
-        let people = turns.next().ok_or("there is nobody")?;
-        let cost = time(people.len(), || runtime.block_on(delete_all(&store, CALLERS, people.iter().copied())))?;
-        runtime.block_on(put_back(&store, people))?;
+        let users = batches.next().ok_or("there is no batch")?;
+        let cost = time(users.len(), || runtime.block_on(delete_all(&store, CALLERS, users.iter().copied())))?;
+        runtime.block_on(put_back(&store, users))?;
         Ok(cost)
     };
-    let mut turns = order.chunks_exact(alone).cycle();
+    let mut batches = order.chunks_exact(alone).cycle();
     let mut delete_alone = || {
-        let people = turns.next().ok_or("there is nobody")?;
-        let cost = time(people.len(), || runtime.block_on(delete_each(&store, people.iter().copied())))?;
-        runtime.block_on(put_back(&store, people))?;
+        let users = batches.next().ok_or("there is no batch")?;
+        let cost = time(users.len(), || runtime.block_on(delete_each(&store, users.iter().copied())))?;
+        runtime.block_on(put_back(&store, users))?;
         Ok(cost)
     };
     let rounds = bench.options.size(15, 3);
@@ -95,44 +97,44 @@ pub(crate) fn delete(bench: &mut Bench) -> Result<(), BoxError> {
     bench.discard("crowd-delete")
 }
 
-/// Stores the keys of some people with `callers` callers at once.
+/// Stores the keys of some users with `callers` concurrent callers.
 pub(crate) async fn put_all(
     store: &FileStore,
     callers: usize,
-    people: impl IntoIterator<Item = usize>,
+    users: impl IntoIterator<Item = usize>,
 ) -> Result<(), BoxError> {
     let mut running = JoinSet::new();
-    for share in shares(people, callers) {
+    for share in shares(users, callers) {
         let store = store.clone();
         running.spawn(async move { put_each(&store, share).await });
     }
     all_done(running).await
 }
 
-/// Stores deleted keys again and empties the log, so that each round finds the same store.
-pub(crate) async fn put_back(store: &FileStore, people: &[usize]) -> Result<(), BoxError> {
-    put_all(store, CALLERS, people.iter().copied()).await?;
+/// Stores deleted keys again and empties the log, so that each round begins with the same store.
+pub(crate) async fn put_back(store: &FileStore, users: &[usize]) -> Result<(), BoxError> {
+    put_all(store, CALLERS, users.iter().copied()).await?;
     store.scrub().await?;
     Ok(())
 }
 
-/// Deletes the keys of some people with `callers` callers at once.
+/// Deletes the keys of some users with `callers` concurrent callers.
 pub(crate) async fn delete_all(
     store: &FileStore,
     callers: usize,
-    people: impl IntoIterator<Item = usize>,
+    users: impl IntoIterator<Item = usize>,
 ) -> Result<(), BoxError> {
     let mut running = JoinSet::new();
-    for share in shares(people, callers) {
+    for share in shares(users, callers) {
         let store = store.clone();
         running.spawn(async move { delete_each(&store, share).await });
     }
     all_done(running).await
 }
 
-fn shares(people: impl IntoIterator<Item = usize>, callers: usize) -> Vec<Vec<usize>> {
-    let people: Vec<usize> = people.into_iter().collect();
-    people.chunks(people.len().div_ceil(callers).max(1)).map(<[usize]>::to_vec).collect()
+fn shares(users: impl IntoIterator<Item = usize>, callers: usize) -> Vec<Vec<usize>> {
+    let users: Vec<usize> = users.into_iter().collect();
+    users.chunks(users.len().div_ceil(callers).max(1)).map(<[usize]>::to_vec).collect()
 }
 
 async fn all_done(mut running: JoinSet<Result<(), BoxError>>) -> Result<(), BoxError> {
@@ -142,12 +144,12 @@ async fn all_done(mut running: JoinSet<Result<(), BoxError>>) -> Result<(), BoxE
     Ok(())
 }
 
-/// People who have no key yet.
-struct Newcomers(Cell<usize>);
+/// A source of users that have no key yet.
+struct NewUsers(Cell<usize>);
 
-impl Newcomers {
-    fn after(people: usize) -> Self {
-        Self(Cell::new(people))
+impl NewUsers {
+    fn after(users: usize) -> Self {
+        Self(Cell::new(users))
     }
 
     fn take(&self, count: usize) -> Range<usize> {

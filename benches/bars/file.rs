@@ -1,12 +1,12 @@
-//! The file store with one caller: get, put, and what scrubs (delete and overwrite).
+//! The file store with one caller: get, put, and the operations that scrub (delete and overwrite).
 
 use std::fs;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 
-use keystead_benches::measure::{Samples, take_turns, time};
-use keystead_benches::people;
+use keystead_benches::measure::{Samples, Workload, take_turns, time};
 use keystead_benches::table::{Bar, Row, Unit};
+use keystead_benches::users;
 use keystead_core::{BoxError, ErrorKind, KeyId, KeyStore, KeyStoreExt};
 use keystead_file::{FileStore, RootSecret};
 use object_store::local::LocalFileSystem;
@@ -18,7 +18,7 @@ use crate::crowd;
 use crate::peers::{ByHand, Log};
 
 /// The number of keys that a store holds before a benchmark begins.
-pub(crate) const HELD: usize = 10_000;
+pub(crate) const INITIAL_KEYS: usize = 10_000;
 
 /// The root secret of all stores of a benchmark.
 pub(crate) fn root() -> RootSecret {
@@ -30,11 +30,11 @@ pub(crate) fn store_in(directory: &Path) -> PathBuf {
     directory.join("keys.db")
 }
 
-/// A new store that holds the keys of the first `people` people.
-pub(crate) fn filled_store(bench: &Bench, directory: &Path, people: usize) -> Result<FileStore, BoxError> {
+/// Creates a store with the keys of the first `users` users.
+pub(crate) fn filled_store(bench: &Bench, directory: &Path, users: usize) -> Result<FileStore, BoxError> {
     bench.runtime.block_on(async {
         let store = FileStore::create(store_in(directory), root()).await?;
-        crowd::put_all(&store, 256, 0..people).await?;
+        crowd::put_all(&store, 256, 0..users).await?;
         store.scrub().await?;
         Ok(store)
     })
@@ -42,51 +42,51 @@ pub(crate) fn filled_store(bench: &Bench, directory: &Path, people: usize) -> Re
 
 pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
-    let people = bench.options.size(100_000, 5_000);
-    let ids: Vec<KeyId> = (0..people).map(people::id).collect();
-    let absent: Vec<KeyId> = (people..2 * people).map(people::id).collect();
-    let names: Vec<String> = (0..people).map(people::name).collect();
+    let users = bench.options.size(100_000, 5_000);
+    let ids: Vec<KeyId> = (0..users).map(users::id).collect();
+    let absent: Vec<KeyId> = (users..2 * users).map(users::id).collect();
+    let names: Vec<String> = (0..users).map(users::name).collect();
     let paths: Vec<path::Path> = names.iter().map(|name| path::Path::from(name.as_str())).collect();
 
     let directory = bench.directory("get")?;
-    let ours = filled_store(bench, &directory, people)?;
+    let ours = filled_store(bench, &directory, users)?;
     let by_hand = ByHand::open(&store_in(&directory), &root())?;
     let mut select = by_hand.select()?;
 
     let plain = bench.directory("get-plain")?;
     let encrypted = bench.directory("get-age")?;
     let identity = age::x25519::Identity::generate();
-    for (person, name) in names.iter().enumerate() {
-        let key = people::key_bytes(person);
+    for (user, name) in names.iter().enumerate() {
+        let key = users::key_bytes(user);
         fs::write(plain.join(name), key)?;
         fs::write(encrypted.join(name), age::encrypt(&identity.to_public(), &key)?)?;
     }
     let object_store = LocalFileSystem::new_with_prefix(&plain)?;
     let opendal = Operator::new(opendal::services::Fs::default().root(&plain.to_string_lossy()))?;
 
-    let visits = people::visits(people, bench.options.size(20_000, 2_000));
-    let few = &visits[..visits.len() / 10];
+    let accesses = users::random_accesses(users, bench.options.size(20_000, 2_000));
+    let few = &accesses[..accesses.len() / 10];
     let mut get_ours = || {
         let gets = async {
-            for person in &visits {
-                black_box(ours.get_key(&ids[*person]).await?);
+            for user in &accesses {
+                black_box(ours.get_key(&ids[*user]).await?);
             }
             Ok(())
         };
-        time(visits.len(), || runtime.block_on(gets))
+        time(accesses.len(), || runtime.block_on(gets))
     };
     let mut get_by_hand = || {
-        time(visits.len(), || {
-            for person in &visits {
-                black_box(by_hand.get(&mut select, &ids[*person])?);
+        time(accesses.len(), || {
+            for user in &accesses {
+                black_box(by_hand.get(&mut select, &ids[*user])?);
             }
             Ok(())
         })
     };
     let mut get_absent = || {
         let gets = async {
-            for person in &visits {
-                match ours.get_key(&absent[*person]).await {
+            for user in &accesses {
+                match ours.get_key(&absent[*user]).await {
                     Err(e) if e.kind() == ErrorKind::NotFound => {}
                     Err(e) => return Err(e.into()),
                     Ok(_) => return Err("a key that was never stored".into()),
@@ -94,21 +94,21 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
             }
             Ok(())
         };
-        time(visits.len(), || runtime.block_on(gets))
+        time(accesses.len(), || runtime.block_on(gets))
     };
     let mut select_absent = by_hand.select()?;
     let mut miss_by_hand = || {
-        time(visits.len(), || {
-            for person in &visits {
-                black_box(by_hand.find(&mut select_absent, &absent[*person])?);
+        time(accesses.len(), || {
+            for user in &accesses {
+                black_box(by_hand.find(&mut select_absent, &absent[*user])?);
             }
             Ok(())
         })
     };
     let mut get_object = || {
         let gets = async {
-            for person in few {
-                black_box(object_store.get(&paths[*person]).await?.bytes().await?);
+            for user in few {
+                black_box(object_store.get(&paths[*user]).await?.bytes().await?);
             }
             Ok(())
         };
@@ -116,8 +116,8 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
     };
     let mut read_opendal = || {
         let reads = async {
-            for person in few {
-                black_box(opendal.read(&names[*person]).await?);
+            for user in few {
+                black_box(opendal.read(&names[*user]).await?);
             }
             Ok(())
         };
@@ -125,13 +125,13 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
     };
     let mut decrypt_age = || {
         time(few.len(), || {
-            for person in few {
-                black_box(age::decrypt(&identity, &fs::read(encrypted.join(&names[*person]))?)?);
+            for user in few {
+                black_box(age::decrypt(&identity, &fs::read(encrypted.join(&names[*user]))?)?);
             }
             Ok(())
         })
     };
-    let sides: [&mut dyn FnMut() -> _; 7] = [
+    let workloads: [Workload<'_>; 7] = [
         &mut get_ours,
         &mut get_by_hand,
         &mut get_absent,
@@ -140,10 +140,10 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
         &mut read_opendal,
         &mut decrypt_age,
     ];
-    let samples = take_turns(bench.options.size(15, 3), sides)?;
+    let samples = take_turns(bench.options.size(15, 3), workloads)?;
     let [ours, by_hand, absent, missed_by_hand, object_store, opendal, age] = samples;
 
-    let path = format!("file: get_key, {people} keys");
+    let path = format!("file: get_key, {users} keys");
     for (bar, against, reference) in [
         (Bar::AtMost(1.25), "SELECT + HMAC + open by hand", &by_hand),
         (Bar::AtLeast(8.0), "object_store LocalFileSystem", &object_store),
@@ -152,7 +152,7 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
     ] {
         bench.row(&Row { path: &path, against, bar, stretch: None, unit: Unit::Time, ours: &ours, reference });
     }
-    let path = format!("file: get_key of an absent id, {people} keys");
+    let path = format!("file: get_key of an absent id, {users} keys");
     for (bar, against, reference) in [
         (Bar::AtMost(1.3), "a present one", &ours),
         (Bar::Shown, "SELECT + HMAC by hand, which proves nothing", &missed_by_hand),
@@ -164,14 +164,14 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
 
 pub(crate) fn put(bench: &mut Bench) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
-    let store = filled_store(bench, &bench.directory("put")?, HELD)?;
+    let store = filled_store(bench, &bench.directory("put")?, INITIAL_KEYS)?;
     let mut log = Log::create(&bench.directory("put-log")?)?;
     let objects = bench.directory("put-object-store")?;
     let object_store = LocalFileSystem::new_with_prefix(objects)?.with_fsync(true);
 
-    // Many in a round, so that each round has its share of the log's truncations.
+    // A round has many puts, so that each round contains its share of truncations of the log.
     let count = bench.options.size(1_000, 50);
-    let mut next = HELD;
+    let mut next = INITIAL_KEYS;
     let mut put_ours = || {
         let new = next..next + count;
         next += count;
@@ -183,9 +183,9 @@ pub(crate) fn put(bench: &mut Bench) -> Result<(), BoxError> {
         let new = next_object..next_object + count;
         next_object += count;
         let puts = async {
-            for person in new {
-                let key = people::key_bytes(person).to_vec();
-                object_store.put(&path::Path::from(people::name(person)), key.into()).await?;
+            for user in new {
+                let key = users::key_bytes(user).to_vec();
+                object_store.put(&path::Path::from(users::name(user)), key.into()).await?;
             }
             Ok(())
         };
@@ -206,33 +206,35 @@ pub(crate) fn put(bench: &mut Bench) -> Result<(), BoxError> {
 
 pub(crate) fn scrub(bench: &mut Bench) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
-    let store = filled_store(bench, &bench.directory("scrub")?, HELD)?;
+    let store = filled_store(bench, &bench.directory("scrub")?, INITIAL_KEYS)?;
     let mut log = Log::create(&bench.directory("scrub-log")?)?;
-    let order = people::shuffled(HELD);
+    let order = users::shuffled(INITIAL_KEYS);
 
     let count = bench.options.size(250, 25);
-    let mut turns = order.chunks_exact(count).cycle();
+    let mut batches = order.chunks_exact(count).cycle();
     let mut delete = || {
-        let leaving = turns.next().ok_or("there is nobody")?;
-        let cost = time(count, || runtime.block_on(delete_each(&store, leaving.iter().copied())))?;
-        // They come back, so that the store keeps its size.
+        let deleted = batches.next().ok_or("there is no batch")?;
+        let cost = time(count, || runtime.block_on(delete_each(&store, deleted.iter().copied())))?;
+        // The keys are put back, so that the store keeps its size.
         runtime.block_on(async {
-            crowd::put_all(&store, 64, leaving.iter().copied()).await?;
+            crowd::put_all(&store, 64, deleted.iter().copied()).await?;
             store.scrub().await?;
             Ok::<_, BoxError>(cost)
         })
     };
-    let mut others = order.chunks_exact(count).rev().cycle();
+    let mut reversed = order.chunks_exact(count).rev().cycle();
     let mut overwrite = || {
-        let people = others.next().ok_or("there is nobody")?;
-        time(count, || runtime.block_on(put_each(&store, people.iter().copied())))
+        let users = reversed.next().ok_or("there is no batch")?;
+        time(count, || runtime.block_on(put_each(&store, users.iter().copied())))
     };
     let mut append = || time(count, || (0..count).try_for_each(|_| log.append()));
     let rounds = bench.options.size(15, 3);
     let [delete, overwrite, append] = take_turns(rounds, [&mut delete, &mut overwrite, &mut append])?;
 
     let mut row = |path, ours: &Samples| {
-        let (against, bar, stretch) = ("append + fdatasync", Bar::AtMost(4.0), Some(3.0));
+        let against = "append + fdatasync";
+        let bar = Bar::AtMost(4.0);
+        let stretch = Some(3.0);
         bench.row(&Row { path, against, bar, stretch, unit: Unit::Time, ours, reference: &append });
     };
     row("file: durable delete_key with scrub, one caller", &delete);
@@ -240,18 +242,18 @@ pub(crate) fn scrub(bench: &mut Bench) -> Result<(), BoxError> {
     ["scrub", "scrub-log"].into_iter().try_for_each(|name| bench.discard(name))
 }
 
-/// One caller stores the keys of some people.
-pub(crate) async fn put_each(store: &FileStore, people: impl IntoIterator<Item = usize>) -> Result<(), BoxError> {
-    for person in people {
-        store.put_key(&people::id(person), &people::key(person)).await?;
+/// Stores the keys of some users, one after the other.
+pub(crate) async fn put_each(store: &FileStore, users: impl IntoIterator<Item = usize>) -> Result<(), BoxError> {
+    for user in users {
+        store.put_key(&users::id(user), &users::key(user)).await?;
     }
     Ok(())
 }
 
-/// One caller deletes the keys of some people.
-pub(crate) async fn delete_each(store: &FileStore, people: impl IntoIterator<Item = usize>) -> Result<(), BoxError> {
-    for person in people {
-        store.delete_key(&people::id(person)).await?;
+/// Deletes the keys of some users, one after the other.
+pub(crate) async fn delete_each(store: &FileStore, users: impl IntoIterator<Item = usize>) -> Result<(), BoxError> {
+    for user in users {
+        store.delete_key(&users::id(user)).await?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The bars that keystead holds, measured: one row after the other, the table at the end. See the
+//! Measures the bars that keystead holds, prints a row for each, and writes the table. See the
 //! README.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
@@ -62,12 +62,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures what is wanted; the code says whether all bars were held.
+/// Measures the rows that the options select, and returns the exit code: success if no bar was
+/// missed.
 fn measure(arguments: impl Iterator<Item = String>) -> Result<ExitCode, BoxError> {
     let options = defaults().parse(arguments)?;
     let wanted: Vec<_> = ROWS.iter().filter(|(name, _)| options.wants(name)).collect();
     if wanted.is_empty() {
-        return Err("no row has such a name: --list shows them".into());
+        return Err("no row has such a name: --list shows the names".into());
     }
     if options.list {
         wanted.iter().for_each(|(name, _)| println!("{name}"));
@@ -82,7 +83,7 @@ fn measure(arguments: impl Iterator<Item = String>) -> Result<ExitCode, BoxError
     bench.finish()
 }
 
-/// Scratch files and the table go into Cargo's target directory.
+/// Returns the default options: scratch files and the table are in Cargo's target directory.
 fn defaults() -> Options {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let out = scratch.parent().unwrap_or(scratch).join("bench.md");

@@ -1,5 +1,5 @@
-//! The memory store: a get against a plain map and other in-memory stores, and two threads against
-//! one.
+//! The memory store: a get compared with a plain map and other stores in memory, and two threads
+//! compared with one.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use keystead_benches::measure::{Cost, take_turns, time};
-use keystead_benches::people;
 use keystead_benches::table::{Bar, Row, Unit};
+use keystead_benches::users;
 use keystead_core::{BoxError, KeyId, KeyStore, KeyStoreExt, SecretKey};
 use keystead_memory::MemoryStore;
 use object_store::memory::InMemory;
@@ -17,61 +17,62 @@ use opendal::Operator;
 
 use crate::bench::{Bench, on_threads};
 
-const PEOPLE: usize = 10_000;
+const USERS: usize = 10_000;
 
 pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
     let runtime = &bench.runtime;
     let (ids, keys) = ids_and_keys();
-    let names: Vec<String> = (0..PEOPLE).map(people::name).collect();
+    let names: Vec<String> = (0..USERS).map(users::name).collect();
     let paths: Vec<path::Path> = names.iter().map(|name| path::Path::from(name.as_str())).collect();
 
     let ours = filled_store(bench, &ids, &keys)?;
     let map: HashMap<KeyId, SecretKey, RandomState> = ids.iter().cloned().zip(keys.iter().cloned()).collect();
-    let (object_store, opendal) = (InMemory::new(), Operator::new(opendal::services::Memory::default())?);
+    let object_store = InMemory::new();
+    let opendal = Operator::new(opendal::services::Memory::default())?;
     runtime.block_on(async {
-        for person in 0..PEOPLE {
-            let key = people::key_bytes(person).to_vec();
-            object_store.put(&paths[person], key.clone().into()).await?;
-            opendal.write(&names[person], key).await?;
+        for user in 0..USERS {
+            let key = users::key_bytes(user).to_vec();
+            object_store.put(&paths[user], key.clone().into()).await?;
+            opendal.write(&names[user], key).await?;
         }
         Ok::<_, BoxError>(())
     })?;
 
-    let visits = people::visits(PEOPLE, bench.options.size(200_000, 20_000));
+    let accesses = users::random_accesses(USERS, bench.options.size(200_000, 20_000));
     let mut get_ours = || {
         let gets = async {
-            for person in &visits {
-                black_box(ours.get_key(&ids[*person]).await?);
+            for user in &accesses {
+                black_box(ours.get_key(&ids[*user]).await?);
             }
             Ok(())
         };
-        time(visits.len(), || runtime.block_on(gets))
+        time(accesses.len(), || runtime.block_on(gets))
     };
     let mut borrow = || {
-        time(visits.len(), || {
-            for person in &visits {
-                black_box(map.get(&ids[*person]));
+        time(accesses.len(), || {
+            for user in &accesses {
+                black_box(map.get(&ids[*user]));
             }
             Ok(())
         })
     };
     let mut get_object = || {
         let gets = async {
-            for person in &visits {
-                black_box(object_store.get(&paths[*person]).await?.bytes().await?);
+            for user in &accesses {
+                black_box(object_store.get(&paths[*user]).await?.bytes().await?);
             }
             Ok(())
         };
-        time(visits.len(), || runtime.block_on(gets))
+        time(accesses.len(), || runtime.block_on(gets))
     };
     let mut read_opendal = || {
         let reads = async {
-            for person in &visits {
-                black_box(opendal.read(&names[*person]).await?);
+            for user in &accesses {
+                black_box(opendal.read(&names[*user]).await?);
             }
             Ok(())
         };
-        time(visits.len(), || runtime.block_on(reads))
+        time(accesses.len(), || runtime.block_on(reads))
     };
     let rounds = bench.options.size(21, 3);
     let [ours, floor, object_store, opendal] =
@@ -91,24 +92,24 @@ pub(crate) fn get(bench: &mut Bench) -> Result<(), BoxError> {
 pub(crate) fn two_threads(bench: &mut Bench) -> Result<(), BoxError> {
     let (ids, keys) = ids_and_keys();
     let store = filled_store(bench, &ids, &keys)?;
-    let visits = people::visits(PEOPLE, bench.options.size(500_000, 20_000));
+    let accesses = users::random_accesses(USERS, bench.options.size(500_000, 20_000));
 
     let load = |threads| {
         let took = on_threads(threads, |thread| {
             bench.runtime.handle().block_on(async {
-                for (visit, person) in visits.iter().enumerate() {
-                    // Each thread goes among other people than the others do at the time.
-                    let person = (person + thread * PEOPLE / 2) % PEOPLE;
-                    if visit % 20 == 0 {
-                        store.put_key(&ids[person], &keys[person]).await?;
+                for (access, user) in accesses.iter().enumerate() {
+                    // At any moment the threads use the keys of different users.
+                    let user = (user + thread * USERS / 2) % USERS;
+                    if access % 20 == 0 {
+                        store.put_key(&ids[user], &keys[user]).await?;
                     } else {
-                        black_box(store.get_key(&ids[person]).await?);
+                        black_box(store.get_key(&ids[user]).await?);
                     }
                 }
                 Ok(())
             })
         })?;
-        Ok(Cost::of(took, threads * visits.len()))
+        Ok(Cost::of(took, threads * accesses.len()))
     };
     let [two, one] = take_turns(bench.options.size(21, 3), [&mut || load(2), &mut || load(1)])?;
     bench.row(&Row {
@@ -124,7 +125,7 @@ pub(crate) fn two_threads(bench: &mut Bench) -> Result<(), BoxError> {
 }
 
 fn ids_and_keys() -> (Vec<KeyId>, Vec<SecretKey>) {
-    ((0..PEOPLE).map(people::id).collect(), (0..PEOPLE).map(people::key).collect())
+    ((0..USERS).map(users::id).collect(), (0..USERS).map(users::key).collect())
 }
 
 fn filled_store(bench: &Bench, ids: &[KeyId], keys: &[SecretKey]) -> Result<Arc<dyn KeyStore>, BoxError> {

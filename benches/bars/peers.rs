@@ -1,17 +1,17 @@
-//! Durable storage without keystead, by hand: the floor of durable writes, one file a key, and
-//! SQLite.
+//! Durable storage without keystead: the cheapest durable write, one file per key, and SQLite by
+//! hand.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use keystead_benches::people;
+use keystead_benches::users;
 use keystead_core::{BoxError, KeyId, SecretKey};
 use keystead_sealing::{Keyring, RootSecret};
 use rusqlite::{Connection, OpenFlags, Statement, params};
 
-/// The floor of a durable write: 200 bytes at the end of a file, and `fdatasync`.
+/// The cheapest durable write: 200 bytes at the end of a file, and `fdatasync`.
 pub(crate) struct Log(File);
 
 impl Log {
@@ -25,13 +25,14 @@ impl Log {
     }
 }
 
-/// One file a key, durable: written under another name, synced, renamed, and the directory synced.
-pub(crate) struct FileAKey(pub(crate) PathBuf);
+/// One durable file per key: written under another name, synced, renamed, and the directory synced.
+pub(crate) struct FilePerKey(pub(crate) PathBuf);
 
-impl FileAKey {
-    pub(crate) fn put(&self, person: usize) -> Result<(), BoxError> {
-        let name = people::name(person);
-        let (path, temporary) = (self.0.join(&name), self.0.join(format!("{name}.tmp")));
+impl FilePerKey {
+    pub(crate) fn put(&self, user: usize) -> Result<(), BoxError> {
+        let name = users::name(user);
+        let path = self.0.join(&name);
+        let temporary = self.0.join(format!("{name}.tmp"));
         let mut file = File::create_new(&temporary)?;
         // As long as a sealed record of ours.
         file.write_all(&[7; 256])?;
@@ -41,8 +42,8 @@ impl FileAKey {
     }
 }
 
-/// Our own file, read by hand: a connection, and the keyring out of it. The chain of the cells is
-/// not looked at.
+/// Our own file, read by hand with a connection and the keyring in the file. It ignores the chain
+/// of the cells.
 pub(crate) struct ByHand {
     connection: Connection,
     keyring: Keyring,
@@ -58,17 +59,17 @@ impl ByHand {
         Ok(Self { connection, keyring })
     }
 
-    /// The statement that [`find`](Self::find) runs.
+    /// Prepares the statement that [`find`](Self::find) runs.
     pub(crate) fn select(&self) -> Result<Statement<'_>, BoxError> {
         Ok(self.connection.prepare("SELECT bytes FROM cells WHERE part BETWEEN ?1 AND ?2 ORDER BY part")?)
     }
 
-    /// The key of an id that has one.
+    /// Returns the key of an id that has one.
     pub(crate) fn get(&self, select: &mut Statement<'_>, id: &KeyId) -> Result<SecretKey, BoxError> {
         self.find(select, id)?.ok_or_else(|| "no such key".into())
     }
 
-    /// The key of an id, or `None` if there are no cells of its record.
+    /// Returns the key of an id, or `None` if its record has no cells.
     pub(crate) fn find(&self, select: &mut Statement<'_>, id: &KeyId) -> Result<Option<SecretKey>, BoxError> {
         let row = self.keyring.row_key(id);
         let mut cells = select.query([part(&row, 0), part(&row, u8::MAX)])?;
@@ -83,38 +84,39 @@ impl ByHand {
     }
 }
 
-/// A database of cells like ours, written by hand: without the chain that proves a key missing.
+/// A database of cells like ours, written by hand, without the chain that proves that a key is
+/// missing.
 pub(crate) struct CellsByHand(Connection);
 
 impl CellsByHand {
-    /// With so many cells in it.
-    pub(crate) fn create(directory: &Path, people: usize) -> Result<Self, BoxError> {
+    /// Creates a database with `users` cells.
+    pub(crate) fn create(directory: &Path, users: usize) -> Result<Self, BoxError> {
         let connection = Connection::open(directory.join("cells.db"))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "secure_delete", "ON")?;
         connection.execute_batch("CREATE TABLE cells (part BLOB PRIMARY KEY, bytes BLOB) WITHOUT ROWID")?;
         let mut cells = Self(connection);
-        cells.insert(0..people)?;
+        cells.insert(0..users)?;
         Ok(cells)
     }
 
-    /// Inserts the cells of some people in one durable transaction.
-    pub(crate) fn insert(&mut self, people: Range<usize>) -> Result<(), BoxError> {
+    /// Inserts the cells of some users in one durable transaction.
+    pub(crate) fn insert(&mut self, users: Range<usize>) -> Result<(), BoxError> {
         let transaction = self.0.transaction()?;
         {
             let mut insert = transaction.prepare_cached("INSERT INTO cells VALUES (?1, ?2)")?;
-            for person in people {
-                // Looks random, as a row key does.
-                insert.execute(params![part(&people::key_bytes(person), 0), [7_u8; 256]])?;
+            for user in users {
+                // The bytes look random, as those of a row key do.
+                insert.execute(params![part(&users::key_bytes(user), 0), [7_u8; 256]])?;
             }
         }
         Ok(transaction.commit()?)
     }
 }
 
-fn part(row: &[u8; 32], number: u8) -> [u8; 33] {
-    let mut part = [number; 33];
+fn part(row: &[u8; 32], index: u8) -> [u8; 33] {
+    let mut part = [index; 33];
     part[..32].copy_from_slice(row);
     part
 }

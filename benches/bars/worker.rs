@@ -1,5 +1,5 @@
-//! The program as a process of its own: it does what its arguments say and answers with a line of
-//! numbers.
+//! [`Worker`]: this program started again as a child process, which runs one job and answers with a
+//! line of numbers.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::{bulk, processes};
 
-/// A child process and the ends of its pipes that are ours.
+/// A child process and our ends of its pipes.
 pub(crate) struct Worker {
     child: Child,
     input: ChildStdin,
@@ -27,8 +27,8 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let (input, output) = (child.stdin.take(), child.stdout.take());
-        let (input, output) = input.zip(output).ok_or("a process without pipes")?;
+        let input = child.stdin.take().ok_or("a process without pipes")?;
+        let output = child.stdout.take().ok_or("a process without pipes")?;
         Ok(Self { child, input, output: BufReader::new(output) })
     }
 
@@ -37,7 +37,7 @@ impl Worker {
         Ok(self.input.write_all(b"go\n")?)
     }
 
-    /// The next line of numbers.
+    /// Waits for the next line of numbers and returns it.
     pub(crate) fn answer(&mut self) -> Result<Vec<f64>, BoxError> {
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
@@ -49,13 +49,13 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // One that has answered ends by itself; another one must not outlive us.
+        // A worker that has answered ends by itself. Any other must not outlive this process.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// Runs a job to its end, and returns its answer.
+/// Runs a job in a worker and returns its answer.
 pub(crate) fn run(job: &str, store: &Path, numbers: &[usize]) -> Result<Vec<f64>, BoxError> {
     let mut worker = Worker::start(job, store, numbers)?;
     let answer = worker.answer()?;
@@ -83,17 +83,18 @@ pub(crate) fn answer(numbers: &[f64]) -> Result<(), BoxError> {
 /// Runs the job of a program that was started as a worker.
 pub(crate) fn work(mut arguments: impl Iterator<Item = String>) -> Result<ExitCode, BoxError> {
     let mut argument = || arguments.next().ok_or("a worker needs a job, a store and numbers");
-    let (job, store) = (argument()?, argument()?);
+    let job = argument()?;
+    let store = argument()?;
     let numbers = arguments.map(|number| number.parse()).collect::<Result<Vec<usize>, _>>()?;
     let store = Path::new(&store);
     Runtime::new()?.block_on(async {
         match (job.as_str(), numbers.as_slice()) {
-            ("put", &[number, milliseconds]) => processes::put_for(store, number, milliseconds, false).await,
-            ("put-and-delete", &[number, milliseconds]) => processes::put_for(store, number, milliseconds, true).await,
-            ("put-all", &[people]) => bulk::put_all(store, people).await,
-            ("load", &[people]) => bulk::load_all(store, people).await,
-            ("list", &[people]) => bulk::list(store, people).await,
-            ("verify", &[people]) => bulk::verify(store, people).await,
+            ("put", &[index, milliseconds]) => processes::put_for(store, index, milliseconds, false).await,
+            ("put-and-delete", &[index, milliseconds]) => processes::put_for(store, index, milliseconds, true).await,
+            ("put-all", &[users]) => bulk::put_all(store, users).await,
+            ("load", &[users]) => bulk::load_all(store, users).await,
+            ("list", &[users]) => bulk::list(store, users).await,
+            ("verify", &[users]) => bulk::verify(store, users).await,
             ("open", &[]) => bulk::open(store).await,
             _ => Err(format!("no job {job} with these numbers").into()),
         }

@@ -1,10 +1,10 @@
-//! The parts of the benchmark: rounds that take turns, a table of bars, and people to keep keys
-//! for.
+//! The parts that all benchmarks share: interleaved rounds, a table of bars, and users with their
+//! keys.
 //!
 //! The rows themselves are in `bars/`: see the README.
 
+pub mod access_pattern;
 pub mod measure;
 pub mod options;
-pub mod people;
 pub mod table;
-pub mod visits;
+pub mod users;

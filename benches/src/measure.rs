@@ -1,13 +1,14 @@
-//! Measuring: rounds that take turns, so that whatever disturbs the machine disturbs all sides.
+//! Measuring in interleaved rounds, so that a disturbance of the machine affects all workloads
+//! alike.
 
 use std::time::{Duration, Instant};
 
 use keystead_core::BoxError;
 
-/// One side of a comparison: does a round of its work and says what an operation cost.
-pub type Side<'a> = &'a mut dyn FnMut() -> Result<Cost, BoxError>;
+/// One of the workloads that are compared: runs one round and returns the cost of an operation.
+pub type Workload<'a> = &'a mut dyn FnMut() -> Result<Cost, BoxError>;
 
-/// Nanoseconds an operation.
+/// The cost of an operation, in nanoseconds unless the row has another unit.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Cost(pub f64);
 
@@ -16,42 +17,44 @@ pub struct Cost(pub f64);
 pub struct Samples(Vec<Cost>);
 
 impl Cost {
-    /// The cost of each of so many operations that took `time` together.
+    /// Returns the cost of each of `operations` operations that took `time` together.
     pub fn of(time: Duration, operations: usize) -> Self {
         Self(time.as_secs_f64() * 1e9 / operations as f64)
     }
 }
 
-/// Runs work that does so many operations, and says what each cost.
+/// Runs work that consists of `operations` operations, and returns the cost of each.
 ///
 /// # Errors
-/// What the work returns.
+/// Those of the work.
 pub fn time(operations: usize, work: impl FnOnce() -> Result<(), BoxError>) -> Result<Cost, BoxError> {
     let start = Instant::now();
     work()?;
     Ok(Cost::of(start.elapsed(), operations))
 }
 
-/// Runs all sides once to warm up and then for so many rounds, each round in another order.
+/// Runs all workloads once to warm up and then `rounds` times. Each round begins with another
+/// workload.
 ///
 /// # Errors
-/// What a side returns.
-pub fn take_turns<const N: usize>(rounds: usize, mut sides: [Side<'_>; N]) -> Result<[Samples; N], BoxError> {
+/// Those of a workload.
+pub fn take_turns<const N: usize>(rounds: usize, mut workloads: [Workload<'_>; N]) -> Result<[Samples; N], BoxError> {
     let mut samples = [const { Samples(Vec::new()) }; N];
-    for side in &mut sides {
-        side()?;
+    for workload in &mut workloads {
+        workload()?;
     }
     for round in 0..rounds {
         for turn in 0..N {
-            let number = (round + turn) % N;
-            samples[number].0.push(sides[number]()?);
+            let index = (round + turn) % N;
+            samples[index].0.push(workloads[index]()?);
         }
     }
     Ok(samples)
 }
 
 impl Samples {
-    /// The same cost in each round: for what is not measured in rounds, or is a fixed limit.
+    /// Returns one cost that stands for all rounds: for a limit, or a figure not measured in
+    /// rounds.
     pub fn fixed(cost: Cost) -> Self {
         Self(vec![cost])
     }
@@ -74,7 +77,8 @@ impl From<Vec<Cost>> for Samples {
     }
 }
 
-/// The value in the middle; of an even number of values, the mean of the two in the middle. NaN for none.
+/// Returns the value in the middle, or the mean of the two in the middle; NaN if there are no
+/// values.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -90,32 +94,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sides_take_turns_after_a_warm_up_and_begin_in_turn() {
+    fn workloads_take_turns_after_a_warm_up_and_begin_in_turn() {
         let order = std::cell::RefCell::new(String::new());
-        let side = |name| {
+        let workload = |name| {
             let order = &order;
             move || {
                 order.borrow_mut().push(name);
                 Ok(Cost(1.0))
             }
         };
-        take_turns(3, [&mut side('a'), &mut side('b')]).unwrap();
+        take_turns(3, [&mut workload('a'), &mut workload('b')]).unwrap();
         assert_eq!(*order.borrow(), "ababbaab");
     }
 
     #[test]
     fn a_warm_up_round_does_not_count() {
         let mut rounds = 0.0;
-        let mut side = || {
+        let mut workload = || {
             rounds += 1.0;
             Ok(Cost(rounds))
         };
-        let [samples] = take_turns(3, [&mut side]).unwrap();
+        let [samples] = take_turns(3, [&mut workload]).unwrap();
         assert_eq!(samples.median(), Cost(3.0), "of 2, 3 and 4");
     }
 
     #[test]
-    fn a_side_that_fails_ends_the_comparison() {
+    fn a_workload_that_fails_ends_the_comparison() {
         assert!(take_turns(1, [&mut || Err("broken".into())]).is_err());
     }
 
@@ -134,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_is_nanoseconds_an_operation() {
+    fn a_cost_is_in_nanoseconds_per_operation() {
         assert_eq!(Cost::of(Duration::from_micros(3), 2), Cost(1500.0));
     }
 }

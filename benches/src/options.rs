@@ -10,8 +10,8 @@ cargo bench -p keystead-benches -- [--quick] [--filter NAME]... [--dir DIR] [--o
   --quick        small counts and few rounds: shows that everything works; no bar is judged
   --filter NAME  only the rows whose name contains NAME; may be repeated
   --dir DIR      a directory on the disk to measure (target/tmp)
-  --out FILE     where the table goes (target/bench.md)
-  --list         the names of the rows, and nothing else";
+  --out FILE     the file for the table (target/bench.md)
+  --list         print the names of the rows and measure nothing";
 
 /// The options that the command line sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Options {
     pub quick: bool,
     /// Print the names of the rows and do nothing.
     pub list: bool,
-    /// Only rows whose name contains one of these; all if there is none.
+    /// Measure only the rows whose name contains one of these; all rows if this is empty.
     pub filters: Vec<String>,
     /// The directory under which files are written and measured.
     pub dir: PathBuf,
@@ -38,7 +38,7 @@ impl Options {
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value\n{USAGE}"));
             match argument.as_str() {
-                // Cargo says so to every benchmark.
+                // Cargo passes this to every benchmark.
                 "--bench" => {}
                 "--quick" => self.quick = true,
                 "--list" => self.list = true,
@@ -56,7 +56,7 @@ impl Options {
         self.filters.is_empty() || self.filters.iter().any(|filter| row.contains(filter.as_str()))
     }
 
-    /// The first for a full run, the second for a quick one.
+    /// Returns the first value in a full run, the second one in a quick run.
     pub fn size<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_or_lacks_its_value_is_refused() {
+    fn unknown_arguments_and_missing_values_are_refused() {
         for arguments in ["--fast", "memory", "--filter"] {
             assert!(parse(arguments).unwrap_err().to_string().contains("cargo bench"), "{arguments}");
         }

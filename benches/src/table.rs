@@ -1,4 +1,4 @@
-//! The table of bars: a Markdown row for each, printed as it comes.
+//! [`Table`]: one Markdown row for each bar.
 
 use std::fmt::Write as _;
 
@@ -7,9 +7,9 @@ use crate::measure::{Cost, Samples};
 /// The condition that our cost and the reference's must meet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bar {
-    /// We cost at most so many times as much.
+    /// Our cost is at most this many times the reference's.
     AtMost(f64),
-    /// We are at least so many times as fast.
+    /// We are at least this many times as fast as the reference.
     AtLeast(f64),
     /// Nothing: the ratio of the costs is only shown.
     Shown,
@@ -26,11 +26,11 @@ pub enum Unit {
     Count,
     /// The cost is a number of bytes.
     Bytes,
-    /// The cost is so many of a hundred.
+    /// The cost is a percentage.
     Percent,
 }
 
-/// A bar and both sides of it.
+/// A bar, and the two costs that it compares.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     /// The operation that is measured, and the store.
@@ -39,13 +39,13 @@ pub struct Row<'a> {
     pub against: &'a str,
     /// The condition that the costs must meet.
     pub bar: Bar,
-    /// A better ratio that we would like; nothing is judged by it.
+    /// A better ratio that we aim for. It is shown but not judged.
     pub stretch: Option<f64>,
     /// The unit in which the two costs are shown.
     pub unit: Unit,
-    /// Our side.
+    /// The costs of keystead.
     pub ours: &'a Samples,
-    /// The other side.
+    /// The costs of the reference.
     pub reference: &'a Samples,
 }
 
@@ -60,7 +60,7 @@ pub struct Table {
 const HEAD: &str = "| path | bar | ours | reference | ratio | |\n|---|---|---|---|---|---|\n";
 
 impl Bar {
-    /// The ratio that the bar speaks of.
+    /// Returns the ratio that the bar limits.
     pub fn ratio(self, ours: &Samples, reference: &Samples) -> f64 {
         match self {
             Self::AtMost(_) | Self::Shown => ours.over(reference),
@@ -88,12 +88,12 @@ impl Bar {
 }
 
 impl Table {
-    /// An empty table. If it is not judged, no bar can be missed.
+    /// Creates an empty table. If it is not judged, no bar can be missed.
     pub fn new(judged: bool) -> Self {
         Self { text: HEAD.to_owned(), judged, missed: 0 }
     }
 
-    /// Adds a row, and returns its line; of the first one, with the table's head.
+    /// Adds a row and returns its line. Before the first line it returns the table's head, too.
     pub fn add(&mut self, row: &Row<'_>) -> &str {
         let ratio = row.bar.ratio(row.ours, row.reference);
         let verdict = match (self.judged, row.bar) {
@@ -111,7 +111,7 @@ impl Table {
         self.push(&format!("| {} | {bar} | {ours} | {reference} | {ratio:.2}x | {verdict} |\n", row.path))
     }
 
-    /// Adds a row that could not be measured; it counts as missed even if nothing is judged.
+    /// Adds a row that could not be measured. It counts as missed even if nothing is judged.
     pub fn add_failure(&mut self, path: &str, why: &str) -> &str {
         self.missed += 1;
         self.push(&format!("| {path} | | | | | FAILED: {} |\n", why.replace(['|', '\n'], " ")))
@@ -122,7 +122,7 @@ impl Table {
         self.missed
     }
 
-    /// The whole table in Markdown.
+    /// Returns the whole table in Markdown.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_says_the_bar_both_sides_the_ratio_and_the_verdict() {
+    fn a_row_has_the_bar_both_costs_the_ratio_and_the_verdict() {
         let mut table = Table::new(true);
         table.add(&row(Bar::AtMost(3.0), &fixed(90.0), &fixed(30.0)));
         let line = "| get | at most 3x of a map (stretch 2x) | 90 ns | 30 ns | 3.00x | holds |\n";
@@ -178,8 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn at_most_speaks_of_our_cost_and_at_least_of_our_speed() {
-        let (ours, reference) = (fixed(100.0), fixed(800.0));
+    fn at_most_limits_our_cost_and_at_least_our_speed() {
+        let ours = fixed(100.0);
+        let reference = fixed(800.0);
         assert_eq!(Bar::AtLeast(8.0).ratio(&ours, &reference), 8.0);
         assert_eq!(Bar::AtMost(8.0).ratio(&ours, &reference), 0.125);
         assert!(Bar::AtLeast(8.0).holds(8.0) && !Bar::AtLeast(8.0).holds(7.9));

@@ -1,1 +1,1 @@
-//! Nothing here: the programs stand beside this folder.
+//! This package has no code of its own: see the examples in the parent directory.

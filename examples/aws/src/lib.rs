@@ -1,1 +1,1 @@
-//! Examples only: see the folder above.
+//! This package has no code of its own: see the example `aws_ssm`.

@@ -1,8 +1,8 @@
-//! An example of a key store of your own, over a small engine.
+//! A complete backend over the smallest possible engine.
 //!
-//! The engine is a `BTreeMap` from names to values. It stands for a database that knows nothing of ids
-//! and keys and also contains entries of other programs. `tests/conformance.rs` runs the conformance
-//! suite over the store.
+//! The engine is a `BTreeMap` from names to values. Like a real engine, for example a database, it
+//! knows nothing of ids and keys, and may contain entries of other programs. `tests/conformance.rs`
+//! runs the conformance suite over the backend.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,17 +17,17 @@ use keystead_core::{
 
 const SCHEME: &str = "tree";
 
-/// A key-value engine that other programs use, too.
+/// A key-value engine that other programs may share.
 pub type Engine = Arc<Mutex<BTreeMap<String, SecretKey>>>;
 
-/// A store of keys in an [`Engine`], each under the name that a template makes of its id.
+/// A store of keys in an [`Engine`], each under the name that the template makes of its id.
 pub struct TreeStore {
     engine: Engine,
     names: NameTemplate,
 }
 
 impl TreeStore {
-    /// Creates a store that uses the names of this template in the engine, and no other entries.
+    /// Creates a store that uses the names of this template, and no other entries of the engine.
     pub fn new(engine: Engine, names: NameTemplate) -> Self {
         Self { engine, names }
     }
@@ -36,7 +36,7 @@ impl TreeStore {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the id of the first key whose name comes after this one, and its name.
+    /// Returns the id of the first key whose name comes after this one, with that name.
     fn id_after(&self, last: &str) -> Option<(KeyId, String)> {
         let entries = self.entries();
         let mut names = entries.range::<str, _>((Bound::Excluded(last), Bound::Unbounded)).map(|(name, _)| name);
@@ -67,7 +67,7 @@ impl KeyStore for TreeStore {
             PutMode::Overwrite => {}
             PutMode::Create if !entries.contains_key(&name) => {}
             PutMode::Create => return Err(failed(ErrorKind::AlreadyExists, Operation::Create)),
-            // Refuses a mode of a later version before any effect.
+            // A mode of a later version must be refused before any effect.
             _ => return Err(failed(ErrorKind::Unsupported, Operation::Put)),
         }
         entries.insert(name, key.clone());
@@ -80,7 +80,7 @@ impl KeyStore for TreeStore {
         Ok(Deletion::new(Finality::Immediate))
     }
 
-    /// Reads one id at a time, so that the lock is not held between two items.
+    /// Reads one id at a time, so that the engine is not locked while the caller works on one.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         let next = move |last: String| async move {
             let (id, name) = self.id_after(&last)?;
@@ -94,7 +94,7 @@ impl KeyStore for TreeStore {
     }
 }
 
-/// Shows no entries, because their names contain the ids.
+// Written by hand, because a derived implementation would show the names and so the ids.
 impl fmt::Debug for TreeStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TreeStore").field("names", &self.names).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! The conformance suite over a store of your own.
+//! The conformance suite over the store of this package.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use keystead_conformance::{Harness, Namespace, async_trait};
 use keystead_core::{BoxError, KeyStore, NameTemplate, SecretKey};
 use keystead_example_custom_backend::{Engine, TreeStore};
 
-/// A harness with one engine per namespace. A second client is a second store over the same engine.
+/// An engine for each namespace. A second client is a second store over the same engine.
 #[derive(Default)]
 struct Trees(Mutex<HashMap<Namespace, Engine>>);
 

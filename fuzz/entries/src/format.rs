@@ -1,5 +1,5 @@
-//! The sealing format's outer layers, made by hand from its FORMAT.md with keys that are known here, so that whatever
-//! bytes the fuzzer makes up get past the seals and the checksum.
+//! The outer layers of the sealing format, written by hand from its FORMAT.md with fixed keys, so
+//! that the fuzzer's inputs get past the seals and the checksum.
 
 use std::sync::OnceLock;
 
@@ -21,12 +21,12 @@ pub(crate) fn root() -> RootSecret {
     RootSecret::from_bytes(ROOT)
 }
 
-/// The keyring whose keys stand above.
+/// Returns the keyring that contains the fixed keys.
 pub(crate) fn known_keyring() -> &'static Keyring {
     static KEYRING: OnceLock<Keyring> = OnceLock::new();
     KEYRING.get_or_init(|| {
         let sealed = seal_keyring(&header(1), &known_message());
-        Keyring::open_with(&root(), &sealed).expect("FORMAT.md says how a keyring is made")
+        Keyring::open_with(&root(), &sealed).expect("a keyring that is written as FORMAT.md says opens")
     })
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn seal_keyring(header: &[u8; HEADER_LEN], message: &[u8]) -> Vec<u8>
     sealed
 }
 
-/// Makes a keyring of any bytes that has the right length and the right checksum.
+/// Turns any bytes into a keyring of the right length with the right checksum.
 pub(crate) fn with_checksum(bytes: &[u8]) -> Vec<u8> {
     let mut keyring = bytes.to_vec();
     keyring.resize(KEYRING_LEN - CHECKSUM_LEN, 0);
@@ -64,7 +64,8 @@ fn add_checksum(keyring: &mut Vec<u8>) {
     keyring.extend_from_slice(checksum.as_ref());
 }
 
-/// A record of the known keyring around any message, which gets the zeros that make the whole a multiple of 256 bytes.
+/// Seals a message in a record of the known keyring. Zeros are added to the message, so that the
+/// length of the record is a multiple of 256 bytes.
 pub(crate) fn seal_record(row: &RowKey, message: &[u8]) -> Vec<u8> {
     let around = 1 + EPOCH.len() + cobblestone::OVERHEAD;
     let mut message = message.to_vec();

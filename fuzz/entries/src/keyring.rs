@@ -1,4 +1,4 @@
-//! Keyrings: what opens is what FORMAT.md says, and no parameter of Argon2 is run before it has been found in bounds.
+//! Keyrings: only what FORMAT.md allows opens, and Argon2 never runs with parameters out of bounds.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use keystead_sealing::{KEYRING_LEN, Keyring, KeyringError, RootProvider};
 use crate::Seeds;
 use crate::format::{HEADER_LEN, MESSAGE_LEN, header, known_message, root, seal_keyring, with_checksum};
 
-/// A sealed keyring: as it is, and once more with the length and the checksum that let its header be read.
+/// Opens the input as a sealed keyring, first as it is, then with the right length and checksum, so
+/// that its header is read.
 pub fn keyring(input: &[u8]) {
     if let Ok(opened) = Keyring::open_with(&root(), input) {
         opens_again(&opened);
@@ -20,8 +21,11 @@ pub fn keyring(input: &[u8]) {
         opens_again(&opened);
     }
     let provided = Keyring::open_with(&RootSecret::provider(Arc::new(Provider)), &forged);
-    assert!(!matches!(provided, Err(KeyringError::Provider(_))), "a provider was given what no provider made");
-    // In bounds it would be run, which takes what it may take: up to 1 GiB.
+    assert!(
+        !matches!(provided, Err(KeyringError::Provider(_))),
+        "a provider was given a reference that no provider made"
+    );
+    // With parameters in bounds Argon2 would run, which may take up to 1 GiB.
     if !is_in_bounds(&forged) {
         let refusal = Keyring::open_with(&RootSecret::passphrase("correct horse"), &forged).err();
         let expected = match forged[..2] {
@@ -33,7 +37,8 @@ pub fn keyring(input: &[u8]) {
     }
 }
 
-/// A generation (8 bytes), then what is inside a keyring's seal, which only who has the root secret can make.
+/// Checks the parser of the message inside a keyring's seal, which only a holder of the root secret
+/// can write. The input is a generation (8 bytes), then the message.
 pub fn keyring_message(input: &[u8]) {
     let Some((generation, message)) = input.split_first_chunk::<8>() else { return };
     let generation = u64::from_be_bytes(*generation);
@@ -71,7 +76,7 @@ fn sample() -> (KeyId, SecretKey) {
     (KeyId::new("alice").expect("an id"), SecretKey::new([5; 32]).expect("a key"))
 }
 
-/// The number of epochs of a message that is as FORMAT.md says.
+/// Returns the number of epochs of a message, or `None` if FORMAT.md does not allow the message.
 fn epochs(message: &[u8]) -> Option<usize> {
     let number = |at: usize| message[at..at + 4].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     let count = usize::try_from(number(48)).ok().filter(|count| (1..=16).contains(count))?;
@@ -84,18 +89,20 @@ fn epochs(message: &[u8]) -> Option<usize> {
 /// would stretch it.
 fn is_in_bounds(keyring: &[u8]) -> bool {
     let number = |at: usize| keyring[at..at + 4].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    let (memory, passes, lanes) = (number(12), number(16), number(20));
+    let memory = number(12);
+    let passes = number(16);
+    let lanes = number(20);
     let lanes_fit = (1..=16).contains(&lanes) && (8 * lanes..=1 << 20).contains(&memory);
     keyring[..2] == [1, 1] && lanes_fit && (1..=16).contains(&passes)
 }
 
-/// Gives its secret for any reference that a provider may have made.
+/// A provider that returns its secret for any reference that a provider may have made.
 #[derive(Debug)]
 struct Provider;
 
 impl RootProvider for Provider {
     fn create(&self) -> Result<(SecretKey, Vec<u8>), BoxError> {
-        Err("nothing is created here".into())
+        Err("this provider creates nothing".into())
     }
 
     fn recover(&self, reference: &[u8]) -> Result<SecretKey, BoxError> {

@@ -1,9 +1,8 @@
-//! The functions that the fuzz targets run. Each takes any bytes and panics where a promise is
-//! broken.
+//! The functions that the fuzz targets run. Each takes any bytes and panics if a promise is broken.
 //!
-//! The fuzzer calls them from `fuzz/fuzz_targets`, on nightly and for as long as one likes;
-//! `tests/bounded.rs` calls them on stable, with everything in `fuzz/corpus` and with what proptest
-//! makes up, and counts the memory they take.
+//! The fuzzer calls them from `fuzz/fuzz_targets`, with a nightly compiler. `tests/bounded.rs`
+//! calls them on stable, with everything in `fuzz/corpus` and with inputs that proptest generates,
+//! and limits the memory that they take.
 
 mod format;
 mod keyring;
@@ -16,21 +15,21 @@ pub use crate::name::name;
 pub use crate::record::{record, record_message};
 pub use crate::url::url;
 
-/// Valid inputs to start from: file name and contents.
+/// Inputs to start from: file names and contents.
 pub type Seeds = Vec<(&'static str, Vec<u8>)>;
 
 /// A fuzz target.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// As in `fuzz/fuzz_targets` and `fuzz/corpus`.
+    /// The name, as in `fuzz/fuzz_targets` and `fuzz/corpus`.
     pub name: &'static str,
-    /// Panics where a promise is broken.
+    /// The function, which panics if a promise is broken.
     pub run: fn(&[u8]),
     /// The inputs with which the corpus starts.
     pub seeds: fn() -> Seeds,
 }
 
-/// All of them.
+/// All fuzz targets.
 pub const TARGETS: [Target; 6] = [
     Target { name: "keyring", run: keyring, seeds: keyring::seeds },
     Target { name: "keyring_message", run: keyring_message, seeds: keyring::message_seeds },

@@ -1,22 +1,24 @@
-//! Ids in names: every id comes back from its name, and no two ids share one.
+//! Ids in names: the name of an id gives back the id, and no two ids have the same name.
 
 use keystead::{KeyId, NameTemplate};
 
 use crate::Seeds;
 
-/// Three lines: a template (the origin's if it is none), and two ids; the last one may hold line breaks.
+/// Maps two ids to names and back. The input has three lines: a template, for which
+/// `/app/user-keys/%s` stands in if it is not a valid one, and two ids. The last one may contain
+/// line breaks.
 pub fn name(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let mut lines = text.splitn(3, '\n');
     let [template, one, two] = [(); 3].map(|()| lines.next().unwrap_or_default());
     let template = template_of(template);
-    is_no_other_ids_name(&template, two);
+    assert_canonical(&template, two);
     let (Ok(one), Ok(two)) = (KeyId::new(one), KeyId::new(two)) else { return };
     for id in [&one, &two] {
         let name = template.name(id);
         assert!(name.is_ascii() && name.len() <= template.max_name_len());
         assert!(template.id(&name).as_ref() == Some(id), "an id did not come back from its name");
-        is_no_other_ids_name(&template, id.as_str());
+        assert_canonical(&template, id.as_str());
     }
     assert_eq!(template.name(&one) == template.name(&two), one == two);
 }
@@ -31,8 +33,8 @@ fn template_of(text: &str) -> NameTemplate {
     }
 }
 
-/// A name that gives an id is the one that the id gets.
-fn is_no_other_ids_name(template: &NameTemplate, segment: &str) {
+/// Checks that a name which gives an id is the name of that id.
+fn assert_canonical(template: &NameTemplate, segment: &str) {
     for name in [segment.to_owned(), [template.prefix(), segment, template.suffix()].concat()] {
         if let Some(id) = template.id(&name) {
             assert_eq!(template.name(&id), name);

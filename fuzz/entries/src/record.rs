@@ -1,4 +1,4 @@
-//! Records: what opens is what FORMAT.md says, bit for bit, and everything else is damaged.
+//! Records: only what FORMAT.md allows opens, bit for bit, and everything else is damaged.
 
 use keystead::{KeyId, SecretKey};
 use keystead_sealing::{RECORD_STEP, RecordError};
@@ -6,7 +6,7 @@ use keystead_sealing::{RECORD_STEP, RecordError};
 use crate::Seeds;
 use crate::format::{known_keyring, seal_record};
 
-/// Row key (32 bytes), then a record as a store keeps it.
+/// Opens a sealed record. The input is a row key (32 bytes), then the record as a store keeps it.
 pub fn record(input: &[u8]) {
     let Some((row, sealed)) = input.split_first_chunk::<32>() else { return };
     let keyring = known_keyring();
@@ -18,19 +18,20 @@ pub fn record(input: &[u8]) {
 
 /// Checks the parser on the contents of a record, which only a holder of the store's keys can seal.
 pub fn record_message(input: &[u8]) {
-    let (keyring, expected) = (known_keyring(), read(input));
-    // Its own user's row, so that nothing is refused for the row alone.
+    let keyring = known_keyring();
+    let expected = read(input);
+    // The row is that of the record's user, so that no record is refused because of its row.
     let row = id_of(input).map_or([0; 32], |id| keyring.row_key(&id));
     let opened = keyring.open(&row, &seal_record(&row, input));
     assert!(opened == expected.ok_or(RecordError::Damaged), "the parser and FORMAT.md disagree");
-    // Under another user's row it is damaged whatever it says.
+    // Under another user's row the record is damaged, whatever it contains.
     let mut other = row;
     other[31] ^= 1;
     assert!(keyring.open(&other, &seal_record(&other, input)).is_err());
 }
 
-/// As FORMAT.md says: length of the id (1 byte), id, length of the key (2 bytes), key, and the
-/// fewest zeros that will do.
+/// Reads a message as FORMAT.md defines it: length of the id (1 byte), id, length of the key (2
+/// bytes), key, and as few zeros as are needed.
 fn read(message: &[u8]) -> Option<(KeyId, SecretKey)> {
     let id = id_of(message)?;
     let at = 1 + id.as_str().len();
@@ -46,12 +47,12 @@ fn id_of(message: &[u8]) -> Option<KeyId> {
     KeyId::new(String::from_utf8(id).ok()?).ok()
 }
 
-/// Zeros follow a message, as many as fill its last 256 bytes.
+/// Returns a byte of a message, or the zero that follows it.
 fn byte(message: &[u8], at: usize) -> u8 {
     message.get(at).copied().unwrap_or_default()
 }
 
-/// The length of the record of a message that is so long.
+/// Returns the length of the record around a message of this length.
 fn filled(len: usize) -> usize {
     (77 + len).next_multiple_of(RECORD_STEP)
 }
@@ -65,7 +66,8 @@ const SAMPLES: [(&str, &str, usize); 4] = [
 
 pub(crate) fn seeds() -> Seeds {
     let seed = |(name, id, len): (&'static str, &str, usize)| {
-        let (id, key) = (KeyId::new(id).ok()?, SecretKey::new(vec![5; len]).ok()?);
+        let id = KeyId::new(id).ok()?;
+        let key = SecretKey::new(vec![5; len]).ok()?;
         let record = known_keyring().seal(&id, &key);
         Some((name, [&record.row[..], &record.bytes].concat()))
     };

@@ -1,4 +1,4 @@
-//! URLs of stores: taken apart without touching disk or network, and never quoted by an error.
+//! URLs of stores: parsing one touches neither disk nor network, and no error quotes one.
 
 use std::error::Error as StdError;
 
@@ -6,10 +6,11 @@ use keystead::fuzzing::check_url;
 
 use crate::Seeds;
 
-/// A word that no error says by itself.
+/// A word that no error contains unless it quotes the URL.
 const CANARY: &str = "hunter2";
 
-/// A URL; its first byte decides where a word is put that no error may quote.
+/// Parses a URL, then the same URL with a word inserted that no error may quote. The first byte of
+/// the URL decides where the word is inserted.
 pub fn url(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let at = usize::from(input.first().copied().unwrap_or_default()).min(text.len());
@@ -18,21 +19,21 @@ pub fn url(input: &[u8]) {
     let with_canary = [before, CANARY, after].concat();
     for url in [text.as_ref(), with_canary.as_str()] {
         match check_url(url) {
-            Ok(path) => path.into_iter().for_each(|path| comes_back(path.as_os_str().as_encoded_bytes())),
-            Err(error) if url.contains(CANARY) => quotes_nothing(&error),
+            Ok(path) => path.into_iter().for_each(|path| assert_path_comes_back(path.as_os_str().as_encoded_bytes())),
+            Err(error) if url.contains(CANARY) => assert_no_quote(&error),
             Err(_) => {}
         }
     }
 }
 
-/// However a path was spelled, its plainest spelling is the same path.
-fn comes_back(path: &[u8]) {
+/// Checks that a path with every byte percent-encoded is the same path.
+fn assert_path_comes_back(path: &[u8]) {
     let encoded: String = path.iter().map(|byte| format!("%{byte:02X}")).collect();
     let again = check_url(&format!("file:{encoded}?root_secret_env=X")).ok().flatten();
     assert!(again.is_some_and(|again| again.as_os_str().as_encoded_bytes() == path));
 }
 
-fn quotes_nothing(error: &keystead::Error) {
+fn assert_no_quote(error: &keystead::Error) {
     let mut text = format!("{error} {error:?}");
     let mut cause = error.source();
     while let Some(e) = cause {

@@ -1,5 +1,5 @@
-//! The fuzz targets' functions on stable: with the corpus, and with bytes and changed seeds that proptest makes up.
-//! Each takes memory of the size of its input, and none panics.
+//! Runs the functions of the fuzz targets on stable: with the corpus, with random bytes and with
+//! changed seeds. None panics, and the memory that each takes is bounded by the size of its input.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::fs;
@@ -10,11 +10,14 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Bytes that a function may have at once: so many, and so many for each byte of its input.
+/// The most bytes that a function may have allocated at once, apart from those for its input.
 const MEMORY: u64 = 64 * 1024;
-const MEMORY_A_BYTE: u64 = 16;
 
-/// The number of inputs that proptest makes up for each target. Set `KEYSTEAD_FUZZ_CASES` for more.
+/// The most bytes that it may have allocated for each byte of its input.
+const MEMORY_PER_BYTE: u64 = 16;
+
+/// The number of inputs that proptest generates for each target. Set `KEYSTEAD_FUZZ_CASES` for
+/// more.
 const CASES: u32 = 500;
 
 fn corpus(target: &Target) -> PathBuf {
@@ -23,8 +26,9 @@ fn corpus(target: &Target) -> PathBuf {
 
 fn run(target: &Target, input: &[u8]) {
     let memory = allocation_counter::measure(|| (target.run)(input));
-    let allowed = MEMORY + MEMORY_A_BYTE * input.len() as u64;
-    let (name, len) = (target.name, input.len());
+    let allowed = MEMORY + MEMORY_PER_BYTE * input.len() as u64;
+    let name = target.name;
+    let len = input.len();
     assert!(memory.bytes_max <= allowed, "{name} took {} bytes for an input of {len}", memory.bytes_max);
     assert_eq!(memory.bytes_current, 0, "{name} left memory behind");
 }
@@ -36,7 +40,7 @@ fn warm_up(target: &Target) {
 }
 
 #[test]
-fn everything_in_the_corpus_is_run() {
+fn the_corpus_is_run() {
     for target in &TARGETS {
         warm_up(target);
         let directory = corpus(target);
@@ -54,7 +58,7 @@ fn everything_in_the_corpus_is_run() {
 }
 
 #[test]
-fn made_up_bytes_are_run() {
+fn random_bytes_are_run() {
     for target in &TARGETS {
         warm_up(target);
         check(&proptest::collection::vec(any::<u8>(), 0..2048), |input| run(target, &input));
@@ -100,7 +104,8 @@ impl Arbitrary for Change {
     type Strategy = BoxedStrategy<Self>;
 
     fn arbitrary_with((): ()) -> Self::Strategy {
-        let (at, byte) = (any::<Index>, any::<u8>);
+        let at = any::<Index>;
+        let byte = any::<u8>;
         prop_oneof![
             (at(), 0..8_u8).prop_map(|(at, bit)| Self::Flip(at, bit)),
             (at(), prop_oneof![byte(), Just(0), Just(0xff), Just(b'%'), Just(b'-')])
