@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, FutureExt, WeakShared};
 use keystead_sealing::{Keyring, KeyringError, RootKey, RootSecret};
 
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::reader::Shared;
 use crate::store::off_thread;
 
@@ -46,7 +46,7 @@ pub(crate) struct AccessState {
 /// The failure to open the keyring of this generation.
 struct RecentFailure {
     generation: Option<u64>,
-    failure: Failure,
+    failure: FileError,
     /// `None` if it will never open: our root secret is not the store's.
     until: Option<Instant>,
 }
@@ -135,7 +135,7 @@ impl AccessState {
         let open = || Keyring::open_keeping_key(&held.root, Some(&held.root_key), sealed);
         // A provider is the caller's code, and the writer thread may be the one that runs it.
         let Ok(opened) = panic::catch_unwind(AssertUnwindSafe(open)) else {
-            return Err(Failure::provider_panicked());
+            return Err(FileError::provider_panicked());
         };
         match opened {
             Ok((keyring, root_key)) => {
@@ -143,11 +143,11 @@ impl AccessState {
                 Ok(self.take_up(Arc::new(new)))
             }
             Err(KeyringError::WrongRoot | KeyringError::OtherKindOfRoot { .. }) => {
-                *recent = Some(RecentFailure { generation, failure: Failure::superseded(), until: None });
-                Err(Failure::superseded())
+                *recent = Some(RecentFailure { generation, failure: FileError::superseded(), until: None });
+                Err(FileError::superseded())
             }
             Err(e) => {
-                let failure = Failure::from(e);
+                let failure = FileError::from(e);
                 let until = Some(Instant::now() + FAILURE_LIMIT);
                 *recent = Some(RecentFailure { generation, failure: failure.clone(), until });
                 Err(failure)

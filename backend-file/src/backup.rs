@@ -7,7 +7,7 @@ use keystead_core::{ErrorKind, Operation, Result};
 
 use crate::config::Location;
 use crate::database::Database;
-use crate::error::Failure;
+use crate::error::FileError;
 use crate::reader::Shared;
 use crate::store::{FileStore, off_thread};
 
@@ -37,13 +37,13 @@ impl FileStore {
     }
 }
 
-fn copy(shared: &Shared, path: &Path) -> Result<(), Failure> {
+fn copy(shared: &Shared, path: &Path) -> Result<(), FileError> {
     // Asked first: a store that is closed or replaced is to leave no directory behind.
     shared.with_reader(Database::keyring)?;
     let target = Location::find_or_create_directory(path, shared.location.group_access())?;
     if !target.create_file()? {
         let text = format!("something stands at {} already: give another path", path.display());
-        return Err(Failure::new(ErrorKind::AlreadyExists, text));
+        return Err(FileError::new(ErrorKind::AlreadyExists, text));
     }
     let copied = shared.with_reader(|database| database.copy_to(&target)).and_then(|()| target.sync_directory());
     copied.map_err(|failure| {

@@ -8,7 +8,7 @@ use keystead_sealing::{RECORD_STEP, RowKey, SealedRecord};
 use rusqlite::{Row, params};
 
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 
 mod pages;
 
@@ -17,7 +17,7 @@ pub(crate) use pages::{Cursor, Page};
 /// No valid record has more parts.
 const MAX_PARTS: usize = 13;
 
-const PART_LEN: usize = size_of::<RowKey>() + 1;
+const PART_LEN: usize = RowKey::LEN + 1;
 
 /// The key of a cell: a row key and the number of a part.
 pub(crate) type Part = [u8; PART_LEN];
@@ -76,11 +76,11 @@ impl Link {
 
     /// Reports whether a row certainly comes before the successor.
     pub(crate) fn is_after(&self, row: &RowKey) -> bool {
-        self.prefix() > &row[..Self::PREFIX_LEN]
+        self.prefix() > &row.as_bytes()[..Self::PREFIX_LEN]
     }
 
     fn leads_into(&self, row: &RowKey) -> bool {
-        self.prefix() == &row[..Self::PREFIX_LEN]
+        self.prefix() == &row.as_bytes()[..Self::PREFIX_LEN]
     }
 }
 
@@ -135,7 +135,7 @@ impl<'a> Cell<'a> {
     }
 
     fn is_of(&self, row: &RowKey) -> bool {
-        self.key.is_some_and(|key| key.starts_with(row))
+        self.key.is_some_and(|key| key.starts_with(row.as_bytes()))
     }
 }
 
@@ -149,7 +149,7 @@ impl Neighbor {
     /// Reports whether no cell of this row can follow, given the cell before this one.
     fn proves_absence(&self, row: &RowKey, before: Option<Self>) -> bool {
         // A cell whose key was damaged behind these bytes may be the record itself.
-        let is_below = self.part[..Link::PREFIX_LEN] < row[..Link::PREFIX_LEN];
+        let is_below = self.part[..Link::PREFIX_LEN] < row.as_bytes()[..Link::PREFIX_LEN];
         let skips = self.next.is_after(row);
         // A cell whose own key was damaged is not the one that its predecessor names.
         let is_named = match before {
@@ -173,16 +173,16 @@ impl Database {
         let sql = "SELECT part, bytes, next FROM cells WHERE part <= ?1 ORDER BY part DESC";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut cells = statement.query([last_part(row)])?;
-        let Some(first) = cells.next()? else { return Err(Failure::lost_cells()) };
+        let Some(first) = cells.next()? else { return Err(FileError::lost_cells()) };
         let mut cell = Cell::read(first)?;
         if !cell.is_of(row) {
             let previous = cell.neighbor();
             let before = match cells.next()? {
-                Some(before) => Some(Cell::read(before)?.neighbor().ok_or_else(Failure::lost_cells)?),
+                Some(before) => Some(Cell::read(before)?.neighbor().ok_or_else(FileError::lost_cells)?),
                 None => None,
             };
             let proved = previous.is_some_and(|previous| previous.proves_absence(row, before));
-            return if proved { Ok(Found::Nothing) } else { Err(Failure::lost_cells()) };
+            return if proved { Ok(Found::Nothing) } else { Err(FileError::lost_cells()) };
         }
         // From its last part to its first.
         let Some(last) = cell.part().map(|part| usize::from(part[PART_LEN - 1])) else { return Ok(Found::Damaged) };
@@ -215,20 +215,20 @@ impl Database {
             .connection
             .prepare_cached("SELECT part, NULL, next FROM cells WHERE part <= ?1 ORDER BY part DESC LIMIT 2")?;
         let mut cells = statement.query([last_part(row)])?;
-        let Some(first) = cells.next()? else { return Err(Failure::lost_cells()) };
+        let Some(first) = cells.next()? else { return Err(FileError::lost_cells()) };
         let cell = Cell::read(first)?;
         if cell.is_of(row) {
             let next = cell.next.filter(|next| cell.part().is_some() && !next.leads_into(row));
             let parts = cell.part().map_or(0, |part| usize::from(part[PART_LEN - 1]) + 1);
             return Ok(Place::Occupied { next, parts });
         }
-        let previous = cell.neighbor().ok_or_else(Failure::lost_cells)?;
+        let previous = cell.neighbor().ok_or_else(FileError::lost_cells)?;
         let before = match cells.next()? {
-            Some(before) => Some(Cell::read(before)?.neighbor().ok_or_else(Failure::lost_cells)?),
+            Some(before) => Some(Cell::read(before)?.neighbor().ok_or_else(FileError::lost_cells)?),
             None => None,
         };
         if !previous.proves_absence(row, before) {
-            return Err(Failure::lost_cells());
+            return Err(FileError::lost_cells());
         }
         Ok(Place::Vacant { previous: previous.part, next: previous.next })
     }
@@ -271,7 +271,7 @@ impl Database {
     /// Makes this cell name another successor.
     pub(crate) fn relink(&self, part: &Part, next: Link) -> Result<()> {
         let mut statement = self.connection.prepare_cached("UPDATE cells SET next = ?2 WHERE part = ?1")?;
-        if statement.execute(params![part, next.column(part)])? == 1 { Ok(()) } else { Err(Failure::lost_cells()) }
+        if statement.execute(params![part, next.column(part)])? == 1 { Ok(()) } else { Err(FileError::lost_cells()) }
     }
 
     /// Writes a record in the place of another that has this many parts, and this successor.
@@ -357,7 +357,7 @@ impl Database {
         let deleted = statement.execute([first, last_part(row)])?;
         // In a damaged page one search finds what another does not.
         if deleted == 0 || matches!(self.place(row), Ok(Place::Occupied { .. })) {
-            return Err(Failure::lost_cells());
+            return Err(FileError::lost_cells());
         }
         if let (Some(previous), Some(next)) = (previous, next) {
             self.relink(&previous.part, next)?;
@@ -395,7 +395,7 @@ impl Database {
         let mut bytes = vec![0; RECORD_STEP];
         while let Some(row) = cells.next()? {
             let cell = Cell::read(row)?;
-            let next = cell.part().filter(|next| **next > part).ok_or_else(Failure::lost_cells)?;
+            let next = cell.part().filter(|next| **next > part).ok_or_else(FileError::lost_cells)?;
             self.insert(&part, &bytes, Link::to(next))?;
             part = *next;
             bytes = cell.bytes.to_vec();
@@ -405,17 +405,22 @@ impl Database {
 }
 
 fn row_of(key: &[u8]) -> RowKey {
-    let mut row = [0; _];
-    for (byte, value) in row.iter_mut().zip(key) {
+    row_with(key, 0)
+}
+
+/// The row key that begins with these bytes, filled up with `filler`.
+fn row_with(beginning: &[u8], filler: u8) -> RowKey {
+    let mut row = [filler; RowKey::LEN];
+    for (byte, value) in row.iter_mut().zip(beginning) {
         *byte = *value;
     }
-    row
+    RowKey::from_bytes(row)
 }
 
 /// The key of a cell; numbers that no record has are 255.
 fn part_of(row: &RowKey, number: usize) -> Part {
     let mut part = [u8::try_from(number).unwrap_or(u8::MAX); _];
-    part[..row.len()].copy_from_slice(row);
+    part[..RowKey::LEN].copy_from_slice(row.as_bytes());
     part
 }
 

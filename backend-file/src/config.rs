@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use keystead_core::ErrorKind;
 
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 
 /// SQLite takes 511 bytes, with the suffix of a journal.
 const MAX_PATH_LEN: usize = 500;
@@ -52,13 +52,13 @@ impl Location {
         let metadata = match fs::metadata(&directory) {
             Ok(metadata) => metadata,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Failure::io("looking at the directory", &directory, e)),
+            Err(e) => return Err(FileError::io("looking at the directory", &directory, e)),
         };
         check_directory(&directory, &metadata)?;
         // SQLite is told to follow no symbolic link; those above the store's own directory are the
         // system's business.
         let directory =
-            fs::canonicalize(&directory).map_err(|e| Failure::io("resolving the directory", &directory, e))?;
+            fs::canonicalize(&directory).map_err(|e| FileError::io("resolving the directory", &directory, e))?;
         let path = directory.join(name);
         check_len(&path)?;
         let beside = |suffix| PathBuf::from([path.as_os_str(), suffix].iter().copied().collect::<std::ffi::OsString>());
@@ -78,10 +78,10 @@ impl Location {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         let missing: Vec<&Path> = directory.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
-        builder.create(&directory).map_err(|e| Failure::io("creating the directory", &directory, e))?;
+        builder.create(&directory).map_err(|e| FileError::io("creating the directory", &directory, e))?;
         missing.into_iter().try_for_each(sync_name)?;
         Self::find(path, group_access)?
-            .ok_or_else(|| Failure::new(ErrorKind::Unavailable, "the directory vanished: try again"))
+            .ok_or_else(|| FileError::new(ErrorKind::Unavailable, "the directory vanished: try again"))
     }
 
     pub(crate) fn group_access(&self) -> bool {
@@ -91,7 +91,7 @@ impl Location {
     /// The location of a store beside this one.
     pub(crate) fn with_suffix(&self, suffix: &str) -> Result<Self> {
         let location = Self::find(&self.beside(suffix), self.group_access)?;
-        location.ok_or_else(|| Failure::new(ErrorKind::Unavailable, "the directory vanished: try again"))
+        location.ok_or_else(|| FileError::new(ErrorKind::Unavailable, "the directory vanished: try again"))
     }
 
     /// The path of a file beside this store.
@@ -119,7 +119,7 @@ impl Location {
                 return Ok(suffix);
             }
         }
-        Err(Failure::new(
+        Err(FileError::new(
             ErrorKind::Config,
             "the directory is full of replaced stores: remove those you need no longer",
         ))
@@ -133,7 +133,7 @@ impl Location {
                 true
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(e) => return Err(Failure::io("creating", &self.path, e)),
+            Err(e) => return Err(FileError::io("creating", &self.path, e)),
         };
         self.sync_directory()?;
         Ok(created)
@@ -152,8 +152,8 @@ impl Location {
         }
         let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
             .open(path)
-            .map_err(|e| Failure::io("opening", path, e))?;
-        self.give_to_owner(&file).map_err(|e| Failure::io("giving to the store's owner", path, e))?;
+            .map_err(|e| FileError::io("opening", path, e))?;
+        self.give_to_owner(&file).map_err(|e| FileError::io("giving to the store's owner", path, e))?;
         self.share_with_group(&file, path)?;
         Ok(file)
     }
@@ -183,7 +183,7 @@ impl Location {
         {
             use std::os::unix::fs::MetadataExt;
             let given = std::os::unix::fs::chown(path, Some(mark.uid()), Some(mark.gid()));
-            given.map_err(|e| Failure::io("giving to the store's owner", path, e))?;
+            given.map_err(|e| FileError::io("giving to the store's owner", path, e))?;
         }
         let _ = path;
         Ok(())
@@ -199,7 +199,7 @@ impl Location {
             // One that another member of the group has made is shared already.
             if !is_shared {
                 let shared = file.set_permissions(fs::Permissions::from_mode(0o660));
-                shared.map_err(|e| Failure::io("sharing with the group", path, e))?;
+                shared.map_err(|e| FileError::io("sharing with the group", path, e))?;
             }
         }
         let _ = (file, path);
@@ -215,7 +215,7 @@ impl Location {
     /// file, so this process may open it by itself.
     pub(crate) fn sync_log(&self) -> Result<()> {
         let synced = File::open(&self.wal).and_then(|log| log.sync_data());
-        synced.map_err(|e| Failure::io("syncing", &self.wal, e))
+        synced.map_err(|e| FileError::io("syncing", &self.wal, e))
     }
 
     /// The identity, the length in bytes and the time of the last change of the write-ahead log.
@@ -252,20 +252,21 @@ fn sync_name(path: &Path) -> Result<()> {
     let Some(parent) = path.parent().filter(|_| cfg!(unix)) else { return Ok(()) };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let synced = File::open(parent).and_then(|parent| parent.sync_all());
-    synced.map_err(|e| Failure::io("syncing the directory", parent, e))
+    synced.map_err(|e| FileError::io("syncing the directory", parent, e))
 }
 
 fn check_len(path: &Path) -> Result<()> {
     if path.as_os_str().len() > MAX_PATH_LEN {
         let text = format!("the path has more than {MAX_PATH_LEN} bytes, which SQLite cannot open: give a shorter one");
-        return Err(Failure::new(ErrorKind::Config, text));
+        return Err(FileError::new(ErrorKind::Config, text));
     }
     Ok(())
 }
 
 fn split(path: &Path) -> Result<(PathBuf, PathBuf)> {
     check_len(path)?;
-    let no_file = || Failure::new(ErrorKind::Config, "the path names no file: give one such as keys.db in a directory");
+    let no_file =
+        || FileError::new(ErrorKind::Config, "the path names no file: give one such as keys.db in a directory");
     let name = path.file_name().ok_or_else(no_file)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok((directory.to_owned(), PathBuf::from(name)))
@@ -275,14 +276,14 @@ fn metadata(path: &Path) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Failure::io("looking at", path, e)),
+        Err(e) => Err(FileError::io("looking at", path, e)),
     }
 }
 
 fn check_directory(path: &Path, metadata: &Metadata) -> Result<()> {
     let shown = path.display();
     if !metadata.is_dir() {
-        return Err(Failure::new(ErrorKind::Config, format!("{shown} is no directory: give a path inside of one")));
+        return Err(FileError::new(ErrorKind::Config, format!("{shown} is no directory: give a path inside of one")));
     }
     if mode(metadata) & 0o002 != 0 {
         let sticky = mode(metadata) & 0o1000 != 0;
@@ -292,7 +293,7 @@ fn check_directory(path: &Path, metadata: &Metadata) -> Result<()> {
         } else {
             format!("run chmod o-w '{shown}'")
         };
-        return Err(Failure::new(ErrorKind::Config, format!("everybody may write to the directory {shown}: {mend}")));
+        return Err(FileError::new(ErrorKind::Config, format!("everybody may write to the directory {shown}: {mend}")));
     }
     check_writable(path, metadata)
 }
@@ -302,14 +303,14 @@ fn check_file(path: &Path, metadata: &Metadata, group_access: bool) -> Result<()
     let (others, remedy) = if group_access { (0o007, "chmod o-rwx") } else { (0o077, "chmod 600") };
     if metadata.is_symlink() {
         let text = format!("{shown} is a symbolic link: give the path that it leads to");
-        return Err(Failure::new(ErrorKind::Config, text));
+        return Err(FileError::new(ErrorKind::Config, text));
     }
     if !metadata.is_file() {
-        return Err(Failure::new(ErrorKind::Config, format!("{shown} is no regular file: give another path")));
+        return Err(FileError::new(ErrorKind::Config, format!("{shown} is no regular file: give another path")));
     }
     if mode(metadata) & others != 0 {
         let text = format!("others may read or write {shown}: run {remedy} '{shown}'");
-        return Err(Failure::new(ErrorKind::Config, text));
+        return Err(FileError::new(ErrorKind::Config, text));
     }
     check_writable(path, metadata)
 }
@@ -326,11 +327,11 @@ fn check_names(path: &Path, metadata: &Metadata) -> Result<()> {
             "{shown} has {names} names (hard links), and each would have a log of its own: find the others with \
              find -samefile '{shown}' and remove them, or move the store to a copy made with keystead backup"
         );
-        return Err(Failure::new(ErrorKind::Config, text));
+        return Err(FileError::new(ErrorKind::Config, text));
     }
     if is_mount_point(path) {
         let text = format!("{shown} is mounted as a single file, and its log would not be: mount its directory");
-        return Err(Failure::new(ErrorKind::Config, text));
+        return Err(FileError::new(ErrorKind::Config, text));
     }
     Ok(())
 }
@@ -376,16 +377,16 @@ fn check_writable(path: &Path, metadata: &Metadata) -> Result<()> {
     if metadata.permissions().readonly() {
         let text =
             format!("nobody may write to {shown}, and a store writes even when it is read: run chmod u+w '{shown}'");
-        return Err(Failure::new(ErrorKind::PermissionDenied, text));
+        return Err(FileError::new(ErrorKind::PermissionDenied, text));
     }
     may_write(path).map_err(|e| {
         if e.kind() == io::ErrorKind::NotFound {
             // As by a restore in another process.
             let text = format!("{shown} was moved or removed while it was opened: try again");
-            return Failure::new(ErrorKind::Unavailable, text);
+            return FileError::new(ErrorKind::Unavailable, text);
         }
         let text = format!("this user may not read and write {shown} ({e}): give it the right to, or another path");
-        Failure::new(ErrorKind::PermissionDenied, text)
+        FileError::new(ErrorKind::PermissionDenied, text)
     })
 }
 

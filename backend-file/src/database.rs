@@ -11,7 +11,7 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use crate::config::Location;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::instance::Instance;
 
 /// The time for which a statement waits for a foreign program that holds SQLite's own locks.
@@ -69,7 +69,7 @@ impl Database {
         connection.pragma_update(None, "secure_delete", "ON")?;
         let secure: i32 = connection.pragma_query_value(None, "secure_delete", |row| row.get(0))?;
         if secure != 1 {
-            return Err(Failure::new(ErrorKind::Unsupported, "this SQLite cannot overwrite what it deletes"));
+            return Err(FileError::new(ErrorKind::Unsupported, "this SQLite cannot overwrite what it deletes"));
         }
         connection.pragma_update(None, "synchronous", "FULL")?;
         // On macOS an fsync alone does not reach the medium.
@@ -107,7 +107,7 @@ impl Database {
     /// Makes sure that what was written into the keyring's page has damaged no keyring there: all
     /// keys would be lost.
     pub(crate) fn expect_keyring(&self, sealed: &[u8]) -> Result<()> {
-        if self.keyring()? == sealed { Ok(()) } else { Err(Failure::damaged_keyring_page()) }
+        if self.keyring()? == sealed { Ok(()) } else { Err(FileError::damaged_keyring_page()) }
     }
 
     /// Writes all or nothing, durably.
@@ -145,7 +145,7 @@ impl Database {
 
     fn commit(&self) -> Result<()> {
         self.connection.execute_batch("COMMIT").map_err(|e| {
-            let failure = Failure::from(e);
+            let failure = FileError::from(e);
             // Whether the last page reached the disk before it failed, only a restart tells.
             if failure.kind() == ErrorKind::Unavailable { failure.of_unknown_effect() } else { failure }
         })
@@ -180,7 +180,7 @@ impl Database {
         let mut lines = statement.query([])?;
         let mut faults = 0;
         loop {
-            match lines.next().map_err(Failure::from) {
+            match lines.next().map_err(FileError::from) {
                 Ok(Some(line)) => faults += u64::from(line.get_ref(0)?.as_bytes().ok() != Some(b"ok")),
                 Ok(None) => return Ok(faults),
                 // The check itself met damage.
@@ -232,13 +232,13 @@ pub(crate) fn copy(source: &Connection, location: &Location) -> Result<()> {
     let backup = Backup::new(source, &mut target.connection)?;
     let mut attempts = BUSY_LIMIT.as_millis();
     while backup.step(-1)? != StepResult::Done {
-        attempts = attempts.checked_sub(1).ok_or_else(Failure::locked_by_foreign_program)?;
+        attempts = attempts.checked_sub(1).ok_or_else(FileError::locked_by_foreign_program)?;
         std::thread::sleep(Duration::from_millis(1));
     }
     drop(backup);
     target.transaction(|| target.write_instance(Instance::random()))?;
     // Leaves no log beside the copy.
-    if target.truncate_log(BUSY_LIMIT)? { Ok(()) } else { Err(Failure::locked_by_foreign_program()) }
+    if target.truncate_log(BUSY_LIMIT)? { Ok(()) } else { Err(FileError::locked_by_foreign_program()) }
 }
 
 /// The length in bytes of a log of this many pages.

@@ -19,11 +19,11 @@ const LOCKED: &str = "another program keeps the store's file locked: end it and 
 /// The index beside the log could not grow (<https://sqlite.org/rescode.html#ioerr_shmsize>).
 const SQLITE_IOERR_SHMSIZE: i32 = 4874;
 
-pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = FileError> = std::result::Result<T, E>;
 
 /// A failure that does not know yet which operation it ends. Shared by all requests of a batch.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct FileError {
     kind: ErrorKind,
     effect: Effect,
     cause: Cause,
@@ -39,7 +39,7 @@ struct Cause {
 /// The beginning of what is said of a backup, which needs no other path.
 const BACKUP: &str = "the backup ";
 
-impl Failure {
+impl FileError {
     /// A failure before any effect.
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
         Self { kind, effect: Effect::NotApplied, cause: Cause { text: text.into(), source: None } }
@@ -255,13 +255,15 @@ impl fmt::Display for Cause {
     }
 }
 
+// Written by hand, because thiserror would return the `Arc` as the source: callers could then no
+// longer downcast it to the error inside.
 impl StdError for Cause {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }
 }
 
-impl From<rusqlite::Error> for Failure {
+impl From<rusqlite::Error> for FileError {
     fn from(e: rusqlite::Error) -> Self {
         let Some(code) = e.sqlite_error_code() else {
             // A column of another type: somebody else wrote it.
@@ -303,7 +305,7 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-impl From<KeyringError> for Failure {
+impl From<KeyringError> for FileError {
     fn from(e: KeyringError) -> Self {
         let kind = match e {
             KeyringError::Damaged | KeyringError::CostOutOfBounds => ErrorKind::Corrupt,
@@ -315,5 +317,19 @@ impl From<KeyringError> for Failure {
             _ => ErrorKind::Other,
         };
         Self::from_source(kind, "the store's keyring cannot be used", e)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_error_can_be_found_in_the_source_chain() {
+        let failure = FileError::io("reading", Path::new("keys.db"), io::Error::from(io::ErrorKind::TimedOut));
+        let error = failure.during(Operation::Get);
+        let cause = StdError::source(&error).unwrap();
+        assert_eq!(cause.to_string(), "reading keys.db failed");
+        assert!(cause.source().unwrap().is::<io::Error>());
     }
 }

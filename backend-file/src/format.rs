@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use crate::config::Location;
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::instance::Instance;
 
 /// "KSTD".
@@ -63,15 +63,15 @@ fn format_of(connection: &Connection) -> Result<i32> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     if number("application_id")? != APPLICATION_ID {
         let text = "this file is not a keystead store: give the path of one, or another path to create one";
-        return Err(Failure::new(ErrorKind::Config, text));
+        return Err(FileError::new(ErrorKind::Config, text));
     }
     match number("user_version")? {
         known @ (UNCHAINED | FORMAT_VERSION) => Ok(known),
         newer if newer > FORMAT_VERSION => {
             let text = format!("the store has format {newer}, this keystead knows up to {FORMAT_VERSION}: update it");
-            Err(Failure::new(ErrorKind::Unsupported, text))
+            Err(FileError::new(ErrorKind::Unsupported, text))
         }
-        _ => Err(Failure::new(ErrorKind::Corrupt, "the store's format number is damaged: restore it from a backup")),
+        _ => Err(FileError::new(ErrorKind::Corrupt, "the store's format number is damaged: restore it from a backup")),
     }
 }
 
@@ -113,7 +113,7 @@ impl Database {
         let mode: String = self.connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         if mode != "wal" {
             let text = "the store's file system does not support SQLite's write-ahead log: use a local one";
-            return Err(Failure::new(ErrorKind::Unsupported, text));
+            return Err(FileError::new(ErrorKind::Unsupported, text));
         }
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Database {
             statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         if schema.iter().map(Option::as_deref).ne([Some(cells), Some(CREATE_KEYRING)]) {
             let text = "the store's tables are not as keystead makes them: restore the store from a backup";
-            return Err(Failure::new(ErrorKind::Corrupt, text));
+            return Err(FileError::new(ErrorKind::Corrupt, text));
         }
         Ok(())
     }

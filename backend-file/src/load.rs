@@ -9,11 +9,11 @@ use std::pin::pin;
 use futures_util::future;
 use futures_util::stream::{Stream, StreamExt};
 use keystead_core::{Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result, SecretKey};
-use keystead_sealing::{Keyring, SealedRecord};
+use keystead_sealing::{Keyring, RowKey, SealedRecord};
 
 use crate::cells::{Link, Part, Place};
 use crate::database::Database;
-use crate::error::{Failure, SCHEME};
+use crate::error::{FileError, SCHEME};
 use crate::reader::Shared;
 use crate::request::Request;
 use crate::store::{FileStore, off_thread};
@@ -61,7 +61,7 @@ impl FileStore {
         self.load_all(keys).await.map_err(|failure| failure.during(Operation::Create))
     }
 
-    async fn load_all(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport, Failure> {
+    async fn load_all(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport, FileError> {
         // Another handle may have rotated the store. What is sealed is to be sealed under its
         // present keyring.
         self.shared.check().await?;
@@ -89,7 +89,7 @@ impl FileStore {
         }
     }
 
-    async fn insert(&self, sealed: Vec<Loaded>) -> Result<LoadReport, Failure> {
+    async fn insert(&self, sealed: Vec<Loaded>) -> Result<LoadReport, FileError> {
         let mut report = LoadReport::default();
         for chunk in chunks_of(sealed) {
             let len = chunk.0.len() as u64;
@@ -185,10 +185,10 @@ pub(crate) struct Chunk(Vec<Loaded>);
 
 impl Chunk {
     /// Creates the keys, and returns the indices of those whose ids have a key already.
-    pub(crate) fn insert(mut self, shared: &Shared, database: &Database) -> Result<Vec<usize>, Failure> {
+    pub(crate) fn insert(mut self, shared: &Shared, database: &Database) -> Result<Vec<usize>, FileError> {
         shared.may_create()?;
         database.transaction(|| {
-            let held = shared.access.current(&database.keyring()?)?.ok_or_else(Failure::rotated_by_another)?;
+            let held = shared.access.current(&database.keyring()?)?.ok_or_else(FileError::rotated_by_another)?;
             self.seal_again(&held.keyring);
             self.insert_runs(database)
         })
@@ -204,13 +204,15 @@ impl Chunk {
     }
 
     /// Inserts all keys that fit between the same two records of the store at once.
-    fn insert_runs(&self, database: &Database) -> Result<Vec<usize>, Failure> {
+    fn insert_runs(&self, database: &Database) -> Result<Vec<usize>, FileError> {
         let mut existing = Vec::new();
         let mut rest = self.0.as_slice();
         let mut gap: Option<(Part, Link)> = None;
         while let Some(first) = rest.first() {
             let row = &first.record.row;
-            let (previous, next) = match gap.filter(|(previous, next)| previous[..32] < row[..] && next.is_after(row)) {
+            let (previous, next) = match gap
+                .filter(|(previous, next)| previous[..RowKey::LEN] < row.as_bytes()[..] && next.is_after(row))
+            {
                 Some(gap) => gap,
                 None => match database.place(row)? {
                     Place::Vacant { previous, next } => (previous, next),
@@ -235,7 +237,7 @@ impl Chunk {
 fn run_of(keys: &[Loaded], next: Link) -> &[Loaded] {
     let follows = |pair: &[Loaded]| {
         let [one, other] = pair else { return false };
-        one.record.row[..8] < other.record.row[..8] && next.is_after(&other.record.row)
+        one.record.row.as_bytes()[..8] < other.record.row.as_bytes()[..8] && next.is_after(&other.record.row)
     };
     let more = keys.windows(2).take_while(|pair| follows(pair)).count();
     keys.split_at(more + 1).0

@@ -9,7 +9,7 @@ use std::time::Duration;
 use keystead_core::ErrorKind;
 
 use crate::config::Location;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::threads::spawn;
 
 /// The longest time that a caller waits for the lock. Other processes hold it for milliseconds,
@@ -46,7 +46,7 @@ impl WriterLock {
             match self.file.lock() {
                 // A signal arrived.
                 Err(e) if e.kind() == IoErrorKind::Interrupted => {}
-                locked => return locked.map_err(|e| Failure::io("locking", &self.location.lock, e)),
+                locked => return locked.map_err(|e| FileError::io("locking", &self.location.lock, e)),
             }
         }
     }
@@ -56,7 +56,7 @@ impl WriterLock {
         match self.file.try_lock() {
             Ok(()) => Ok(Some(Locked::ByFile(&self.file))),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(Failure::io("locking", &self.location.lock, e)),
+            Err(TryLockError::Error(e)) => Err(FileError::io("locking", &self.location.lock, e)),
         }
     }
 
@@ -75,7 +75,7 @@ impl WriterLock {
         match receiver.recv_timeout(limit) {
             Ok(file) => Ok(Locked::ByOwnFile(file?)),
             Err(RecvTimeoutError::Timeout) => Err(self.held_by_another()),
-            Err(RecvTimeoutError::Disconnected) => Err(Failure::writer_is_gone()),
+            Err(RecvTimeoutError::Disconnected) => Err(FileError::writer_is_gone()),
         }
     }
 
@@ -87,26 +87,27 @@ impl WriterLock {
             Ok(8) => Ok(u64::from_le_bytes(bytes)),
             // A new lock file.
             Ok(_) => Ok(0),
-            Err(e) => Err(Failure::io("reading", &self.location.lock, e)),
+            Err(e) => Err(FileError::io("reading", &self.location.lock, e)),
         }
     }
 
     /// Counts one more, under the lock, and returns the number.
     pub(crate) fn count_checkpoint(&self) -> Result<u64> {
         let count = self.checkpoints()?.wrapping_add(1);
-        write_at_start(&self.file, &count.to_le_bytes()).map_err(|e| Failure::io("writing", &self.location.lock, e))?;
+        write_at_start(&self.file, &count.to_le_bytes())
+            .map_err(|e| FileError::io("writing", &self.location.lock, e))?;
         Ok(count)
     }
 
     /// The failure of a caller that has waited too long.
-    pub(crate) fn held_by_another(&self) -> Failure {
+    pub(crate) fn held_by_another(&self) -> FileError {
         let lock = self.location.lock.display();
         let holder = match holder_of(&self.location.lock) {
             Some(pid) => format!("process {pid}"),
             None => "another process".to_owned(),
         };
         let text = format!("{holder} holds {lock} and does not let go of it: see whether it is stopped, and try again");
-        Failure::new(ErrorKind::Timeout, text)
+        FileError::new(ErrorKind::Timeout, text)
     }
 }
 

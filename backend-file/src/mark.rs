@@ -7,7 +7,7 @@ use std::process;
 use keystead_core::ErrorKind;
 
 use crate::config::Location;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 
 /// The beginning of a mark; the id of the store follows.
 const BEGINNING: &str = "keystead store ";
@@ -32,9 +32,9 @@ impl Mark {
             Ok(()) => Ok(mark),
             Err(TryLockError::WouldBlock) => {
                 let text = format!("a restore replaces {} at this moment: try again", location.path.display());
-                Err(Failure::new(ErrorKind::Unavailable, text))
+                Err(FileError::new(ErrorKind::Unavailable, text))
             }
-            Err(TryLockError::Error(e)) => Err(Failure::io("locking", &location.mark, e)),
+            Err(TryLockError::Error(e)) => Err(FileError::io("locking", &location.mark, e)),
         }
     }
 
@@ -45,16 +45,16 @@ impl Mark {
             Ok(()) => Ok(mark),
             Err(TryLockError::WouldBlock) => {
                 let text = format!("a process has {} open: end it, then restore", location.path.display());
-                Err(Failure::new(ErrorKind::Conflict, text))
+                Err(FileError::new(ErrorKind::Conflict, text))
             }
-            Err(TryLockError::Error(e)) => Err(Failure::io("locking", &location.mark, e)),
+            Err(TryLockError::Error(e)) => Err(FileError::io("locking", &location.mark, e)),
         }
     }
 
     fn read(location: &Location) -> Result<Self> {
         let file = location.open_beside(&location.mark)?;
         let mut text = Vec::new();
-        let unreadable = |e| Failure::io("reading", &location.mark, e);
+        let unreadable = |e| FileError::io("reading", &location.mark, e);
         (&file).take(MAX_LEN).read_to_end(&mut text).map_err(unreadable)?;
         // One that was cut off or is damaged says nothing.
         let text = String::from_utf8(text).unwrap_or_default();
@@ -83,7 +83,7 @@ impl Mark {
                      back; if you \
                      want this one in its place, remove {mark}"
                 );
-                Err(Failure::new(ErrorKind::Config, text))
+                Err(FileError::new(ErrorKind::Config, text))
             }
             _ => Ok(()),
         }
@@ -99,7 +99,7 @@ impl Mark {
             file.set_len(text.len() as u64)?;
             file.sync_all()
         };
-        write().map_err(|e| Failure::io("writing", &location.mark, e))?;
+        write().map_err(|e| FileError::io("writing", &location.mark, e))?;
         location.sync_directory()?;
         self.store_id = Some(store_id.to_owned());
         Ok(())
@@ -118,7 +118,7 @@ impl Drop for Mark {
 }
 
 /// The failure of opening or creating a store whose file is lost.
-pub(crate) fn lost_store(location: &Location) -> Failure {
+pub(crate) fn lost_store(location: &Location) -> FileError {
     let path = location.path.display();
     let mark = location.mark.display();
     let text = format!(
@@ -126,5 +126,5 @@ pub(crate) fn lost_store(location: &Location) -> Failure {
          backup; if \
          you have removed the store on purpose, remove {mark}, too"
     );
-    Failure::new(ErrorKind::Corrupt, text)
+    FileError::new(ErrorKind::Corrupt, text)
 }

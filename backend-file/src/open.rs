@@ -10,7 +10,7 @@ use keystead_sealing::{Keyring, RootSecret};
 use crate::access::Held;
 use crate::config::{Location, PathState};
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::format::{self, Probed};
 use crate::instance::{self, LogOwner};
 use crate::lock::{LOCK_LIMIT, WriterLock};
@@ -39,7 +39,7 @@ pub(crate) fn open(location: Location, root: RootSecret, opening: Opening) -> Re
     }
     match (state, opening) {
         (PathState::File, Opening::Create) if !cut_off => Err(exists(&location)),
-        (PathState::Missing | PathState::EmptyFile, Opening::Open) => Err(Failure::missing_store(&location.path)),
+        (PathState::Missing | PathState::EmptyFile, Opening::Open) => Err(FileError::missing_store(&location.path)),
         (PathState::File, _) if !cut_off => open_existing(location, root),
         (_, opening) => create(location, root, opening),
     }
@@ -65,7 +65,7 @@ fn create(location: Location, root: RootSecret, opening: Opening) -> Result<Open
             drop(locked);
             open_existing(location, root)
         }
-        (_, None) => Err(Failure::missing_store(&location.path)),
+        (_, None) => Err(FileError::missing_store(&location.path)),
         (_, Some(keyring)) => {
             location.create_file()?;
             Database::create(&location, &keyring)?;
@@ -74,7 +74,7 @@ fn create(location: Location, root: RootSecret, opening: Opening) -> Result<Open
             let synced = opened.and_then(|()| location.sync_directory());
             drop(locked);
             // What fails now leaves a store behind.
-            synced.and_then(|()| open_existing(location, root)).map_err(Failure::of_unknown_effect)
+            synced.and_then(|()| open_existing(location, root)).map_err(FileError::of_unknown_effect)
         }
     }
 }
@@ -105,8 +105,8 @@ fn open_existing(location: Location, root: RootSecret) -> Result<OpenStore> {
         opened => opened,
     };
     let (database, sealed) = opened?;
-    let file = location.identity()?.ok_or_else(|| Failure::missing_store(&location.path))?;
-    let log = location.log_state()?.ok_or_else(Failure::replaced)?.identity;
+    let file = location.identity()?.ok_or_else(|| FileError::missing_store(&location.path))?;
+    let log = location.log_state()?.ok_or_else(FileError::replaced)?.identity;
     drop(locked);
     // Without the lock: a passphrase takes its time.
     let held = Held::open(root, &sealed)?;
@@ -143,7 +143,7 @@ fn owner_of_log(location: &Location) -> Result<LogOwner> {
     match File::open(&location.wal).and_then(instance::log_owner) {
         // The last process that had the store open has closed it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(LogOwner::Nobody),
-        owner => owner.map_err(|e| Failure::io("reading", &location.wal, e)),
+        owner => owner.map_err(|e| FileError::io("reading", &location.wal, e)),
     }
 }
 
@@ -169,28 +169,28 @@ fn check_not_lost(location: &Location, state: PathState) -> Result<PathState> {
     }
 }
 
-fn lost_file(location: &Location) -> Failure {
+fn lost_file(location: &Location) -> FileError {
     let path = location.path.display();
     let wal = location.wal.display();
     let text = format!(
         "{path} is missing or empty, and the log {wal} beside it is not: keys may be in that; put the file back, or \
          restore a backup with keystead restore, which keeps the log"
     );
-    Failure::new(ErrorKind::Corrupt, text)
+    FileError::new(ErrorKind::Corrupt, text)
 }
 
-fn exists(location: &Location) -> Failure {
+fn exists(location: &Location) -> FileError {
     let text = format!("there is a store at {} already: open it, or give another path", location.path.display());
-    Failure::new(ErrorKind::AlreadyExists, text)
+    FileError::new(ErrorKind::AlreadyExists, text)
 }
 
-fn interrupted_restore(location: &Location) -> Failure {
+fn interrupted_restore(location: &Location) -> FileError {
     let path = location.path.display();
     let text = format!("a restore of {path} was interrupted: run keystead restore again with the same backup");
-    Failure::new(ErrorKind::Unavailable, text)
+    FileError::new(ErrorKind::Unavailable, text)
 }
 
-fn foreign_log(location: &Location) -> Failure {
+fn foreign_log(location: &Location) -> FileError {
     let path = location.path.display();
     let wal = location.wal.display();
     let text = format!(
@@ -200,5 +200,5 @@ fn foreign_log(location: &Location) -> Failure {
          and restore \
          it from there with keystead restore, which keeps the log"
     );
-    Failure::new(ErrorKind::Corrupt, text)
+    FileError::new(ErrorKind::Corrupt, text)
 }

@@ -7,7 +7,7 @@ use keystead_core::{Operation, Result};
 use keystead_sealing::RootSecret;
 
 use crate::config::Location;
-use crate::error::Failure;
+use crate::error::FileError;
 use crate::open::Opening;
 use crate::periodic::{DAILY, PeriodicCheck};
 use crate::store::FileStore;
@@ -86,12 +86,12 @@ impl FileOptions {
     async fn start(&self, path: PathBuf, root: RootSecret, opening: Opening) -> Result<FileStore> {
         let group_access = self.group_access;
         let location = move || match opening {
-            Opening::Open => Location::find(&path, group_access)?.ok_or_else(|| Failure::missing_store(&path)),
+            Opening::Open => Location::find(&path, group_access)?.ok_or_else(|| FileError::missing_store(&path)),
             Opening::Create | Opening::OpenOrCreate => Location::find_or_create_directory(&path, group_access),
         };
         let check = PeriodicCheck::new(self.check_interval);
         let opened =
-            async { writer::start(location, root, opening, check)?.await.map_err(|_| Failure::writer_is_gone())? };
+            async { writer::start(location, root, opening, check)?.await.map_err(|_| FileError::writer_is_gone())? };
         let (shared, handles) = opened.await.map_err(|failure| failure.during(Operation::Open))?;
         Ok(FileStore { shared, handles, replaced: None })
     }

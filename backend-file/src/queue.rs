@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::lock::{LOCK_LIMIT, WriterLock};
 use crate::request::Request;
 use crate::threads::spawn;
@@ -92,8 +92,8 @@ impl Queue {
         let mut state = self.state();
         match state.intake {
             Intake::Open => {}
-            Intake::Closed => return Err(Failure::closed()),
-            Intake::Lost => return Err(Failure::writer_is_gone()),
+            Intake::Closed => return Err(FileError::closed()),
+            Intake::Lost => return Err(FileError::writer_is_gone()),
         }
         let number = state.next_ticket;
         state.next_ticket += 1;
@@ -188,7 +188,7 @@ impl Queue {
             if late.is_empty() {
                 continue;
             }
-            let failure: Failure = lock.held_by_another();
+            let failure: FileError = lock.held_by_another();
             late.into_values().for_each(|waiting| waiting.request.refuse(&failure));
         }
     }

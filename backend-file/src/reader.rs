@@ -13,7 +13,7 @@ use crate::access::{AccessState, Held};
 use crate::cells::{Cursor, Found, Page};
 use crate::config::{FileIdentity, Location};
 use crate::database::Database;
-use crate::error::{Failure, Result, SCHEME};
+use crate::error::{FileError, Result, SCHEME};
 use crate::mark::Mark;
 
 /// The largest number of connections that are kept for the next readers. Each holds descriptors and
@@ -108,7 +108,7 @@ impl Shared {
                         Err(RecordError::UnknownEpoch) => {
                             self.open_in_transaction(database, database.record(&row)?, open)
                         }
-                        opened => opened.map(Read::Done).map_err(|_| Failure::damaged_record()),
+                        opened => opened.map(Read::Done).map_err(|_| FileError::damaged_record()),
                     }
                 };
                 Ok(ids.iter().map(read).collect())
@@ -135,7 +135,7 @@ impl Shared {
     /// Refuses a new key that might be lost: where a page is there twice, SQLite may write it to the
     /// one and look for it in the other.
     pub(crate) fn may_create(&self) -> Result<()> {
-        if self.structure_is_damaged.load(Ordering::Relaxed) { Err(Failure::damaged_structure()) } else { Ok(()) }
+        if self.structure_is_damaged.load(Ordering::Relaxed) { Err(FileError::damaged_structure()) } else { Ok(()) }
     }
 
     /// Counts the records.
@@ -183,7 +183,7 @@ impl Shared {
             }
             self.access.catch_up(&sealed)?;
         }
-        Err(Failure::put_back())
+        Err(FileError::put_back())
     }
 
     /// Ends the reading. The writer drops the mark when its own connection is closed, too.
@@ -203,7 +203,7 @@ impl Shared {
                 Read::Behind(sealed) => AccessState::catch_up_off_thread(self, sealed).await?,
             }
         }
-        Err(Failure::put_back())
+        Err(FileError::put_back())
     }
 
     /// Opens what was found under a row key; `None` if that is nothing.
@@ -220,7 +220,7 @@ impl Shared {
             Err(RecordError::UnknownEpoch) => {
                 database.reading(|| self.open_in_transaction(database, database.record(row)?, open))
             }
-            opened => opened.map(Read::Done).map_err(|_| Failure::damaged_record()),
+            opened => opened.map(Read::Done).map_err(|_| FileError::damaged_record()),
         }
     }
 
@@ -233,7 +233,7 @@ impl Shared {
     ) -> Result<Read<Option<T>>> {
         let sealed = database.keyring()?;
         let Some(held) = self.access.current(&sealed)? else { return Ok(Read::Behind(sealed)) };
-        open_found(&held.keyring, found, &open).map(Read::Done).map_err(|_| Failure::damaged_record())
+        open_found(&held.keyring, found, &open).map(Read::Done).map_err(|_| FileError::damaged_record())
     }
 
     /// Lends an idle connection, or a new one.
@@ -249,7 +249,7 @@ impl Shared {
         let _mark;
         let idle = {
             let mut readers = self.readers();
-            let readers = readers.as_mut().ok_or_else(Failure::closed)?;
+            let readers = readers.as_mut().ok_or_else(FileError::closed)?;
             _mark = readers.mark.clone();
             readers.idle.pop()
         };
@@ -281,7 +281,7 @@ impl Shared {
     /// Refuses a process that was forked off: it has no writer thread, and SQLite's connections
     /// must not be used in it.
     pub(crate) fn is_this_process(&self) -> Result<()> {
-        if self.process == process::id() { Ok(()) } else { Err(Failure::forked()) }
+        if self.process == process::id() { Ok(()) } else { Err(FileError::forked()) }
     }
 
     /// Like [`is_in_place`](Self::is_in_place), as of a moment ago.
@@ -299,8 +299,8 @@ impl Shared {
     /// Makes sure that the files that we have open are those at their paths: else what we read and
     /// write is no longer the store. Returns the length of the log in bytes.
     pub(crate) fn is_in_place(&self) -> Result<u64> {
-        let log = self.location.log_state()?.filter(|log| log.identity == self.log).ok_or_else(Failure::replaced)?;
-        if self.location.identity()? == Some(self.file) { Ok(log.len) } else { Err(Failure::replaced()) }
+        let log = self.location.log_state()?.filter(|log| log.identity == self.log).ok_or_else(FileError::replaced)?;
+        if self.location.identity()? == Some(self.file) { Ok(log.len) } else { Err(FileError::replaced()) }
     }
 
     fn readers(&self) -> MutexGuard<'_, Option<Readers>> {

@@ -2,7 +2,7 @@
 
 use futures_channel::oneshot;
 
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::load::Chunk;
 use crate::rotate::Step;
 use crate::transaction::Write;
@@ -21,7 +21,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 
 impl Request {
     /// Answers with a failure.
-    pub(crate) fn refuse(self, failure: &Failure) {
+    pub(crate) fn refuse(self, failure: &FileError) {
         // A caller that has stopped waiting needs no answer.
         match self {
             Self::Write(_, reply) => drop(reply.send(Err(failure.clone()))),

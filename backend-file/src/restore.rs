@@ -24,7 +24,7 @@ use crate::access::Held;
 use crate::cells::{Cursor, Found};
 use crate::config::{Location, PathState};
 use crate::database::{self, Database};
-use crate::error::Failure;
+use crate::error::FileError;
 use crate::format;
 use crate::lock::{LOCK_LIMIT, WriterLock};
 use crate::mark::Mark;
@@ -105,7 +105,7 @@ impl FileOptions {
 }
 
 /// Replaces the store by the backup, and returns the name of what was there.
-fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Option<PathBuf>, Failure> {
+fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Option<PathBuf>, FileError> {
     // What stands at the path and cannot be replaced is refused before anything is made beside it.
     location.state()?;
     let copy = location.with_suffix(COPY)?;
@@ -115,14 +115,14 @@ fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Optio
     let _locked = lock.lock_within(LOCK_LIMIT)?;
     // Left behind by a restore that was interrupted.
     remove_all(&copy)?;
-    let prepare = || -> Result<(String, Note), Failure> {
+    let prepare = || -> Result<(String, Note), FileError> {
         let store_id = copy_and_check(backup, &copy, root).map_err(|failure| failure.about_backup(backup))?;
         mark.is_of(location, &store_id)?;
         location.give_to_owner_of_mark(&copy.path)?;
         Ok((store_id, Note::read_or_write(location)?))
     };
     let (store_id, note) = prepare().inspect_err(|_| drop(remove_all(&copy)))?;
-    let mut put_in_place = || -> Result<Option<PathBuf>, Failure> {
+    let mut put_in_place = || -> Result<Option<PathBuf>, FileError> {
         let kept = note.keep_present(location)?;
         rename(&copy.path, &location.path)?;
         location.sync_directory()?;
@@ -131,7 +131,7 @@ fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Optio
         location.sync_directory()?;
         Ok(kept)
     };
-    put_in_place().map_err(Failure::in_restore)
+    put_in_place().map_err(FileError::in_restore)
 }
 
 /// Removes the copy of a restore that was interrupted before it changed anything: it holds keys
@@ -148,27 +148,28 @@ pub(crate) fn remove_abandoned_copy(location: &Location) {
 }
 
 /// Refuses to restore a file from itself, or from the name that the copy gets.
-fn check_is_another_file(backup: &Path, others: &[&Path]) -> Result<(), Failure> {
-    let canonical = fs::canonicalize(backup).map_err(|e| Failure::io("resolving", backup, e))?;
+fn check_is_another_file(backup: &Path, others: &[&Path]) -> Result<(), FileError> {
+    let canonical = fs::canonicalize(backup).map_err(|e| FileError::io("resolving", backup, e))?;
     if others.contains(&canonical.as_path()) {
         let text = format!(
             "{} is not a backup but a file of the store itself: give a backup, or rename it if it is one",
             backup.display()
         );
-        return Err(Failure::new(ErrorKind::Config, text));
+        return Err(FileError::new(ErrorKind::Config, text));
     }
     Ok(())
 }
 
-fn check_backup(backup: &Path) -> Result<(), Failure> {
+fn check_backup(backup: &Path) -> Result<(), FileError> {
     let metadata = fs::metadata(backup).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => {
-            Failure::new(ErrorKind::Config, format!("there is no backup at {}: give the path of one", backup.display()))
-        }
-        _ => Failure::io("looking at", backup, e),
+        io::ErrorKind::NotFound => FileError::new(
+            ErrorKind::Config,
+            format!("there is no backup at {}: give the path of one", backup.display()),
+        ),
+        _ => FileError::io("looking at", backup, e),
     })?;
     if !metadata.is_file() {
-        return Err(Failure::new(ErrorKind::Config, format!("{} is not a file: give a backup", backup.display())));
+        return Err(FileError::new(ErrorKind::Config, format!("{} is not a file: give a backup", backup.display())));
     }
     if fs::metadata(log_of(backup)).is_ok_and(|log| log.len() > 0) {
         let text = format!(
@@ -176,14 +177,14 @@ fn check_backup(backup: &Path) -> Result<(), Failure> {
              keystead backup",
             backup.display()
         );
-        return Err(Failure::new(ErrorKind::Config, text));
+        return Err(FileError::new(ErrorKind::Config, text));
     }
     Ok(())
 }
 
 /// Copies the backup, brings it up to date, reads all of it and makes it durable. Returns the
 /// store's id.
-fn copy_and_check(backup: &Path, new: &Location, root: RootSecret) -> Result<String, Failure> {
+fn copy_and_check(backup: &Path, new: &Location, root: RootSecret) -> Result<String, FileError> {
     let source = format::open_alone(backup)?;
     format::check_is_store(&source)?;
     new.create_file()?;
@@ -192,15 +193,15 @@ fn copy_and_check(backup: &Path, new: &Location, root: RootSecret) -> Result<Str
     let held = Held::open(root, &database.keyring()?)?;
     check_records(&database, &held)?;
     if !database.truncate_log(std::time::Duration::from_secs(2))? {
-        return Err(Failure::locked_by_foreign_program());
+        return Err(FileError::locked_by_foreign_program());
     }
     drop(database);
     // SQLite has closed it, so this process may open it by itself.
-    File::open(&new.path).and_then(|file| file.sync_all()).map_err(|e| Failure::io("syncing", &new.path, e))?;
+    File::open(&new.path).and_then(|file| file.sync_all()).map_err(|e| FileError::io("syncing", &new.path, e))?;
     Ok(held.store_id())
 }
 
-fn check_records(database: &Database, held: &Held) -> Result<(), Failure> {
+fn check_records(database: &Database, held: &Held) -> Result<(), FileError> {
     let mut damaged = database.count_structural_faults()?;
     let mut next = Some(Cursor::Start);
     while let Some(cursor) = next {
@@ -215,7 +216,7 @@ fn check_records(database: &Database, held: &Held) -> Result<(), Failure> {
     }
     if damaged > 0 {
         let text = format!("the backup is damaged in {damaged} places: restore another one; nothing was replaced");
-        return Err(Failure::new(ErrorKind::Corrupt, text));
+        return Err(FileError::new(ErrorKind::Corrupt, text));
     }
     Ok(())
 }
@@ -235,7 +236,7 @@ impl Note {
 
     /// Reads the note of a restore that was interrupted, which may have renamed some of the files;
     /// else writes one.
-    fn read_or_write(location: &Location) -> Result<Self, Failure> {
+    fn read_or_write(location: &Location) -> Result<Self, FileError> {
         if let Some(note) = Self::read(location)? {
             return Ok(note);
         }
@@ -249,18 +250,18 @@ impl Note {
     }
 
     /// `None` if there is no note, or one that was cut off, before anything was renamed.
-    fn read(location: &Location) -> Result<Option<Self>, Failure> {
+    fn read(location: &Location) -> Result<Option<Self>, FileError> {
         let text = match fs::read(&location.restoring) {
             Ok(text) => String::from_utf8(text).unwrap_or_default(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Failure::io("reading", &location.restoring, e)),
+            Err(e) => return Err(FileError::io("reading", &location.restoring, e)),
         };
         let fields = text.strip_suffix('\n').and_then(|line| line.split_once(' '));
         Ok(fields.map(|(state, suffix)| Self { kept: location.beside(suffix), had_file: state == Self::HAD_FILE }))
     }
 
     /// Renames what is at the path and has not been renamed yet, and returns its new name.
-    fn keep_present(&self, location: &Location) -> Result<Option<PathBuf>, Failure> {
+    fn keep_present(&self, location: &Location) -> Result<Option<PathBuf>, FileError> {
         let kept_log = log_of(&self.kept);
         rename_once(&location.wal, &kept_log)?;
         // Of a creation that was cut off: SQLite would undo the backup with it.
@@ -275,14 +276,14 @@ impl Note {
     }
 }
 
-fn write_durably(location: &Location, text: &str) -> Result<(), Failure> {
+fn write_durably(location: &Location, text: &str) -> Result<(), FileError> {
     let mut file = location.open_beside(&location.restoring)?;
     let mut write = || {
         file.set_len(0)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
-    write().map_err(|e| Failure::io("writing", &location.restoring, e))?;
+    write().map_err(|e| FileError::io("writing", &location.restoring, e))?;
     location.sync_directory()
 }
 
@@ -297,26 +298,26 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn exists(path: &Path) -> Result<bool, Failure> {
-    path.try_exists().map_err(|e| Failure::io("looking at", path, e))
+fn exists(path: &Path) -> Result<bool, FileError> {
+    path.try_exists().map_err(|e| FileError::io("looking at", path, e))
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
-    fs::rename(from, to).map_err(|e| Failure::io("renaming", from, e))
+fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::rename(from, to).map_err(|e| FileError::io("renaming", from, e))
 }
 
 /// Renames a file, unless there is none or an earlier attempt has renamed it.
-fn rename_once(from: &Path, to: &Path) -> Result<(), Failure> {
+fn rename_once(from: &Path, to: &Path) -> Result<(), FileError> {
     if exists(from)? && !exists(to)? { rename(from, to) } else { Ok(()) }
 }
 
-fn remove(path: &Path) -> Result<(), Failure> {
+fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::io("removing", path, e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(FileError::io("removing", path, e)),
         _ => Ok(()),
     }
 }
 
-fn remove_all(copy: &Location) -> Result<(), Failure> {
+fn remove_all(copy: &Location) -> Result<(), FileError> {
     [&copy.path, &copy.wal, &copy.journal, &copy.beside("-shm")].into_iter().try_for_each(|path| remove(path))
 }

@@ -13,7 +13,7 @@ use keystead_sealing::{Keyring, KeyringError, RECORD_PREFIX_LEN, RootSecret, Row
 use crate::access::Held;
 use crate::cells::{Cursor, Found, Place};
 use crate::database::Database;
-use crate::error::Failure;
+use crate::error::FileError;
 use crate::reader::Shared;
 use crate::request::{Reply, Request};
 use crate::store::{FileStore, Progress, off_thread};
@@ -58,7 +58,7 @@ impl FileStore {
             let epoch = self.begin_epoch(new_root).await?;
             self.end_epochs(epoch, progress).await
         };
-        rotated.await.map_err(|failure: Failure| failure.during(Operation::Rotate))
+        rotated.await.map_err(|failure: FileError| failure.during(Operation::Rotate))
     }
 
     /// Reports whether a rotation was begun and has not ended, here or in another process.
@@ -69,10 +69,10 @@ impl FileStore {
     pub async fn is_in_rotation(&self) -> Result<bool> {
         let shared = self.shared.clone();
         let held = off_thread(move || shared.catch_up().map(|(_, held)| held.keyring.has_old_epochs())).await;
-        held.map_err(|failure: Failure| failure.during(Operation::Rotate))
+        held.map_err(|failure: FileError| failure.during(Operation::Rotate))
     }
 
-    async fn begin_epoch(&self, new_root: RootSecret) -> Result<Epoch, Failure> {
+    async fn begin_epoch(&self, new_root: RootSecret) -> Result<Epoch, FileError> {
         loop {
             let shared = self.shared.clone();
             let root = new_root.clone();
@@ -88,13 +88,13 @@ impl FileStore {
         }
     }
 
-    async fn end_epochs(&self, epoch: Epoch, mut progress: impl FnMut(Progress) + Send) -> Result<(), Failure> {
+    async fn end_epochs(&self, epoch: Epoch, mut progress: impl FnMut(Progress) + Send) -> Result<(), FileError> {
         let counter = self.shared.clone();
         // Where the count meets damage, the progress has no end to tell.
         let total = off_thread(move || counter.count()).await.unwrap_or(0);
         let checker = self.shared.clone();
         let faults = off_thread(move || checker.count_structural_faults()).await;
-        let care = if faults.map_err(Failure::in_rotation)? == 0 { Care::None } else { Care::ReadBack };
+        let care = if faults.map_err(FileError::in_rotation)? == 0 { Care::None } else { Care::ReadBack };
         for _ in 0..MAX_PASSES {
             let mut done = 0;
             let mut damaged = 0;
@@ -102,7 +102,7 @@ impl FileStore {
             let mut next = Some(Cursor::Start);
             while let Some(cursor) = next {
                 let resealed = self.ask(|reply| Request::Rotate(Step::Reseal(epoch, cursor, care, reply))).await;
-                let page = resealed.map_err(Failure::in_rotation)?.ok_or_else(Failure::rotated_by_another)?;
+                let page = resealed.map_err(FileError::in_rotation)?.ok_or_else(FileError::rotated_by_another)?;
                 done += page.records;
                 damaged += page.damaged;
                 unreadable += page.unreadable;
@@ -110,14 +110,14 @@ impl FileStore {
                 progress(Progress::new(done, total));
             }
             let ended = self.ask(|reply| Request::Rotate(Step::End(epoch, reply))).await;
-            if ended.map_err(Failure::in_rotation)?.ok_or_else(Failure::rotated_by_another)? {
-                return self.ask(Request::Scrub).await.map(drop).map_err(Failure::in_rotation);
+            if ended.map_err(FileError::in_rotation)?.ok_or_else(FileError::rotated_by_another)? {
+                return self.ask(Request::Scrub).await.map(drop).map_err(FileError::in_rotation);
             }
             if damaged + unreadable > 0 {
-                return Err(Failure::damage_keeps_old_epochs(damaged, unreadable).in_rotation());
+                return Err(FileError::damage_keeps_old_epochs(damaged, unreadable).in_rotation());
             }
         }
-        Err(Failure::old_epochs_return().in_rotation())
+        Err(FileError::old_epochs_return().in_rotation())
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) struct NewEpoch {
 }
 
 impl NewEpoch {
-    fn prepare(shared: &Shared, root: RootSecret) -> Result<Prepared, Failure> {
+    fn prepare(shared: &Shared, root: RootSecret) -> Result<Prepared, FileError> {
         let (sealed, held) = shared.catch_up()?;
         if held.keyring.has_old_epochs() {
             match Keyring::open_with(&root, &sealed) {
@@ -157,7 +157,7 @@ impl NewEpoch {
                 Err(e) => return Err(e.into()),
             }
         }
-        let keyring = held.keyring.next_epoch().ok_or_else(Failure::no_epoch_left)?;
+        let keyring = held.keyring.next_epoch().ok_or_else(FileError::no_epoch_left)?;
         let root_key = root.new_key()?;
         let sealed = keyring.seal_under(&root_key);
         let follows = held.keyring.generation();
@@ -198,7 +198,7 @@ impl Step {
         }
     }
 
-    pub(crate) fn refuse(self, failure: Failure) {
+    pub(crate) fn refuse(self, failure: FileError) {
         match self {
             Self::Begin(_, reply) => drop(reply.send(Err(failure))),
             Self::Reseal(_, _, _, reply) => drop(reply.send(Err(failure))),
@@ -207,7 +207,7 @@ impl Step {
     }
 }
 
-fn begin(shared: &Shared, database: &Database, new: NewEpoch) -> Result<bool, Failure> {
+fn begin(shared: &Shared, database: &Database, new: NewEpoch) -> Result<bool, FileError> {
     let NewEpoch { follows, sealed, held } = new;
     shared.access.announce(sealed.clone(), held);
     let begun = database.transaction(|| {
@@ -227,7 +227,7 @@ fn reseal(
     epoch: Epoch,
     cursor: &Cursor,
     care: Care,
-) -> Result<Option<Resealed>, Failure> {
+) -> Result<Option<Resealed>, FileError> {
     let mut left = None;
     let resealed = database.transaction(|| {
         let Some(held) = held_in(shared, database, epoch)? else { return Ok(None) };
@@ -247,7 +247,7 @@ fn reseal(
             // Undoes the transaction.
             resealed.damaged = resealed.records;
             left = Some(resealed);
-            return Err(Failure::lost_cells());
+            return Err(FileError::lost_cells());
         }
         Ok(Some(resealed))
     });
@@ -262,7 +262,7 @@ fn opens(database: &Database, keyring: &Keyring, row: &RowKey) -> bool {
 }
 
 /// Returns false if the record is damaged, which is left as it is.
-fn reseal_record(database: &Database, keyring: &Keyring, row: &RowKey, found: Found) -> Result<bool, Failure> {
+fn reseal_record(database: &Database, keyring: &Keyring, row: &RowKey, found: Found) -> Result<bool, FileError> {
     let Found::Record(sealed) = found else { return Ok(false) };
     if sealed.starts_with(&keyring.current_prefix()) {
         return Ok(true);
@@ -282,7 +282,7 @@ fn reseal_record(database: &Database, keyring: &Keyring, row: &RowKey, found: Fo
     }
 }
 
-fn end(shared: &Shared, database: &Database, epoch: Epoch) -> Result<Option<bool>, Failure> {
+fn end(shared: &Shared, database: &Database, epoch: Epoch) -> Result<Option<bool>, FileError> {
     let mut is_announced = false;
     let ended = database.transaction(|| {
         let Some(held) = held_in(shared, database, epoch)? else { return Ok(None) };
@@ -307,7 +307,7 @@ fn end(shared: &Shared, database: &Database, epoch: Epoch) -> Result<Option<bool
 }
 
 /// The keyring of the store, if this epoch is still its latest.
-fn held_in(shared: &Shared, database: &Database, epoch: Epoch) -> Result<Option<Arc<Held>>, Failure> {
+fn held_in(shared: &Shared, database: &Database, epoch: Epoch) -> Result<Option<Arc<Held>>, FileError> {
     let held = shared.access.current(&database.keyring()?)?;
     Ok(held.filter(|held| held.keyring.current_prefix() == epoch))
 }

@@ -17,7 +17,7 @@ use keystead_core::{
 use keystead_sealing::{RootSecret, RowKey};
 
 use crate::cells::{Cursor, Found};
-use crate::error::{Failure, SCHEME};
+use crate::error::{FileError, SCHEME};
 use crate::options::FileOptions;
 use crate::queue::Handles;
 use crate::reader::{Read, Shared};
@@ -155,15 +155,15 @@ impl FileStore {
         self.shared.access.held().keyring.row_key(id)
     }
 
-    pub(crate) async fn write(&self, write: Write) -> Result<Written, Failure> {
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, FileError> {
         self.ask(|reply| Request::Write(write, reply)).await
     }
 
-    pub(crate) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
+    pub(crate) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, FileError> {
         self.shared.is_this_process()?;
         let (reply, answer) = oneshot::channel();
         // A writer that has gone on purpose has left what it did not answer undone.
-        let gone = || if self.shared.is_closed() { Failure::closed() } else { Failure::writer_is_gone() };
+        let gone = || if self.shared.is_closed() { FileError::closed() } else { FileError::writer_is_gone() };
         let ticket = self.handles.0.push(request(reply))?;
         let answer = answer.await;
         ticket.answered();
@@ -297,18 +297,18 @@ impl fmt::Debug for FileStore {
 
 /// Runs what takes its time on a thread of its own, so that no executor waits.
 pub(crate) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, FileError> {
     let (reply, answer) = oneshot::channel();
     threads::spawn(move || drop(reply.send(work())))?;
-    answer.await.map_err(|_| Failure::writer_is_gone())?
+    answer.await.map_err(|_| FileError::writer_is_gone())?
 }
 
 fn finality(written: Written) -> Finality {
     if written.clean { Finality::Immediate } else { Finality::Eventual { within: None } }
 }
 
-fn key_or_error(outcome: Result<Option<SecretKey>, Failure>) -> Result<SecretKey> {
+fn key_or_error(outcome: Result<Option<SecretKey>, FileError>) -> Result<SecretKey> {
     match outcome {
         Ok(Some(key)) => Ok(key),
         Ok(None) => Err(Error::new(ErrorKind::NotFound, Operation::Get, SCHEME)),
@@ -333,12 +333,12 @@ pub(crate) async fn yield_now() {
 /// A listing in progress: the rest of its page, the damage behind that, and the page after it.
 struct Listing {
     page: VecDeque<(RowKey, Found)>,
-    damage: Option<Failure>,
+    damage: Option<FileError>,
     next: Option<Cursor>,
 }
 
 impl Listing {
-    async fn next(&mut self, shared: &Arc<Shared>) -> Option<Result<KeyId, Failure>> {
+    async fn next(&mut self, shared: &Arc<Shared>) -> Option<Result<KeyId, FileError>> {
         loop {
             while let Some((row, found)) = self.page.pop_front() {
                 if let Some(item) = shared.id_of(&row, found).await.transpose() {

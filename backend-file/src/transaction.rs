@@ -6,7 +6,7 @@ use keystead_sealing::{Keyring, RowKey, SealedRecord};
 
 use crate::cells::{Found, Place};
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::reader::Shared;
 
 pub(crate) enum Write {
@@ -67,7 +67,7 @@ impl Transaction<'_> {
                 let alone = |write| match self.commit(std::slice::from_ref(write), durability)? {
                     Transacted::Done(existed) => Ok(existed.contains(&true)),
                     // The lock is held since the first attempt, so nobody has rotated.
-                    Transacted::Behind(_) => Err(Failure::put_back()),
+                    Transacted::Behind(_) => Err(FileError::put_back()),
                 };
                 Ok(Transacted::Done(writes.iter().map(alone).collect()))
             }
@@ -87,7 +87,7 @@ impl Transaction<'_> {
                 None => {
                     behind = Some(sealed);
                     // Undoes the transaction, which has written nothing.
-                    Err(Failure::superseded())
+                    Err(FileError::superseded())
                 }
             }
         };
@@ -138,7 +138,7 @@ impl Transaction<'_> {
                 self.database.insert_record(&record.row, &record.bytes, &previous, next)?;
             }
             Place::Occupied { next, parts } => {
-                let next = next.ok_or_else(Failure::lost_cells)?;
+                let next = next.ok_or_else(FileError::lost_cells)?;
                 self.database.replace_record(&record.row, &record.bytes, parts, next)?;
             }
         }

@@ -4,7 +4,7 @@ use keystead_core::{ErrorKind, Operation, Result};
 use keystead_sealing::RowKey;
 
 use crate::cells::Cursor;
-use crate::error::Failure;
+use crate::error::FileError;
 use crate::store::{FileStore, Progress, off_thread, yield_now};
 use crate::transaction::Write;
 
@@ -89,7 +89,7 @@ impl FileStore {
         faults.map_err(|failure| failure.during(Operation::Verify))
     }
 
-    async fn read_all(&self, mut progress: impl FnMut(Progress) + Send) -> Result<VerifyReport, Failure> {
+    async fn read_all(&self, mut progress: impl FnMut(Progress) + Send) -> Result<VerifyReport, FileError> {
         let shared = &self.shared;
         shared.check().await?;
         let counter = shared.clone();

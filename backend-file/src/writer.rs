@@ -10,7 +10,7 @@ use keystead_sealing::RootSecret;
 
 use crate::config::{Location, LogState};
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::load::Chunk;
 use crate::lock::{LOCK_LIMIT, Locked, WriterLock};
 use crate::open::{self, Opening};
@@ -251,7 +251,7 @@ impl Writer {
     }
 
     /// A store that was lost must be closed, too.
-    fn refuse(&mut self, request: Request, failure: &Failure) {
+    fn refuse(&mut self, request: Request, failure: &FileError) {
         match request {
             Request::Close(reply) => self.closers.push(reply),
             request => request.refuse(failure),
@@ -296,7 +296,7 @@ impl Writer {
         // Emptied by a checkpoint, or cut off.
         let least = self.database.least_log_len()?;
         let len = self.shared.is_in_place()?;
-        if len < least { Err(Failure::log_cut_off()) } else { Ok(len) }
+        if len < least { Err(FileError::log_cut_off()) } else { Ok(len) }
     }
 
     /// One transaction and the checkpoint that it needs, under the lock of all processes' writers.
@@ -347,7 +347,7 @@ impl Writer {
             }
             return (Some(locked), Ok(outcomes));
         }
-        (Some(locked), Err(Failure::put_back()))
+        (Some(locked), Err(FileError::put_back()))
     }
 
     /// Answers those who need not wait for a clean file, and keeps the others.

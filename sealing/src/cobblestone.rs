@@ -11,12 +11,10 @@
 //! message key, without associated data; its nonce is the base nonce XOR the chunk's number, big-endian. The commitment
 //! is compared in constant time before anything is decrypted, so a sealed message opens under one key only.
 
-use std::error::Error as StdError;
-use std::fmt;
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::SHA512;
+use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::bytes::{MESSAGE_STACK_LEN, fill_random, wiping_stack};
@@ -167,25 +165,17 @@ impl Derived {
 }
 
 /// The reason why a sealed message did not open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Unopened {
-    /// It was sealed under another key or context.
+    /// The commitment does not match: the message was sealed under another key or context, or its
+    /// salt or commitment is damaged.
+    #[error("the message was sealed under another key or context")]
     WrongKey,
-    /// It is not what was sealed.
+    /// The commitment matches, but the rest of the message is not what was sealed.
+    #[error("the sealed message is damaged")]
     Damaged,
 }
-
-impl fmt::Display for Unopened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WrongKey => "the message was sealed under another key or context",
-            Self::Damaged => "the sealed message is damaged",
-        })
-    }
-}
-
-impl StdError for Unopened {}
 
 #[cfg(test)]
 mod tests {

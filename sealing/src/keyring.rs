@@ -11,8 +11,8 @@ use crate::bytes::{Fields, Key32, MESSAGE_STACK_LEN, fill_random, wiping_stack};
 use crate::cobblestone::{self, ReadyKey, Unopened};
 use crate::error::KeyringError;
 use crate::mac::MacKey;
-use crate::record::RowKey;
 use crate::root::{Argon2Cost, REFERENCE_LEN, RootHint, RootKey, RootSecret, SALT_LEN};
+use crate::row_key::RowKey;
 
 /// The length in bytes of a sealed keyring.
 pub const KEYRING_LEN: usize = HEADER_LEN + SEALED_LEN + CHECKSUM_LEN;
@@ -134,9 +134,9 @@ impl Keyring {
 
     /// HMAC-SHA-256 of the id under the name key.
     pub fn row_key(&self, id: &KeyId) -> RowKey {
-        let mut row = [0; 32];
+        let mut row = [0; RowKey::LEN];
         wiping_stack::<MESSAGE_STACK_LEN, _>(|| self.name_key.mac.sign(id.as_str().as_bytes(), &mut row));
-        row
+        RowKey::from_bytes(row)
     }
 
     /// Returns the random id of the store, which every record is bound to. It never changes, and

@@ -1,14 +1,13 @@
 //! Records: one user's id and key, sealed. FORMAT.md, "Record", is the specification.
 
-use std::error::Error as StdError;
-use std::fmt;
-
 use keystead_core::{KeyId, SecretKey};
+use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::bytes::Fields;
 use crate::cobblestone;
 use crate::keyring::Keyring;
+use crate::row_key::RowKey;
 
 /// The length in bytes of every sealed record is a multiple of this.
 pub const RECORD_STEP: usize = 256;
@@ -18,9 +17,6 @@ const SUITE: u8 = 1;
 
 /// The length in bytes of a record's clear beginning: suite and epoch.
 pub const RECORD_PREFIX_LEN: usize = 1 + 4;
-
-/// HMAC-SHA-256 of an id under the store's name key: what a record is stored under, and tells no one whose it is.
-pub type RowKey = [u8; 32];
 
 /// The sealed record that a store keeps for one user.
 #[derive(Clone, Debug)]
@@ -88,7 +84,7 @@ impl Keyring {
     /// Returns the context of a record: format, store, epoch and row, each preceded by its length.
     fn context(&self, epoch: u32, row: &RowKey) -> Vec<u8> {
         let mut context = Vec::with_capacity(128);
-        for field in [FORMAT, self.store_id(), &epoch.to_be_bytes(), row] {
+        for field in [FORMAT, self.store_id(), &epoch.to_be_bytes(), row.as_bytes()] {
             let len = u16::try_from(field.len()).expect("the fields of a context are short");
             context.extend_from_slice(&len.to_be_bytes());
             context.extend_from_slice(field);
@@ -128,25 +124,16 @@ fn parse(message: &[u8]) -> Option<(KeyId, SecretKey)> {
 }
 
 /// The reason why a record did not open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// It was sealed under an epoch that the keyring does not hold.
+    /// The record was sealed in an epoch that the keyring does not hold.
+    #[error("the record was sealed under an epoch that the keyring does not hold")]
     UnknownEpoch,
-    /// It is not what was sealed for this row of this store.
+    /// The record is not one that was sealed for this row of this store, or it has changed since.
+    #[error("the record is damaged, or was written for another id or store")]
     Damaged,
 }
-
-impl fmt::Display for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UnknownEpoch => "the record was sealed under an epoch that the keyring does not hold",
-            Self::Damaged => "the record is damaged, or was written for another id or store",
-        })
-    }
-}
-
-impl StdError for RecordError {}
 
 #[cfg(test)]
 mod tests {
@@ -220,7 +207,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_are_no_record(bytes in proptest::collection::vec(any::<u8>(), 0..1024)) {
-            prop_assert!(Keyring::generate().open(&[0; 32], &bytes).is_err());
+            prop_assert!(Keyring::generate().open(&RowKey::from_bytes([0; 32]), &bytes).is_err());
         }
     }
 }

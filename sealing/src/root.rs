@@ -1,12 +1,12 @@
 //! [`RootSecret`]: what opens a store's keyring.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use keystead_core::{BoxError, SecretKey};
+use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::bytes::{Key32, SETUP_STACK_LEN, fill_random, wiping_stack};
@@ -292,46 +292,31 @@ fn without_line_break(contents: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// The error of contents that are not a root secret, or not a passphrase. It never quotes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The error for contents that are not a root secret or not a passphrase. It never quotes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
 pub struct InvalidRootSecret {
     reason: Reason,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 enum Reason {
     /// Neither 32 raw bytes nor 64 hexadecimal digits.
-    Neither {
-        len: usize,
-    },
+    #[error("root secret is neither 32 raw bytes nor 64 hexadecimal digits ({len} bytes): give one of these")]
+    Neither { len: usize },
     /// 32 bytes that somebody typed.
+    #[error(
+        "root secret is 32 printable characters, not 32 random bytes: give 64 hexadecimal digits, or give a \
+         passphrase as such (passphrase_file in a URL)"
+    )]
     Printable,
+    #[error("the secret begins with a byte order mark, which an editor put there: save it as UTF-8 without one")]
     ByteOrderMark,
+    #[error("the passphrase is not UTF-8: give one that is")]
     NotUtf8,
+    #[error("the passphrase is empty: give one that is not")]
     EmptyPassphrase,
 }
-
-impl fmt::Display for InvalidRootSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason {
-            Reason::Neither { len } => write!(
-                f,
-                "root secret is neither 32 raw bytes nor 64 hexadecimal digits ({len} bytes): give one of these"
-            ),
-            Reason::Printable => f.write_str(
-                "root secret is 32 printable characters, not 32 random bytes: give 64 hexadecimal digits, or give a \
-                 passphrase as such (passphrase_file in a URL)",
-            ),
-            Reason::ByteOrderMark => f.write_str(
-                "the secret begins with a byte order mark, which an editor put there: save it as UTF-8 without one",
-            ),
-            Reason::NotUtf8 => f.write_str("the passphrase is not UTF-8: give one that is"),
-            Reason::EmptyPassphrase => f.write_str("the passphrase is empty: give one that is not"),
-        }
-    }
-}
-
-impl StdError for InvalidRootSecret {}
 
 #[cfg(test)]
 mod tests {

@@ -4,9 +4,9 @@ use keystead_core::ErrorKind;
 use keystead_sealing::{RECORD_PREFIX_LEN, RECORD_STEP, RowKey};
 use rusqlite::{OptionalExtension, ToSql, params};
 
-use super::{Cell, Found, HEAD, Link, MAX_PARTS, Neighbor, PART_LEN, Part, last_part, part_of, row_of};
+use super::{Cell, Found, HEAD, Link, MAX_PARTS, Neighbor, PART_LEN, Part, last_part, part_of, row_of, row_with};
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 
 /// The number of cells that a page of a listing reads. It is more than one record can have, so that
 /// each page ends at least one record.
@@ -30,7 +30,7 @@ pub(crate) struct Page {
     /// The beginning of the next page, if there may be one.
     pub(crate) next: Option<Cursor>,
     /// The damage between this page and the next one, where records may be missing.
-    pub(crate) damage: Option<Failure>,
+    pub(crate) damage: Option<FileError>,
 }
 
 /// The beginning of a page.
@@ -65,7 +65,7 @@ impl Database {
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut cells = statement.query(params![bound, PAGE])?;
         let stop = loop {
-            let stop = match cells.next().map_err(Failure::from) {
+            let stop = match cells.next().map_err(FileError::from) {
                 Ok(Some(row)) => run.add(&Cell::read(row)?),
                 Ok(None) if run.read < PAGE => Some(Stop::End),
                 Ok(None) => Some(Stop::Full),
@@ -179,7 +179,7 @@ impl Database {
                 Ok(part >= &start[..] && row.get_ref(1).is_ok() && row.get_ref(2).is_ok())
             })
             .optional();
-        match first.map_err(Failure::from) {
+        match first.map_err(FileError::from) {
             Ok(in_order) => Ok(in_order.unwrap_or(true)),
             Err(failure) if failure.kind() == ErrorKind::Corrupt => Ok(false),
             Err(failure) => Err(failure),
@@ -201,7 +201,7 @@ impl Database {
         let mut rows = statement.query([end, beginning])?;
         let mut cells: Vec<OwnedCell> = Vec::new();
         while cells.len() < MAX_BEFORE {
-            let row = match rows.next().map_err(Failure::from) {
+            let row = match rows.next().map_err(FileError::from) {
                 Ok(Some(row)) => row,
                 Ok(None) => break,
                 Err(failure) if failure.kind() == ErrorKind::Corrupt => break,
@@ -233,7 +233,7 @@ impl Database {
         let mut expected = Link::to(&HEAD);
         let mut last: Option<Part> = None;
         loop {
-            let row = match cells.next().map_err(Failure::from) {
+            let row = match cells.next().map_err(FileError::from) {
                 Ok(Some(row)) => row,
                 Ok(None) => return Ok(expected == Link::END),
                 Err(failure) if failure.kind() == ErrorKind::Corrupt => return Ok(false),
@@ -276,7 +276,7 @@ enum Stop {
     End,
     /// As many cells were read as a page may have.
     Full,
-    Unreadable(Failure),
+    Unreadable(FileError),
 }
 
 /// The cells of a page as they are read.
@@ -302,13 +302,13 @@ impl Run {
         let Some(key) = cell.key else {
             // A value of another type is no part of a record, and says nothing about the chain.
             if self.records.is_empty() {
-                self.records.push(([0; _], Joined { damaged: true, ..Joined::default() }));
+                self.records.push((row_of(&HEAD), Joined { damaged: true, ..Joined::default() }));
             }
             self.read += 1;
             return None;
         };
         if self.end.as_deref().is_some_and(|end| key <= end) {
-            return Some(Stop::Unreadable(Failure::lost_cells()));
+            return Some(Stop::Unreadable(FileError::lost_cells()));
         }
         let row = row_of(key);
         let begins = self.records.last().is_none_or(|(last, _)| *last != row);
@@ -398,11 +398,7 @@ impl Joined {
 
 /// The last row that begins like this one. It stands for what is missing behind a damaged link.
 fn row_behind(row: &RowKey) -> RowKey {
-    let mut behind = [u8::MAX; _];
-    for (byte, value) in behind.iter_mut().zip(&row[..Link::PREFIX_LEN]) {
-        *byte = *value;
-    }
-    behind
+    row_with(&row.as_bytes()[..Link::PREFIX_LEN], u8::MAX)
 }
 
 /// The first 8 bytes of a key, as a number.
