@@ -12,19 +12,19 @@ pub enum KeyringError {
     Damaged,
     /// The keyring is intact but was sealed under another root secret.
     #[error(
-        "the root secret is not the one of this store: give its present one; after a rotation, an earlier one opens \
-         only copies of that time"
+        "the root secret is not that of this store: give the store's present one; a root secret from before a \
+         rotation opens only copies from that time"
     )]
     WrongRoot,
     /// The keyring was sealed under another kind of root secret.
-    #[error("the store was made with {needed}: give that")]
+    #[error("this store needs {needed}: give that")]
     OtherKindOfRoot {
         /// The kind of root secret that the keyring needs, in words.
         needed: &'static str,
     },
     /// The Argon2id parameters of the keyring are higher than keystead accepts.
     #[error(
-        "the keyring asks for more than 1 GiB, 16 passes or 16 lanes of Argon2id: it was not written by keystead, \
+        "the keyring requires more than 1 GiB, 16 passes or 16 lanes of Argon2id, so it was not written by keystead: \
          restore the store from a backup"
     )]
     CostOutOfBounds,
@@ -35,7 +35,7 @@ pub enum KeyringError {
     #[error("the passphrase is too long: give a shorter one")]
     PassphraseTooLong,
     /// There is not enough memory for Argon2id.
-    #[error("not enough memory for Argon2id: free as much as the store's parameters ask for")]
+    #[error("there is not enough memory for Argon2id: free as much as the store's parameters require")]
     OutOfMemory,
     /// The provider of the root secret failed.
     #[error("the provider of the root secret failed")]
