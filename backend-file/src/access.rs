@@ -1,5 +1,5 @@
-//! [`AccessState`]: the keyring that this process holds, and following the changes that other
-//! processes make to it.
+//! [`AccessState`]: the keyring that this process holds. It follows the changes that other
+//! processes make to the store's keyring.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, FutureExt, WeakShared};
 use keystead_sealing::{Keyring, KeyringError, RootKey, RootSecret};
 
-use crate::error::{Failure, Result};
-use crate::reader::Shared;
-use crate::store::off_thread;
+use crate::error::{FileError, Result};
+use crate::threads::off_thread;
 
-/// The time for which a provider is not asked again after it has failed.
+/// The time after a failure of a provider during which it is not asked again.
 const FAILURE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The keys that open the store's records, as this process knows them.
@@ -23,37 +22,41 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Opens a sealed keyring. With a passphrase or a provider it takes its time.
+    /// Opens a sealed keyring. Blocks while a passphrase is stretched or a provider is asked.
     pub(crate) fn open(root: RootSecret, sealed: &[u8]) -> Result<Self, KeyringError> {
         let (keyring, root_key) = Keyring::open_keeping_key(&root, None, sealed)?;
         Ok(Self { root, root_key, keyring })
     }
 
+    /// Returns the store's id in lower-case hexadecimal.
     pub(crate) fn store_id(&self) -> String {
         self.keyring.store_id().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
+/// The keys of a store, shared by all its handles in this process.
 pub(crate) struct AccessState {
     held: RwLock<Arc<Held>>,
-    /// The keyring that this process is about to write, sealed and open.
+    /// The keyring that this process is about to write: its sealed bytes, and its keys.
     announced: Mutex<Option<(Vec<u8>, Arc<Held>)>>,
-    /// Held by the one thread that opens a changed keyring.
+    /// The last failure to open a changed keyring. The thread that opens one holds this mutex.
     opening: Mutex<Option<RecentFailure>>,
     catching_up: Mutex<Option<CatchingUp>>,
 }
 
-/// The failure to open the keyring of this generation.
+/// A failure to open the keyring of a generation.
 struct RecentFailure {
     generation: Option<u64>,
-    failure: Failure,
-    /// `None` if it will never open: our root secret is not the store's.
+    failure: FileError,
+    /// The time until which opening is not tried again; `None` for always, because the root secret
+    /// of this process is no longer the store's.
     until: Option<Instant>,
 }
 
+/// The opening of a changed keyring that callers wait for.
 struct CatchingUp {
     generation: Option<u64>,
-    // Ends with the last who waits, so that nobody gets an outcome of long ago.
+    /// Weak, so that the outcome is forgotten with the last caller that waits for it.
     future: WeakShared<BoxFuture<'static, Result<()>>>,
 }
 
@@ -71,22 +74,24 @@ impl AccessState {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tells the readers of this process about a keyring before it is written, so that none of them
-    /// takes it for a stranger's.
+    /// Announces a keyring to the readers of this process before it is written. A reader that finds
+    /// it in the store can then use it at once.
     pub(crate) fn announce(&self, sealed: Vec<u8>, held: Held) {
         *lock(&self.announced) = Some((sealed, Arc::new(held)));
     }
 
-    /// Ends an announcement, and takes the keyring up if it was written.
+    /// Ends an announcement, if there is one. If the keyring was written, this process uses it from
+    /// now on.
     pub(crate) fn end_announcement(&self, was_written: bool) {
         let announced = lock(&self.announced).take();
         if let Some((_, held)) = announced.filter(|_| was_written) {
-            self.take_up(held);
+            self.replace_held(held);
         }
     }
 
-    /// Takes up a keyring that is in the store now, unless a newer one was taken up meanwhile.
-    fn take_up(&self, new: Arc<Held>) -> Arc<Held> {
+    /// Replaces the held keyring by one that is in the store, unless the held one is newer. Returns
+    /// the one that is held then.
+    fn replace_held(&self, new: Arc<Held>) -> Arc<Held> {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         if new.keyring.generation() > held.keyring.generation() {
             *held = new;
@@ -94,9 +99,11 @@ impl AccessState {
         held.clone()
     }
 
-    /// The opened keyring of the store, if that is the one we hold or can be opened at once. `None`
-    /// if a passphrase or a provider would take its time, or if the keyring is older than ours: the
-    /// caller runs [`catch_up`](Self::catch_up) and reads again.
+    /// Returns the keys of the store's keyring if this process holds them or can open the keyring
+    /// at once.
+    ///
+    /// Returns `None` if opening the keyring could take long, or if it is older than the held one.
+    /// The caller then runs [`catch_up`](Self::catch_up) and reads the store again.
     pub(crate) fn current(&self, sealed: &[u8]) -> Result<Option<Arc<Held>>> {
         let held = self.held();
         let generation = Keyring::generation_of(sealed);
@@ -104,22 +111,25 @@ impl AccessState {
             return Ok(Some(held));
         }
         if generation.is_some_and(|generation| generation < held.keyring.generation()) {
-            // This process has rotated since that was read, or an older copy was put back.
+            // Since the keyring was read, this process has rotated the store; or an older copy of
+            // the store was put back.
             return Ok(None);
         }
         let announced =
             lock(&self.announced).as_ref().filter(|(bytes, _)| bytes == sealed).map(|(_, held)| held.clone());
         if let Some(announced) = announced {
-            return Ok(Some(self.take_up(announced)));
+            return Ok(Some(self.replace_held(announced)));
         }
         if Keyring::is_sealed_under(sealed, &held.root_key) { self.catch_up(sealed).map(Some) } else { Ok(None) }
     }
 
-    /// Opens the store's sealed keyring if it is not the one we hold. May block for as long as a
-    /// passphrase or a provider takes, so it must run neither on an executor nor under a lock of
-    /// other processes.
+    /// Opens the store's sealed keyring if it is newer than the held one.
+    ///
+    /// Blocks while a passphrase is stretched or a provider is asked. So it must not run on an
+    /// executor's thread, or while this process holds a lock that other processes wait for.
     pub(crate) fn catch_up(&self, sealed: &[u8]) -> Result<Arc<Held>> {
-        // One at a time: a passphrase takes memory, too.
+        // Only one thread opens a keyring at a time, because stretching a passphrase also takes
+        // much memory.
         let mut recent = lock(&self.opening);
         let held = self.held();
         let generation = Keyring::generation_of(sealed);
@@ -133,21 +143,21 @@ impl AccessState {
             return Err(recent.failure.clone());
         }
         let open = || Keyring::open_keeping_key(&held.root, Some(&held.root_key), sealed);
-        // A provider is the caller's code, and the writer thread may be the one that runs it.
+        // A provider is the caller's code. If it panics, it must not end the writer thread.
         let Ok(opened) = panic::catch_unwind(AssertUnwindSafe(open)) else {
-            return Err(Failure::provider_panicked());
+            return Err(FileError::provider_panicked());
         };
         match opened {
             Ok((keyring, root_key)) => {
                 let new = Held { root: held.root.clone(), root_key, keyring };
-                Ok(self.take_up(Arc::new(new)))
+                Ok(self.replace_held(Arc::new(new)))
             }
             Err(KeyringError::WrongRoot | KeyringError::OtherKindOfRoot { .. }) => {
-                *recent = Some(RecentFailure { generation, failure: Failure::superseded(), until: None });
-                Err(Failure::superseded())
+                *recent = Some(RecentFailure { generation, failure: FileError::superseded(), until: None });
+                Err(FileError::superseded())
             }
             Err(e) => {
-                let failure = Failure::from(e);
+                let failure = FileError::from(e);
                 let until = Some(Instant::now() + FAILURE_LIMIT);
                 *recent = Some(RecentFailure { generation, failure: failure.clone(), until });
                 Err(failure)
@@ -155,17 +165,18 @@ impl AccessState {
         }
     }
 
-    /// The same off the executor. All who wait for one keyring share one thread.
-    pub(crate) async fn catch_up_off_thread(shared: &Arc<Shared>, sealed: Vec<u8>) -> Result<()> {
+    /// Like [`catch_up`](Self::catch_up), on a separate thread. All callers that wait for the same
+    /// keyring share one thread.
+    pub(crate) async fn catch_up_off_thread(self: &Arc<Self>, sealed: Vec<u8>) -> Result<()> {
         let generation = Keyring::generation_of(&sealed);
         let future = {
-            let mut catching_up = lock(&shared.access.catching_up);
+            let mut catching_up = lock(&self.catching_up);
             let running = catching_up.as_ref().filter(|running| running.generation == generation);
             match running.and_then(|running| running.future.upgrade()) {
                 Some(future) => future,
                 None => {
-                    let opener = shared.clone();
-                    let future = off_thread(move || opener.access.catch_up(&sealed).map(drop)).boxed().shared();
+                    let access = self.clone();
+                    let future = off_thread(move || access.catch_up(&sealed).map(drop)).boxed().shared();
                     *catching_up = future.downgrade().map(|future| CatchingUp { generation, future });
                     future
                 }

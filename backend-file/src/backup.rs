@@ -1,59 +1,59 @@
-//! [`FileStore::backup`]: a copy of one moment.
+//! [`FileStore::backup`]: copies a store while it is in use.
 
-use std::fs;
 use std::path::Path;
 
 use keystead_core::{ErrorKind, Operation, Result};
 
 use crate::config::Location;
 use crate::database::Database;
-use crate::error::Failure;
+use crate::error::FileError;
 use crate::reader::Shared;
-use crate::store::{FileStore, off_thread};
+use crate::store::FileStore;
+use crate::threads::off_thread;
 
 impl FileStore {
-    /// Copies the store as it is at one moment to `path`, while it is in use. The copy is a store
-    /// like this one, with the same root secret, whole on the disk when this returns; its file has
-    /// mode 0600, and a missing directory is created for its owner only. A copy that is cut off
-    /// leaves a file that opens as no store.
+    /// Copies the store to `path`, in a consistent state, while it is in use.
     ///
-    /// **A copy keeps the keys that are in it**: a key that is deleted later can be read from it
-    /// for as long as its root secret exists. While the copy is made, deletes say
+    /// The copy is a store of its own with the same root secret, and is on the disk when the call
+    /// returns. Its file has mode 0600. A missing directory is created with access for its owner
+    /// only. If the process dies during the backup, the file that remains does not open as a store.
+    ///
+    /// **A copy keeps its keys**: a key that is deleted from the store later can be read from the
+    /// copy as long as the copy's root secret exists. During the backup, deletes report
     /// `Finality::Eventual`.
     ///
     /// # Errors
-    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if something stands at `path`, which is never
-    /// overwritten; [`Config`](ErrorKind::Config) if the path or its directory will not do;
-    /// [`PermissionDenied`](ErrorKind::PermissionDenied) if the directory cannot be written;
-    /// [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full;
-    /// [`Corrupt`](ErrorKind::Corrupt) if the database is damaged so that it cannot be copied;
-    /// [`Unavailable`](ErrorKind::Unavailable) if a disk fails or the store's file was removed or
-    /// replaced; [`Timeout`](ErrorKind::Timeout) if a foreign program keeps it locked;
-    /// [`Other`](ErrorKind::Other) if the store is closed. Nothing is left at `path` then.
+    /// After an error, there is nothing new at `path`.
+    /// - [`AlreadyExists`](ErrorKind::AlreadyExists) if there is a file at `path`. It is never
+    ///   overwritten.
+    /// - [`Config`](ErrorKind::Config) if the path or its directory cannot be used.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied) if the directory is not writable.
+    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full.
+    /// - [`Corrupt`](ErrorKind::Corrupt) if the database is too damaged to be copied.
+    /// - [`Unavailable`](ErrorKind::Unavailable) if a disk fails or the store's file was removed or
+    ///   replaced.
+    /// - [`Timeout`](ErrorKind::Timeout) if another program keeps the store's file locked.
+    /// - [`Other`](ErrorKind::Other) if the store is closed.
     pub async fn backup(&self, path: impl AsRef<Path> + Send) -> Result<()> {
-        let (shared, path) = (self.shared.clone(), path.as_ref().to_owned());
+        let shared = self.shared.clone();
+        let path = path.as_ref().to_owned();
         let copied = off_thread(move || copy(&shared, &path)).await;
         copied.map_err(|failure| failure.during(Operation::Backup))
     }
 }
 
-fn copy(shared: &Shared, path: &Path) -> Result<(), Failure> {
-    // Asked first: a store that is closed or replaced is to leave no directory behind.
+fn copy(shared: &Shared, path: &Path) -> Result<(), FileError> {
+    // A store that is closed or replaced fails here, before a directory is created.
     shared.with_reader(Database::keyring)?;
     let target = Location::find_or_create_directory(path, shared.location.group_access())?;
     if !target.create_file()? {
-        let text = format!("something stands at {} already: give another path", path.display());
-        return Err(Failure::new(ErrorKind::AlreadyExists, text));
+        let text = format!("there is already a file at {}: give another path", path.display());
+        return Err(FileError::new(ErrorKind::AlreadyExists, text));
     }
     let copied = shared.with_reader(|database| database.copy_to(&target)).and_then(|()| target.sync_directory());
     copied.map_err(|failure| {
-        [&target.path, &target.journal, &target.wal, &target.beside("-shm")].into_iter().for_each(|path| remove(path));
+        // If this fails, too, the file that remains does not open as a store.
+        let _ = target.remove_files();
         failure.about(path)
     })
-}
-
-/// Removes a file that a failed copy has left behind.
-fn remove(path: &Path) {
-    // If even this fails, the file opens as no store, and the failure is reported already.
-    let _ = fs::remove_file(path);
 }

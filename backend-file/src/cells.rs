@@ -1,28 +1,29 @@
-//! The table of cells: records cut into parts, in the order of their row keys, each naming its
-//! successor. FORMAT.md, "cells", is the specification.
+//! The table of cells, which holds the records. FORMAT.md, "cells", is the specification.
 //!
-//! A missing record is proved missing by its predecessor, as NSEC records do it in DNSSEC (RFC
-//! 4034, section 4).
+//! A record is cut into parts, and each part is stored in a cell. The cells form a chain in the
+//! order of their row keys: each one names its successor. A predecessor that names a later
+//! successor proves that a record does not exist, as NSEC records do in DNSSEC (RFC 4034, section
+//! 4).
 
 use keystead_sealing::{RECORD_STEP, RowKey, SealedRecord};
-use rusqlite::{Row, params};
+use rusqlite::{Row, Rows, params};
 
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 
 mod pages;
 
 pub(crate) use pages::{Cursor, Page};
 
-/// No valid record has more parts.
+/// The largest number of parts that a record has.
 const MAX_PARTS: usize = 13;
 
-const PART_LEN: usize = size_of::<RowKey>() + 1;
+const PART_LEN: usize = RowKey::LEN + 1;
 
-/// The key of a cell: a row key and the number of a part.
+/// The key of a cell: a row key, and the number of a part.
 pub(crate) type Part = [u8; PART_LEN];
 
-/// The cell before all records. HMAC-SHA-256 gives no row key of zeros.
+/// The key of the first cell, the head, which belongs to no record. No id has a row key of zeros.
 const HEAD: Part = [0; PART_LEN];
 
 /// The name of a cell's successor: the first 8 bytes of its row key, and the number of its part.
@@ -36,11 +37,13 @@ impl Link {
     const CHECKSUM_LEN: usize = 8;
     const COLUMN_LEN: usize = Self::LEN + Self::CHECKSUM_LEN;
 
-    /// The successor of the last cell.
+    /// The link of the last cell.
     const END: Self = Self([u8::MAX; Self::LEN]);
 
-    /// The column `next` of the cell with this key: the link, and the checksum that binds the two. A
-    /// page that is half another one has cells whose beginning and end are of two cells.
+    /// Returns the column `next` of the cell with this key: the link, and a checksum of both.
+    ///
+    /// If half of a page was overwritten with half of another one, a cell may begin as one cell and
+    /// end as another. The checksum of such a cell does not match.
     fn column(self, part: &Part) -> [u8; Self::COLUMN_LEN] {
         let mut column = [0; Self::COLUMN_LEN];
         column[..Self::LEN].copy_from_slice(&self.0);
@@ -48,71 +51,75 @@ impl Link {
         column
     }
 
-    /// `None` if the column does not belong to the key.
+    /// Returns the link in the column `next`; `None` if its checksum does not match this key.
     fn from_column(part: &Part, column: &[u8]) -> Option<Self> {
         let (link, checksum) = column.split_first_chunk()?;
         let link = Self(*link);
         (checksum == link.checksum(part)).then_some(link)
     }
 
-    /// FNV-1a with 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>) of the cell's key and the link.
-    /// It is to notice damage; nothing hides from it who can write the file.
+    /// Returns the 64-bit FNV-1a hash (<http://www.isthe.com/chongo/tech/comp/fnv/>) of the cell's
+    /// key and the link. It detects damage, but not deliberate changes.
     fn checksum(self, part: &Part) -> [u8; Self::CHECKSUM_LEN] {
         let bytes = part.iter().chain(&self.0);
         let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3);
         bytes.fold(0xCBF2_9CE4_8422_2325, mix).to_be_bytes()
     }
 
+    /// Returns the link to the cell with this key.
     fn to(part: &Part) -> Self {
         let mut link = [part[PART_LEN - 1]; Self::LEN];
         link[..Self::PREFIX_LEN].copy_from_slice(&part[..Self::PREFIX_LEN]);
         Self(link)
     }
 
-    /// The beginning of the successor's row key.
+    /// Returns the first bytes of the successor's row key.
     fn prefix(&self) -> &[u8] {
         &self.0[..Self::PREFIX_LEN]
     }
 
-    /// Reports whether a row certainly comes before the successor.
+    /// Reports whether the successor certainly comes after this row.
     pub(crate) fn is_after(&self, row: &RowKey) -> bool {
-        self.prefix() > &row[..Self::PREFIX_LEN]
+        self.prefix() > &row.as_bytes()[..Self::PREFIX_LEN]
     }
 
+    /// Reports whether the successor may be a cell of this row.
     fn leads_into(&self, row: &RowKey) -> bool {
-        self.prefix() == &row[..Self::PREFIX_LEN]
+        self.prefix() == &row.as_bytes()[..Self::PREFIX_LEN]
     }
 }
 
-/// The record that is found under a row key.
+/// What is found under a row key.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// There is provably none.
+    /// There is provably no record.
     Nothing,
-    /// The parts of a record, joined.
+    /// The joined parts of a record, still sealed.
     Record(Vec<u8>),
-    /// Parts that no record of ours has.
+    /// The cells are not those of a record.
     Damaged,
 }
 
 /// The place of a row in the chain, for a writer.
 pub(crate) enum Place {
-    /// There is provably no record, and one can be inserted between these two.
+    /// There is provably no record. One can be inserted between `previous` and `next`.
     Vacant { previous: Part, next: Link },
-    /// There is a record, whole or not.
+    /// There is a record, intact or not.
     Occupied {
-        /// The successor of the record; `None` if its end is damaged.
+        /// The successor of the record; `None` if the last cell of the record is damaged.
         next: Option<Link>,
-        /// The number of its parts, if its end is whole.
+        /// The number of parts, if the last cell of the record is intact.
         parts: usize,
     },
 }
 
-/// A cell as it is in the table: columns of another type are `None` or empty.
+/// A cell as it is in the table.
 struct Cell<'a> {
-    /// `None` if it is no blob.
+    /// The column `part`; `None` if it is not a blob.
     key: Option<&'a [u8]>,
+    /// The column `bytes`; empty if it is not a blob.
     bytes: &'a [u8],
+    /// The link in the column `next`; `None` if it is damaged.
     next: Option<Link>,
 }
 
@@ -125,20 +132,23 @@ impl<'a> Cell<'a> {
         Ok(Self { key, bytes, next: part.and_then(|part| Link::from_column(part, column)) })
     }
 
+    /// Returns the cell's key, if it has the right length.
     fn part(&self) -> Option<&'a Part> {
         self.key?.try_into().ok()
     }
 
-    /// The cell's key and its successor, if both are whole.
+    /// Returns the cell's key and its successor, if both are intact.
     fn neighbor(&self) -> Option<Neighbor> {
         Some(Neighbor { part: *self.part()?, next: self.next? })
     }
 
+    /// Reports whether the cell's key begins with this row key.
     fn is_of(&self, row: &RowKey) -> bool {
-        self.key.is_some_and(|key| key.starts_with(row))
+        self.key.is_some_and(|key| key.starts_with(row.as_bytes()))
     }
 }
 
+/// The key of a cell, and its successor.
 #[derive(Clone, Copy)]
 struct Neighbor {
     part: Part,
@@ -146,12 +156,14 @@ struct Neighbor {
 }
 
 impl Neighbor {
-    /// Reports whether no cell of this row can follow, given the cell before this one.
+    /// Reports whether this cell, the last one that is not above a row, proves that the row has no
+    /// record. `before` is the cell before this one.
     fn proves_absence(&self, row: &RowKey, before: Option<Self>) -> bool {
-        // A cell whose key was damaged behind these bytes may be the record itself.
-        let is_below = self.part[..Link::PREFIX_LEN] < row[..Link::PREFIX_LEN];
+        // Only these bytes are compared, and they must differ: a cell whose key is damaged after
+        // them may be the record itself.
+        let is_below = self.part[..Link::PREFIX_LEN] < row.as_bytes()[..Link::PREFIX_LEN];
         let skips = self.next.is_after(row);
-        // A cell whose own key was damaged is not the one that its predecessor names.
+        // If this cell's own key is damaged, the cell before it names another one.
         let is_named = match before {
             Some(before) => before.part < self.part && before.next == Link::to(&self.part),
             None => self.part == HEAD,
@@ -160,76 +172,94 @@ impl Neighbor {
     }
 }
 
+/// Returns the predecessor of a row if it proves that the row has no record. Fails otherwise. The
+/// next of `cells` must be the cell before the predecessor.
+fn prove_absence(row: &RowKey, predecessor: Option<Neighbor>, cells: &mut Rows<'_>) -> Result<Neighbor> {
+    let predecessor = predecessor.ok_or_else(FileError::lost_cells)?;
+    let before = match cells.next()? {
+        Some(before) => Some(Cell::read(before)?.neighbor().ok_or_else(FileError::lost_cells)?),
+        None => None,
+    };
+    if predecessor.proves_absence(row, before) { Ok(predecessor) } else { Err(FileError::lost_cells()) }
+}
+
+/// A record that is being read, from its last part to its first.
+struct PartialRecord<'a> {
+    row: &'a RowKey,
+    bytes: Vec<u8>,
+    /// The number of parts that have not been read.
+    missing: usize,
+}
+
+impl<'a> PartialRecord<'a> {
+    /// Begins with the last cell of a row. Returns `None` if this is not the last part of a record.
+    fn new(row: &'a RowKey, cell: &Cell<'_>) -> Option<Self> {
+        let last = usize::from(cell.part()?[PART_LEN - 1]);
+        // A damaged link says nothing about the record, which is proved by its seal.
+        if last >= MAX_PARTS || cell.next.is_some_and(|next| next.leads_into(row)) {
+            return None;
+        }
+        let mut record = Self { row, bytes: vec![0; (last + 1) * RECORD_STEP], missing: last + 1 };
+        record.add(cell).then_some(record)
+    }
+
+    /// Adds the part before those that have been read. Returns false if the cell is not that part.
+    fn add(&mut self, cell: &Cell<'_>) -> bool {
+        let number = self.missing - 1;
+        let is_last = (number + 1) * RECORD_STEP == self.bytes.len();
+        let follower = Link::to(&part_of(self.row, number + 1));
+        let leads_on = is_last || cell.next.is_none_or(|next| next == follower);
+        let is_part = cell.part() == Some(&part_of(self.row, number));
+        if !is_part || !leads_on || cell.bytes.len() != RECORD_STEP {
+            return false;
+        }
+        self.bytes[number * RECORD_STEP..][..RECORD_STEP].copy_from_slice(cell.bytes);
+        self.missing = number;
+        true
+    }
+}
+
 impl Database {
-    /// Inserts the cell before all records, into an empty table.
+    /// Inserts the head into an empty table.
     pub(crate) fn insert_head(&self) -> Result<()> {
         self.insert(&HEAD, &[0; RECORD_STEP], Link::END)
     }
 
-    /// The record of a row.
-    ///
-    /// Fails as damaged if there is none and the chain does not prove it.
+    /// Returns the record of a row. Fails if there is none and the chain does not prove that.
     pub(crate) fn record(&self, row: &RowKey) -> Result<Found> {
         let sql = "SELECT part, bytes, next FROM cells WHERE part <= ?1 ORDER BY part DESC";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut cells = statement.query([last_part(row)])?;
-        let Some(first) = cells.next()? else { return Err(Failure::lost_cells()) };
-        let mut cell = Cell::read(first)?;
+        let Some(first) = cells.next()? else { return Err(FileError::lost_cells()) };
+        let cell = Cell::read(first)?;
         if !cell.is_of(row) {
-            let previous = cell.neighbor();
-            let before = match cells.next()? {
-                Some(before) => Some(Cell::read(before)?.neighbor().ok_or_else(Failure::lost_cells)?),
-                None => None,
-            };
-            let proved = previous.is_some_and(|previous| previous.proves_absence(row, before));
-            return if proved { Ok(Found::Nothing) } else { Err(Failure::lost_cells()) };
+            let predecessor = cell.neighbor();
+            return prove_absence(row, predecessor, &mut cells).map(|_| Found::Nothing);
         }
-        // From its last part to its first.
-        let Some(last) = cell.part().map(|part| usize::from(part[PART_LEN - 1])) else { return Ok(Found::Damaged) };
-        // A link that is damaged says nothing about the record, which its seal proves.
-        if last >= MAX_PARTS || cell.next.is_some_and(|next| next.leads_into(row)) {
-            return Ok(Found::Damaged);
-        }
-        let mut record = vec![0; (last + 1) * RECORD_STEP];
-        for (number, step) in record.chunks_exact_mut(RECORD_STEP).enumerate().rev() {
-            if number < last {
-                let Some(earlier) = cells.next()? else { return Ok(Found::Damaged) };
-                cell = Cell::read(earlier)?;
-            }
-            let part = part_of(row, number);
-            let follower = Link::to(&part_of(row, number + 1));
-            let leads_on = number == last || cell.next.is_none_or(|next| next == follower);
-            if cell.part() != Some(&part) || cell.bytes.len() != RECORD_STEP || !leads_on {
+        let Some(mut record) = PartialRecord::new(row, &cell) else { return Ok(Found::Damaged) };
+        while record.missing > 0 {
+            let Some(earlier) = cells.next()? else { return Ok(Found::Damaged) };
+            if !record.add(&Cell::read(earlier)?) {
                 return Ok(Found::Damaged);
             }
-            step.copy_from_slice(cell.bytes);
         }
-        Ok(Found::Record(record))
+        Ok(Found::Record(record.bytes))
     }
 
-    /// The place of a row.
-    ///
-    /// Fails as damaged if there is no record and the chain does not prove it.
+    /// Returns the place of a row. Fails if there is no record and the chain does not prove that.
     pub(crate) fn place(&self, row: &RowKey) -> Result<Place> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT part, NULL, next FROM cells WHERE part <= ?1 ORDER BY part DESC LIMIT 2")?;
+        let sql = "SELECT part, NULL, next FROM cells WHERE part <= ?1 ORDER BY part DESC LIMIT 2";
+        let mut statement = self.connection.prepare_cached(sql)?;
         let mut cells = statement.query([last_part(row)])?;
-        let Some(first) = cells.next()? else { return Err(Failure::lost_cells()) };
+        let Some(first) = cells.next()? else { return Err(FileError::lost_cells()) };
         let cell = Cell::read(first)?;
         if cell.is_of(row) {
             let next = cell.next.filter(|next| cell.part().is_some() && !next.leads_into(row));
             let parts = cell.part().map_or(0, |part| usize::from(part[PART_LEN - 1]) + 1);
             return Ok(Place::Occupied { next, parts });
         }
-        let previous = cell.neighbor().ok_or_else(Failure::lost_cells)?;
-        let before = match cells.next()? {
-            Some(before) => Some(Cell::read(before)?.neighbor().ok_or_else(Failure::lost_cells)?),
-            None => None,
-        };
-        if !previous.proves_absence(row, before) {
-            return Err(Failure::lost_cells());
-        }
+        let predecessor = cell.neighbor();
+        let previous = prove_absence(row, predecessor, &mut cells)?;
         Ok(Place::Vacant { previous: previous.part, next: previous.next })
     }
 
@@ -239,7 +269,8 @@ impl Database {
         self.relink(previous, Link::to(&part_of(row, 0)))
     }
 
-    /// Inserts records that are in order between these two, and returns the last cell.
+    /// Inserts records, in the order of their rows, between `previous` and `next`. Returns the key
+    /// of the last inserted cell.
     pub(crate) fn insert_run<'a>(
         &self,
         records: impl Iterator<Item = &'a SealedRecord>,
@@ -258,7 +289,7 @@ impl Database {
         Ok(last)
     }
 
-    /// Inserts the cells of a record whose predecessor names it already, or will.
+    /// Inserts the cells of a record without changing the link of its predecessor.
     fn append_record(&self, row: &RowKey, record: &[u8], next: Link) -> Result<()> {
         let count = record.len() / RECORD_STEP;
         for (number, bytes) in record.chunks_exact(RECORD_STEP).enumerate() {
@@ -268,13 +299,13 @@ impl Database {
         Ok(())
     }
 
-    /// Makes this cell name another successor.
+    /// Gives a cell another successor.
     pub(crate) fn relink(&self, part: &Part, next: Link) -> Result<()> {
         let mut statement = self.connection.prepare_cached("UPDATE cells SET next = ?2 WHERE part = ?1")?;
-        if statement.execute(params![part, next.column(part)])? == 1 { Ok(()) } else { Err(Failure::lost_cells()) }
+        if statement.execute(params![part, next.column(part)])? == 1 { Ok(()) } else { Err(FileError::lost_cells()) }
     }
 
-    /// Writes a record in the place of another that has this many parts, and this successor.
+    /// Writes a record over the present one, which has this number of parts and this successor.
     pub(crate) fn replace_record(&self, row: &RowKey, record: &[u8], parts: usize, next: Link) -> Result<()> {
         let sql = "INSERT INTO cells VALUES (?1, ?2, ?3) \
                    ON CONFLICT (part) DO UPDATE SET bytes = excluded.bytes, next = excluded.next";
@@ -292,26 +323,28 @@ impl Database {
         Ok(())
     }
 
-    /// Deletes a damaged record for good and returns whether it existed. If the row is the
-    /// beginning of one that the chain names and that is missing, the chain is closed: what is
-    /// missing there is given up.
+    /// Deletes a damaged record and returns whether there was one.
+    ///
+    /// The row may also stand for missing records, of which the chain only knows the beginning of
+    /// the row key. Then the gap in the chain is closed, and the records there are given up.
     pub(crate) fn delete_damaged_record(&self, row: &RowKey) -> Result<bool> {
         let first = part_of(row, 0);
         if first == HEAD {
-            // Cells of other types are reported so, and no row leads to them.
+            // This row stands for cells whose keys are of another type. They have no row.
             return Ok(false);
         }
         let mut statement = self.connection.prepare_cached("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2")?;
         let deleted = statement.execute([first, last_part(row)])? > 0;
         let mut is_closed = false;
         let mut part = first;
-        // Each part of a record has a link.
+        // If the row stands for what is missing after a damaged link, each part of the record there
+        // may have such a link.
         for _ in 0..MAX_PARTS {
             let Some((previous, next)) = self.part_before(&part)? else { break };
             let Some(follower) = self.link_after(&previous)? else { break };
             let is_gap = match next {
                 Some(next) => next.leads_into(row) && next != follower,
-                // The row stands for what is missing behind a damaged link.
+                // The row stands for the records that are missing after a damaged link.
                 None => Link::to(&previous).leads_into(row),
             };
             if !is_gap {
@@ -324,7 +357,8 @@ impl Database {
         Ok(deleted || is_closed)
     }
 
-    /// The cell before this one and its link, if that is whole; `None` if its key is not.
+    /// Returns the key of the cell before this one, and its link if that is intact. Returns `None`
+    /// if there is no such cell or its key is damaged.
     fn part_before(&self, part: &Part) -> Result<Option<(Part, Option<Link>)>> {
         let sql = "SELECT part, NULL, next FROM cells WHERE part < ?1 ORDER BY part DESC LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -334,7 +368,7 @@ impl Database {
         Ok(cell.part().map(|part| (*part, cell.next)))
     }
 
-    /// The link to the cell after this one; `None` if that has no proper key.
+    /// Returns the link to the cell after this one; `None` if that cell's key is damaged.
     fn link_after(&self, part: &Part) -> Result<Option<Link>> {
         let sql = "SELECT part, NULL, next FROM cells WHERE part > ?1 ORDER BY part LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -347,17 +381,17 @@ impl Database {
 
     /// Deletes a record and returns whether it existed.
     ///
-    /// The chain is closed over the record only where it is whole on both sides: a gap beside it
-    /// stays a gap.
+    /// The links are joined only if the chain is intact on both sides of the record. A gap beside
+    /// the record must stay a gap, so that it is still reported.
     pub(crate) fn delete_record(&self, row: &RowKey) -> Result<bool> {
         let Place::Occupied { next, .. } = self.place(row)? else { return Ok(false) };
         let first = part_of(row, 0);
         let previous = self.previous(&first)?.filter(|previous| previous.next == Link::to(&first));
         let mut statement = self.connection.prepare_cached("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2")?;
         let deleted = statement.execute([first, last_part(row)])?;
-        // In a damaged page one search finds what another does not.
+        // In a damaged page, one search may find a cell that another search does not.
         if deleted == 0 || matches!(self.place(row), Ok(Place::Occupied { .. })) {
-            return Err(Failure::lost_cells());
+            return Err(FileError::lost_cells());
         }
         if let (Some(previous), Some(next)) = (previous, next) {
             self.relink(&previous.part, next)?;
@@ -365,11 +399,12 @@ impl Database {
         Ok(true)
     }
 
-    /// The cell before this one, if it is whole.
+    /// Returns the cell before this one, if it is intact.
     fn previous(&self, part: &Part) -> Result<Option<Neighbor>> {
         self.neighbor("SELECT part, NULL, next FROM cells WHERE part < ?1 ORDER BY part DESC LIMIT 1", part)
     }
 
+    /// Returns the first cell that this query finds, if it is intact.
     fn neighbor(&self, sql: &str, part: &Part) -> Result<Option<Neighbor>> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut cells = statement.query([part])?;
@@ -385,17 +420,17 @@ impl Database {
         Ok(())
     }
 
-    /// Fills the empty table from that of format 1, which has this name. Fails as damaged if that
-    /// table cannot be read from end to end.
+    /// Copies all cells from the table of format 1, which has this name, into the empty table.
+    /// Fails if that table cannot be read from end to end.
     pub(crate) fn chain_cells_of_format_1(&self, table: &str) -> Result<()> {
         let mut statement = self.connection.prepare(&format!("SELECT part, bytes, NULL FROM {table} ORDER BY part"))?;
         let mut cells = statement.query([])?;
-        // A cell is written when its successor is known.
+        // A cell is inserted when its successor is known, so the first one is the head.
         let mut part = HEAD;
         let mut bytes = vec![0; RECORD_STEP];
         while let Some(row) = cells.next()? {
             let cell = Cell::read(row)?;
-            let next = cell.part().filter(|next| **next > part).ok_or_else(Failure::lost_cells)?;
+            let next = cell.part().filter(|next| **next > part).ok_or_else(FileError::lost_cells)?;
             self.insert(&part, &bytes, Link::to(next))?;
             part = *next;
             bytes = cell.bytes.to_vec();
@@ -404,21 +439,28 @@ impl Database {
     }
 }
 
+/// Returns the row key at the beginning of a cell's key.
 fn row_of(key: &[u8]) -> RowKey {
-    let mut row = [0; _];
-    for (byte, value) in row.iter_mut().zip(key) {
-        *byte = *value;
-    }
-    row
+    row_with(key, 0)
 }
 
-/// The key of a cell; numbers that no record has are 255.
+/// Returns the row key that begins with these bytes and continues with `filler`.
+fn row_with(beginning: &[u8], filler: u8) -> RowKey {
+    let mut row = [filler; RowKey::LEN];
+    for (byte, value) in row.iter_mut().zip(beginning) {
+        *byte = *value;
+    }
+    RowKey::from_bytes(row)
+}
+
+/// Returns the key of a cell. Numbers above 255 become 255, which no part of a record has.
 fn part_of(row: &RowKey, number: usize) -> Part {
     let mut part = [u8::try_from(number).unwrap_or(u8::MAX); _];
-    part[..row.len()].copy_from_slice(row);
+    part[..RowKey::LEN].copy_from_slice(row.as_bytes());
     part
 }
 
+/// Returns the highest key that a cell of this row can have.
 fn last_part(row: &RowKey) -> Part {
     part_of(row, usize::from(u8::MAX))
 }

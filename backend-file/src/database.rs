@@ -1,4 +1,5 @@
-//! [`Database`]: a connection to the SQLite database, its settings, transactions and checkpoints.
+//! [`Database`]: one connection to the SQLite database, with its settings, transactions and
+//! checkpoints.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,32 +12,52 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use crate::config::Location;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::instance::Instance;
 
-/// The time for which a statement waits for a foreign program that holds SQLite's own locks.
+/// The time for which a statement waits while another program holds SQLite's own locks.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
-/// The part of the database that the writer's connection keeps in memory at most, in KiB.
+/// The page cache of the writer's connection, in KiB.
 const WRITER_CACHE: i32 = 8 * 1024;
 
-/// The same for each reader. With a million keys a larger one makes no get quicker (measured from 1
-/// to 16 MiB): the system has the pages in memory, too.
+/// The page cache of each reader's connection, in KiB. With a million keys, a larger cache does not
+/// make reads faster (measured from 1 to 16 MiB), because the operating system caches the pages,
+/// too.
 const READER_CACHE: i32 = 1024;
 
-/// The parts of a log (<https://sqlite.org/fileformat2.html#walformat>), with pages of 4 KiB.
+/// The length in bytes of a log's header (<https://sqlite.org/fileformat2.html#walformat>).
 const LOG_HEADER_LEN: u64 = 32;
+
+/// The length in bytes of a frame of the log: its header and a page of 4 KiB.
 const LOG_FRAME_LEN: u64 = 24 + 4096;
 
-/// One connection, with its settings.
+/// A connection to the database of a store.
 pub(crate) struct Database {
     pub(crate) connection: Connection,
-    // In milliseconds: how long SQLite's busy handler goes on.
+    /// The time in milliseconds after which SQLite's busy handler gives up.
     patience: Arc<AtomicI32>,
-    // How many pages the log held after this connection's last commit.
+    /// The number of pages in the log after this connection's last commit.
     log_pages: Arc<AtomicI32>,
-    // True if the next transaction may be the first of a log.
-    mark_is_due: Cell<bool>,
+    /// True if the next transaction may be the first one in the log, and so must stamp it.
+    stamp_is_due: Cell<bool>,
+}
+
+/// The moment at which a transaction becomes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// The transaction is on the disk when it is committed.
+    AtCommit,
+    /// The caller makes the transaction durable afterwards: with a checkpoint, which waits for the
+    /// disk anyway, or by syncing the log.
+    ByCheckpoint,
+}
+
+/// The way in which a transaction ends without an error.
+pub(crate) enum Ending<T> {
+    Commit(T),
+    /// Undoes what the transaction has written.
+    RollBack(T),
 }
 
 impl Database {
@@ -47,7 +68,7 @@ impl Database {
         Ok(database.connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
     }
 
-    /// A connection that cannot write, for readers of a store that a writer holds open.
+    /// Opens a connection that cannot write, for readers of a store that a writer has open.
     pub(crate) fn open_reader(location: &Location) -> Result<Self> {
         let reader = Self::connect(location, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         // Negative: in KiB, not in pages.
@@ -64,15 +85,15 @@ impl Database {
             std::thread::sleep(Duration::from_millis(1));
             count < limit.load(Ordering::Relaxed)
         }))?;
-        // What is deleted is overwritten with zeros in the file; the rest of the promise is the
+        // SQLite overwrites deleted cells with zeros. Their copies in the log are removed by a
         // scrub.
         connection.pragma_update(None, "secure_delete", "ON")?;
         let secure: i32 = connection.pragma_query_value(None, "secure_delete", |row| row.get(0))?;
         if secure != 1 {
-            return Err(Failure::new(ErrorKind::Unsupported, "this SQLite cannot overwrite what it deletes"));
+            return Err(FileError::new(ErrorKind::Unsupported, "this SQLite cannot overwrite what it deletes"));
         }
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // On macOS an fsync alone does not reach the medium.
+        // On macOS, fsync alone does not write to the medium.
         connection.pragma_update(None, "fullfsync", "ON")?;
         connection.pragma_update(None, "checkpoint_fullfsync", "ON")?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
@@ -87,14 +108,14 @@ impl Database {
         }))?;
         connection.pragma_update(None, "cell_size_check", "ON")?;
         connection.pragma_update(None, "trusted_schema", "OFF")?;
-        Ok(Self { connection, patience, log_pages, mark_is_due: Cell::new(false) })
+        Ok(Self { connection, patience, log_pages, stamp_is_due: Cell::new(false) })
     }
 
-    /// The sealed keyring.
+    /// Reads the sealed keyring.
     pub(crate) fn keyring(&self) -> Result<Vec<u8>> {
         let mut statement = self.connection.prepare_cached("SELECT bytes FROM keyring WHERE number = 1")?;
         let bytes = statement.query_row([], |row| Ok(row.get_ref(0)?.as_blob().unwrap_or_default().to_vec()));
-        // A missing row or a value that is no blob is a damaged keyring, as empty bytes are.
+        // A missing row, or a value that is not a blob, reads as empty bytes: a damaged keyring.
         Ok(bytes.optional()?.unwrap_or_default())
     }
 
@@ -104,62 +125,86 @@ impl Database {
         self.expect_keyring(sealed)
     }
 
-    /// Makes sure that what was written into the keyring's page has damaged no keyring there: all
-    /// keys would be lost.
+    /// Reads the keyring back after a write to its page, and fails if it is not this one. Without
+    /// its keyring, all keys of a store are lost.
     pub(crate) fn expect_keyring(&self, sealed: &[u8]) -> Result<()> {
-        if self.keyring()? == sealed { Ok(()) } else { Err(Failure::damaged_keyring_page()) }
+        if self.keyring()? == sealed { Ok(()) } else { Err(FileError::damaged_keyring_page()) }
     }
 
-    /// Writes all or nothing, durably.
+    /// Runs a durable transaction. If `write` fails, nothing is changed.
     pub(crate) fn transaction<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.transaction_with_ending(|| write().map(Ending::Commit))
+    }
+
+    /// Runs a transaction that is durable when it is committed or later.
+    pub(crate) fn durable_transaction<T>(
+        &self,
+        durability: Durability,
+        write: impl FnOnce() -> Result<Ending<T>>,
+    ) -> Result<T> {
+        match durability {
+            Durability::AtCommit => self.transaction_with_ending(write),
+            Durability::ByCheckpoint => {
+                self.connection.pragma_update(None, "synchronous", "NORMAL")?;
+                let written = self.transaction_with_ending(write);
+                self.connection.pragma_update(None, "synchronous", "FULL")?;
+                written
+            }
+        }
+    }
+
+    /// Runs a durable transaction that may also end by being rolled back.
+    pub(crate) fn transaction_with_ending<T>(&self, write: impl FnOnce() -> Result<Ending<T>>) -> Result<T> {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let write = || {
-            if self.mark_is_due.get() {
-                self.mark_log()?;
+            if self.stamp_is_due.get() {
+                self.stamp_log()?;
             }
-            let written = write()?;
-            self.commit()?;
-            Ok(written)
+            let ending = write()?;
+            if let Ending::Commit(_) = ending {
+                self.commit()?;
+            }
+            Ok(ending)
         };
-        let written = write();
-        match &written {
-            Ok(_) => self.mark_is_due.set(false),
-            Err(_) => self.end(),
+        match write() {
+            Ok(Ending::Commit(written)) => {
+                self.stamp_is_due.set(false);
+                Ok(written)
+            }
+            Ok(Ending::RollBack(outcome)) => {
+                self.end();
+                Ok(outcome)
+            }
+            Err(failure) => {
+                self.end();
+                Err(failure)
+            }
         }
-        written
     }
 
-    /// The same, but without waiting for the disk. The caller makes it durable: by a checkpoint,
-    /// which waits for the log to reach the disk first, or by syncing the log.
-    pub(crate) fn transaction_not_yet_durable<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.connection.pragma_update(None, "synchronous", "NORMAL")?;
-        let written = self.transaction(write);
-        self.connection.pragma_update(None, "synchronous", "FULL")?;
-        written
-    }
-
-    /// Makes the next transaction mark the log, of which it may be the first.
-    pub(crate) fn mark_next_transaction(&self) {
-        self.mark_is_due.set(true);
+    /// Makes the next transaction stamp the log with the file's instance, because it may be the
+    /// first transaction in the log.
+    pub(crate) fn stamp_next_transaction(&self) {
+        self.stamp_is_due.set(true);
     }
 
     fn commit(&self) -> Result<()> {
         self.connection.execute_batch("COMMIT").map_err(|e| {
-            let failure = Failure::from(e);
-            // Whether the last page reached the disk before it failed, only a restart tells.
+            let failure = FileError::from(e);
+            // Only a restart shows whether the last page reached the disk before the disk failed.
             if failure.kind() == ErrorKind::Unavailable { failure.of_unknown_effect() } else { failure }
         })
     }
 
-    /// Ends a transaction that has written nothing, or is to be undone.
+    /// Ends the transaction that is open, if there is one, and undoes what it has written.
     pub(crate) fn end(&self) {
         if !self.connection.is_autocommit() {
-            // What fails here has failed before, and was reported then.
+            // A rollback fails only after another failure, which has been reported.
             let _ = self.connection.execute_batch("ROLLBACK");
         }
     }
 
-    /// Runs reads that see the database of one moment.
+    /// Runs reads that all see the same state of the database.
     pub(crate) fn reading<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
         self.connection.execute_batch("BEGIN")?;
         let read = read();
@@ -167,53 +212,59 @@ impl Database {
         read
     }
 
-    /// Copies all pages as they are at one moment into an empty file, which gets an instance of its
-    /// own.
+    /// Copies one consistent state of all pages into an empty file, and gives the copy an instance
+    /// of its own.
     pub(crate) fn copy_to(&self, location: &Location) -> Result<()> {
         copy(&self.connection, location)
     }
 
-    /// The number of faults that SQLite finds in the structure of its pages, up to 100
+    /// Returns the number of faults that SQLite finds in the structure of its pages, up to 100
     /// (<https://sqlite.org/pragma.html#pragma_quick_check>).
     pub(crate) fn count_structural_faults(&self) -> Result<u64> {
         let mut statement = self.connection.prepare("PRAGMA quick_check(100)")?;
         let mut lines = statement.query([])?;
         let mut faults = 0;
         loop {
-            match lines.next().map_err(Failure::from) {
+            match lines.next().map_err(FileError::from) {
                 Ok(Some(line)) => faults += u64::from(line.get_ref(0)?.as_bytes().ok() != Some(b"ok")),
                 Ok(None) => return Ok(faults),
-                // The check itself met damage.
+                // Damage has stopped the check itself.
                 Err(failure) if failure.kind() == ErrorKind::Corrupt => return Ok(faults + 1),
                 Err(failure) => return Err(failure),
             }
         }
     }
 
-    /// The number of pages in the log after the last transaction, from all processes.
+    /// Returns the number of pages in the log, as of this connection's last commit. The pages of
+    /// all processes count.
     pub(crate) fn log_pages(&self) -> i32 {
         self.log_pages.load(Ordering::Relaxed)
     }
 
-    /// The length in bytes that the log's file must have at least for the transactions in it.
+    /// Returns the length in bytes that the log's file must at least have to hold the transactions
+    /// in it.
     pub(crate) fn least_log_len(&self) -> Result<u64> {
         let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
         Ok(log_len(statement.query_row([], |row| row.get(1))?))
     }
 
-    /// The same as of this connection's last commit; `None` before the first. Costs nothing.
+    /// Like [`least_log_len`](Self::least_log_len), as of this connection's last commit; `None`
+    /// before the first one. Needs no call to SQLite.
     pub(crate) fn last_log_len(&self) -> Option<u64> {
         Some(self.log_pages()).filter(|pages| *pages > 0).map(log_len)
     }
 
-    /// Moves the whole log into the database and empties its file; `false` if readers hold it for
-    /// longer than this.
+    /// Moves the whole log into the database and empties the log's file. Returns `false` if readers
+    /// still hold the log after `wait`.
     pub(crate) fn truncate_log(&self, wait: Duration) -> Result<bool> {
         self.checkpoint("PRAGMA wal_checkpoint(TRUNCATE)", wait)
     }
 
-    /// The same, but the log's file keeps its length and is written again from its beginning: a
-    /// commit that need not make the file longer is quicker.
+    /// Moves the whole log into the database and makes the next transaction write from the
+    /// beginning of the log's file. Returns `false` if readers still hold the log after `wait`.
+    ///
+    /// Unlike [`truncate_log`](Self::truncate_log) it keeps the length of the file, because a
+    /// commit is faster if it need not make the file longer.
     pub(crate) fn restart_log(&self, wait: Duration) -> Result<bool> {
         self.checkpoint("PRAGMA wal_checkpoint(RESTART)", wait)
     }
@@ -226,22 +277,23 @@ impl Database {
     }
 }
 
-/// Copies all pages of a connection into an empty file.
+/// Copies one consistent state of all pages into an empty file, and gives the copy an instance of
+/// its own.
 pub(crate) fn copy(source: &Connection, location: &Location) -> Result<()> {
     let mut target = Database::connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let backup = Backup::new(source, &mut target.connection)?;
     let mut attempts = BUSY_LIMIT.as_millis();
     while backup.step(-1)? != StepResult::Done {
-        attempts = attempts.checked_sub(1).ok_or_else(Failure::locked_by_foreign_program)?;
+        attempts = attempts.checked_sub(1).ok_or_else(FileError::locked_by_foreign_program)?;
         std::thread::sleep(Duration::from_millis(1));
     }
     drop(backup);
     target.transaction(|| target.write_instance(Instance::random()))?;
-    // Leaves no log beside the copy.
-    if target.truncate_log(BUSY_LIMIT)? { Ok(()) } else { Err(Failure::locked_by_foreign_program()) }
+    // A copy must have no log beside it.
+    if target.truncate_log(BUSY_LIMIT)? { Ok(()) } else { Err(FileError::locked_by_foreign_program()) }
 }
 
-/// The length in bytes of a log of this many pages.
+/// Returns the length in bytes of a log with this number of pages.
 fn log_len(pages: i32) -> u64 {
     u64::try_from(pages).ok().filter(|pages| *pages > 0).map_or(0, |pages| LOG_HEADER_LEN + pages * LOG_FRAME_LEN)
 }

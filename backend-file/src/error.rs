@@ -1,4 +1,5 @@
-//! The table from what SQLite, the operating system and the sealing say to what callers get.
+//! [`FileError`]: the errors of the file store, and the mapping to them from the errors of SQLite,
+//! the operating system and the sealing.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,33 +15,35 @@ pub(crate) const SCHEME: &str = "file";
 
 const DISK_FULL: &str = "the disk is full: free some space and try again";
 
-const LOCKED: &str = "another program keeps the store's file locked: end it and try again";
+const LOCKED: &str = "another program keeps the store's file locked: end that program and try again";
 
-/// The index beside the log could not grow (<https://sqlite.org/rescode.html#ioerr_shmsize>).
+/// SQLite's code for an index of the log that cannot grow
+/// (<https://sqlite.org/rescode.html#ioerr_shmsize>).
 const SQLITE_IOERR_SHMSIZE: i32 = 4874;
 
-pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = FileError> = std::result::Result<T, E>;
 
-/// A failure that does not know yet which operation it ends. Shared by all requests of a batch.
+/// A failure of the file store, before it is known which operation of the caller it ends. All
+/// requests of a batch can share one.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct FileError {
     kind: ErrorKind,
     effect: Effect,
     cause: Cause,
 }
 
-/// What failed, why, and what to do: the source of the caller's error.
+/// The source of the caller's error: it says what failed, why, and what to do.
 #[derive(Clone, Debug)]
 struct Cause {
     text: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// The beginning of what is said of a backup, which needs no other path.
+/// The beginning of a text that names a backup, and so needs no other path.
 const BACKUP: &str = "the backup ";
 
-impl Failure {
-    /// A failure before any effect.
+impl FileError {
+    /// Creates a failure that has changed nothing.
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
         Self { kind, effect: Effect::NotApplied, cause: Cause { text: text.into(), source: None } }
     }
@@ -49,14 +52,14 @@ impl Failure {
         Self { kind, effect: Effect::NotApplied, cause: Cause { text: text.into(), source: Some(Arc::new(source)) } }
     }
 
-    /// Nothing tells whether the write will be found after a restart.
+    /// Says that the write may have been applied.
     pub(crate) fn of_unknown_effect(mut self) -> Self {
         self.effect = Effect::Unknown;
         self
     }
 
-    /// Reports whether another write might succeed: this one meets a damaged page, or needs more
-    /// room than there is.
+    /// Reports whether other writes may succeed although this one has failed: it has met a damaged
+    /// page, or needs more space than there is.
     pub(crate) fn may_be_one_writes_own(&self) -> bool {
         matches!(self.kind, ErrorKind::Corrupt | ErrorKind::QuotaExceeded)
     }
@@ -65,11 +68,13 @@ impl Failure {
         self.kind
     }
 
-    /// The caller's error.
+    /// Returns the caller's error.
     pub(crate) fn during(self, operation: Operation) -> Error {
         Error::new(self.kind, operation, SCHEME).with_effect(self.effect).with_source(self.cause)
     }
 
+    /// Creates a failure from an error of the operating system. `what` says what was being done to
+    /// the path.
     pub(crate) fn io(what: &str, path: &Path, e: io::Error) -> Self {
         let kind = match e.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
@@ -80,13 +85,13 @@ impl Failure {
             _ => ErrorKind::Unavailable,
         };
         let text = match kind {
-            ErrorKind::Config => format!("{} cannot be a path of a store: give another one", path.display()),
+            ErrorKind::Config => format!("{} cannot be the path of a store: give another one", path.display()),
             _ => format!("{what} {} failed", path.display()),
         };
         Self::from_source(kind, text, e)
     }
 
-    /// Names the store's file, where the text does not do so already.
+    /// Adds the path of the store's file, unless the text names it already.
     pub(crate) fn about(mut self, path: &Path) -> Self {
         let path = path.display().to_string();
         if !self.cause.text.contains(&path) && !self.cause.text.starts_with(BACKUP) {
@@ -95,7 +100,7 @@ impl Failure {
         self
     }
 
-    /// Says that the backup is at fault, and not the store that it was to replace.
+    /// Says that the backup has caused the failure, and not the store that it was to replace.
     pub(crate) fn about_backup(mut self, path: &Path) -> Self {
         self.cause.text = format!("{BACKUP}{}: {}", path.display(), self.cause.text);
         self
@@ -104,8 +109,8 @@ impl Failure {
     pub(crate) fn missing_store(path: &Path) -> Self {
         let path = path.display();
         let text = format!(
-            "there is no store at {path}: if there was one, put it back or restore a backup; otherwise create \
-             it, or give another path"
+            "there is no store at {path}: if there was one, put it back or restore a backup; otherwise create one, \
+             or give another path"
         );
         Self::new(ErrorKind::Config, text)
     }
@@ -113,7 +118,7 @@ impl Failure {
     pub(crate) fn replaced() -> Self {
         Self::new(
             ErrorKind::Unavailable,
-            "the store's file was removed or replaced while it was open: put it back, or close the store and \
+            "the store's file was removed or replaced while the store was open: put it back, or close the store and \
              open it again",
         )
     }
@@ -121,7 +126,7 @@ impl Failure {
     pub(crate) fn log_cut_off() -> Self {
         Self::new(
             ErrorKind::Unavailable,
-            "another program has cut off the store's log while the store was open, and the latest keys with it: \
+            "another program has truncated the store's log while the store was open, and with it the latest keys: \
              close the store, and restore a backup if you need them",
         )
     }
@@ -129,22 +134,22 @@ impl Failure {
     pub(crate) fn put_back() -> Self {
         Self::new(
             ErrorKind::Unavailable,
-            "the store's file holds an older keyring than it did: a copy was put back while it was open; close \
-             the store and open it again",
+            "the store's file contains an older keyring than before, because an old copy was put back while the \
+             store was open: close the store and open it again",
         )
     }
 
     pub(crate) fn superseded() -> Self {
         Self::new(
             ErrorKind::KeyUnavailable,
-            "the store has been given a new root secret since it was opened: open it again with that",
+            "another process has given the store a new root secret: open the store again with that one",
         )
     }
 
     pub(crate) fn provider_panicked() -> Self {
         Self::new(
             ErrorKind::KeyUnavailable,
-            "the provider of the root secret panicked: its message is in this program's output; mend the provider",
+            "the provider of the root secret panicked: see the message in this program's output, and fix the provider",
         )
     }
 
@@ -152,11 +157,11 @@ impl Failure {
         Self::new(ErrorKind::Timeout, LOCKED)
     }
 
-    /// The chain of cells does not lead where it says, so keys may be missing.
+    /// The chain of cells has a gap, so keys may be missing.
     pub(crate) fn lost_cells() -> Self {
         Self::new(
             ErrorKind::Corrupt,
-            "the store's database is damaged here and keys are missing from it: restore the store from a \
+            "the store's database is damaged at this place and keys may be missing: restore the store from a \
              backup; nothing was changed",
         )
     }
@@ -164,17 +169,16 @@ impl Failure {
     pub(crate) fn damaged_structure() -> Self {
         Self::new(
             ErrorKind::Corrupt,
-            "the structure of the store's database is damaged, as verify has found, so a new key might be \
-             lost: restore the store from a backup, or copy its keys to a new one; nothing was changed",
+            "the structure of the store's database is damaged, as a check has found, so a new key might be lost: \
+             restore the store from a backup, or copy its keys to a new store; nothing was changed",
         )
     }
 
     pub(crate) fn damaged_keyring_page() -> Self {
         Self::new(
             ErrorKind::Corrupt,
-            "the page of the store's keyring is damaged, so that nothing can be written to it safely: make a \
-             backup, and \
-             restore the store from an earlier one; nothing was changed",
+            "the page with the store's keyring is damaged, so nothing can be written to it safely: make a backup, \
+             and restore the store from an earlier one; nothing was changed",
         )
     }
 
@@ -195,18 +199,16 @@ impl Failure {
     pub(crate) fn no_epoch_left() -> Self {
         Self::new(
             ErrorKind::QuotaExceeded,
-            "15 rotations were begun and not ended: rotate to the store's present root secret again, which ends them",
+            "15 rotations have begun and not ended: rotate to the store's present root secret again, which ends them",
         )
     }
 
-    /// Damaged records may need the keys of earlier epochs.
+    /// The rotation cannot end, because damaged records may need the keys of earlier epochs.
     pub(crate) fn damage_keeps_old_epochs(records: u64, stretches: u64) -> Self {
         let text = format!(
-            "{records} records are damaged and {stretches} stretches of the file cannot be read, so the keys \
-             that they were \
-             sealed under were kept; all other records are sealed anew: see verify, and restore the store from \
-             a backup or \
-             delete the damaged records (delete_damaged)"
+            "{records} records are damaged and {stretches} stretches of the file cannot be read, so the keys that \
+             they were sealed under were kept; all other records were sealed again: run verify, and restore the \
+             store from a backup or delete the damaged records (delete_damaged)"
         );
         Self::new(ErrorKind::Corrupt, text)
     }
@@ -214,22 +216,22 @@ impl Failure {
     pub(crate) fn rotated_by_another() -> Self {
         Self::new(
             ErrorKind::Conflict,
-            "another rotation has given the store another root secret meanwhile: open it with that",
+            "another rotation has given the store a different root secret meanwhile: open the store with that one",
         )
     }
 
     pub(crate) fn old_epochs_return() -> Self {
-        Self::new(ErrorKind::Conflict, "another program goes on writing records of an earlier epoch: end it")
+        Self::new(ErrorKind::Conflict, "another program keeps writing records of an earlier epoch: end that program")
     }
 
-    /// The new root secret is in force, and not all records are sealed under it.
+    /// Says that the new root secret is in force, but the rotation has not ended.
     pub(crate) fn in_rotation(mut self) -> Self {
-        let before = "the new root secret opens the store already, the rotation has not ended";
+        let before = "the new root secret opens the store already, but the rotation has not ended";
         self.cause.text = format!("{before}: {}; then rotate to the same root secret again", self.cause.text);
         self.of_unknown_effect()
     }
 
-    /// The present store may have another name already.
+    /// Says that the restore has begun to rename files.
     pub(crate) fn in_restore(mut self) -> Self {
         self.cause.text = format!(
             "the restore was interrupted: {}; the store does not open until the restore is run again with the \
@@ -255,17 +257,19 @@ impl fmt::Display for Cause {
     }
 }
 
+// Written by hand, because thiserror would return the `Arc` as the source: callers could then no
+// longer downcast it to the error inside.
 impl StdError for Cause {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }
 }
 
-impl From<rusqlite::Error> for Failure {
+impl From<rusqlite::Error> for FileError {
     fn from(e: rusqlite::Error) -> Self {
         let Some(code) = e.sqlite_error_code() else {
-            // A column of another type: somebody else wrote it.
-            return Self::from_source(ErrorKind::Corrupt, "the database holds values of another kind", e);
+            // A column has another type, so another program has written it.
+            return Self::from_source(ErrorKind::Corrupt, "the database contains values of another type", e);
         };
         if e.sqlite_error().is_some_and(|e| e.extended_code == SQLITE_IOERR_SHMSIZE) {
             return Self::from_source(ErrorKind::QuotaExceeded, DISK_FULL, e);
@@ -275,25 +279,25 @@ impl From<rusqlite::Error> for Failure {
             ErrorCode::DiskFull => (ErrorKind::QuotaExceeded, DISK_FULL),
             ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => (
                 ErrorKind::PermissionDenied,
-                "the store's files or its directory cannot be written: give this user the right to",
+                "the store's files or its directory are not writable: give this user the right to write to them",
             ),
             ErrorCode::CannotOpen => (
                 ErrorKind::Unavailable,
-                "the store's files cannot be opened: look whether descriptors are left (ulimit -n) and the \
-                 directory is there",
+                "the store's files cannot be opened: check that descriptors are left (ulimit -n) and that the \
+                 directory exists",
             ),
             ErrorCode::SystemIoFailure => {
-                (ErrorKind::Unavailable, "reading or writing the store's files failed: look at the disk")
+                (ErrorKind::Unavailable, "reading or writing the store's files failed: check the disk")
             }
             ErrorCode::FileLockingProtocolFailed => {
-                (ErrorKind::Unavailable, "too many processes opened the store at once: try again")
+                (ErrorKind::Unavailable, "too many processes are opening the store at once: try again")
             }
-            ErrorCode::OutOfMemory => (ErrorKind::Unavailable, "there is not enough memory"),
+            ErrorCode::OutOfMemory => (ErrorKind::Unavailable, "there is not enough memory: free some and try again"),
             ErrorCode::NotADatabase => (
                 ErrorKind::Config,
                 "this file is not a keystead store, or its beginning is destroyed: give another path",
             ),
-            // Of a write that the state of the page rules out.
+            // A constraint is violated only by a write to a damaged page.
             ErrorCode::DatabaseCorrupt | ErrorCode::ConstraintViolation => {
                 (ErrorKind::Corrupt, "the store's database is damaged: restore it from a backup")
             }
@@ -303,7 +307,7 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-impl From<KeyringError> for Failure {
+impl From<KeyringError> for FileError {
     fn from(e: KeyringError) -> Self {
         let kind = match e {
             KeyringError::Damaged | KeyringError::CostOutOfBounds => ErrorKind::Corrupt,
@@ -315,5 +319,19 @@ impl From<KeyringError> for Failure {
             _ => ErrorKind::Other,
         };
         Self::from_source(kind, "the store's keyring cannot be used", e)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_error_can_be_found_in_the_source_chain() {
+        let failure = FileError::io("reading", Path::new("keys.db"), io::Error::from(io::ErrorKind::TimedOut));
+        let error = failure.during(Operation::Get);
+        let cause = StdError::source(&error).unwrap();
+        assert_eq!(cause.to_string(), "reading keys.db failed");
+        assert!(cause.source().unwrap().is::<io::Error>());
     }
 }

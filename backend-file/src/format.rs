@@ -1,5 +1,5 @@
-//! The database's two formats: telling a store from another file, creating one, and bringing format
-//! 1 up to date. FORMAT.md is the specification.
+//! The two formats of the database: recognizing a store, creating one, and upgrading format 1.
+//! FORMAT.md is the specification.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,34 +9,36 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use crate::config::Location;
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::instance::Instance;
 
-/// "KSTD".
+/// The `application_id` of a store: "KSTD".
 const APPLICATION_ID: i32 = 0x4B53_5444;
 
-/// The format that this version writes.
+/// The `user_version` of the format that this version writes.
 const FORMAT_VERSION: i32 = 2;
 
-/// The format before: cells did not name their successors, and a log did not name its file.
+/// The `user_version` of the previous format. Its cells do not name their successors, and its logs
+/// do not name their files.
 const UNCHAINED: i32 = 1;
 
 const CREATE_CELLS: &str = "CREATE TABLE cells (part BLOB PRIMARY KEY, bytes BLOB, next BLOB) WITHOUT ROWID";
 const CREATE_CELLS_1: &str = "CREATE TABLE cells (part BLOB PRIMARY KEY, bytes BLOB) WITHOUT ROWID";
 const CREATE_KEYRING: &str = "CREATE TABLE keyring (number INTEGER PRIMARY KEY, bytes BLOB)";
 
-/// The file of a store, as it is without its log.
+/// The facts that a store's file shows without its log.
 pub(crate) struct Probed {
+    /// True if the file has the current format.
     pub(crate) is_current: bool,
-    /// `None` if it cannot be read, or is not there yet.
+    /// `None` if the file has no instance, or it cannot be read.
     pub(crate) instance: Option<Instance>,
 }
 
-/// Reads the file alone, without creating, locking or changing anything, and refuses one that is
-/// not a store.
+/// Reads the file without its log, and creates, locks and changes nothing. Fails if the file is not
+/// a store.
 ///
-/// A checkpoint that is under way, or was cut off, makes the file look damaged without its log:
-/// then `None`.
+/// Returns `None` if the file looks damaged without its log: a checkpoint is in progress or was
+/// interrupted.
 pub(crate) fn probe(location: &Location) -> Result<Option<Probed>> {
     let connection = open_alone(&location.path)?;
     let version = match format_of(&connection) {
@@ -47,31 +49,32 @@ pub(crate) fn probe(location: &Location) -> Result<Option<Probed>> {
     Ok(Some(Probed { is_current: version == FORMAT_VERSION, instance }))
 }
 
-/// Opens a file for reading without the files beside it, and without making any.
+/// Opens a file for reading, without the files beside it and without creating any.
 pub(crate) fn open_alone(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Ok(Connection::open_with_flags(immutable_uri(path), flags)?)
 }
 
-/// Refuses a database that is not a store of a format that we know.
+/// Fails if a database is not a store, or has an unknown format.
 pub(crate) fn check_is_store(connection: &Connection) -> Result<()> {
     format_of(connection).map(drop)
 }
 
-/// The number of the store's format.
+/// Returns the number of the store's format.
 fn format_of(connection: &Connection) -> Result<i32> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     if number("application_id")? != APPLICATION_ID {
         let text = "this file is not a keystead store: give the path of one, or another path to create one";
-        return Err(Failure::new(ErrorKind::Config, text));
+        return Err(FileError::new(ErrorKind::Config, text));
     }
     match number("user_version")? {
         known @ (UNCHAINED | FORMAT_VERSION) => Ok(known),
         newer if newer > FORMAT_VERSION => {
-            let text = format!("the store has format {newer}, this keystead knows up to {FORMAT_VERSION}: update it");
-            Err(Failure::new(ErrorKind::Unsupported, text))
+            let text =
+                format!("the store has format {newer}, but this keystead knows only up to {FORMAT_VERSION}: update it");
+            Err(FileError::new(ErrorKind::Unsupported, text))
         }
-        _ => Err(Failure::new(ErrorKind::Corrupt, "the store's format number is damaged: restore it from a backup")),
+        _ => Err(FileError::new(ErrorKind::Corrupt, "the store's format number is damaged: restore it from a backup")),
     }
 }
 
@@ -81,7 +84,8 @@ fn read_instance(connection: &Connection) -> Result<Option<Instance>> {
     Ok(bytes.optional()?.flatten())
 }
 
-/// A `file:` URI as SQLite reads it (<https://sqlite.org/uri.html>).
+/// Returns the `file:` URI (<https://sqlite.org/uri.html>) by which SQLite opens a file without its
+/// log.
 fn immutable_uri(path: &Path) -> OsString {
     let mut uri = String::from("file:");
     for &byte in path.as_os_str().as_encoded_bytes() {
@@ -95,8 +99,7 @@ fn immutable_uri(path: &Path) -> OsString {
 }
 
 impl Database {
-    /// Opens a connection for the writer of an existing store, and brings a store of format 1 up to
-    /// date.
+    /// Opens a connection for the writer of an existing store. Upgrades a store of format 1.
     pub(crate) fn open(location: &Location) -> Result<Self> {
         let database = Self::connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         if format_of(&database.connection)? == UNCHAINED {
@@ -109,11 +112,12 @@ impl Database {
         Ok(database)
     }
 
+    /// Turns on SQLite's write-ahead log.
     fn use_log(&self) -> Result<()> {
         let mode: String = self.connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         if mode != "wal" {
             let text = "the store's file system does not support SQLite's write-ahead log: use a local one";
-            return Err(Failure::new(ErrorKind::Unsupported, text));
+            return Err(FileError::new(ErrorKind::Unsupported, text));
         }
         Ok(())
     }
@@ -132,10 +136,10 @@ impl Database {
         })
     }
 
-    /// Brings a store of format 1 up to date, in one transaction.
+    /// Upgrades a store of format 1, in one transaction.
     fn upgrade(&self) -> Result<()> {
         self.transaction(|| {
-            // Another process may have been quicker.
+            // Another process may have upgraded the store meanwhile.
             if format_of(&self.connection)? != UNCHAINED {
                 return Ok(());
             }
@@ -152,20 +156,20 @@ impl Database {
         self.write_instance(Instance::random())
     }
 
-    /// Refuses other tables than ours: an index or a trigger would keep copies that no scrub
-    /// reaches.
+    /// Fails if the database does not have exactly the tables of a store. An index or a trigger,
+    /// for example, would keep copies of records that a scrub does not reach.
     fn check_schema(&self, cells: &str) -> Result<()> {
         let mut statement = self.connection.prepare("SELECT sql FROM sqlite_schema ORDER BY name")?;
         let schema: Vec<Option<String>> =
             statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         if schema.iter().map(Option::as_deref).ne([Some(cells), Some(CREATE_KEYRING)]) {
-            let text = "the store's tables are not as keystead makes them: restore the store from a backup";
-            return Err(Failure::new(ErrorKind::Corrupt, text));
+            let text = "the store's tables are not those that keystead creates: restore the store from a backup";
+            return Err(FileError::new(ErrorKind::Corrupt, text));
         }
         Ok(())
     }
 
-    /// The instance of this copy of the store; `None` if it is damaged.
+    /// Returns the instance of this copy of the store; `None` if it is missing or damaged.
     pub(crate) fn instance(&self) -> Result<Option<Instance>> {
         read_instance(&self.connection)
     }
@@ -176,11 +180,12 @@ impl Database {
         Ok(())
     }
 
-    /// Marks the log with its owner, in the transaction that may be its first.
-    pub(crate) fn mark_log(&self) -> Result<()> {
+    /// Stamps the log with the instance of its file. Called in a transaction that may be the first
+    /// one in the log.
+    pub(crate) fn stamp_log(&self) -> Result<()> {
         let sealed = self.keyring()?;
         self.write_instance(self.instance()?.map_or_else(Instance::random, Instance::next_log))?;
-        // It is beside the keyring.
+        // The instance is in the same page as the keyring.
         self.expect_keyring(&sealed)
     }
 }

@@ -1,27 +1,29 @@
-//! [`Instance`]: pairs a store's file with the log beside it.
+//! [`Instance`]: connects a store's file with the log beside it.
 //!
-//! SQLite replays whatever log it finds beside a file. After a backup was copied over the file of a
-//! process that died, that log is another file's. So each log begins with the instance that it
-//! belongs to, which is read from the raw log before SQLite sees it
+//! SQLite replays any log that it finds beside a file. If somebody copies a backup over the file of
+//! a process that has died, the log beside it belongs to the overwritten file. So each log begins
+//! with the instance of its file, which is read from the raw log before SQLite sees it
 //! (<https://sqlite.org/fileformat2.html#walformat>).
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 
-/// Marks the bytes of an instance.
+/// The bytes by which an instance is found in a page.
 const MAGIC: &[u8; 16] = b"keystead/log/v1\0";
 
+/// The lengths in bytes of the headers of a log and of its frames.
 const HEADER_LEN: usize = 32;
 const FRAME_HEADER_LEN: usize = 24;
 
-/// The longest page that SQLite allows, in bytes.
+/// The largest page size that SQLite allows, in bytes.
 const MAX_PAGE_LEN: u32 = 65_536;
 
-/// One copy of a store, and how many logs it has begun.
+/// The identity of one copy of a store, and the number of logs that the copy has begun.
 ///
-/// The copies of a store have its id in common, and differ in this.
+/// All copies of a store have the same store id, but each has its own instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Instance {
+    /// A random id.
     copy: [u8; 16],
     logs: u64,
 }
@@ -29,19 +31,19 @@ pub(crate) struct Instance {
 /// The file that a log belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogOwner {
-    /// The log holds no transaction, so it changes nothing.
+    /// The log contains no transaction, so it changes nothing.
     Nobody,
-    /// The log was begun by the first of these. A process that did not see that marked it once
-    /// more.
+    /// The log was begun with the instance `began`. It may contain later instances of the same
+    /// copy, up to `last`, of processes that could not know whether the log had begun.
     Copy { began: Instance, last: Instance },
-    /// Another program began the log.
+    /// The log was begun by another program.
     Unknown,
 }
 
 impl Instance {
     pub(crate) const LEN: usize = MAGIC.len() + 16 + 8;
 
-    /// The instance of a new copy.
+    /// Returns the instance of a new copy.
     ///
     /// # Panics
     /// If the operating system's random generator fails.
@@ -51,7 +53,7 @@ impl Instance {
         Self { copy, logs: 0 }
     }
 
-    /// The same copy with one more log.
+    /// Returns the instance of the same copy with one more log.
     pub(crate) fn next_log(self) -> Self {
         Self { logs: self.logs.wrapping_add(1), ..self }
     }
@@ -64,7 +66,7 @@ impl Instance {
         bytes
     }
 
-    /// The instance in these bytes, wherever it begins.
+    /// Returns the first instance in these bytes.
     pub(crate) fn find(bytes: &[u8]) -> Option<Self> {
         let start = bytes.windows(MAGIC.len()).position(|window| window == MAGIC)?;
         let fields = bytes.get(start + MAGIC.len()..)?;
@@ -73,8 +75,8 @@ impl Instance {
         Some(Self { copy: *copy, logs: u64::from_be_bytes(*logs) })
     }
 
-    /// Reports whether a log of this owner continues the file of this instance: the file has not
-    /// seen the log yet, or has taken up a part of it.
+    /// Reports whether a log of this owner may be replayed over the file with this instance: the
+    /// file contains nothing of the log yet, or a part of it.
     pub(crate) fn owns(self, owner: LogOwner) -> bool {
         match owner {
             LogOwner::Nobody | LogOwner::Unknown => true,
@@ -86,8 +88,8 @@ impl Instance {
 }
 
 impl LogOwner {
-    /// Reports whether a log of this owner may follow a file of format 1, which has no instance: a
-    /// log from before, or the one that brings it up to date.
+    /// Reports whether a log of this owner may be replayed over a file of format 1, which has no
+    /// instance. Such a log is of format 1, too, or contains the upgrade.
     pub(crate) fn may_follow_format_1(self) -> bool {
         match self {
             Self::Nobody | Self::Unknown => true,
@@ -96,17 +98,17 @@ impl LogOwner {
     }
 }
 
-/// Reads from a raw log whose it is: the instances in its first and its last transaction.
+/// Determines the owner of a raw log by the instances in its first and last transactions.
 pub(crate) fn log_owner(log: File) -> io::Result<LogOwner> {
     let mut owner = LogOwner::Nobody;
     match read_transactions(&mut BufReader::with_capacity(1 << 16, log), &mut owner) {
-        // The rest of the log was cut off, and SQLite does not replay it.
+        // The last frame is incomplete, and SQLite does not replay it.
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(owner),
         read => read.map(|()| owner),
     }
 }
 
-/// Reads as far as SQLite would replay.
+/// Reads the transactions that SQLite would replay.
 fn read_transactions(log: &mut impl Read, owner: &mut LogOwner) -> io::Result<()> {
     let mut header = [0; HEADER_LEN];
     log.read_exact(&mut header)?;
@@ -142,14 +144,14 @@ fn read_transactions(log: &mut impl Read, owner: &mut LogOwner) -> io::Result<()
     }
 }
 
-/// The running checksum of a log.
+/// The running checksum of a log's frames.
 struct Checksum {
     is_big_endian: bool,
     sums: [u32; 2],
 }
 
 impl Checksum {
-    /// `None` if this is not the first number of a log.
+    /// Begins a checksum. Returns `None` if this is not the magic number of a log.
     fn new(magic: u32) -> Option<Self> {
         match magic {
             0x377F_0682 => Some(Self { is_big_endian: false, sums: [0; 2] }),
@@ -177,7 +179,7 @@ impl Checksum {
     }
 }
 
-/// The big-endian number at this offset, which the caller has made sure of.
+/// Returns the big-endian number at this offset, which must be within the bytes.
 fn number(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }

@@ -3,6 +3,7 @@
 mod access;
 mod backup;
 mod cells;
+mod chunk;
 mod config;
 mod database;
 mod error;
@@ -16,7 +17,9 @@ mod options;
 mod periodic;
 mod queue;
 mod reader;
+mod reply;
 mod request;
+mod reseal;
 mod restore;
 mod rotate;
 mod store;

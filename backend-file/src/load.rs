@@ -1,32 +1,28 @@
-//! [`FileStore::load`]: many new keys at the speed of the disk.
+//! [`FileStore::load`]: creates many keys at the speed of the disk.
 //!
-//! Row keys are spread evenly, so keys that come in any other order than that of their row keys
-//! write a page each. A load sorts what it seals first, and then writes each page a few times at
-//! most.
+//! Row keys are spread evenly over the file, so keys that are inserted in any other order write
+//! about one page each. A load sorts the sealed keys by row first, so that each page is written
+//! only a few times.
 
 use std::pin::pin;
 
 use futures_util::future;
 use futures_util::stream::{Stream, StreamExt};
 use keystead_core::{Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result, SecretKey};
-use keystead_sealing::{Keyring, SealedRecord};
 
-use crate::cells::{Link, Part, Place};
-use crate::database::Database;
-use crate::error::{Failure, SCHEME};
-use crate::reader::Shared;
+use crate::chunk::{self, Loaded};
+use crate::error::{FileError, SCHEME};
 use crate::request::Request;
-use crate::store::{FileStore, off_thread};
+use crate::store::FileStore;
+use crate::threads::off_thread;
 
-/// The number of keys that are sealed and sorted together: some 90 MB of memory for keys of 32
-/// bytes.
+/// The largest number of keys that are sealed and sorted together. For keys of 32 bytes, such a
+/// group takes about 90 MB of memory.
 const MAX_SORTED: usize = 192 * 1024;
 
-/// The same limit for long keys, in bytes of their secrets.
+/// The total length in bytes of the keys in a group, above which no key is added. It limits groups
+/// of long keys.
 const MAX_SORTED_LEN: usize = 32 * 1024 * 1024;
-
-/// The number of keys that are written in one transaction.
-const CHUNK: usize = 4096;
 
 /// The result of [`FileStore::load`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,36 +30,37 @@ const CHUNK: usize = 4096;
 pub struct LoadReport {
     /// The number of keys that were created.
     pub created: u64,
-    /// The number of keys that were left out, because their ids had a key already or came twice.
+    /// The number of keys that were skipped, because the store or an earlier item had a key for the
+    /// same id.
     pub existing: u64,
 }
 
 impl FileStore {
     /// Creates many keys, several times as fast as
-    /// [`put_key_with`](keystead_core::KeyStore::put_key_with) would.
+    /// [`put_key_with`](keystead_core::KeyStore::put_key_with) does.
     ///
-    /// Use it to fill a store, for example from another one. An id that has a key keeps it, and of
-    /// several keys for one id the first is taken. The keys are written in transactions of 4,096,
-    /// sorted in groups of up to 196,608; the memory used is that of two groups. Sealing runs on
-    /// threads of its own.
+    /// Use it to fill a store, for example from another one. An id that already has a key keeps it.
+    /// If the stream has several keys for one id, the first one is created. The keys are sorted in
+    /// groups of up to 196,608 and written in transactions of 4,096 keys. At most two groups are in
+    /// memory at once. Sealing runs on a separate thread.
     ///
-    /// When it returns, all keys are on the disk. If it fails or is dropped, some of them are; run
-    /// it again with all of them.
+    /// When the call returns, all keys are on the disk. If it fails or is dropped, some of the keys
+    /// may have been created: call it again with all of them.
     ///
     /// # Errors
-    /// As a put: [`QuotaExceeded`](keystead_core::ErrorKind::QuotaExceeded) if the disk is full,
-    /// [`Corrupt`](keystead_core::ErrorKind::Corrupt) if the database is damaged,
-    /// [`Unavailable`](keystead_core::ErrorKind::Unavailable) if the disk fails or the file was
-    /// replaced, [`Timeout`](keystead_core::ErrorKind::Timeout) if another process keeps the store
-    /// locked, and [`Conflict`](keystead_core::ErrorKind::Conflict) if another process gave the
-    /// store a new root secret meanwhile.
+    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full.
+    /// - [`Corrupt`](ErrorKind::Corrupt) if the database is damaged.
+    /// - [`Unavailable`](ErrorKind::Unavailable) if the disk fails or the file was replaced.
+    /// - [`Timeout`](ErrorKind::Timeout) if another process keeps the store locked.
+    /// - [`Conflict`](ErrorKind::Conflict) if another process gave the store a new root secret
+    ///   during the load.
     pub async fn load(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport> {
         self.load_all(keys).await.map_err(|failure| failure.during(Operation::Create))
     }
 
-    async fn load_all(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport, Failure> {
-        // Another handle may have rotated the store. What is sealed is to be sealed under its
-        // present keyring.
+    async fn load_all(&self, keys: impl Stream<Item = (KeyId, SecretKey)> + Send) -> Result<LoadReport, FileError> {
+        // Another handle may have rotated the store. This makes sure that the keys are sealed under
+        // the current keyring.
         self.shared.check().await?;
         let mut keys = pin!(keys);
         let mut report = LoadReport::default();
@@ -76,9 +73,9 @@ impl FileStore {
                     return Ok(Vec::new());
                 }
                 let shared = self.shared.clone();
-                off_thread(move || Ok(seal(&shared, group))).await
+                off_thread(move || Ok(chunk::seal(&shared, group))).await
             };
-            // The last group is written while the next one is sealed.
+            // One group is written while the next one is sealed.
             let (inserted, next) = future::try_join(self.insert(sealed), sealing).await?;
             report.created += inserted.created;
             report.existing += inserted.existing;
@@ -89,9 +86,9 @@ impl FileStore {
         }
     }
 
-    async fn insert(&self, sealed: Vec<Loaded>) -> Result<LoadReport, Failure> {
+    async fn insert(&self, sealed: Vec<Loaded>) -> Result<LoadReport, FileError> {
         let mut report = LoadReport::default();
-        for chunk in chunks_of(sealed) {
+        for chunk in chunk::chunks_of(sealed) {
             let len = chunk.0.len() as u64;
             let existing = self.ask(|reply| Request::Load(chunk, reply)).await?.len() as u64;
             report.created += len - existing;
@@ -100,12 +97,12 @@ impl FileStore {
         Ok(report)
     }
 
-    /// Creates these keys as [`load`](Self::load) does, and returns one outcome for each.
+    /// Creates these keys as [`load`](Self::load) does and returns one outcome for each of them.
     pub(crate) async fn load_each(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
         let group = keys.to_vec();
         let shared = self.shared.clone();
         let sealed = match self.shared.check().await {
-            Ok(()) => off_thread(move || Ok(seal(&shared, group))).await,
+            Ok(()) => off_thread(move || Ok(chunk::seal(&shared, group))).await,
             Err(failure) => Err(failure),
         };
         let sealed = match sealed {
@@ -113,7 +110,7 @@ impl FileStore {
             Err(failure) => return vec![Err(failure.during(Operation::Create)); keys.len()],
         };
         let mut outcomes = vec![Ok(()); keys.len()];
-        for chunk in chunks_of(sealed) {
+        for chunk in chunk::chunks_of(sealed) {
             let indices: Vec<usize> = chunk.0.iter().map(|loaded| loaded.index).collect();
             match self.ask(|reply| Request::Load(chunk, reply)).await {
                 Ok(existing) => {
@@ -121,7 +118,7 @@ impl FileStore {
                         outcomes[index] = Err(Error::new(ErrorKind::AlreadyExists, Operation::Create, SCHEME));
                     }
                 }
-                // One damaged page, or a disk that is nearly full, must not spoil all of them.
+                // One damaged page, or a nearly full disk, must not fail all keys of the chunk.
                 Err(failure) if failure.may_be_one_writes_own() => {
                     for index in indices {
                         let (id, key) = &keys[index];
@@ -139,25 +136,6 @@ impl FileStore {
     }
 }
 
-/// The keys of one transaction each.
-fn chunks_of(sealed: Vec<Loaded>) -> impl Iterator<Item = Chunk> {
-    let mut sealed = sealed.into_iter();
-    std::iter::from_fn(move || {
-        let chunk: Vec<Loaded> = sealed.by_ref().take(CHUNK).collect();
-        (!chunk.is_empty()).then_some(Chunk(chunk))
-    })
-}
-
-/// A key that is sealed under the keyring of this generation.
-struct Loaded {
-    /// The place of the key among those that are sealed together.
-    index: usize,
-    id: KeyId,
-    key: SecretKey,
-    record: SealedRecord,
-    generation: u64,
-}
-
 async fn next_group(mut keys: std::pin::Pin<&mut impl Stream<Item = (KeyId, SecretKey)>>) -> Vec<(KeyId, SecretKey)> {
     let mut group = Vec::new();
     let mut len = 0;
@@ -167,76 +145,4 @@ async fn next_group(mut keys: std::pin::Pin<&mut impl Stream<Item = (KeyId, Secr
         group.push((id, key));
     }
     group
-}
-
-/// Seals the keys and sorts them by their rows. Of several keys for one id the first stays the
-/// first.
-fn seal(shared: &Shared, group: Vec<(KeyId, SecretKey)>) -> Vec<Loaded> {
-    let held = shared.access.held();
-    let generation = held.keyring.generation();
-    let seal = |(index, (id, key))| Loaded { index, record: held.keyring.seal(&id, &key), id, key, generation };
-    let mut sealed: Vec<Loaded> = group.into_iter().enumerate().map(seal).collect();
-    sealed.sort_by_key(|loaded| loaded.record.row);
-    sealed
-}
-
-/// Sealed keys in the order of their rows, for one transaction.
-pub(crate) struct Chunk(Vec<Loaded>);
-
-impl Chunk {
-    /// Creates the keys, and returns the indices of those whose ids have a key already.
-    pub(crate) fn insert(mut self, shared: &Shared, database: &Database) -> Result<Vec<usize>, Failure> {
-        shared.may_create()?;
-        database.transaction(|| {
-            let held = shared.access.current(&database.keyring()?)?.ok_or_else(Failure::rotated_by_another)?;
-            self.seal_again(&held.keyring);
-            self.insert_runs(database)
-        })
-    }
-
-    /// Seals what was sealed before the keyring was changed: a retired epoch's record could not be
-    /// opened.
-    fn seal_again(&mut self, keyring: &Keyring) {
-        for loaded in self.0.iter_mut().filter(|loaded| loaded.generation != keyring.generation()) {
-            loaded.record = keyring.seal(&loaded.id, &loaded.key);
-            loaded.generation = keyring.generation();
-        }
-    }
-
-    /// Inserts all keys that fit between the same two records of the store at once.
-    fn insert_runs(&self, database: &Database) -> Result<Vec<usize>, Failure> {
-        let mut existing = Vec::new();
-        let mut rest = self.0.as_slice();
-        let mut gap: Option<(Part, Link)> = None;
-        while let Some(first) = rest.first() {
-            let row = &first.record.row;
-            let (previous, next) = match gap.filter(|(previous, next)| previous[..32] < row[..] && next.is_after(row)) {
-                Some(gap) => gap,
-                None => match database.place(row)? {
-                    Place::Vacant { previous, next } => (previous, next),
-                    Place::Occupied { .. } => {
-                        existing.push(first.index);
-                        rest = &rest[1..];
-                        continue;
-                    }
-                },
-            };
-            let run = run_of(rest, next);
-            let last = database.insert_run(run.iter().map(|loaded| &loaded.record), &previous, next)?;
-            rest = &rest[run.len()..];
-            gap = Some((last, next));
-        }
-        Ok(existing)
-    }
-}
-
-/// The first keys, as many as come before this successor and differ in the beginnings of their
-/// rows. There is one at least.
-fn run_of(keys: &[Loaded], next: Link) -> &[Loaded] {
-    let follows = |pair: &[Loaded]| {
-        let [one, other] = pair else { return false };
-        one.record.row[..8] < other.record.row[..8] && next.is_after(&other.record.row)
-    };
-    let more = keys.windows(2).take_while(|pair| follows(pair)).count();
-    keys.split_at(more + 1).0
 }

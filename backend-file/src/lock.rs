@@ -1,4 +1,4 @@
-//! [`WriterLock`]: one writer at a time among all processes.
+//! [`WriterLock`]: the lock by which the writers of all processes take turns.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind as IoErrorKind};
@@ -9,24 +9,27 @@ use std::time::Duration;
 use keystead_core::ErrorKind;
 
 use crate::config::Location;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::threads::spawn;
 
-/// The longest time that a caller waits for the lock. Other processes hold it for milliseconds,
-/// unless they are stopped.
+/// The longest time for which a caller waits for the lock. A process holds it for milliseconds,
+/// unless it is stopped.
 pub(crate) const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
-/// The advisory lock on `PATH.lock`. It is fair, which SQLite's own waiting is not, and keeps
-/// checkpoints of two processes apart, which refuse each other.
+/// The advisory lock on `PATH.lock`.
+///
+/// Unlike SQLite's own locks it is fair to waiting processes. It also keeps two processes from
+/// running checkpoints at the same time, which would make one of them fail.
 pub(crate) struct WriterLock {
     file: File,
     location: Location,
 }
 
-/// Holds the lock until it is dropped.
+/// A guard that holds the lock until it is dropped.
 pub(crate) enum Locked<'a> {
+    /// The lock is on the file that [`WriterLock`] has open.
     ByFile(&'a File),
-    /// The lock is held by an open file of its own.
+    /// The lock is on a file that was opened for this guard.
     ByOwnFile(File),
 }
 
@@ -35,8 +38,8 @@ impl WriterLock {
         Ok(Self { file: location.open_beside(&location.lock)?, location: location.clone() })
     }
 
-    /// Waits for as long as others hold it: for the writer thread, which nobody waits for without a
-    /// limit.
+    /// Takes the lock, and waits for it without a limit. This is for the writer thread: its callers
+    /// have a limit of their own.
     pub(crate) fn lock(&self) -> Result<Locked<'_>> {
         self.wait().map(|()| Locked::ByFile(&self.file))
     }
@@ -44,29 +47,30 @@ impl WriterLock {
     fn wait(&self) -> Result<()> {
         loop {
             match self.file.lock() {
-                // A signal arrived.
+                // A signal has interrupted the wait.
                 Err(e) if e.kind() == IoErrorKind::Interrupted => {}
-                locked => return locked.map_err(|e| Failure::io("locking", &self.location.lock, e)),
+                locked => return locked.map_err(|e| FileError::io("locking", &self.location.lock, e)),
             }
         }
     }
 
-    /// `None` if another process holds it.
+    /// Takes the lock if it is free. Returns `None` if another process holds it.
     pub(crate) fn try_lock(&self) -> Result<Option<Locked<'_>>> {
         match self.file.try_lock() {
             Ok(()) => Ok(Some(Locked::ByFile(&self.file))),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(Failure::io("locking", &self.location.lock, e)),
+            Err(TryLockError::Error(e)) => Err(FileError::io("locking", &self.location.lock, e)),
         }
     }
 
-    /// Waits in the queue of the operating system, but no longer than this.
+    /// Takes the lock, and waits for it no longer than this.
     pub(crate) fn lock_within(&self, limit: Duration) -> Result<Locked<'_>> {
         if let Some(locked) = self.try_lock()? {
             return Ok(locked);
         }
-        // The waiting cannot be called off, so a thread of its own does it, with a file of its own:
-        // a lock that comes too late ends when the channel drops that file.
+        // The operating system's wait cannot be canceled, so a separate thread waits, with a
+        // separate file. If it gets the lock too late, the lock is released when the channel drops
+        // that file.
         let waiting = Self::open(&self.location)?;
         let (sender, receiver) = channel();
         spawn(move || {
@@ -75,38 +79,39 @@ impl WriterLock {
         match receiver.recv_timeout(limit) {
             Ok(file) => Ok(Locked::ByOwnFile(file?)),
             Err(RecvTimeoutError::Timeout) => Err(self.held_by_another()),
-            Err(RecvTimeoutError::Disconnected) => Err(Failure::writer_is_gone()),
+            Err(RecvTimeoutError::Disconnected) => Err(FileError::writer_is_gone()),
         }
     }
 
-    /// The number of checkpoints that all processes that have the store open have begun. The number
-    /// is kept in the lock file, for as long as the system runs.
+    /// Returns the number of checkpoints that all processes have begun. It is kept in the lock
+    /// file, and needs to last only until the system restarts.
     pub(crate) fn checkpoints(&self) -> Result<u64> {
         let mut bytes = [0; 8];
         match read_at_start(&self.file, &mut bytes) {
             Ok(8) => Ok(u64::from_le_bytes(bytes)),
-            // A new lock file.
+            // A new lock file is empty.
             Ok(_) => Ok(0),
-            Err(e) => Err(Failure::io("reading", &self.location.lock, e)),
+            Err(e) => Err(FileError::io("reading", &self.location.lock, e)),
         }
     }
 
-    /// Counts one more, under the lock, and returns the number.
+    /// Adds one to the number of checkpoints and returns it. The caller holds the lock.
     pub(crate) fn count_checkpoint(&self) -> Result<u64> {
         let count = self.checkpoints()?.wrapping_add(1);
-        write_at_start(&self.file, &count.to_le_bytes()).map_err(|e| Failure::io("writing", &self.location.lock, e))?;
+        write_at_start(&self.file, &count.to_le_bytes())
+            .map_err(|e| FileError::io("writing", &self.location.lock, e))?;
         Ok(count)
     }
 
-    /// The failure of a caller that has waited too long.
-    pub(crate) fn held_by_another(&self) -> Failure {
+    /// Returns the error for a caller that has waited too long.
+    pub(crate) fn held_by_another(&self) -> FileError {
         let lock = self.location.lock.display();
         let holder = match holder_of(&self.location.lock) {
             Some(pid) => format!("process {pid}"),
             None => "another process".to_owned(),
         };
-        let text = format!("{holder} holds {lock} and does not let go of it: see whether it is stopped, and try again");
-        Failure::new(ErrorKind::Timeout, text)
+        let text = format!("{holder} has not released {lock}: check whether it is stopped, and try again");
+        FileError::new(ErrorKind::Timeout, text)
     }
 }
 
@@ -116,19 +121,21 @@ impl Drop for Locked<'_> {
             Self::ByFile(file) => *file,
             Self::ByOwnFile(file) => file,
         };
-        // Closing the file would not end the lock if a forked process has it open, too. On a lock
-        // that is held this cannot fail.
+        // Closing the file would not release the lock if a forked process has the file open, too.
+        // To unlock a lock that is held cannot fail.
         let _ = file.unlock();
     }
 }
 
-/// The process that holds a lock on this file, where the system tells (proc(5)).
+/// Returns the id of the process that holds a lock on this file, if the system reports it
+/// (proc(5)).
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn holder_of(_: &Path) -> Option<u32> {
     None
 }
 
-/// The process that holds a lock on this file, where the system tells (proc(5)).
+/// Returns the id of the process that holds a lock on this file, if the system reports it
+/// (proc(5)).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn holder_of(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
@@ -138,7 +145,7 @@ fn holder_of(path: &Path) -> Option<u32> {
     let inode = metadata.ino();
     let file = format!("{major:02x}:{minor:02x}:{inode}");
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    // A waiting process has "->" as its second field.
+    // The line of a process that waits for a lock has "->" as its second field.
     let fields = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut pids = fields.filter_map(|fields| match fields.as_slice() {
         [_, "FLOCK", _, "WRITE", pid, of, ..] if *of == file => pid.parse().ok(),

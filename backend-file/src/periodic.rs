@@ -1,4 +1,4 @@
-//! [`PeriodicCheck`]: an open store looks for damage in the structure of its file now and then.
+//! [`PeriodicCheck`]: an open store checks the structure of its file at an interval.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use crate::threads::spawn;
 /// The interval of a store for which none is set.
 pub(crate) const DAILY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The time of the next check.
+/// The schedule of the checks.
 pub(crate) struct PeriodicCheck {
-    /// Zero for none.
+    /// The time between two checks; zero for no checks.
     interval: Duration,
     next: Option<Instant>,
 }
@@ -21,9 +21,11 @@ impl PeriodicCheck {
         Self { interval, next: Instant::now().checked_add(interval) }
     }
 
-    /// Begins a check if it is time for one. It runs on a thread of its own, because it reads every
-    /// page. If it finds faults, the store creates no new key; if the file cannot be read, those
-    /// who read it are told.
+    /// Starts a check if one is due.
+    ///
+    /// The check reads every page, so it runs on a thread of its own. If it finds faults, the store
+    /// creates no more keys. If it cannot read the file, it reports nothing: the callers that read
+    /// the file get that error.
     pub(crate) fn run_if_due(&mut self, shared: &Arc<Shared>) {
         let now = Instant::now();
         if self.interval.is_zero() || self.next.is_none_or(|next| now < next) {
@@ -31,7 +33,7 @@ impl PeriodicCheck {
         }
         self.next = now.checked_add(self.interval);
         let shared = shared.clone();
-        // Without a thread the next check tries again.
+        // If no thread can be started, the next check tries again.
         let _ = spawn(move || drop(shared.count_structural_faults()));
     }
 }

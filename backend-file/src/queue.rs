@@ -1,29 +1,31 @@
 //! [`Queue`]: the requests that wait for the writer thread.
 //!
-//! A request stays here until the writer holds the lock of all processes. If that takes too long,
-//! because another process is stopped, a watcher refuses the requests that have waited for their
-//! limit; the writer goes on waiting for the lock.
+//! A request stays in the queue until the writer holds the lock that the writers of all processes
+//! share. If another process keeps the lock for too long, because it is stopped for example, a
+//! watcher thread refuses the requests that have waited for [`LOCK_LIMIT`]. The writer continues to
+//! wait for the lock.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 use crate::lock::{LOCK_LIMIT, WriterLock};
 use crate::request::Request;
 use crate::threads::spawn;
 
-/// The pause between two looks of the watcher.
+/// The interval at which the watcher checks the queue.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
-/// The time for which the watcher goes on after the writer last waited for the lock.
+/// The time after the writer's last wait for the lock at which the watcher ends.
 const WATCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The requests of one store's handles, in the order of their arrival.
 pub(crate) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
+    /// The process that opened the store.
     process: u32,
 }
 
@@ -32,18 +34,20 @@ struct State {
     waiting: BTreeMap<u64, Waiting>,
     next_ticket: u64,
     intake: Intake,
-    /// The moment at which the writer began to wait for the lock.
+    /// The time at which the writer began to wait for the lock; `None` if it does not wait.
     blocked_since: Option<Instant>,
+    /// The time at which the writer last began to wait for the lock.
     last_blocked: Option<Instant>,
+    /// True while a watcher runs.
     is_watched: bool,
 }
 
-/// The state of the queue's entrance.
+/// Whether the queue accepts requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Intake {
     #[default]
     Open,
-    /// The handles are gone, or the store is closed.
+    /// The last handle was dropped, or the store was closed.
     Closed,
     /// The writer thread has ended unexpectedly.
     Lost,
@@ -62,7 +66,8 @@ pub(crate) enum Wakeup {
     Closed,
 }
 
-/// A request in the queue. If this is dropped first, the request leaves the queue.
+/// A caller's place in the queue. If it is dropped before the request was answered, the request is
+/// withdrawn.
 pub(crate) struct Ticket<'a> {
     queue: &'a Queue,
     number: u64,
@@ -70,7 +75,7 @@ pub(crate) struct Ticket<'a> {
 }
 
 impl Ticket<'_> {
-    /// Ends a ticket whose request has left the queue.
+    /// Ends the ticket of a request that was answered.
     pub(crate) fn answered(mut self) {
         self.is_answered = true;
     }
@@ -81,23 +86,24 @@ impl Queue {
         Arc::new(Self { state: Mutex::default(), arrived: Condvar::new(), process: process::id() })
     }
 
-    /// Reports whether this process was forked off. The writer may have held the mutex at that
-    /// moment, and would hold it for ever here.
+    /// Reports whether this process is a fork of the one that opened the store. The writer thread
+    /// may have held the mutex at the time of the fork; in this process the mutex would then never
+    /// be released.
     fn is_forked(&self) -> bool {
         self.process != process::id()
     }
 
-    /// Appends a request.
+    /// Appends a request and wakes the writer.
     pub(crate) fn push(&self, request: Request) -> Result<Ticket<'_>> {
         let mut state = self.state();
         match state.intake {
             Intake::Open => {}
-            Intake::Closed => return Err(Failure::closed()),
-            Intake::Lost => return Err(Failure::writer_is_gone()),
+            Intake::Closed => return Err(FileError::closed()),
+            Intake::Lost => return Err(FileError::writer_is_gone()),
         }
         let number = state.next_ticket;
         state.next_ticket += 1;
-        // The writer sleeps only while the queue is empty.
+        // The writer sleeps only if the queue is empty.
         let is_first = state.waiting.is_empty();
         state.waiting.insert(number, Waiting { request, since: Instant::now() });
         drop(state);
@@ -107,15 +113,16 @@ impl Queue {
         Ok(Ticket { queue: self, number, is_answered: false })
     }
 
+    /// Accepts no more requests. The writer still runs those in the queue.
     pub(crate) fn close(&self) {
         self.state().close(Intake::Closed);
         self.arrived.notify_one();
     }
 
-    /// Waits for requests, for as long as the writer may rest.
-    pub(crate) fn wait(&self, rest: Duration) -> Wakeup {
+    /// Waits until there are requests, the queue is closed, or this time has passed.
+    pub(crate) fn wait(&self, limit: Duration) -> Wakeup {
         let is_quiet = |state: &mut State| state.waiting.is_empty() && state.intake == Intake::Open;
-        let waited = self.arrived.wait_timeout_while(self.state(), rest, is_quiet);
+        let waited = self.arrived.wait_timeout_while(self.state(), limit, is_quiet);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match state.waiting.is_empty() {
             false => Wakeup::Requests,
@@ -128,23 +135,23 @@ impl Queue {
         self.state().waiting.len()
     }
 
-    /// Takes the earliest requests.
+    /// Takes the earliest requests, at most `max` of them.
     pub(crate) fn take(&self, max: usize) -> Vec<Request> {
         let mut state = self.state();
         let batch = std::iter::from_fn(|| state.waiting.pop_first()).take(max);
         batch.map(|(_, waiting)| waiting.request).collect()
     }
 
-    /// Drops all requests, and takes no more.
+    /// Drops all requests and accepts no more.
     pub(crate) fn refuse_all(&self) {
         self.close();
         let dropped = std::mem::take(&mut self.state().waiting);
-        // Outside the lock: a request wakes the caller that waits for its answer when it is
-        // dropped.
+        // This must happen outside the mutex, because a dropped request wakes its caller.
         drop(dropped);
     }
 
-    /// Runs the waiting for the lock, and refuses requests meanwhile that have waited for too long.
+    /// Runs `wait`, which waits for the lock. Meanwhile a watcher refuses the requests that have
+    /// waited for too long.
     pub(crate) fn while_blocked<T>(self: &Arc<Self>, lock: &Arc<WriterLock>, wait: impl FnOnce() -> T) -> T {
         let mut state = self.state();
         state.blocked_since = Some(Instant::now());
@@ -155,7 +162,7 @@ impl Queue {
             let queue = self.clone();
             let lock = lock.clone();
             if spawn(move || queue.watch(&lock)).is_err() {
-                // Without a thread for it the waiting is not limited; the next one tries again.
+                // Without a watcher the waiting has no limit. The next call tries again.
                 self.state().is_watched = false;
             }
         }
@@ -175,21 +182,12 @@ impl Queue {
             if state.blocked_since.is_none_or(|since| since.elapsed() < LOCK_LIMIT) {
                 continue;
             }
-            let (late, waiting) = std::mem::take(&mut state.waiting)
-                .into_iter()
-                .partition(|(_, waiting)| waiting.since.elapsed() >= LOCK_LIMIT);
-            state.waiting = waiting;
-            let late: BTreeMap<u64, Waiting> = late;
-            if late.values().any(|waiting| matches!(waiting.request, Request::Close(_))) {
-                // The store closes when the lock comes; nobody waits for it.
-                state.close(Intake::Closed);
-            }
+            let late = state.take_late();
             drop(state);
-            if late.is_empty() {
-                continue;
+            if !late.is_empty() {
+                let failure = lock.held_by_another();
+                late.into_iter().for_each(|request| request.refuse(&failure));
             }
-            let failure: Failure = lock.held_by_another();
-            late.into_values().for_each(|waiting| waiting.request.refuse(&failure));
         }
     }
 
@@ -199,6 +197,20 @@ impl Queue {
 }
 
 impl State {
+    /// Takes the requests that have waited for [`LOCK_LIMIT`].
+    fn take_late(&mut self) -> Vec<Request> {
+        let all = std::mem::take(&mut self.waiting);
+        let (late, waiting) = all.into_iter().partition(|(_, waiting)| waiting.since.elapsed() >= LOCK_LIMIT);
+        self.waiting = waiting;
+        let late: BTreeMap<u64, Waiting> = late;
+        if late.values().any(|waiting| matches!(waiting.request, Request::Close(_))) {
+            // The store still closes as soon as the writer gets the lock, but its caller no longer
+            // waits for that.
+            self.close(Intake::Closed);
+        }
+        late.into_values().map(|waiting| waiting.request).collect()
+    }
+
     fn close(&mut self, intake: Intake) {
         if self.intake == Intake::Open {
             self.intake = intake;
@@ -206,7 +218,8 @@ impl State {
     }
 }
 
-/// Held by the writer thread. If that ends unexpectedly, its callers do not wait for ever.
+/// A guard that the writer thread holds. If the thread ends unexpectedly, the guard refuses all
+/// requests, so that no caller waits forever.
 pub(crate) struct WriterGuard(pub(crate) Arc<Queue>);
 
 impl Drop for WriterGuard {
@@ -222,13 +235,13 @@ impl Drop for Ticket<'_> {
             return;
         }
         let withdrawn = self.queue.state().waiting.remove(&self.number);
-        // Outside the lock, as above.
+        // This must happen outside the mutex, as in `refuse_all`.
         drop(withdrawn);
     }
 }
 
-/// The handles of a store. When the last one is dropped, the writer ends what waits and closes the
-/// store.
+/// The part that all handles of a store share. When the last handle is dropped, the writer runs the
+/// waiting requests and closes the store.
 pub(crate) struct Handles(pub(crate) Arc<Queue>);
 
 impl Drop for Handles {

@@ -1,34 +1,32 @@
-//! [`Request`]: what a handle asks of the writer thread.
+//! [`Request`]: the work that a handle gives to the writer thread.
 
-use futures_channel::oneshot;
-
-use crate::error::{Failure, Result};
-use crate::load::Chunk;
-use crate::rotate::Step;
+use crate::chunk::Chunk;
+use crate::error::FileError;
+use crate::reply::Reply;
+use crate::reseal::Step;
 use crate::transaction::Write;
 
-/// A request of a handle to the writer, with the channel for the answer.
+/// A request of a handle to the writer thread, with the channel for its answer.
 pub(crate) enum Request {
     Write(Write, Reply<Written>),
-    /// Answers with true if the log is empty afterwards.
+    /// Empties the log. The answer is true if the log is empty afterwards.
     Scrub(Reply<bool>),
+    /// Creates the keys of a chunk. The answer is the indices of the keys whose ids have a key
+    /// already.
     Load(Chunk, Reply<Vec<usize>>),
     Rotate(Step),
     Close(Reply<()>),
 }
 
-pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
-
 impl Request {
     /// Answers with a failure.
-    pub(crate) fn refuse(self, failure: &Failure) {
-        // A caller that has stopped waiting needs no answer.
+    pub(crate) fn refuse(self, failure: &FileError) {
         match self {
-            Self::Write(_, reply) => drop(reply.send(Err(failure.clone()))),
-            Self::Scrub(reply) => drop(reply.send(Err(failure.clone()))),
-            Self::Load(_, reply) => drop(reply.send(Err(failure.clone()))),
-            Self::Rotate(step) => step.refuse(failure.clone()),
-            Self::Close(reply) => drop(reply.send(Err(failure.clone()))),
+            Self::Write(_, reply) => reply.refuse(failure),
+            Self::Scrub(reply) => reply.refuse(failure),
+            Self::Load(_, reply) => reply.refuse(failure),
+            Self::Rotate(step) => step.refuse(failure),
+            Self::Close(reply) => reply.refuse(failure),
         }
     }
 }
@@ -38,6 +36,6 @@ impl Request {
 pub(crate) struct Written {
     /// True if there was a record before.
     pub(crate) existed: bool,
-    /// True if no byte of a dead record is left in the store's files.
+    /// True if the store's files contain no byte of a deleted or replaced record.
     pub(crate) clean: bool,
 }

@@ -1,313 +1,146 @@
-//! [`FileStore::rotate`]: a new root secret and a new epoch, while the store is in use.
+//! [`FileStore::rotate`]: gives a store a new root secret and a new epoch while it is in use.
 //!
-//! The keyring gets an epoch more and is sealed under the new root secret; from then on every
-//! writer seals in that epoch. The records are sealed again page by page. When none is left of an
-//! earlier epoch, the keys of those are dropped. Each step is a transaction, so a rotation that is
-//! cut off goes on where it was.
+//! The first transaction adds an epoch to the keyring and seals the keyring under the new root
+//! secret. From then on, every writer seals in that epoch. The following transactions reseal the
+//! records, one page each. When no record of an earlier epoch is left, the last transaction removes
+//! the keys of earlier epochs. A rotation that is interrupted between two transactions can be
+//! resumed there.
 
-use std::sync::Arc;
+#[cfg(doc)]
+use keystead_core::ErrorKind;
+use keystead_core::{Operation, Result};
+use keystead_sealing::RootSecret;
 
-use keystead_core::{ErrorKind, Operation, Result};
-use keystead_sealing::{Keyring, KeyringError, RECORD_PREFIX_LEN, RootSecret, RowKey};
+use crate::cells::Cursor;
+use crate::error::FileError;
+use crate::request::Request;
+use crate::reseal::{Care, Counts, Ended, Epoch, NewEpoch, Prepared, Resealed, Step};
+use crate::store::{FileStore, Progress};
+use crate::threads::off_thread;
 
-use crate::access::Held;
-use crate::cells::{Cursor, Found, Place};
-use crate::database::Database;
-use crate::error::Failure;
-use crate::reader::Shared;
-use crate::request::{Reply, Request};
-use crate::store::{FileStore, Progress, off_thread};
-
-/// The number of times that all records are searched for an earlier epoch: after the first pass
-/// there is none, unless a program that does not keep to FORMAT.md writes them.
+/// The number of times that all records are searched for those of an earlier epoch. After the first
+/// pass there are none, unless a program that does not follow FORMAT.md writes them.
 const MAX_PASSES: usize = 3;
 
 impl FileStore {
-    /// Gives the store a new root secret, of any kind, and seals all records anew, while all
-    /// processes go on reading and writing. The earlier root secret then opens nothing of the
-    /// store. **A copy from before opens with the earlier root secret and with nothing else**:
-    /// destroy that root secret, and the keys in such copies are gone.
+    /// Gives the store a new root secret, of any kind, and reseals all records, while all processes
+    /// continue to read and write.
     ///
-    /// The new root secret opens the store from the first moment, so keep it before you call this.
-    /// Handles of this store change over by themselves; other processes get
-    /// [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) and must open the store again
-    /// with it. `progress` is called after each page of some hundred records, with how many records
-    /// were looked at.
+    /// The old root secret then no longer opens the store. **A copy that was made earlier opens
+    /// with the old root secret and with nothing else**: destroy that root secret, and the keys in
+    /// such copies are gone.
     ///
-    /// If it is cut off, by an error, a crash or a dropped future, open the store with the new root
-    /// secret and rotate to that again: it goes on where it was. With a root secret other than the
-    /// present one a further rotation begins.
+    /// The new root secret is in force as soon as the rotation begins, so save it before you call
+    /// this method. All handles in this process switch to it by themselves. Other processes get
+    /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) and must open the store again with it.
+    /// `progress` is called after each page of a few hundred records.
     ///
-    /// After it has returned, no byte of the earlier keyring and of records sealed under it is in
-    /// the store's files, unless a reader holds the log; [`scrub`](Self::scrub) tells.
+    /// If a rotation is interrupted by an error, a crash or a dropped future, open the store with
+    /// the new root secret and rotate to that same root secret again: this resumes the rotation.
+    /// With a different root secret, a further rotation begins.
+    ///
+    /// After the call has returned, the store's files contain no byte of the old keyring or of
+    /// records sealed under it, unless a reader holds the log; [`scrub`](Self::scrub) reports
+    /// whether they are clean.
     ///
     /// # Errors
     /// Before the new root secret is in force, with nothing changed:
-    /// [`Config`](keystead_core::ErrorKind::Config) for an empty passphrase,
-    /// [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) if a provider gives no root
-    /// secret or another process has given the store a new one,
-    /// [`QuotaExceeded`](keystead_core::ErrorKind::QuotaExceeded) if 15 rotations were begun and
-    /// not ended. After that, with [`Effect::Unknown`](keystead_core::Effect::Unknown):
-    /// [`Corrupt`](keystead_core::ErrorKind::Corrupt) if records are damaged (the others are sealed
-    /// anew, the earlier keys are kept). Besides, as any write:
-    /// [`QuotaExceeded`](keystead_core::ErrorKind::QuotaExceeded) if the disk is full,
-    /// [`Unavailable`](keystead_core::ErrorKind::Unavailable) if it fails or the file was replaced,
-    /// [`Timeout`](keystead_core::ErrorKind::Timeout) if a foreign program keeps the file locked.
+    /// - [`Config`](ErrorKind::Config) if the passphrase is empty.
+    /// - [`KeyUnavailable`](ErrorKind::KeyUnavailable) if a provider fails, or if another process
+    ///   has given the store a new root secret.
+    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if 15 rotations have begun and not ended.
+    ///
+    /// After that, with [`Effect::Unknown`](keystead_core::Effect::Unknown):
+    /// - [`Corrupt`](ErrorKind::Corrupt) if records are damaged. All others are resealed, and the
+    ///   old record keys are kept.
+    /// - [`Conflict`](ErrorKind::Conflict) if another program keeps writing records of an earlier
+    ///   epoch.
+    ///
+    /// At any time, as for every write:
+    /// - [`QuotaExceeded`](ErrorKind::QuotaExceeded) if the disk is full.
+    /// - [`Unavailable`](ErrorKind::Unavailable) if the disk fails or the file was replaced.
+    /// - [`Timeout`](ErrorKind::Timeout) if another program keeps the file locked.
+    /// - [`Conflict`](ErrorKind::Conflict) if another rotation has begun.
     pub async fn rotate(&self, new_root: RootSecret, progress: impl FnMut(Progress) + Send) -> Result<()> {
         let rotated = async {
             let epoch = self.begin_epoch(new_root).await?;
             self.end_epochs(epoch, progress).await
         };
-        rotated.await.map_err(|failure: Failure| failure.during(Operation::Rotate))
+        rotated.await.map_err(|failure: FileError| failure.during(Operation::Rotate))
     }
 
-    /// Reports whether a rotation was begun and has not ended, here or in another process.
+    /// Reports whether a rotation has begun and not ended, in this or another process.
     ///
     /// # Errors
-    /// [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) if another process has given
-    /// the store a new root secret; otherwise those of a read.
+    /// [`KeyUnavailable`](ErrorKind::KeyUnavailable) if another process has given the store a new
+    /// root secret; otherwise the errors of a read.
     pub async fn is_in_rotation(&self) -> Result<bool> {
         let shared = self.shared.clone();
         let held = off_thread(move || shared.catch_up().map(|(_, held)| held.keyring.has_old_epochs())).await;
-        held.map_err(|failure: Failure| failure.during(Operation::Rotate))
+        held.map_err(|failure: FileError| failure.during(Operation::Rotate))
     }
 
-    async fn begin_epoch(&self, new_root: RootSecret) -> Result<Epoch, Failure> {
+    async fn begin_epoch(&self, new_root: RootSecret) -> Result<Epoch, FileError> {
         loop {
             let shared = self.shared.clone();
             let root = new_root.clone();
-            // A passphrase or a provider takes its time, which no other writer is to wait for.
+            // A passphrase or a provider can take long, and no other writer may wait for it.
             let new = match off_thread(move || NewEpoch::prepare(&shared, root)).await? {
                 Prepared::Begun(epoch) => return Ok(epoch),
                 Prepared::New(new) => new,
             };
-            let epoch = new.held.keyring.current_prefix();
+            let epoch = new.epoch();
             if self.ask(|reply| Request::Rotate(Step::Begin(new, reply))).await? {
                 return Ok(epoch);
             }
         }
     }
 
-    async fn end_epochs(&self, epoch: Epoch, mut progress: impl FnMut(Progress) + Send) -> Result<(), Failure> {
+    async fn end_epochs(&self, epoch: Epoch, mut progress: impl FnMut(Progress) + Send) -> Result<(), FileError> {
         let counter = self.shared.clone();
-        // Where the count meets damage, the progress has no end to tell.
+        // If the count fails, because of damage for example, the progress has no total.
         let total = off_thread(move || counter.count()).await.unwrap_or(0);
         let checker = self.shared.clone();
         let faults = off_thread(move || checker.count_structural_faults()).await;
-        let care = if faults.map_err(Failure::in_rotation)? == 0 { Care::None } else { Care::ReadBack };
+        let care = if faults.map_err(FileError::in_rotation)? == 0 { Care::None } else { Care::ReadBack };
         for _ in 0..MAX_PASSES {
-            let mut done = 0;
-            let mut damaged = 0;
-            let mut unreadable = 0;
-            let mut next = Some(Cursor::Start);
-            while let Some(cursor) = next {
-                let resealed = self.ask(|reply| Request::Rotate(Step::Reseal(epoch, cursor, care, reply))).await;
-                let page = resealed.map_err(Failure::in_rotation)?.ok_or_else(Failure::rotated_by_another)?;
-                done += page.records;
-                damaged += page.damaged;
-                unreadable += page.unreadable;
-                next = page.next;
-                progress(Progress::new(done, total));
-            }
+            let counts = self.reseal_all(epoch, care, |done| progress(Progress::new(done, total))).await?;
             let ended = self.ask(|reply| Request::Rotate(Step::End(epoch, reply))).await;
-            if ended.map_err(Failure::in_rotation)?.ok_or_else(Failure::rotated_by_another)? {
-                return self.ask(Request::Scrub).await.map(drop).map_err(Failure::in_rotation);
-            }
-            if damaged + unreadable > 0 {
-                return Err(Failure::damage_keeps_old_epochs(damaged, unreadable).in_rotation());
-            }
-        }
-        Err(Failure::old_epochs_return().in_rotation())
-    }
-}
-
-/// The beginning of all records of an epoch.
-type Epoch = [u8; RECORD_PREFIX_LEN];
-
-/// The care that is taken of a database whose pages are damaged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Care {
-    None,
-    /// Read all records of a page again before it is committed: SQLite may move cells from one page
-    /// to another, and lose some where the pages are damaged. Such a page is left as it is.
-    ReadBack,
-}
-
-/// The beginning of a rotation.
-enum Prepared {
-    /// A rotation to this root secret was begun and has only to be ended.
-    Begun(Epoch),
-    New(Box<NewEpoch>),
-}
-
-/// A keyring with one epoch more, sealed under the new root secret and ready to be written.
-pub(crate) struct NewEpoch {
-    follows: u64,
-    sealed: Vec<u8>,
-    held: Held,
-}
-
-impl NewEpoch {
-    fn prepare(shared: &Shared, root: RootSecret) -> Result<Prepared, Failure> {
-        let (sealed, held) = shared.catch_up()?;
-        if held.keyring.has_old_epochs() {
-            match Keyring::open_with(&root, &sealed) {
-                Ok(_) => return Ok(Prepared::Begun(held.keyring.current_prefix())),
-                Err(KeyringError::WrongRoot | KeyringError::OtherKindOfRoot { .. }) => {}
-                Err(e) => return Err(e.into()),
+            match ended.map_err(FileError::in_rotation)? {
+                Ended::Done => return self.ask(Request::Scrub).await.map(drop).map_err(FileError::in_rotation),
+                Ended::Superseded => return Err(FileError::rotated_by_another()),
+                Ended::OldRecordsRemain if counts.damaged + counts.unreadable > 0 => {
+                    return Err(FileError::damage_keeps_old_epochs(counts.damaged, counts.unreadable).in_rotation());
+                }
+                Ended::OldRecordsRemain => {}
             }
         }
-        let keyring = held.keyring.next_epoch().ok_or_else(Failure::no_epoch_left)?;
-        let root_key = root.new_key()?;
-        let sealed = keyring.seal_under(&root_key);
-        let follows = held.keyring.generation();
-        Ok(Prepared::New(Box::new(Self { follows, sealed, held: Held { root, root_key, keyring } })))
-    }
-}
-
-/// The outcome of sealing a page of records again.
-pub(crate) struct Resealed {
-    records: u64,
-    damaged: u64,
-    unreadable: u64,
-    next: Option<Cursor>,
-}
-
-/// A part of a rotation that is one transaction of the writer's. The answer is `None` if another
-/// rotation has begun a later epoch.
-pub(crate) enum Step {
-    /// Puts the new keyring in place; false if another process has changed it since it was
-    /// prepared.
-    Begin(Box<NewEpoch>, Reply<bool>),
-    /// Seals the records from here on again, as far as a page goes.
-    Reseal(Epoch, Cursor, Care, Reply<Option<Resealed>>),
-    /// Drops the keys of earlier epochs; false if a record still needs one, or may.
-    End(Epoch, Reply<Option<bool>>),
-}
-
-impl Step {
-    pub(crate) fn run(self, shared: &Shared, database: &Database) {
-        // A caller that has stopped waiting wants no further step, and needs no answer.
-        match self {
-            Self::Begin(new, reply) if !reply.is_canceled() => drop(reply.send(begin(shared, database, *new))),
-            Self::Reseal(epoch, cursor, care, reply) if !reply.is_canceled() => {
-                drop(reply.send(reseal(shared, database, epoch, &cursor, care)));
-            }
-            Self::End(epoch, reply) if !reply.is_canceled() => drop(reply.send(end(shared, database, epoch))),
-            _ => {}
-        }
+        Err(FileError::old_epochs_return().in_rotation())
     }
 
-    pub(crate) fn refuse(self, failure: Failure) {
-        match self {
-            Self::Begin(_, reply) => drop(reply.send(Err(failure))),
-            Self::Reseal(_, _, _, reply) => drop(reply.send(Err(failure))),
-            Self::End(_, reply) => drop(reply.send(Err(failure))),
-        }
-    }
-}
-
-fn begin(shared: &Shared, database: &Database, new: NewEpoch) -> Result<bool, Failure> {
-    let NewEpoch { follows, sealed, held } = new;
-    shared.access.announce(sealed.clone(), held);
-    let begun = database.transaction(|| {
-        let is_next = Keyring::generation_of(&database.keyring()?) == Some(follows);
-        if is_next {
-            database.write_keyring(&sealed)?;
-        }
-        Ok(is_next)
-    });
-    shared.access.end_announcement(matches!(begun, Ok(true)));
-    begun
-}
-
-fn reseal(
-    shared: &Shared,
-    database: &Database,
-    epoch: Epoch,
-    cursor: &Cursor,
-    care: Care,
-) -> Result<Option<Resealed>, Failure> {
-    let mut left = None;
-    let resealed = database.transaction(|| {
-        let Some(held) = held_in(shared, database, epoch)? else { return Ok(None) };
-        let page = database.read_page(cursor)?;
-        let unreadable = u64::from(page.damage.is_some());
-        let mut resealed = Resealed { records: 0, damaged: 0, unreadable, next: page.next };
-        let mut whole = Vec::new();
-        for (row, found) in page.records {
-            resealed.records += 1;
-            if reseal_record(database, &held.keyring, &row, found)? {
-                whole.push(row);
-            } else {
-                resealed.damaged += 1;
+    /// Reseals all records that are not of this epoch, page by page. `progress` is called with the
+    /// number of records so far.
+    async fn reseal_all(
+        &self,
+        epoch: Epoch,
+        care: Care,
+        mut progress: impl FnMut(u64) + Send,
+    ) -> Result<Counts, FileError> {
+        let mut total = Counts::default();
+        let mut cursor = Cursor::Start;
+        loop {
+            let resealed = self.ask(|reply| Request::Rotate(Step::Reseal(epoch, cursor, care, reply))).await;
+            match resealed.map_err(FileError::in_rotation)? {
+                Resealed::Superseded => return Err(FileError::rotated_by_another()),
+                Resealed::Page { counts, next } => {
+                    total += counts;
+                    progress(total.records);
+                    match next {
+                        Some(next) => cursor = next,
+                        None => return Ok(total),
+                    }
+                }
             }
         }
-        if care == Care::ReadBack && !whole.iter().all(|row| opens(database, &held.keyring, row)) {
-            // Undoes the transaction.
-            resealed.damaged = resealed.records;
-            left = Some(resealed);
-            return Err(Failure::lost_cells());
-        }
-        Ok(Some(resealed))
-    });
-    match left {
-        Some(left) => Ok(Some(left)),
-        None => resealed,
     }
-}
-
-fn opens(database: &Database, keyring: &Keyring, row: &RowKey) -> bool {
-    matches!(database.record(row), Ok(Found::Record(sealed)) if keyring.open(row, &sealed).is_ok())
-}
-
-/// Returns false if the record is damaged, which is left as it is.
-fn reseal_record(database: &Database, keyring: &Keyring, row: &RowKey, found: Found) -> Result<bool, Failure> {
-    let Found::Record(sealed) = found else { return Ok(false) };
-    if sealed.starts_with(&keyring.current_prefix()) {
-        return Ok(true);
-    }
-    let Ok((id, key)) = keyring.open(row, &sealed) else { return Ok(false) };
-    let replaced = match database.place(row) {
-        Ok(Place::Occupied { next: Some(next), parts }) => {
-            database.replace_record(row, &keyring.seal(&id, &key).bytes, parts, next)
-        }
-        Ok(_) => return Ok(false),
-        Err(failure) => Err(failure),
-    };
-    match replaced {
-        // It can be read in order and not be found by its row, for example.
-        Err(failure) if failure.kind() == ErrorKind::Corrupt => Ok(false),
-        replaced => replaced.map(|()| true),
-    }
-}
-
-fn end(shared: &Shared, database: &Database, epoch: Epoch) -> Result<Option<bool>, Failure> {
-    let mut is_announced = false;
-    let ended = database.transaction(|| {
-        let Some(held) = held_in(shared, database, epoch)? else { return Ok(None) };
-        if !held.keyring.has_old_epochs() {
-            return Ok(Some(true));
-        }
-        if !database.proves_all_begin_with(&epoch)? {
-            return Ok(Some(false));
-        }
-        let keyring = held.keyring.without_old_epochs();
-        let sealed = keyring.seal_under(&held.root_key);
-        let new = Held { root: held.root.clone(), root_key: held.root_key.clone(), keyring };
-        shared.access.announce(sealed.clone(), new);
-        is_announced = true;
-        database.write_keyring(&sealed)?;
-        Ok(Some(true))
-    });
-    if is_announced {
-        shared.access.end_announcement(matches!(ended, Ok(Some(true))));
-    }
-    ended
-}
-
-/// The keyring of the store, if this epoch is still its latest.
-fn held_in(shared: &Shared, database: &Database, epoch: Epoch) -> Result<Option<Arc<Held>>, Failure> {
-    let held = shared.access.current(&database.keyring()?)?;
-    Ok(held.filter(|held| held.keyring.current_prefix() == epoch))
 }

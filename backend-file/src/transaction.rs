@@ -1,14 +1,15 @@
-//! [`Transaction`]: the writes of one batch, committed together or, where one of them cannot be,
-//! each by itself.
+//! [`Transaction`]: commits the writes of one batch together or, if one of them fails, each by
+//! itself.
 
 use keystead_core::{ErrorKind, KeyId, PutMode, SecretKey};
 use keystead_sealing::{Keyring, RowKey, SealedRecord};
 
 use crate::cells::{Found, Place};
-use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::database::{Database, Durability, Ending};
+use crate::error::{FileError, Result};
 use crate::reader::Shared;
 
+/// A change to one record.
 pub(crate) enum Write {
     Put(Box<Put>),
     Delete(RowKey),
@@ -16,49 +17,45 @@ pub(crate) enum Write {
     DeleteDamaged(RowKey),
 }
 
-/// A key that its caller has sealed already, under the keyring of this generation.
+/// A key to store, with the record that its caller has sealed already.
 pub(crate) struct Put {
     pub(crate) id: KeyId,
     pub(crate) key: SecretKey,
     pub(crate) mode: PutMode,
     pub(crate) record: SealedRecord,
+    /// The generation of the keyring that sealed the record.
     pub(crate) generation: u64,
 }
 
-/// The moment at which a transaction becomes durable.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durability {
-    AtOnce,
-    /// The checkpoint that follows waits for the disk anyway.
-    ByCheckpoint,
-}
-
-impl Durability {
-    /// Other processes see a commit that is not durable yet. That a key is gone they may see early;
-    /// a new key is never shown before it is on the disk, because somebody would encrypt data under
-    /// it.
-    pub(crate) fn of(writes: &[Write]) -> Self {
-        let deletes_only = !writes.is_empty() && !writes.iter().any(|write| matches!(write, Write::Put(_)));
-        if deletes_only { Self::ByCheckpoint } else { Self::AtOnce }
-    }
+/// Returns when the transaction of these writes must be on the disk.
+///
+/// Other processes see a commit before it is durable. They may see early that a key is gone. They
+/// must not see a new key early, because a caller would encrypt data under a key that a crash can
+/// still take away. So only a transaction without puts may wait for the checkpoint.
+pub(crate) fn durability_of(writes: &[Write]) -> Durability {
+    let has_puts = writes.iter().any(|write| matches!(write, Write::Put(_)));
+    if writes.is_empty() || has_puts { Durability::AtCommit } else { Durability::ByCheckpoint }
 }
 
 /// The outcome of a transaction.
 pub(crate) enum Transacted<T> {
     Done(T),
-    /// The store has this keyring now, which takes its time to open. Nothing was written.
+    /// Nothing was written, because another process has changed the keyring to this sealed one, and
+    /// opening it takes long.
     Behind(Vec<u8>),
 }
 
-/// A transaction of the writer, under the lock of all processes.
+/// A transaction of the writer. Its caller holds the lock that the writers of all processes share.
 pub(crate) struct Transaction<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) database: &'a Database,
 }
 
 impl Transaction<'_> {
-    /// Commits all writes at once; if one of them cannot be, each by itself, so that it spoils no
-    /// neighbor.
+    /// Commits all writes at once. If one of them fails for a reason of its own, commits each by
+    /// itself, so that the others succeed.
+    ///
+    /// Returns for each write whether there was a record before.
     pub(crate) fn run(&self, writes: &[Write], durability: Durability) -> Result<Transacted<Vec<Result<bool>>>> {
         match self.commit(writes, durability) {
             Ok(Transacted::Done(existed)) => Ok(Transacted::Done(existed.into_iter().map(Ok).collect())),
@@ -66,8 +63,9 @@ impl Transaction<'_> {
             Err(failure) if failure.may_be_one_writes_own() => {
                 let alone = |write| match self.commit(std::slice::from_ref(write), durability)? {
                     Transacted::Done(existed) => Ok(existed.contains(&true)),
-                    // The lock is held since the first attempt, so nobody has rotated.
-                    Transacted::Behind(_) => Err(Failure::put_back()),
+                    // The lock has been held since the first attempt, so no process has rotated the
+                    // store: the file was replaced.
+                    Transacted::Behind(_) => Err(FileError::put_back()),
                 };
                 Ok(Transacted::Done(writes.iter().map(alone).collect()))
             }
@@ -79,45 +77,32 @@ impl Transaction<'_> {
         if writes.is_empty() {
             return Ok(Transacted::Done(Vec::new()));
         }
-        let mut behind = None;
-        let write = || {
+        self.database.durable_transaction(durability, || {
             let sealed = self.database.keyring()?;
-            match self.shared.access.current(&sealed)? {
-                Some(held) => writes.iter().map(|write| self.apply(&held.keyring, write)).collect(),
-                None => {
-                    behind = Some(sealed);
-                    // Undoes the transaction, which has written nothing.
-                    Err(Failure::superseded())
-                }
-            }
-        };
-        let committed = match durability {
-            Durability::AtOnce => self.database.transaction(write),
-            Durability::ByCheckpoint => self.database.transaction_not_yet_durable(write),
-        };
-        match behind {
-            Some(sealed) => Ok(Transacted::Behind(sealed)),
-            None => committed.map(Transacted::Done),
-        }
+            let Some(held) = self.shared.access.current(&sealed)? else {
+                return Ok(Ending::RollBack(Transacted::Behind(sealed)));
+            };
+            let existed = writes.iter().map(|write| self.apply(&held.keyring, write)).collect::<Result<_>>()?;
+            Ok(Ending::Commit(Transacted::Done(existed)))
+        })
     }
 
     /// Applies one write inside the transaction and returns whether there was a record before.
     fn apply(&self, keyring: &Keyring, write: &Write) -> Result<bool> {
-        let put = match write {
-            Write::Delete(row) => return self.database.delete_record(row),
+        match write {
+            Write::Put(put) => self.put(keyring, put),
+            Write::Delete(row) => self.database.delete_record(row),
             Write::DeleteDamaged(row) => {
-                let is_damaged = match self.database.record(row) {
-                    Ok(Found::Record(sealed)) => keyring.open(row, &sealed).is_err(),
-                    Ok(Found::Nothing) => false,
-                    Ok(Found::Damaged) => true,
-                    // Missing, and named by the chain.
-                    Err(failure) if failure.kind() == ErrorKind::Corrupt => true,
-                    Err(failure) => return Err(failure),
-                };
-                return if is_damaged { self.database.delete_damaged_record(row) } else { Ok(false) };
+                if self.is_damaged(keyring, row)? {
+                    self.database.delete_damaged_record(row)
+                } else {
+                    Ok(false)
+                }
             }
-            Write::Put(put) => put,
-        };
+        }
+    }
+
+    fn put(&self, keyring: &Keyring, put: &Put) -> Result<bool> {
         let place = self.database.place(&put.record.row)?;
         let existed = matches!(place, Place::Occupied { .. });
         if existed && put.mode == PutMode::Create {
@@ -127,8 +112,8 @@ impl Transaction<'_> {
         let record = if put.generation == keyring.generation() {
             &put.record
         } else {
-            // The keyring was changed after the caller sealed: a retired epoch's record could not
-            // be opened.
+            // The keyring was changed after the caller sealed the record: a record of a removed
+            // epoch could not be opened.
             sealed_again = keyring.seal(&put.id, &put.key);
             &sealed_again
         };
@@ -138,10 +123,21 @@ impl Transaction<'_> {
                 self.database.insert_record(&record.row, &record.bytes, &previous, next)?;
             }
             Place::Occupied { next, parts } => {
-                let next = next.ok_or_else(Failure::lost_cells)?;
+                let next = next.ok_or_else(FileError::lost_cells)?;
                 self.database.replace_record(&record.row, &record.bytes, parts, next)?;
             }
         }
         Ok(existed)
+    }
+
+    fn is_damaged(&self, keyring: &Keyring, row: &RowKey) -> Result<bool> {
+        match self.database.record(row) {
+            Ok(Found::Record(sealed)) => Ok(keyring.open(row, &sealed).is_err()),
+            Ok(Found::Nothing) => Ok(false),
+            Ok(Found::Damaged) => Ok(true),
+            // The record is missing, although the chain names it, or may be.
+            Err(failure) if failure.kind() == ErrorKind::Corrupt => Ok(true),
+            Err(failure) => Err(failure),
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The writer thread: it opens the store, commits what waits as one transaction, and scrubs.
+//! The writer thread: it opens the store, commits the waiting requests as one transaction, scrubs
+//! the log, and answers.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,59 +9,62 @@ use futures_channel::oneshot;
 use keystead_core::PutMode;
 use keystead_sealing::RootSecret;
 
+use crate::chunk::Chunk;
 use crate::config::{Location, LogState};
-use crate::database::Database;
-use crate::error::{Failure, Result};
-use crate::load::Chunk;
+use crate::database::{Database, Durability};
+use crate::error::{FileError, Result};
 use crate::lock::{LOCK_LIMIT, Locked, WriterLock};
 use crate::open::{self, Opening};
 use crate::periodic::PeriodicCheck;
 use crate::queue::{Handles, Queue, Wakeup, WriterGuard};
 use crate::reader::Shared;
-use crate::request::{Reply, Request, Written};
-use crate::rotate::Step;
+use crate::reply::Reply;
+use crate::request::{Request, Written};
+use crate::reseal::Step;
 use crate::threads;
-use crate::transaction::{Durability, Transacted, Transaction, Write};
+use crate::transaction::{Transacted, Transaction, Write, durability_of};
 
 /// The largest number of requests that share one transaction.
 const MAX_BATCH: usize = 256;
 
-/// The time for which a checkpoint waits for readers, while other writers wait for it.
+/// The time for which a checkpoint waits for readers. Other writers wait for it meanwhile.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(25);
 
-/// The same for a log that is far longer than its limit.
+/// The time for which a checkpoint waits for readers if the log is much longer than its limit.
 const LONG_LOG_WAIT: Duration = Duration::from_millis(150);
 
-/// The pause after a checkpoint that readers have refused, for as long as a delete waits for it.
-/// Other writers go on.
+/// The pause after a checkpoint that readers have prevented, while a delete waits for the scrub.
+/// Other writers can write during the pause.
 const SHORT_PAUSE: Duration = Duration::from_millis(5);
 
-/// The same when no delete waits, or when readers have refused for the whole of [`SCRUB_LIMIT`].
+/// The pause after a checkpoint that readers have prevented, if no delete waits for the scrub or if
+/// they have prevented it for the whole of [`SCRUB_LIMIT`].
 const LONG_PAUSE: Duration = Duration::from_millis(200);
 
-/// The time for which a delete waits for a checkpoint before it says that bytes are left.
+/// The time for which a delete waits for the scrub before it reports that bytes may remain.
 const SCRUB_LIMIT: Duration = Duration::from_millis(500);
 
-/// The pause of an idle writer before it looks for a log that was left behind.
+/// The interval at which an idle writer looks for a log that another process has left behind.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The log is begun again above this number of pages (4 MiB).
+/// The number of pages in the log (4 MiB) above which the log is restarted.
 const LOG_LIMIT: i32 = 1024;
 
-/// The same while keys are loaded (64 MiB), because each checkpoint writes each page again.
+/// The number of pages in the log (64 MiB) above which the log is restarted while keys are loaded.
+/// It is higher, because each checkpoint writes the same pages again.
 const LOAD_LOG_LIMIT: i32 = 16 * 1024;
 
-/// The number of times that a batch is repeated because the keyring was changed.
+/// The number of times that a batch is tried while other processes change the keyring.
 const MAX_CATCH_UPS: usize = 8;
 
-/// The time for which the end of a store waits for other processes.
+/// The time for which closing a store waits for the writers of other processes.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// The state that a handle of an open store needs.
+/// The parts of an open store that its handles use.
 pub(crate) type Opened = (Arc<Shared>, Arc<Handles>);
 
-/// Opens or creates the store on a new thread, which then serves its writes until the last handle
-/// is gone.
+/// Opens or creates the store on a new thread. The thread then serves the store's writes until the
+/// last handle is dropped.
 pub(crate) fn start(
     location: impl FnOnce() -> Result<Location> + Send + 'static,
     root: RootSecret,
@@ -77,7 +81,7 @@ pub(crate) fn start(
         Ok((shared, database, lock)) => {
             let mut writer = Writer::new(shared, database, lock, check);
             let _guard = WriterGuard(writer.queue.clone());
-            writer.clean_up_after_the_dead();
+            writer.scrub_log_found_at_open();
             let handles = Arc::new(Handles(writer.queue.clone()));
             if opened.send(Ok((writer.shared.clone(), handles))).is_ok() {
                 writer.serve();
@@ -90,34 +94,38 @@ pub(crate) fn start(
     Ok(answer)
 }
 
+/// The state of the writer thread.
 struct Writer {
     shared: Arc<Shared>,
     database: Database,
     lock: Arc<WriterLock>,
     check: PeriodicCheck,
     queue: Arc<Queue>,
-    /// True if bytes of dead records may be in the log or in the pages that it replaces.
+    /// True if bytes of deleted or replaced records may be in the log, or in the pages that the log
+    /// replaces.
     scrub_pending: bool,
-    /// The moment from which the next checkpoint may be tried.
+    /// The time of the next attempt at a checkpoint.
     next_checkpoint: Instant,
-    /// True if readers have refused all checkpoints for as long as a delete waits.
-    is_held: bool,
-    /// The number of checkpoints when this process last marked the log.
-    marked_at: Option<u64>,
-    /// The log when the idle writer last looked at it.
+    /// True if readers have prevented every checkpoint for as long as a delete waits.
+    readers_hold_log: bool,
+    /// The number of checkpoints in the lock file when this process last stamped the log.
+    stamped_at: Option<u64>,
+    /// The state of the log when the idle writer last looked at it.
     idle_log: Option<LogState>,
-    /// Committed writes whose callers want to know whether the files are clean.
+    /// The committed requests whose answers wait for the scrub.
     unscrubbed: Vec<Unscrubbed>,
     /// The callers that wait for the store to be closed.
     closers: Vec<Reply<()>>,
 }
 
+/// A committed request whose answer says whether the files are clean.
 struct Unscrubbed {
+    /// The time at which the request is answered in any case.
     until: Instant,
-    answer: Answer,
+    answer: PendingAnswer,
 }
 
-enum Answer {
+enum PendingAnswer {
     Write { existed: bool, reply: Reply<Written> },
     Scrub(Reply<bool>),
 }
@@ -125,13 +133,13 @@ enum Answer {
 impl Unscrubbed {
     fn send(self, clean: bool) {
         match self.answer {
-            Answer::Write { existed, reply } => drop(reply.send(Ok(Written { existed, clean }))),
-            Answer::Scrub(reply) => drop(reply.send(Ok(clean))),
+            PendingAnswer::Write { existed, reply } => reply.send(Ok(Written { existed, clean })),
+            PendingAnswer::Scrub(reply) => reply.send(Ok(clean)),
         }
     }
 }
 
-/// The requests of one batch by what they need.
+/// The requests of one batch, sorted by kind.
 #[derive(Default)]
 struct Batch {
     writes: Vec<Write>,
@@ -139,6 +147,26 @@ struct Batch {
     scrubs: Vec<Reply<bool>>,
     loads: Vec<(Chunk, Reply<Vec<usize>>)>,
     steps: Vec<Step>,
+}
+
+impl Batch {
+    /// Answers all requests of the batch with a failure.
+    fn refuse(self, failure: &FileError) {
+        self.loads.into_iter().for_each(|(_, reply)| reply.refuse(failure));
+        self.steps.into_iter().for_each(|step| step.refuse(failure));
+        self.replies.into_iter().for_each(|reply| reply.refuse(failure));
+        self.scrubs.into_iter().for_each(|reply| reply.refuse(failure));
+    }
+}
+
+/// The state after the transaction of a batch.
+enum AfterWrites<'a> {
+    /// The transaction has ended, well or not, and this process still holds the lock. The outcome
+    /// of each write says whether there was a record before.
+    Locked(Locked<'a>, Result<Vec<Result<bool>>>),
+    /// Nothing was written. This process gave up the lock to open a changed keyring, and could not
+    /// continue after that.
+    LockLost(FileError),
 }
 
 impl Writer {
@@ -151,17 +179,17 @@ impl Writer {
             queue: Queue::new(),
             scrub_pending: false,
             next_checkpoint: Instant::now(),
-            is_held: false,
-            marked_at: None,
+            readers_hold_log: false,
+            stamped_at: None,
             idle_log: None,
             unscrubbed: Vec::new(),
             closers: Vec::new(),
         }
     }
 
-    /// Empties the log of a process that died between a commit and its scrub. One that lives does
-    /// so itself.
-    fn clean_up_after_the_dead(&mut self) {
+    /// Scrubs a log that is not empty when the store is opened: a process may have died between a
+    /// commit and its scrub. If another process holds the lock, it scrubs the log itself.
+    fn scrub_log_found_at_open(&mut self) {
         self.scrub_pending = !self.shared.location.wal_len().is_ok_and(|len| len == 0);
         let lock = self.lock.clone();
         if self.scrub_pending
@@ -174,16 +202,16 @@ impl Writer {
     fn serve(&mut self) {
         while self.closers.is_empty() {
             self.check.run_if_due(&self.shared);
-            match self.queue.wait(self.rest()) {
-                Wakeup::Requests => self.run(),
+            match self.queue.wait(self.time_until_next_task()) {
+                Wakeup::Requests => self.run_batch(),
                 Wakeup::Idle => self.idle(),
                 Wakeup::Closed => break,
             }
         }
     }
 
-    /// The time for which the writer may rest.
-    fn rest(&self) -> Duration {
+    /// Returns how long the writer may sleep if no request arrives.
+    fn time_until_next_task(&self) -> Duration {
         if !self.scrub_pending {
             return IDLE_PAUSE;
         }
@@ -193,65 +221,52 @@ impl Writer {
         until_checkpoint.min(until_deadline.unwrap_or(IDLE_PAUSE)).max(Duration::from_millis(1))
     }
 
-    /// Commits a batch, scrubs, and answers.
-    fn run(&mut self) {
-        // Callers who were answered together ask again together: as long as more come, let them.
-        let mut waiting = 0;
-        while waiting < self.queue.len() && waiting < MAX_BATCH {
-            waiting = self.queue.len();
-            thread::yield_now();
-        }
+    /// Commits the waiting requests, scrubs the log, and answers.
+    fn run_batch(&mut self) {
+        self.let_requests_gather();
         let lock = self.lock.clone();
         let locked = match lock.try_lock() {
             Ok(Some(locked)) => Ok(locked),
             Ok(None) => self.queue.while_blocked(&lock, || lock.lock()),
             Err(failure) => Err(failure),
         };
-        // Taken not before the lock is held: waiting for it may take longer than a caller would.
+        // The requests stay in the queue until the lock is held, so that a caller that has waited
+        // too long for the lock can be refused there.
         let requests = self.queue.take(MAX_BATCH);
         let locked = match locked.and_then(|locked| self.begin_batch().map(|()| locked)) {
             Ok(locked) => locked,
             Err(failure) => return requests.into_iter().for_each(|request| self.refuse(request, &failure)),
         };
-        let batch = self.sort(requests);
-        let (locked, outcome) = self.write_and_scrub(locked, &lock, &batch);
-        // Without the lock nothing more is written.
-        let lost_lock = outcome.as_ref().err().filter(|_| locked.is_none());
-        for (chunk, reply) in batch.loads {
-            match lost_lock {
-                Some(failure) => drop(reply.send(Err(failure.clone()))),
-                None => {
-                    drop(reply.send(chunk.insert(&self.shared, &self.database)));
-                    self.limit_log(LOAD_LOG_LIMIT);
+        let mut batch = self.sort(requests);
+        match self.write_and_scrub(locked, &lock, &batch) {
+            AfterWrites::Locked(locked, outcome) => {
+                self.insert_loads(std::mem::take(&mut batch.loads));
+                self.run_steps(std::mem::take(&mut batch.steps));
+                // Other processes can write while this one answers.
+                drop(locked);
+                match outcome {
+                    Ok(outcomes) => self.answer(batch, outcomes),
+                    Err(failure) => batch.refuse(&failure),
                 }
             }
-        }
-        for step in batch.steps {
-            match lost_lock {
-                Some(failure) => step.refuse(failure.clone()),
-                None => {
-                    step.run(&self.shared, &self.database);
-                    // A rotation asks for the scrub that it needs when it ends; this one keeps the
-                    // log short.
-                    self.checkpoint();
-                }
-            }
-        }
-        // Other processes go on while the answers are given.
-        drop(locked);
-        match outcome {
-            Ok(outcomes) => self.answer(&batch.writes, batch.replies, batch.scrubs, outcomes),
-            Err(failure) => {
-                // A caller that has stopped waiting needs no answer.
-                batch.replies.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
-                batch.scrubs.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone()))));
-            }
+            AfterWrites::LockLost(failure) => batch.refuse(&failure),
         }
         self.answer_scrubbed();
     }
 
-    /// A store that was lost must be closed, too.
-    fn refuse(&mut self, request: Request, failure: &Failure) {
+    /// Waits as long as more requests arrive. Callers that were answered together send their next
+    /// requests together, too.
+    fn let_requests_gather(&self) {
+        let mut waiting = 0;
+        while waiting < self.queue.len() && waiting < MAX_BATCH {
+            waiting = self.queue.len();
+            thread::yield_now();
+        }
+    }
+
+    /// Refuses a request that cannot be run. A request to close the store is kept: a store whose
+    /// files are lost must be closed, too.
+    fn refuse(&mut self, request: Request, failure: &FileError) {
         match request {
             Request::Close(reply) => self.closers.push(reply),
             request => request.refuse(failure),
@@ -275,115 +290,134 @@ impl Writer {
         batch
     }
 
-    /// Looks, under the lock, for what other processes have done since the last batch.
+    /// Checks, under the lock, what other processes have done since the last batch.
     fn begin_batch(&mut self) -> Result<()> {
         let log_len = self.log_len()?;
         let checkpoints = self.lock.checkpoints()?;
-        if log_len == 0 || self.marked_at != Some(checkpoints) {
-            self.database.mark_next_transaction();
-            self.marked_at = Some(checkpoints);
+        if log_len == 0 || self.stamped_at != Some(checkpoints) {
+            self.database.stamp_next_transaction();
+            self.stamped_at = Some(checkpoints);
         }
         Ok(())
     }
 
-    /// The length in bytes of the log. Refuses one that was cut off: SQLite would write behind the
-    /// gap and then move the gap into the database.
+    /// Returns the length of the log in bytes. Fails if the log was truncated by another program:
+    /// SQLite would write behind the gap and then copy the gap into the database.
     fn log_len(&self) -> Result<u64> {
-        let len = self.shared.is_in_place()?;
+        let len = self.shared.expect_in_place()?;
         if self.database.last_log_len().is_some_and(|last| len >= last) {
             return Ok(len);
         }
-        // Emptied by a checkpoint, or cut off.
+        // A checkpoint has emptied the log, or a program has truncated it.
         let least = self.database.least_log_len()?;
-        let len = self.shared.is_in_place()?;
-        if len < least { Err(Failure::log_cut_off()) } else { Ok(len) }
+        let len = self.shared.expect_in_place()?;
+        if len < least { Err(FileError::log_cut_off()) } else { Ok(len) }
     }
 
-    /// One transaction and the checkpoint that it needs, under the lock of all processes' writers.
-    /// Gives for each write whether there was a record before.
-    fn write_and_scrub<'a>(
-        &mut self,
-        mut locked: Locked<'a>,
-        lock: &'a WriterLock,
-        batch: &Batch,
-    ) -> (Option<Locked<'a>>, Result<Vec<Result<bool>>>) {
-        let durability = Durability::of(&batch.writes);
+    /// Runs the transaction of a batch and the checkpoint that it needs, under the lock that the
+    /// writers of all processes share.
+    fn write_and_scrub<'a>(&mut self, locked: Locked<'a>, lock: &'a WriterLock, batch: &Batch) -> AfterWrites<'a> {
+        let durability = durability_of(&batch.writes);
+        let mut locked = locked;
         for _ in 0..MAX_CATCH_UPS {
             let transaction = Transaction { shared: &self.shared, database: &self.database };
-            let outcomes = match transaction.run(&batch.writes, durability) {
-                Ok(Transacted::Done(outcomes)) => outcomes,
+            match transaction.run(&batch.writes, durability) {
+                Ok(Transacted::Done(outcomes)) => {
+                    let scrubbed = self.scrub_after(batch, &outcomes, durability);
+                    return AfterWrites::Locked(locked, scrubbed.map(|()| outcomes));
+                }
                 Ok(Transacted::Behind(sealed)) => {
-                    // A passphrase or a provider takes its time, which no other process is to wait
-                    // for.
+                    // A passphrase or a provider can take long, and no other process may wait for
+                    // it.
                     drop(locked);
-                    let locked_again = self.shared.access.catch_up(&sealed).and_then(|_| lock.lock_within(LOCK_LIMIT));
-                    locked = match locked_again.and_then(|locked| self.begin_batch().map(|()| locked)) {
+                    locked = match self.catch_up_and_lock(&sealed, lock) {
                         Ok(locked) => locked,
-                        Err(failure) => return (None, Err(failure)),
+                        Err(failure) => return AfterWrites::LockLost(failure),
                     };
-                    continue;
                 }
-                Err(failure) => return (Some(locked), Err(failure)),
-            };
-            // A delete that finds nothing scrubs as well: the process that deleted the record may
-            // have died before its scrub.
-            let died = batch.writes.iter().zip(&outcomes).any(|(write, outcome)| match write {
-                Write::Put(put) => matches!(outcome, Ok(true)) && put.mode == PutMode::Overwrite,
-                Write::Delete(_) | Write::DeleteDamaged(_) => outcome.is_ok(),
-            });
-            if died || !batch.scrubs.is_empty() {
-                self.scrub_pending = true;
+                Err(failure) => return AfterWrites::Locked(locked, Err(failure)),
             }
-            if self.scrub_pending {
-                self.checkpoint();
-            } else {
-                self.limit_log(LOG_LIMIT);
-            }
-            if self.scrub_pending && durability == Durability::ByCheckpoint {
-                // Readers, or the disk, have kept the checkpoint from it.
-                if let Err(failure) = self.shared.location.sync_log() {
-                    return (Some(locked), Err(failure.of_unknown_effect()));
-                }
-            }
-            return (Some(locked), Ok(outcomes));
         }
-        (Some(locked), Err(Failure::put_back()))
+        AfterWrites::Locked(locked, Err(FileError::put_back()))
     }
 
-    /// Answers those who need not wait for a clean file, and keeps the others.
-    fn answer(
-        &mut self,
-        writes: &[Write],
-        replies: Vec<Reply<Written>>,
-        scrubs: Vec<Reply<bool>>,
-        outcomes: Vec<Result<bool>>,
-    ) {
+    /// Opens a keyring that another process has written, and takes the lock again.
+    fn catch_up_and_lock<'a>(&mut self, sealed: &[u8], lock: &'a WriterLock) -> Result<Locked<'a>> {
+        self.shared.access.catch_up(sealed)?;
+        let locked = lock.lock_within(LOCK_LIMIT)?;
+        self.begin_batch()?;
+        Ok(locked)
+    }
+
+    /// Scrubs the log if the batch needs that, and makes the transaction durable if it is not yet.
+    fn scrub_after(&mut self, batch: &Batch, outcomes: &[Result<bool>], durability: Durability) -> Result<()> {
+        // A delete that finds no record needs a scrub, too: the process that deleted the record may
+        // have died before its scrub.
+        let leaves_bytes = batch.writes.iter().zip(outcomes).any(|(write, outcome)| match write {
+            Write::Put(put) => matches!(outcome, Ok(true)) && put.mode == PutMode::Overwrite,
+            Write::Delete(_) | Write::DeleteDamaged(_) => outcome.is_ok(),
+        });
+        if leaves_bytes || !batch.scrubs.is_empty() {
+            self.scrub_pending = true;
+        }
+        if self.scrub_pending {
+            self.checkpoint();
+        } else {
+            self.limit_log(LOG_LIMIT);
+        }
+        if self.scrub_pending && durability == Durability::ByCheckpoint {
+            // Readers or the disk have prevented the checkpoint that was to make the transaction
+            // durable.
+            self.shared.location.sync_log().map_err(FileError::of_unknown_effect)?;
+        }
+        Ok(())
+    }
+
+    fn insert_loads(&mut self, loads: Vec<(Chunk, Reply<Vec<usize>>)>) {
+        for (chunk, reply) in loads {
+            reply.send(chunk.insert(&self.shared, &self.database));
+            self.limit_log(LOAD_LOG_LIMIT);
+        }
+    }
+
+    fn run_steps(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            step.run(&self.shared, &self.database);
+            // This only keeps the log short: a rotation requests the scrub that it needs when it
+            // ends.
+            self.checkpoint();
+        }
+    }
+
+    /// Answers the requests that need not wait for a clean file, and keeps the others.
+    fn answer(&mut self, batch: Batch, outcomes: Vec<Result<bool>>) {
         let until = Instant::now() + SCRUB_LIMIT;
-        for ((write, reply), outcome) in writes.iter().zip(replies).zip(outcomes) {
+        for ((write, reply), outcome) in batch.writes.iter().zip(batch.replies).zip(outcomes) {
             match outcome {
                 Ok(existed) if self.scrub_pending && !matches!(write, Write::Put(_)) => {
-                    self.unscrubbed.push(Unscrubbed { until, answer: Answer::Write { existed, reply } });
+                    self.unscrubbed.push(Unscrubbed { until, answer: PendingAnswer::Write { existed, reply } });
                 }
                 outcome => {
                     let clean = !self.scrub_pending;
-                    drop(reply.send(outcome.map(|existed| Written { existed, clean })));
+                    reply.send(outcome.map(|existed| Written { existed, clean }));
                 }
             }
         }
-        for reply in scrubs {
-            self.unscrubbed.push(Unscrubbed { until, answer: Answer::Scrub(reply) });
+        for reply in batch.scrubs {
+            self.unscrubbed.push(Unscrubbed { until, answer: PendingAnswer::Scrub(reply) });
         }
-        if !self.unscrubbed.is_empty() && !self.is_held {
+        if !self.unscrubbed.is_empty() && !self.readers_hold_log {
             self.next_checkpoint = self.next_checkpoint.min(Instant::now() + SHORT_PAUSE);
         }
     }
 
-    /// Answers those who wait for a clean file, if it is clean or they have waited long enough.
+    /// Answers the requests that wait for a clean file, if it is clean or they have waited long
+    /// enough.
     fn answer_scrubbed(&mut self) {
         let clean = !self.scrub_pending;
         let now = Instant::now();
         for unscrubbed in self.unscrubbed.extract_if(.., |unscrubbed| clean || unscrubbed.until <= now) {
-            self.is_held |= !clean;
+            self.readers_hold_log |= !clean;
             unscrubbed.send(clean);
         }
     }
@@ -395,19 +429,19 @@ impl Writer {
                 let lock = self.lock.clone();
                 match lock.try_lock() {
                     Ok(Some(_locked)) => self.checkpoint(),
-                    // Another process writes, and scrubs for all.
+                    // Another process is writing, and its scrub covers the whole log.
                     _ => self.next_checkpoint = Instant::now() + SHORT_PAUSE,
                 }
             }
             self.answer_scrubbed();
         } else {
-            self.clean_up_after_others();
+            self.scrub_quiet_log();
         }
     }
 
-    /// Empties a log that nobody has written to for a while, whoever it was: an acknowledged write
-    /// is safer in the database, and a process may have ended between a commit and its scrub.
-    fn clean_up_after_others(&mut self) {
+    /// Empties a log that no process has written to since the last look. A committed write is safer
+    /// in the database than in the log, and a process may have died between a commit and its scrub.
+    fn scrub_quiet_log(&mut self) {
         let Ok(log) = self.shared.location.log_state() else { return };
         let is_quiet = self.idle_log == log;
         self.idle_log = log;
@@ -417,62 +451,65 @@ impl Writer {
         let lock = self.lock.clone();
         if let Ok(Some(_locked)) = lock.try_lock() {
             self.checkpoint();
-            // If a reader holds it, the next look tries again.
+            // If a reader has prevented the checkpoint, the next look tries again.
             self.scrub_pending = false;
         }
     }
 
-    /// Empties the log, unless it is empty or readers have refused that a moment ago. A failure of
-    /// the disk counts as "not yet": what was committed stays committed.
+    /// Empties the log, unless it is empty or readers have prevented that a moment ago. If the disk
+    /// fails, the scrub stays pending: the committed writes stay committed.
     fn checkpoint(&mut self) {
         let clean = self.log_len().and_then(|log_len| match log_len {
             0 => Ok(true),
             _ if Instant::now() < self.next_checkpoint => Ok(false),
-            _ => {
-                self.marked_at = None;
-                self.lock.count_checkpoint()?;
-                self.database.mark_next_transaction();
-                let emptied = self.database.truncate_log(CHECKPOINT_WAIT);
-                if emptied.as_ref().is_ok_and(|emptied| *emptied) {
-                    self.is_held = false;
-                } else {
-                    let is_waited_for = !self.unscrubbed.is_empty() && !self.is_held;
-                    self.next_checkpoint = Instant::now() + if is_waited_for { SHORT_PAUSE } else { LONG_PAUSE };
-                }
-                emptied
-            }
+            _ => self.empty_log(),
         });
         self.scrub_pending = !clean.unwrap_or(false);
     }
 
-    /// Begins the log again if it is longer than this number of pages.
+    /// Empties a log that is not empty and returns whether it is empty now.
+    fn empty_log(&mut self) -> Result<bool> {
+        self.stamped_at = None;
+        self.lock.count_checkpoint()?;
+        self.database.stamp_next_transaction();
+        let emptied = self.database.truncate_log(CHECKPOINT_WAIT);
+        if emptied.as_ref().is_ok_and(|emptied| *emptied) {
+            self.readers_hold_log = false;
+        } else {
+            let is_waited_for = !self.unscrubbed.is_empty() && !self.readers_hold_log;
+            self.next_checkpoint = Instant::now() + if is_waited_for { SHORT_PAUSE } else { LONG_PAUSE };
+        }
+        emptied
+    }
+
+    /// Restarts the log if it has more pages than `limit`. If that fails, a later batch tries
+    /// again.
     fn limit_log(&mut self, limit: i32) {
         if self.database.log_pages() <= limit || Instant::now() < self.next_checkpoint {
             return;
         }
-        self.marked_at = None;
+        self.stamped_at = None;
         let is_far_too_long = self.database.log_pages() > limit + limit / 4;
         let restarted = self.lock.count_checkpoint().and_then(|_| {
-            self.database.mark_next_transaction();
+            self.database.stamp_next_transaction();
             self.database.restart_log(if is_far_too_long { LONG_LOG_WAIT } else { CHECKPOINT_WAIT })
         });
-        // What cannot be done now is tried again later.
         if !restarted.unwrap_or(false) {
-            // A log that is far too long is cut before anything else is done.
+            // A log that is far too long is tried again with the very next batch.
             let pause = if is_far_too_long { Duration::ZERO } else { LONG_PAUSE };
             self.next_checkpoint = Instant::now() + pause;
         }
     }
 
-    /// Closes the database, under the lock and where that can be as the last of this store's
-    /// connections, so that SQLite removes its log. Requests that come too late are dropped, and
-    /// their callers see that the store is closed.
+    /// Closes the database under the lock and, if possible, as the last connection of this store,
+    /// so that SQLite removes the log. Requests that arrive too late are dropped, and their callers
+    /// see that the store is closed.
     fn finish(mut self) {
         let mark = self.shared.close();
         self.queue.refuse_all();
         let lock = self.lock.clone();
-        // Without the lock SQLite still closes safely; the log may stay, and the next to open the
-        // store empties it.
+        // Without the lock, SQLite still closes safely. The log may remain, and the next process to
+        // open the store empties it.
         let locked = lock.lock_within(CLOSE_LIMIT);
         if self.scrub_pending {
             self.next_checkpoint = Instant::now();
@@ -482,8 +519,8 @@ impl Writer {
         self.unscrubbed.drain(..).for_each(|unscrubbed| unscrubbed.send(clean));
         drop(self.database);
         drop(locked);
-        // From here on a restore may replace the files.
+        // From here on, a restore may replace the files.
         drop(mark);
-        self.closers.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+        self.closers.into_iter().for_each(|reply| reply.send(Ok(())));
     }
 }

@@ -100,7 +100,7 @@ fn a_handle_with_the_old_root_secret_says_so_and_writes_nothing() {
         block_on(old.check()).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::KeyUnavailable);
-        assert!(format!("{error:?}").contains("open it again with that"), "{error:?}");
+        assert!(format!("{error:?}").contains("open the store again with that one"), "{error:?}");
     }
     assert!(block_on(other.find_key(&id("alice"))).unwrap().is_some());
     assert!(block_on(other.find_key(&id("bob"))).unwrap().is_none());

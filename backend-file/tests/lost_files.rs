@@ -234,7 +234,7 @@ fn a_log_that_is_emptied_under_its_writer_is_not_moved_into_the_file() {
         ];
         for error in errors {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", chain(&error));
-            assert!(chain(&error).contains("cut off"), "{}", chain(&error));
+            assert!(chain(&error).contains("truncated"), "{}", chain(&error));
         }
         block_on(store.close()).unwrap();
         // What was in the file is still there.

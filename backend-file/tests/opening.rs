@@ -115,10 +115,10 @@ fn a_wrong_root_secret_is_told_as_that() {
     let before = snapshot(place.directory.path());
     let (kind, text) = refusal(&place.path(), RootSecret::generate());
     assert_eq!(kind, ErrorKind::KeyUnavailable);
-    assert!(text.contains("root secret is not the one"), "{text}");
+    assert!(text.contains("root secret is not that of this store"), "{text}");
     let (kind, text) = refusal(&place.path(), RootSecret::passphrase("hunter2"));
     assert_eq!(kind, ErrorKind::KeyUnavailable);
-    assert!(text.contains("made with a root secret of 32 bytes"), "{text}");
+    assert!(text.contains("needs a root secret of 32 bytes"), "{text}");
     assert_eq!(snapshot(place.directory.path()), before);
     place.is_whole();
 }
@@ -227,7 +227,7 @@ fn strange_tables_are_refused() {
     place.sql("CREATE INDEX leak ON cells (bytes)");
     let (kind, text) = refusal(&place.path(), root());
     assert_eq!(kind, ErrorKind::Corrupt);
-    assert!(text.contains("tables are not as keystead makes them"), "{text}");
+    assert!(text.contains("tables are not those that keystead creates"), "{text}");
     place.sql("DROP INDEX leak");
     place.is_whole();
 }
@@ -262,11 +262,11 @@ fn what_is_no_regular_file_is_refused() {
     for path in [&fifo, &inner] {
         let (kind, text) = refusal(path, root());
         assert_eq!(kind, ErrorKind::Config);
-        assert!(text.contains("no regular file"), "{text}");
+        assert!(text.contains("not a regular file"), "{text}");
     }
     let (kind, text) = refusal(&directory.path().join("..").join(".."), root());
     assert_eq!(kind, ErrorKind::Config);
-    assert!(text.contains("names no file"), "{text}");
+    assert!(text.contains("does not name a file"), "{text}");
 }
 
 #[test]
@@ -370,10 +370,10 @@ fn a_path_that_cannot_be_one_is_refused() {
     for (path, reason) in [
         (
             place.directory.path().join("x".repeat(200)).join("y".repeat(200)).join("z".repeat(200)),
-            "more than 500 bytes",
+            "longer than 500 bytes",
         ),
-        (place.directory.path().join("x".repeat(300)), "cannot be a path"),
-        (place.path().join("below/a/file.db"), "cannot be a path"),
+        (place.directory.path().join("x".repeat(300)), "cannot be the path"),
+        (place.path().join("below/a/file.db"), "cannot be the path"),
     ] {
         let error = block_on(FileStore::open_or_create(&path, root())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{}", chain(&error));

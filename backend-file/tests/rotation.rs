@@ -11,7 +11,7 @@ use std::task::{Context, Waker};
 
 use futures_executor::block_on;
 use keystead_core::{BoxError, Effect, ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, SecretKey};
-use keystead_file::{FileStore, RootProvider, RootSecret};
+use keystead_file::{FileStore, RootProvider, RootSecret, RowKey};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -298,7 +298,7 @@ fn a_damaged_record_keeps_the_old_epoch_and_is_left_as_it_is() {
     let victim = id("user-7");
     let row = place.store.row_key(&victim);
     let damage = "UPDATE cells SET bytes = substr(bytes, 1, 200) || zeroblob(56) WHERE substr(part, 1, 32) = ?1";
-    Connection::open(&place.path).unwrap().execute(damage, [row]).unwrap();
+    Connection::open(&place.path).unwrap().execute(damage, [row.as_bytes()]).unwrap();
     let error = block_on(place.store.rotate(root(2), |_| {})).unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Corrupt, Effect::Unknown));
     assert!(format!("{error:?}").contains("new root secret opens the store already"), "{error:?}");
@@ -318,21 +318,22 @@ fn a_damaged_record_keeps_the_old_epoch_and_is_left_as_it_is() {
 fn a_record_that_no_id_leads_to_can_be_deleted_by_its_row_so_that_the_rotation_ends() {
     let mut place = Place::new(root(1), 40);
     let row = place.store.row_key(&id("user-0"));
-    let mut moved = row;
+    let mut moved = *row.as_bytes();
     moved[0] ^= 1;
     let change = "UPDATE cells SET part = CAST(?2 || substr(part, 33) AS BLOB) WHERE substr(part, 1, 32) = ?1";
-    Connection::open(&place.path).unwrap().execute(change, [row, moved]).unwrap();
+    Connection::open(&place.path).unwrap().execute(change, [row.as_bytes(), &moved]).unwrap();
     place.keys.remove(&id("user-0"));
     assert_eq!(block_on(place.store.rotate(root(2), |_| {})).unwrap_err().kind(), ErrorKind::Corrupt);
     let damaged = block_on(place.store.verify(|_| {})).unwrap().damaged;
     // Its own row is missing, of which the chain knows the beginning.
-    let mut expected = [moved, [0; 32]];
-    expected[1][..8].copy_from_slice(&row[..8]);
+    let mut missing = [0; 32];
+    missing[..8].copy_from_slice(&row.as_bytes()[..8]);
+    let mut expected = [moved, missing].map(RowKey::from_bytes);
     expected.sort_unstable();
     let mut rows = damaged.clone();
     // The link of a cell is bound to its key, so that of the one that was renamed is damaged, too. It
     // counts if the cell comes where the chain may lead.
-    rows.retain(|row| row[8..] != [255; 24]);
+    rows.retain(|row| row.as_bytes()[8..] != [255; 24]);
     rows.sort_unstable();
     assert_eq!(rows, expected);
     assert_eq!(block_on(place.store.delete_damaged(&damaged)).unwrap(), 2);

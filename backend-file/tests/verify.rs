@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_executor::block_on;
 use futures_util::StreamExt;
 use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt, SecretKey};
-use keystead_file::{FileOptions, FileStore, RootSecret};
+use keystead_file::{FileOptions, FileStore, RootSecret, RowKey};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
@@ -66,7 +66,7 @@ fn damaged_records_are_told_by_their_rows_and_left_alone() {
     let place = Place::new();
     let tool = Connection::open(&place.path).unwrap();
     let row = |number: usize| place.store.row_key(&place.ids[number]);
-    let part_0 = |number| [row(number).as_slice(), &[0]].concat();
+    let part_0 = |number| [row(number).as_ref(), &[0]].concat();
     // A flipped bit, a record in pieces, one under another's row, one whose row key was changed.
     let flip = "UPDATE cells SET bytes = substr(bytes, 1, 99) || x'00' || substr(bytes, 101) WHERE part = ?1";
     tool.execute(flip, [part_0(1)]).unwrap();
@@ -74,10 +74,10 @@ fn damaged_records_are_told_by_their_rows_and_left_alone() {
     let theirs: Vec<u8> =
         tool.query_row("SELECT bytes FROM cells WHERE part = ?1", [part_0(4)], |row| row.get(0)).unwrap();
     tool.execute("UPDATE cells SET bytes = ?2 WHERE part = ?1", params![part_0(3), theirs]).unwrap();
-    let mut moved = row(5);
+    let mut moved = *row(5).as_bytes();
     moved[20] ^= 1;
     let change = "UPDATE cells SET part = CAST(?2 || substr(part, 33) AS BLOB) WHERE substr(part, 1, 32) = ?1";
-    tool.execute(change, params![row(5), moved]).unwrap();
+    tool.execute(change, params![row(5).as_bytes(), moved]).unwrap();
     // And one that is of another type, as a flipped bit in the cell's header makes it.
     tool.execute("UPDATE cells SET part = CAST(part AS TEXT) WHERE part = ?1", [part_0(6)]).unwrap();
 
@@ -85,11 +85,12 @@ fn damaged_records_are_told_by_their_rows_and_left_alone() {
     let before = cells();
     let report = block_on(place.store.verify(|_| {})).unwrap();
     let mut missing = [0; 32];
-    missing[..8].copy_from_slice(&row(6)[..8]);
+    missing[..8].copy_from_slice(&row(6).as_bytes()[..8]);
     // The link of a cell is bound to its key, so that of the one that was renamed is damaged, too.
     let mut behind = [255; 32];
     behind[..8].copy_from_slice(&moved[..8]);
-    let mut damaged = vec![[0; 32], row(1), row(2), row(3), moved, behind, missing];
+    let [head, moved, behind, missing] = [[0; 32], moved, behind, missing].map(RowKey::from_bytes);
+    let mut damaged = vec![head, row(1), row(2), row(3), moved, behind, missing];
     damaged.sort_unstable();
     assert_eq!(report.damaged, damaged);
     assert_eq!(report.intact, USERS as u64 - 5);
@@ -98,7 +99,7 @@ fn damaged_records_are_told_by_their_rows_and_left_alone() {
 
     // Only the damaged ones of the named rows are deleted.
     assert_eq!(block_on(place.store.delete_damaged(&[row(1), row(7), moved])).unwrap(), 2);
-    assert_eq!(block_on(place.store.delete_damaged(&[row(1), [0; 32]])).unwrap(), 0);
+    assert_eq!(block_on(place.store.delete_damaged(&[row(1), head])).unwrap(), 0);
     assert_eq!(cells(), before - 2);
     let report = block_on(place.store.verify(|_| {})).unwrap();
     assert_eq!((report.intact, report.damaged.len()), (USERS as u64 - 5, 4));
@@ -111,9 +112,9 @@ fn giving_up_damaged_records_closes_the_gap_although_the_next_cell_is_damaged() 
     let tool = Connection::open(&place.path).unwrap();
     let mut rows: Vec<_> = place.ids.iter().map(|id| place.store.row_key(id)).collect();
     rows.sort_unstable();
-    let bounds = |row: &[u8]| [[row, &[0]].concat(), [row, &[u8::MAX]].concat()];
-    tool.execute("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2", bounds(&rows[500])).unwrap();
-    tool.execute("UPDATE cells SET next = x'00' WHERE part BETWEEN ?1 AND ?2", bounds(&rows[501])).unwrap();
+    let bounds = |row: RowKey| [[row.as_ref(), &[0]].concat(), [row.as_ref(), &[u8::MAX]].concat()];
+    tool.execute("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2", bounds(rows[500])).unwrap();
+    tool.execute("UPDATE cells SET next = x'00' WHERE part BETWEEN ?1 AND ?2", bounds(rows[501])).unwrap();
 
     let report = block_on(place.store.verify(|_| {})).unwrap();
     // One record is missing, and the other is whole: what is behind it may be missing, too.

@@ -55,7 +55,7 @@ impl PostgresTable {
     }
 
     async fn insert_or_upsert(&self, sql: &str, row: &RowKey, record: &[u8], epoch: u32) -> Result<WriteOutcome> {
-        let written = self.write(sql, &[&row.as_slice(), &record, &i64::from(epoch)]).await?;
+        let written = self.write(sql, &[&row.as_bytes().as_slice(), &record, &i64::from(epoch)]).await?;
         let is_writable = column::<bool>(&written, 1)?;
         let is_stored = column::<bool>(&written, 2)?;
         Ok(match (is_stored, is_writable) {
@@ -77,7 +77,7 @@ fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T> {
 }
 
 fn row_key(bytes: &[u8]) -> Result<RowKey> {
-    bytes.try_into().map_err(|_| error::foreign_row())
+    bytes.try_into().map(RowKey::from_bytes).map_err(|_| error::foreign_row())
 }
 
 /// The generation of a keyring is counted far below this.
@@ -149,11 +149,11 @@ impl RecordTable for PostgresTable {
 
     async fn read(&self, rows: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>> {
         if let [row] = rows {
-            let found = self.rows(&self.statements.read_one, &[&row.as_slice()]).await?;
+            let found = self.rows(&self.statements.read_one, &[&row.as_bytes().as_slice()]).await?;
             let found = found.first().ok_or_else(error::foreign_row)?;
             return Ok(vec![column(found, 1)?]);
         }
-        let keys: Vec<&[u8]> = rows.iter().map(|row| row.as_slice()).collect();
+        let keys: Vec<&[u8]> = rows.iter().map(|row| row.as_bytes().as_slice()).collect();
         let found = self.rows(&self.statements.read, &[&keys]).await?;
         let mut records = std::collections::HashMap::with_capacity(found.len());
         for row in &found {
@@ -177,15 +177,15 @@ impl RecordTable for PostgresTable {
     }
 
     async fn replace_if(&self, row: &RowKey, expected: &[u8], new: &[u8]) -> Result<bool> {
-        column(&self.write(&self.statements.replace_if, &[&row.as_slice(), &expected, &new]).await?, 1)
+        column(&self.write(&self.statements.replace_if, &[&row.as_bytes().as_slice(), &expected, &new]).await?, 1)
     }
 
     async fn delete_if(&self, row: &RowKey, expected: &[u8]) -> Result<bool> {
-        column(&self.write(&self.statements.delete_if, &[&row.as_slice(), &expected]).await?, 1)
+        column(&self.write(&self.statements.delete_if, &[&row.as_bytes().as_slice(), &expected]).await?, 1)
     }
 
     async fn delete(&self, rows: &[RowKey]) -> Result<Vec<bool>> {
-        let keys: Vec<&[u8]> = rows.iter().map(|row| row.as_slice()).collect();
+        let keys: Vec<&[u8]> = rows.iter().map(|row| row.as_bytes().as_slice()).collect();
         let answer = self.write(&self.statements.delete, &[&keys]).await?;
         let deleted: Vec<&[u8]> = column::<Option<Vec<&[u8]>>>(&answer, 1)?.unwrap_or_default();
         let deleted: std::collections::HashSet<&[u8]> = deleted.into_iter().collect();
@@ -193,7 +193,7 @@ impl RecordTable for PostgresTable {
     }
 
     async fn page(&self, after: Option<&RowKey>, limit: usize) -> Result<Vec<(RowKey, Vec<u8>)>> {
-        let after = after.map_or([].as_slice(), |row| row.as_slice());
+        let after = after.map_or([].as_slice(), |row| row.as_bytes().as_slice());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self.rows(&self.statements.page, &[&after, &limit]).await?;
         let mut page = Vec::with_capacity(rows.len());

@@ -82,8 +82,10 @@ fn files(directories: &[PathBuf]) -> Vec<Vec<u8>> {
 /// after one of these row keys.
 fn recoverable(files: &[Vec<u8>], keyring: &Keyring, rows: &[RowKey]) -> usize {
     let is_found = |row: &RowKey| {
-        let finder = memmem::Finder::new(row.as_slice());
-        files.iter().any(|file| finder.find_iter(file).any(|at| opens_after(file, at + row.len(), keyring, row)))
+        let finder = memmem::Finder::new(row.as_bytes().as_slice());
+        files
+            .iter()
+            .any(|file| finder.find_iter(file).any(|at| opens_after(file, at + row.as_bytes().len(), keyring, row)))
     };
     rows.iter().filter(|row| is_found(row)).count()
 }

@@ -156,10 +156,10 @@ async fn a_rotation_waits_for_a_transaction_that_has_written_an_old_record() {
     let row = store.row_key(&id("alice"));
     let client = fixture.client().await;
     let take = "DELETE FROM open_transaction.record WHERE row_key = $1 RETURNING record";
-    let record: Vec<u8> = client.query_one(take, &[&row.as_slice()]).await.unwrap().get(0);
+    let record: Vec<u8> = client.query_one(take, &[&row.as_bytes().as_slice()]).await.unwrap().get(0);
     client.batch_execute("BEGIN").await.unwrap();
     let put_back = "INSERT INTO open_transaction.record VALUES ($1, $2)";
-    client.execute(put_back, &[&row.as_slice(), &record]).await.unwrap();
+    client.execute(put_back, &[&row.as_bytes().as_slice(), &record]).await.unwrap();
 
     let rotating = store.clone();
     let rotation = tokio::spawn(async move { rotating.rotate(None, |_| {}).await });

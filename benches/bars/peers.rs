@@ -72,7 +72,7 @@ impl ByHand {
     /// Returns the key of an id, or `None` if its record has no cells.
     pub(crate) fn find(&self, select: &mut Statement<'_>, id: &KeyId) -> Result<Option<SecretKey>, BoxError> {
         let row = self.keyring.row_key(id);
-        let mut cells = select.query([part(&row, 0), part(&row, u8::MAX)])?;
+        let mut cells = select.query([part(row.as_bytes(), 0), part(row.as_bytes(), u8::MAX)])?;
         let mut sealed = Vec::new();
         while let Some(cell) = cells.next()? {
             sealed.extend_from_slice(cell.get_ref(0)?.as_blob()?);

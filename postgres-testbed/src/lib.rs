@@ -59,9 +59,9 @@ impl Cluster {
             .map_err(|e| format!("{} cannot be started ({e}): {HOW_TO_INSTALL}", python.display()))?;
         let pipes = child.stdin.take().zip(child.stdout.take()).ok_or("a process without pipes")?;
         let mut orders = Orders { input: pipes.0, output: BufReader::new(pipes.1) };
-        let socket = orders.answer().map_err(|_| {
-            format!("{} has no PostgreSQL, or it does not start: {HOW_TO_INSTALL}", python.display())
-        })?;
+        let socket = orders
+            .answer()
+            .map_err(|_| format!("{} has no PostgreSQL, or it does not start: {HOW_TO_INSTALL}", python.display()))?;
         Ok(Self { socket, child, orders: Mutex::new(Some(orders)) })
     }
 

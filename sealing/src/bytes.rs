@@ -1,14 +1,13 @@
-//! Small helpers for bytes: secret ones on the heap and on the stack, random ones, and reading
-//! fields in turn.
+//! Helpers for secret bytes on the heap and the stack, for random bytes, and for parsing fields.
 
 use zeroize::{Zeroizing, zeroize_stack};
 
-/// The number of bytes of the stack to overwrite with [`wiping_stack`] after work that is done once
-/// for a key. A debug build needs 6 KiB after Argon2.
+/// The number of bytes of the stack that [`wiping_stack`] must overwrite after work that is done
+/// once per key. Argon2 uses 6 KiB in a debug build.
 pub(crate) const SETUP_STACK_LEN: usize = 16 * 1024;
 
-/// The number of bytes of the stack to overwrite with [`wiping_stack`] after work that is done for
-/// each message.
+/// The number of bytes of the stack that [`wiping_stack`] must overwrite after work that is done
+/// for each message.
 pub(crate) const MESSAGE_STACK_LEN: usize = 2 * 1024;
 
 /// 32 secret bytes that never leave the heap and are wiped when dropped.
@@ -46,28 +45,31 @@ impl Clone for Key32 {
     }
 }
 
-/// Runs `work` and then overwrites `LEN` bytes of the stack below the caller, where moves and
-/// libraries leave secrets behind. `LEN` must be at least what `work` uses.
+/// Runs `work` and then overwrites `LEN` bytes of the stack below the caller, because moves and
+/// libraries leave secrets there. `LEN` must be at least the number of bytes that `work` uses.
 ///
-/// The result of `work` is moved, so it must hold its secrets on the heap.
+/// The result of `work` is moved, so its secrets must be on the heap.
 pub(crate) fn wiping_stack<const LEN: usize, T>(work: impl FnOnce() -> T) -> T {
     let result = in_own_frame(work);
     zeroize_stack::<LEN>();
     result
 }
 
-/// Runs `work` in a frame that ends when it returns, whatever the caller is inlined into.
+/// Runs `work` in a stack frame of its own, even if the caller is inlined.
 #[inline(never)]
 fn in_own_frame<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// From the operating system's generator, which does not stall.
+/// Fills a buffer with random bytes from the operating system.
+///
+/// # Panics
+/// If the operating system's random generator fails.
 pub(crate) fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system has a working random generator");
 }
 
-/// Takes fields off the front of a buffer.
+/// A parser that takes fields from the beginning of a buffer.
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {

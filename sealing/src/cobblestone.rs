@@ -3,20 +3,20 @@
 //!
 //! ```text
 //! message key (32) || base nonce (12) || commitment (32)
-//!     = HKDF-Expand-SHA-512(input key, "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM" || 0x00 || salt || context)
+//!     = HKDF-Expand-SHA-512(input key, label || 0x00 || salt || context)
+//! label = "c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM"
 //! sealed = salt (24) || commitment (32) || chunks
 //! ```
 //!
-//! Each chunk is 16,384 bytes of the message, the last one fewer and possibly none, sealed with AES-256-GCM under the
-//! message key, without associated data; its nonce is the base nonce XOR the chunk's number, big-endian. The commitment
-//! is compared in constant time before anything is decrypted, so a sealed message opens under one key only.
-
-use std::error::Error as StdError;
-use std::fmt;
+//! A chunk is 16,384 bytes of the message; the last chunk has fewer, possibly none. Each chunk is
+//! sealed with AES-256-GCM under the message key, without associated data. Its nonce is the base
+//! nonce XOR the chunk's number, big-endian. The commitment is compared in constant time before
+//! anything is decrypted, so a sealed message opens under one key only.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::SHA512;
+use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::bytes::{MESSAGE_STACK_LEN, fill_random, wiping_stack};
@@ -39,7 +39,7 @@ const BLOCK_LEN: usize = 64;
 const CHUNK_LEN: usize = 16 * 1024;
 const SEALED_CHUNK_LEN: usize = CHUNK_LEN + TAG_LEN;
 
-/// Seals `message` under a 32-byte key and a context that [`open`] must be given again, with a fresh random salt.
+/// Seals a message under a 32-byte key, with a random salt. [`open`] needs the same context.
 ///
 /// # Panics
 /// If the operating system's random generator fails.
@@ -47,16 +47,17 @@ pub fn seal(key: &[u8; KEY_LEN], context: &[u8], message: &[u8]) -> Vec<u8> {
     ReadyKey::new(key).seal(context, message)
 }
 
-/// Opens what [`seal`] made of a message of any length.
+/// Opens a message that [`seal`] has sealed.
 ///
 /// # Errors
-/// [`Unopened::WrongKey`] if the commitment does not match: another key or another context, or a damaged salt or
-/// commitment; [`Unopened::Damaged`] if it matches and the rest is not what was sealed.
+/// - [`Unopened::WrongKey`] if the commitment does not match: the key or the context is another
+///   one, or the salt or the commitment is damaged.
+/// - [`Unopened::Damaged`] if the commitment matches and the rest is not what was sealed.
 pub fn open(key: &[u8; KEY_LEN], context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
     ReadyKey::new(key).open(context, sealed)
 }
 
-/// A key whose first steps are done, for many messages.
+/// A key that is prepared for sealing and opening many messages.
 pub(crate) struct ReadyKey(MacKey);
 
 impl ReadyKey {
@@ -70,12 +71,13 @@ impl ReadyKey {
         wiping_stack::<MESSAGE_STACK_LEN, _>(|| self.seal_with_salt(context, &salt, message))
     }
 
-    /// Seals a message, and leaves copies of the message key on the stack. A salt must never be
-    /// used twice under one key.
+    /// Seals a message. Leaves copies of the message key on the stack. A salt must never be used
+    /// twice with the same key.
     fn seal_with_salt(&self, context: &[u8], salt: &[u8; SALT_LEN], message: &[u8]) -> Vec<u8> {
         let derived = Derived::new(self, context, salt);
         let chunks = message.len() / CHUNK_LEN + 1;
-        // All at once: a growing buffer would leave copies of the message behind.
+        // The buffer has its final capacity, because growing it would leave copies of the message
+        // behind.
         let mut sealed = Vec::with_capacity(SALT_LEN + COMMITMENT_LEN + message.len() + chunks * TAG_LEN);
         sealed.extend_from_slice(salt);
         sealed.extend_from_slice(derived.commitment());
@@ -97,7 +99,7 @@ impl ReadyKey {
         wiping_stack::<MESSAGE_STACK_LEN, _>(|| self.open_unwiped(context, sealed))
     }
 
-    /// Opens a message, and leaves copies of the message key on the stack.
+    /// Opens a message. Leaves copies of the message key on the stack.
     fn open_unwiped(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
         let (salt, rest) = sealed.split_first_chunk::<SALT_LEN>().ok_or(Unopened::Damaged)?;
         let (commitment, mut chunks) = rest.split_first_chunk::<COMMITMENT_LEN>().ok_or(Unopened::Damaged)?;
@@ -123,15 +125,16 @@ impl ReadyKey {
     }
 }
 
-/// Message key, base nonce and commitment, in this order.
+/// The message key, the base nonce and the commitment, in this order.
 struct Derived(Zeroizing<[u8; DERIVED_LEN]>);
 
 impl Derived {
-    /// HKDF-Expand (RFC 5869) of two blocks, T(1) and the beginning of T(2). Written out, so that
-    /// the key's own two blocks of SHA-512 are not hashed again for each message.
+    /// Derives the bytes with HKDF-Expand (RFC 5869): T(1) and the beginning of T(2). It is
+    /// implemented here, because a library would hash the padded key again for each message.
     fn new(key: &ReadyKey, context: &[u8], salt: &[u8; SALT_LEN]) -> Self {
         let info_len = LABEL.len() + SALT_LEN + context.len();
-        // T(1), then what both blocks are made of, then the block's number: the first block is made without T(1).
+        // The layout is T(1), then the info, then the number of the block. T(1) is not part of the
+        // input of the first block.
         let mut input = Zeroizing::new(vec![0; BLOCK_LEN + info_len + 1]);
         input[BLOCK_LEN..][..LABEL.len()].copy_from_slice(LABEL);
         input[BLOCK_LEN + LABEL.len()..][..SALT_LEN].copy_from_slice(salt);
@@ -167,25 +170,17 @@ impl Derived {
 }
 
 /// The reason why a sealed message did not open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Unopened {
-    /// It was sealed under another key or context.
+    /// The commitment does not match. The message was sealed under another key or context, or its
+    /// salt or commitment is damaged.
+    #[error("the message was sealed under another key or context")]
     WrongKey,
-    /// It is not what was sealed.
+    /// The commitment matches, but the rest of the message is not what was sealed.
+    #[error("the sealed message is damaged")]
     Damaged,
 }
-
-impl fmt::Display for Unopened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WrongKey => "the message was sealed under another key or context",
-            Self::Damaged => "the sealed message is damaged",
-        })
-    }
-}
-
-impl StdError for Unopened {}
 
 #[cfg(test)]
 mod tests {

@@ -1,62 +1,43 @@
-//! [`KeyringError`]: what a store that opens or seals its keyring meets.
-
-use std::error::Error as StdError;
-use std::fmt;
+//! [`KeyringError`]: the reasons why a keyring cannot be opened or sealed.
 
 use keystead_core::BoxError;
+use thiserror::Error;
 
 /// The reason why a keyring could not be opened or sealed.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyringError {
-    /// It is not what was sealed.
+    /// The bytes are not those of a sealed keyring, or they have changed since it was sealed.
+    #[error("the keyring is damaged: restore the store from a backup")]
     Damaged,
-    /// It is whole, and was sealed under another root secret.
+    /// The keyring is intact but was sealed under another root secret.
+    #[error(
+        "the root secret is not that of this store: give the store's present one; a root secret from before a \
+         rotation opens only copies from that time"
+    )]
     WrongRoot,
-    /// It was sealed under another kind of root secret.
+    /// The keyring was sealed under another kind of root secret.
+    #[error("this store needs {needed}: give that")]
     OtherKindOfRoot {
-        /// The kind, in words.
+        /// The kind of root secret that the keyring needs, in words.
         needed: &'static str,
     },
-    /// It asks for more time or memory for its passphrase than any store of ours would.
+    /// The Argon2id parameters of the keyring are higher than keystead accepts.
+    #[error(
+        "the keyring requires more than 1 GiB, 16 passes or 16 lanes of Argon2id, so it was not written by keystead: \
+         restore the store from a backup"
+    )]
     CostOutOfBounds,
     /// The passphrase is empty.
+    #[error("the passphrase is empty: give one")]
     EmptyPassphrase,
-    /// The passphrase is longer than Argon2 takes (4 GiB).
+    /// The passphrase is longer than Argon2 accepts (4 GiB).
+    #[error("the passphrase is too long: give a shorter one")]
     PassphraseTooLong,
-    /// There is not enough memory to stretch the passphrase.
+    /// There is not enough memory for Argon2id.
+    #[error("there is not enough memory for Argon2id: free as much as the store's parameters require")]
     OutOfMemory,
     /// The provider of the root secret failed.
-    Provider(BoxError),
-}
-
-impl fmt::Display for KeyringError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Damaged => f.write_str("the keyring is damaged: restore the store from a backup"),
-            Self::WrongRoot => {
-                f.write_str("the root secret is not the one of this store: give its present one; after a rotation, an earlier one opens only copies of that time")
-            }
-            Self::OtherKindOfRoot { needed } => write!(f, "the store was made with {needed}: give that"),
-            Self::CostOutOfBounds => f.write_str(
-                "the keyring asks for more than 1 GiB, 16 passes or 16 lanes of Argon2id: \
-                 it was not written by keystead, restore the store from a backup",
-            ),
-            Self::EmptyPassphrase => f.write_str("the passphrase is empty: give one"),
-            Self::PassphraseTooLong => f.write_str("the passphrase is too long: give a shorter one"),
-            Self::OutOfMemory => {
-                f.write_str("not enough memory for Argon2id: free as much as the store's parameters ask for")
-            }
-            Self::Provider(_) => f.write_str("the provider of the root secret failed"),
-        }
-    }
-}
-
-impl StdError for KeyringError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            Self::Provider(e) => Some(e.as_ref()),
-            _ => None,
-        }
-    }
+    #[error("the provider of the root secret failed")]
+    Provider(#[source] BoxError),
 }

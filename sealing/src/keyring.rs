@@ -1,4 +1,4 @@
-//! [`Keyring`]: a store's own keys. FORMAT.md, "Keyring", is the specification.
+//! [`Keyring`]: the keys of a store. FORMAT.md, "Keyring", is the specification.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::bytes::{Fields, Key32, MESSAGE_STACK_LEN, fill_random, wiping_stack};
 use crate::cobblestone::{self, ReadyKey, Unopened};
 use crate::error::KeyringError;
 use crate::mac::MacKey;
-use crate::record::RowKey;
 use crate::root::{Argon2Cost, REFERENCE_LEN, RootHint, RootKey, RootSecret, SALT_LEN};
+use crate::row_key::RowKey;
 
 /// The length in bytes of a sealed keyring.
 pub const KEYRING_LEN: usize = HEADER_LEN + SEALED_LEN + CHECKSUM_LEN;
@@ -33,24 +33,26 @@ const PLAINTEXT_LEN: usize = STORE_ID_LEN + 32 + 4 + SLOTS * (4 + 32);
 
 /// The keys of one store: the name key, which hides ids, and a record key for each epoch.
 ///
-/// An epoch is a span of time between two rotations, counted from 1. Records name the epoch they
-/// were sealed in; new ones are sealed in the latest. The generation counts how often the keyring
-/// was changed, so that a process sees when another one has changed it.
+/// An epoch is the time between two rotations, numbered from 1. Each record names the epoch in
+/// which it was sealed, and new records are sealed in the latest epoch. The generation is the
+/// number of times that the keyring was changed, counted from 1. By it a process notices that
+/// another process has changed the keyring.
 ///
-/// Clones and later generations share their keys. A key stays in one place in memory, and is wiped
-/// when the last keyring that holds it is dropped.
+/// Clones and later generations share their keys. A key stays at one place in memory, and is wiped
+/// when the last keyring that contains it is dropped. `Debug` shows the generation and the number
+/// of epochs only.
 #[derive(Clone)]
 pub struct Keyring {
     generation: u64,
     store_id: [u8; STORE_ID_LEN],
     name_key: Arc<NameKey>,
-    // In ascending order; never empty.
+    /// In ascending order; never empty.
     epochs: Vec<Arc<Epoch>>,
 }
 
 struct NameKey {
     key: Key32,
-    // The same key, ready for use.
+    /// The same key, prepared for use.
     mac: MacKey,
 }
 
@@ -64,7 +66,7 @@ impl NameKey {
 struct Epoch {
     number: u32,
     record_key: Key32,
-    // The same key, ready for use.
+    /// The same key, prepared for use.
     sealer: ReadyKey,
 }
 
@@ -76,7 +78,7 @@ impl Epoch {
 }
 
 impl Keyring {
-    /// The keyring of a new store: generation 1, epoch 1, fresh random keys.
+    /// Creates the keyring of a new store, with generation 1, epoch 1 and random keys.
     ///
     /// # Panics
     /// If the operating system's random generator fails.
@@ -87,8 +89,8 @@ impl Keyring {
         Self { generation: 1, store_id, name_key, epochs: vec![Epoch::new(1, Key32::random())] }
     }
 
-    /// The same keyring with one more epoch, a fresh key in it, and the next generation; `None` if
-    /// all 16 slots are taken.
+    /// Returns the next generation of the keyring, with one more epoch and a random key for it.
+    /// Returns `None` if the keyring has 16 epochs already.
     ///
     /// # Panics
     /// If the operating system's random generator fails.
@@ -103,8 +105,8 @@ impl Keyring {
         Some(next)
     }
 
-    /// The same keyring with the current epoch's key alone, and the next generation: the end of a
-    /// rotation. What is still sealed in an earlier epoch can never be opened again.
+    /// Returns the next generation of the keyring, with the key of the current epoch only: the end
+    /// of a rotation. A record that is still sealed in an earlier epoch can never be opened again.
     pub fn without_old_epochs(&self) -> Self {
         let mut next = self.next_generation();
         next.epochs.drain(..self.epochs.len() - 1);
@@ -118,8 +120,8 @@ impl Keyring {
         next
     }
 
-    /// Reports whether the keyring also holds keys of earlier epochs, because a rotation is under
-    /// way or was interrupted.
+    /// Reports whether the keyring also contains keys of earlier epochs, because a rotation is in
+    /// progress or was interrupted.
     pub fn has_old_epochs(&self) -> bool {
         self.epochs.len() > 1
     }
@@ -129,8 +131,10 @@ impl Keyring {
         self.generation
     }
 
-    /// The generation of a sealed keyring, without opening it: not to be trusted for more than noticing a change.
-    /// `None` if this is no sealed keyring.
+    /// Returns the generation of a sealed keyring without opening it; `None` if the bytes do not
+    /// have the length of a sealed keyring.
+    ///
+    /// The generation is not authenticated. Use it only to notice a change.
     pub fn generation_of(sealed: &[u8]) -> Option<u64> {
         if sealed.len() != KEYRING_LEN {
             return None;
@@ -138,15 +142,15 @@ impl Keyring {
         sealed.get(4..).and_then(|rest| rest.first_chunk()).map(|generation| u64::from_be_bytes(*generation))
     }
 
-    /// HMAC-SHA-256 of the id under the name key.
+    /// Returns the row key of an id: its HMAC-SHA-256 under the name key.
     pub fn row_key(&self, id: &KeyId) -> RowKey {
-        let mut row = [0; 32];
+        let mut row = [0; RowKey::LEN];
         wiping_stack::<MESSAGE_STACK_LEN, _>(|| self.name_key.mac.sign(id.as_str().as_bytes(), &mut row));
-        row
+        RowKey::from_bytes(row)
     }
 
-    /// Returns the random id of the store, which every record is bound to. It never changes, and
-    /// every copy of the store carries it.
+    /// Returns the random id of the store, to which every record is bound. It never changes, and
+    /// all copies of the store have it in common.
     pub fn store_id(&self) -> &[u8] {
         &self.store_id
     }
@@ -160,16 +164,19 @@ impl Keyring {
         (epoch.number, &epoch.sealer)
     }
 
-    /// Seals the keyring under a root secret: [`KEYRING_LEN`] bytes. With a passphrase it takes
-    /// Argon2id's time and memory.
+    /// Seals the keyring under a root secret and returns [`KEYRING_LEN`] bytes. With a passphrase,
+    /// this takes the time and memory of Argon2id.
     ///
     /// # Errors
-    /// [`KeyringError`] if the root secret cannot be used: an empty passphrase, a provider that fails, no memory.
+    /// [`KeyringError`] if the passphrase is empty or too long, if memory runs out or if the
+    /// provider fails.
     pub fn seal_with(&self, root: &RootSecret) -> Result<Vec<u8>, KeyringError> {
         Ok(self.seal_under(&root.new_key()?))
     }
 
-    /// Seals the keyring under the key of a root secret.
+    /// Seals the keyring under the key of a root secret and returns [`KEYRING_LEN`] bytes.
+    ///
+    /// Unlike [`seal_with`](Self::seal_with), it is fast even with a passphrase or a provider.
     pub fn seal_under(&self, root: &RootKey) -> Vec<u8> {
         let mut bytes = header(self.generation, &root.hint);
         let sealed = cobblestone::seal(root.key.expose(), &context(&bytes), &self.plaintext());
@@ -179,26 +186,29 @@ impl Keyring {
         bytes
     }
 
-    /// Opens a sealed keyring. With a passphrase it takes Argon2id's time and memory.
+    /// Opens a sealed keyring. With a passphrase, this takes the time and memory of Argon2id.
     ///
     /// # Errors
-    /// [`KeyringError`]; damage is told from a wrong root secret by the checksum, before any secret is used.
+    /// [`KeyringError`]. A checksum distinguishes a damaged keyring from a wrong root secret,
+    /// before any secret is used.
     pub fn open_with(root: &RootSecret, sealed: &[u8]) -> Result<Self, KeyringError> {
         Self::open_keeping_key(root, None, sealed).map(|(keyring, _)| keyring)
     }
 
-    /// Reports whether a keyring was sealed with the salt or reference of this key, so that it opens with it at once.
+    /// Reports whether a keyring was sealed with the same salt or reference as this key, so that
+    /// [`open_keeping_key`](Self::open_keeping_key) is fast with it.
     pub fn is_sealed_under(sealed: &[u8], root_key: &RootKey) -> bool {
         let header = sealed.get(..HEADER_LEN).and_then(|header| parse_header(header).ok());
         header.is_some_and(|(_, hint)| hint == root_key.hint)
     }
 
-    /// Opens a sealed keyring and gives the root secret's key for it as well. `known` is such a key
-    /// from an earlier time: if it was made from the same salt or reference, it saves the time that
-    /// a passphrase or a provider takes.
+    /// Opens a sealed keyring and also returns the key that the root secret has for it.
+    ///
+    /// `known` is such a key from an earlier call. If it has the same salt or reference as the
+    /// keyring, it is used again, and neither Argon2id nor the provider is called.
     ///
     /// # Errors
-    /// As [`open_with`](Self::open_with).
+    /// Those of [`open_with`](Self::open_with).
     pub fn open_keeping_key(
         root: &RootSecret,
         known: Option<&RootKey>,
@@ -238,7 +248,6 @@ impl Keyring {
     }
 }
 
-/// Shows the generation and the number of epochs only.
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { generation, epochs, .. } = self;
@@ -271,7 +280,7 @@ fn parse_header(header: &[u8]) -> Result<(u64, RootHint), KeyringError> {
     let (generation, hint) = read_header(header).ok_or(KeyringError::Damaged)?;
     match hint {
         RootHint::Passphrase { cost, .. } if !cost.is_within_bounds() => Err(KeyringError::CostOutOfBounds),
-        // One spelling only: what a kind does not use must be zero.
+        // Each header has only one encoding, so the fields that a kind does not use must be zero.
         _ if self::header(generation, &hint) != header => Err(KeyringError::Damaged),
         _ => Ok((generation, hint)),
     }
@@ -322,8 +331,7 @@ fn parse_plaintext(generation: u64, plaintext: &[u8]) -> Option<Keyring> {
     Some(Keyring { generation, store_id, name_key: NameKey::new(name_key), epochs })
 }
 
-/// Returns the context of a sealed keyring: its format and its whole header, each preceded by its
-/// length.
+/// Returns the context of a sealed keyring: the format and the whole header, each after its length.
 fn context(header: &[u8]) -> Vec<u8> {
     let mut context = Vec::with_capacity(FORMAT.len() + header.len() + 4);
     for field in [FORMAT, header] {
@@ -485,7 +493,8 @@ mod tests {
         assert_eq!((ended.generation(), ended.current_epoch().0), (4, 3));
         assert_eq!(ended.current_prefix(), [1, 0, 0, 0, 3]);
         assert!(ended.epoch(1).is_none() && ended.epoch(2).is_none());
-        let (id, key) = (KeyId::new("alice").unwrap(), SecretKey::new([7; 32]).unwrap());
+        let id = KeyId::new("alice").unwrap();
+        let key = SecretKey::new([7; 32]).unwrap();
         let record = keyring.seal(&id, &key);
         assert_eq!(ended.open(&record.row, &record.bytes).unwrap(), (id, key));
     }

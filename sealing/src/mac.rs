@@ -1,4 +1,4 @@
-//! [`MacKey`]: HMAC under a key that stays in its place in memory.
+//! [`MacKey`]: HMAC under a key that stays at one place in memory.
 
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
@@ -8,21 +8,21 @@ use crate::bytes::{SETUP_STACK_LEN, wiping_stack};
 const INNER_PAD: u8 = 0x36;
 const OUTER_PAD: u8 = 0x5c;
 
-/// A key of HMAC (RFC 2104), ready for many messages. Wiped when dropped.
+/// An HMAC key (RFC 2104) that is prepared for many messages. Wiped when dropped.
 ///
-/// It consists of the two states of the hash function that the key leads to, which are as secret as
-/// the key. `aws_lc_rs::hmac::Key` holds these states by value, so each move and each use leaves a
-/// copy behind. A [`digest::Context`] is a pointer to a state, which aws-lc allocates once and
-/// wipes when it frees it.
+/// It consists of the two states of the hash function after the padded key, which are as secret as
+/// the key. `aws_lc_rs::hmac::Key` contains these states by value, so each move and each use leaves
+/// a copy behind. A [`digest::Context`] points to a state that aws-lc allocates once and wipes when
+/// it is freed.
 pub(crate) struct MacKey {
     inner: digest::Context,
     outer: digest::Context,
 }
 
 impl MacKey {
-    /// Makes the key ready for HMAC with a hash function whose blocks are not shorter than the key.
+    /// Prepares a key for HMAC with a hash function whose blocks are at least as long as the key.
     pub(crate) fn new(algorithm: &'static digest::Algorithm, key: &[u8; 32]) -> Self {
-        // The hash function spreads the padded key over the stack.
+        // The hash function leaves copies of the padded key on the stack.
         wiping_stack::<SETUP_STACK_LEN, _>(|| Self {
             inner: state_after_pad(algorithm, key, INNER_PAD),
             outer: state_after_pad(algorithm, key, OUTER_PAD),
@@ -31,7 +31,7 @@ impl MacKey {
 
     /// Writes the HMAC of `data` to `tag`, which must have the length of the hash.
     ///
-    /// Copies of the tag stay on the stack: if the tag is secret, call it in [`wiping_stack`].
+    /// Copies of the tag remain on the stack. If the tag is secret, call this in [`wiping_stack`].
     pub(crate) fn sign(&self, data: &[u8], tag: &mut [u8]) {
         let mut inner = self.inner.clone();
         inner.update(data);

@@ -1,38 +1,35 @@
-//! Records: one user's id and key, sealed. FORMAT.md, "Record", is the specification.
-
-use std::error::Error as StdError;
-use std::fmt;
+//! Sealed records, which each contain one user's id and key. FORMAT.md, "Record", is the
+//! specification.
 
 use keystead_core::{KeyId, SecretKey};
+use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::bytes::Fields;
 use crate::cobblestone;
 use crate::keyring::Keyring;
+use crate::row_key::RowKey;
 
-/// The length in bytes of every sealed record is a multiple of this.
+/// The unit of length of sealed records: the length in bytes of each is a multiple of it.
 pub const RECORD_STEP: usize = 256;
 
 const FORMAT: &[u8] = b"keystead/record/v1";
 const SUITE: u8 = 1;
 
-/// The length in bytes of a record's clear beginning: suite and epoch.
+/// The length in bytes of the unencrypted prefix of a record: the suite and the epoch.
 pub const RECORD_PREFIX_LEN: usize = 1 + 4;
 
-/// HMAC-SHA-256 of an id under the store's name key: what a record is stored under, and tells no one whose it is.
-pub type RowKey = [u8; 32];
-
-/// The sealed record that a store keeps for one user.
+/// A sealed record, which contains the id and the key of one user.
 #[derive(Clone, Debug)]
 pub struct SealedRecord {
-    /// The row in which to store the record.
+    /// The row key under which to store the record.
     pub row: RowKey,
-    /// The bytes to store: a multiple of [`RECORD_STEP`] bytes, at most 13 times that.
+    /// The bytes to store. Their number is a multiple of [`RECORD_STEP`], at most 13 times that.
     pub bytes: Vec<u8>,
 }
 
 impl Keyring {
-    /// Seals a user's key under the current epoch. Two calls never give the same bytes.
+    /// Seals a user's key in the current epoch. Two calls never return the same bytes.
     ///
     /// # Panics
     /// If the operating system's random generator fails.
@@ -47,7 +44,7 @@ impl Keyring {
         SealedRecord { row, bytes }
     }
 
-    /// The first bytes of every record that is sealed in the current epoch, and of no other record.
+    /// Returns the bytes with which every record of the current epoch begins, and no other record.
     pub fn current_prefix(&self) -> [u8; RECORD_PREFIX_LEN] {
         let mut prefix = [SUITE; RECORD_PREFIX_LEN];
         prefix[1..].copy_from_slice(&self.current_epoch().0.to_be_bytes());
@@ -57,17 +54,21 @@ impl Keyring {
     /// Opens the record that was found under `row`.
     ///
     /// # Errors
-    /// [`RecordError::UnknownEpoch`] if it was sealed under an epoch that this keyring does not hold, so an older or newer
-    /// one may; [`RecordError::Damaged`] if it is not, bit for bit, a record that was sealed for this row of this store.
+    /// - [`RecordError::UnknownEpoch`] if the record was sealed in an epoch that this keyring does
+    ///   not contain. An older or newer keyring of the store may contain it.
+    /// - [`RecordError::Damaged`] if it is not, bit for bit, a record that was sealed for this row
+    ///   of this store.
     pub fn open(&self, row: &RowKey, sealed: &[u8]) -> Result<(KeyId, SecretKey), RecordError> {
         let (id, key) = self.open_any(row, sealed)?;
         if self.row_key(&id) != *row { Err(RecordError::Damaged) } else { Ok((id, key)) }
     }
 
-    /// Opens the record that was found under `row`, the row key of `id`, and is to be that of `id`.
+    /// Opens the record of `id`, which was found under `row`, the row key of `id`.
+    ///
+    /// Unlike [`open`](Self::open), it compares the ids and does not compute the row key again.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     pub fn open_as(&self, id: &KeyId, row: &RowKey, sealed: &[u8]) -> Result<SecretKey, RecordError> {
         let (found, key) = self.open_any(row, sealed)?;
         if found != *id { Err(RecordError::Damaged) } else { Ok(key) }
@@ -85,10 +86,10 @@ impl Keyring {
         parse(&message).ok_or(RecordError::Damaged)
     }
 
-    /// Returns the context of a record: format, store, epoch and row, each preceded by its length.
+    /// Returns the context of a record: format, store id, epoch and row key, each after its length.
     fn context(&self, epoch: u32, row: &RowKey) -> Vec<u8> {
         let mut context = Vec::with_capacity(128);
-        for field in [FORMAT, self.store_id(), &epoch.to_be_bytes(), row] {
+        for field in [FORMAT, self.store_id(), &epoch.to_be_bytes(), row.as_bytes()] {
             let len = u16::try_from(field.len()).expect("the fields of a context are short");
             context.extend_from_slice(&len.to_be_bytes());
             context.extend_from_slice(field);
@@ -97,7 +98,8 @@ impl Keyring {
     }
 }
 
-/// Id and key, each after its length, and zeros up to the next step.
+/// Returns the message of a record: id and key, each after its length, then zeros up to the next
+/// step.
 fn plaintext(id: &[u8], key: &[u8]) -> Zeroizing<Vec<u8>> {
     let id_len = u8::try_from(id.len()).expect("an id has at most 128 bytes");
     let key_len = u16::try_from(key.len()).expect("a key has at most 3072 bytes");
@@ -119,7 +121,7 @@ fn parse(message: &[u8]) -> Option<(KeyId, SecretKey)> {
     let id = fields.slice(usize::from(id_len))?;
     let key_len = u16::from_be_bytes(*fields.array()?);
     let key = fields.slice(usize::from(key_len))?;
-    // One spelling only: no step more than needed.
+    // Each record has only one encoding, so there must not be more steps than needed.
     if !fields.is_padding() || fields.0.len() >= RECORD_STEP {
         return None;
     }
@@ -128,25 +130,16 @@ fn parse(message: &[u8]) -> Option<(KeyId, SecretKey)> {
 }
 
 /// The reason why a record did not open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// It was sealed under an epoch that the keyring does not hold.
+    /// The record was sealed in an epoch that the keyring does not contain.
+    #[error("the record was sealed in an epoch that the keyring does not contain")]
     UnknownEpoch,
-    /// It is not what was sealed for this row of this store.
+    /// The record is not one that was sealed for this row of this store, or it has changed since.
+    #[error("the record is damaged, or was written for another id or store")]
     Damaged,
 }
-
-impl fmt::Display for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UnknownEpoch => "the record was sealed under an epoch that the keyring does not hold",
-            Self::Damaged => "the record is damaged, or was written for another id or store",
-        })
-    }
-}
-
-impl StdError for RecordError {}
 
 #[cfg(test)]
 mod tests {
@@ -169,7 +162,8 @@ mod tests {
     #[test]
     fn a_record_opens_in_its_own_place_only() {
         let keyring = Keyring::generate();
-        let (alice, bob) = (sealed(&keyring, "alice", b"1"), sealed(&keyring, "bob", b"2"));
+        let alice = sealed(&keyring, "alice", b"1");
+        let bob = sealed(&keyring, "bob", b"2");
         assert_eq!(keyring.open(&alice.row, &alice.bytes).unwrap().0.as_str(), "alice");
         assert_eq!(keyring.open(&bob.row, &alice.bytes), Err(RecordError::Damaged));
         let other = Keyring::generate();
@@ -220,7 +214,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_are_no_record(bytes in proptest::collection::vec(any::<u8>(), 0..1024)) {
-            prop_assert!(Keyring::generate().open(&[0; 32], &bytes).is_err());
+            prop_assert!(Keyring::generate().open(&RowKey::from_bytes([0; 32]), &bytes).is_err());
         }
     }
 }

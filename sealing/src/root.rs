@@ -1,34 +1,38 @@
-//! [`RootSecret`]: what opens a store's keyring.
+//! [`RootSecret`]: the secret that opens a store's keyring.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use keystead_core::{BoxError, SecretKey};
+use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::bytes::{Key32, SETUP_STACK_LEN, fill_random, wiping_stack};
 use crate::error::KeyringError;
 
-/// The length in bytes of the longest reference that a [`RootProvider`] may ask to be kept.
+/// The length in bytes of the longest reference that a [`RootProvider`] may return.
 pub(crate) const REFERENCE_LEN: usize = 512;
 
 pub(crate) const SALT_LEN: usize = 16;
 
-/// The cost parameters of new stores: 64 MiB, 3 passes, 4 lanes (RFC 9106, the second recommended
-/// option).
+/// The parameters of Argon2id for new stores: 64 MiB, 3 passes, 4 lanes (RFC 9106, the second
+/// recommended option).
 const ARGON2: Argon2Cost = Argon2Cost { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
 
-/// The secret that opens a store. Whoever has both the secret and the store's file can read all
-/// keys; without the secret, nobody can read any.
+/// The secret that opens a store. Anyone who has both the secret and the store's file can read all
+/// keys. Without the secret, nobody can read any of them.
 ///
-/// 32 random bytes are best. A passphrase is stretched with Argon2id (RFC 9106: 64 MiB, 3 passes, 4
-/// lanes), which takes about a fifth of a second at each open in a release build. A passphrase is
-/// used byte for byte as it is given, without Unicode normalization. A [`RootProvider`] fetches the
-/// secret from elsewhere. Clones share the secret, which is wiped when the last one is dropped.
-/// `Debug` shows the kind only.
+/// There are three kinds:
+/// - 32 random bytes, which are the best choice.
+/// - A passphrase. It is stretched with Argon2id (RFC 9106: 64 MiB, 3 passes, 4 lanes), which takes
+///   about 0.2 s for each open in a release build. It is used byte for byte, without Unicode
+///   normalization.
+/// - A [`RootProvider`], which fetches the secret from elsewhere.
+///
+/// Clones share the secret, which is wiped when the last clone is dropped. `Debug` shows the kind
+/// only.
 #[derive(Clone)]
 pub struct RootSecret(Kind);
 
@@ -41,36 +45,44 @@ enum Kind {
 
 /// A source of root secrets, such as a key management service or a hardware token.
 pub trait RootProvider: fmt::Debug + Send + Sync + 'static {
-    /// Makes the root secret of a new store: 32 bytes, and a reference by which [`recover`](Self::recover) finds them
-    /// again, for example the secret encrypted by a key management service. The reference has at most 512 bytes and is
-    /// kept in the store in clear.
+    /// Creates the root secret of a new store. May block.
+    ///
+    /// Returns 32 bytes, and a reference by which [`recover`](Self::recover) finds them again: for
+    /// example the same bytes, encrypted by a key management service. The reference has at most 512
+    /// bytes and is stored unencrypted in the store.
     ///
     /// # Errors
-    /// Whatever kept the provider from it; the store is not created.
+    /// Any error. The store is then not created.
     fn create(&self) -> Result<(SecretKey, Vec<u8>), BoxError>;
 
-    /// Gives back the 32 bytes that [`create`](Self::create) made with this reference. May block.
+    /// Returns the 32 bytes that [`create`](Self::create) returned with this reference. May block.
     ///
     /// # Errors
-    /// Whatever kept the provider from it; the store is not opened.
+    /// Any error. The store is then not opened.
     fn recover(&self, reference: &[u8]) -> Result<SecretKey, BoxError>;
 }
 
 impl RootSecret {
-    /// Uses these 32 bytes, which must be random. The caller's own copies stay the caller's to wipe.
+    /// Creates a root secret from 32 bytes, which must be random.
+    ///
+    /// The caller must wipe its own copies of them.
     pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
         let key = Key32::copy_of(&bytes);
         bytes.zeroize();
         Self(Kind::Bytes(Arc::new(key)))
     }
 
-    /// Uses a passphrase. An empty one is refused when it is used.
+    /// Creates a root secret from a passphrase.
+    ///
+    /// An empty passphrase is refused when a store is created or opened with it.
     pub fn passphrase(passphrase: impl Into<String>) -> Self {
         Self(Kind::Passphrase(Arc::new(Zeroizing::new(passphrase.into()))))
     }
 
-    /// 32 bytes from the operating system's generator. Keep them, with [`to_hex`](Self::to_hex),
-    /// before the store is used.
+    /// Creates a root secret from 32 bytes of the operating system's random generator.
+    ///
+    /// Save it, for example with [`to_hex`](Self::to_hex), before you use it: without it, the keys
+    /// of its store are lost.
     ///
     /// # Panics
     /// If the operating system's random generator fails.
@@ -78,25 +90,26 @@ impl RootSecret {
         Self(Kind::Bytes(Arc::new(Key32::random())))
     }
 
-    /// Uses what a provider gives.
+    /// Creates a root secret that a provider fetches from elsewhere.
     pub fn provider(provider: Arc<dyn RootProvider>) -> Self {
         Self(Kind::Provider(provider))
     }
 
-    /// Reads a root secret from the contents of a file or a variable: 32 raw bytes, or 64 hexadecimal
+    /// Parses the contents of a file or an environment variable: 32 raw bytes, or 64 hexadecimal
     /// digits with at most one line break after them.
     ///
-    /// 32 bytes that are all printable are refused: they are a typed passphrase or a cut row of
-    /// hexadecimal digits. One in 10^14 random secrets has this form; generate another one then.
-    /// [`parse_passphrase`](Self::parse_passphrase) reads a passphrase.
+    /// 32 raw bytes that are all printable are refused, because they are a typed passphrase or
+    /// truncated hexadecimal digits. One in 10^14 random secrets looks like this; generate another
+    /// one then. To parse a passphrase, use [`parse_passphrase`](Self::parse_passphrase).
     ///
     /// # Errors
-    /// [`InvalidRootSecret`] if the contents are neither, are printable, or begin with a byte order
-    /// mark.
+    /// [`InvalidRootSecret`] if the contents have neither form, are 32 printable bytes, or begin
+    /// with a byte order mark.
     pub fn parse(contents: &[u8]) -> Result<Self, InvalidRootSecret> {
         let invalid = |reason| InvalidRootSecret { reason };
         if let Ok(raw) = <&[u8; 32]>::try_from(contents) {
-            // A mark before raw bytes is a coincidence, a mark before text is not.
+            // Raw bytes may begin like a byte order mark by chance, but printable text is not
+            // random.
             if raw.strip_prefix(UTF8_MARK).is_some_and(is_printable_line) {
                 return Err(invalid(Reason::ByteOrderMark));
             }
@@ -117,8 +130,8 @@ impl RootSecret {
         Ok(Self(Kind::Bytes(Arc::new(key))))
     }
 
-    /// Reads a passphrase from the contents of a file or a variable: UTF-8 text, without the line break
-    /// at its end.
+    /// Parses a passphrase from the contents of a file or an environment variable: UTF-8 text. A
+    /// line break at its end is removed.
     ///
     /// # Errors
     /// [`InvalidRootSecret`] if the text is empty, is not UTF-8, or begins with a byte order mark.
@@ -134,7 +147,8 @@ impl RootSecret {
         Ok(Self::passphrase(text))
     }
 
-    /// The 64 hexadecimal digits that [`parse`](Self::parse) reads; `None` for a passphrase or a provider.
+    /// Returns the 64 hexadecimal digits that [`parse`](Self::parse) reads; `None` for a passphrase
+    /// or a provider.
     pub fn to_hex(&self) -> Option<Zeroizing<String>> {
         let Kind::Bytes(key) = &self.0 else { return None };
         let mut digits = Zeroizing::new(String::with_capacity(64));
@@ -144,12 +158,14 @@ impl RootSecret {
         Some(digits)
     }
 
-    /// The key for a keyring that is about to be sealed under this root secret. With a passphrase
-    /// it takes Argon2id's time and memory, with a provider whatever that takes to make a new
-    /// secret.
+    /// Returns a key for sealing a keyring under this root secret.
+    ///
+    /// With a passphrase, this takes the time and memory of Argon2id. With a provider, it creates a
+    /// new secret there.
     ///
     /// # Errors
-    /// [`KeyringError`] if the root secret cannot be used: an empty passphrase, a provider that fails, no memory.
+    /// [`KeyringError`] if the passphrase is empty or too long, if memory runs out or if the
+    /// provider fails.
     pub fn new_key(&self) -> Result<RootKey, KeyringError> {
         let (key, hint) = match &self.0 {
             Kind::Bytes(key) => ((**key).clone(), RootHint::Bytes),
@@ -169,7 +185,7 @@ impl RootSecret {
         Ok(RootKey { key, hint })
     }
 
-    /// The key for a keyring that was sealed with this hint.
+    /// Returns the key for opening a keyring that was sealed with this hint.
     pub(crate) fn key_for(&self, hint: RootHint) -> Result<RootKey, KeyringError> {
         let key = match (&self.0, &hint) {
             (Kind::Bytes(key), RootHint::Bytes) => (**key).clone(),
@@ -193,9 +209,10 @@ impl fmt::Debug for RootSecret {
     }
 }
 
-/// The key that a root secret gives for one keyring, so that the keyring can be sealed and opened
-/// again without the time that a passphrase or a provider takes. Wiped when dropped; `Debug` shows
-/// the kind only.
+/// The key that a root secret has for one keyring.
+///
+/// With it, the keyring can be sealed and opened again without another run of Argon2id or call of
+/// the provider. It is wiped when dropped. `Debug` shows the kind only.
 #[derive(Clone)]
 pub struct RootKey {
     pub(crate) key: Key32,
@@ -226,7 +243,8 @@ impl RootHint {
     }
 }
 
-/// The cost of Argon2id, bounded so that a forged store cannot ask for all memory or for hours.
+/// The cost parameters of Argon2id. They have upper bounds, so that a forged store cannot use up
+/// the memory or run for hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Argon2Cost {
     pub(crate) memory_kib: u32,
@@ -274,10 +292,10 @@ fn hex_digit(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// The byte order mark of UTF-8, which some editors put before a text.
+/// The byte order mark of UTF-8, which some editors insert at the beginning of a file.
 const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Reports whether a text begins with the byte order mark of UTF-8 or UTF-16.
+/// Reports whether the contents begin with the byte order mark of UTF-8 or UTF-16.
 fn begins_with_mark(contents: &[u8]) -> bool {
     [UTF8_MARK, b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| contents.starts_with(mark))
 }
@@ -292,46 +310,31 @@ fn without_line_break(contents: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// The error of contents that are not a root secret, or not a passphrase. It never quotes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The error for contents that are not a root secret or not a passphrase. It never quotes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
 pub struct InvalidRootSecret {
     reason: Reason,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 enum Reason {
     /// Neither 32 raw bytes nor 64 hexadecimal digits.
-    Neither {
-        len: usize,
-    },
+    #[error("the root secret is neither 32 raw bytes nor 64 hexadecimal digits ({len} bytes): give one of these")]
+    Neither { len: usize },
     /// 32 bytes that somebody typed.
+    #[error(
+        "the root secret is 32 printable characters, not 32 random bytes: give 64 hexadecimal digits, or give a \
+         passphrase as such (passphrase_file in a URL)"
+    )]
     Printable,
+    #[error("the secret begins with a byte order mark, which an editor has inserted: save it as UTF-8 without one")]
     ByteOrderMark,
+    #[error("the passphrase is not UTF-8: give one that is")]
     NotUtf8,
+    #[error("the passphrase is empty: give one that is not")]
     EmptyPassphrase,
 }
-
-impl fmt::Display for InvalidRootSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason {
-            Reason::Neither { len } => write!(
-                f,
-                "root secret is neither 32 raw bytes nor 64 hexadecimal digits ({len} bytes): give one of these"
-            ),
-            Reason::Printable => f.write_str(
-                "root secret is 32 printable characters, not 32 random bytes: give 64 hexadecimal digits, or give a \
-                 passphrase as such (passphrase_file in a URL)",
-            ),
-            Reason::ByteOrderMark => f.write_str(
-                "the secret begins with a byte order mark, which an editor put there: save it as UTF-8 without one",
-            ),
-            Reason::NotUtf8 => f.write_str("the passphrase is not UTF-8: give one that is"),
-            Reason::EmptyPassphrase => f.write_str("the passphrase is empty: give one that is not"),
-        }
-    }
-}
-
-impl StdError for InvalidRootSecret {}
 
 #[cfg(test)]
 mod tests {

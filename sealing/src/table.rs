@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use keystead_core::{DeletionGrade, Durability, Result, StoreInfo, async_trait};
 
-use crate::record::RowKey;
+use crate::row_key::RowKey;
 
 mod access;
 mod error;

@@ -1,28 +1,29 @@
-//! Pages of the chain: listing all records in their order, and past damage.
+//! Pages of a listing: all records in the order of their rows, even if parts of the table are
+//! damaged.
 
 use keystead_core::ErrorKind;
 use keystead_sealing::{RECORD_PREFIX_LEN, RECORD_STEP, RowKey};
 use rusqlite::{OptionalExtension, ToSql, params};
 
-use super::{Cell, Found, HEAD, Link, MAX_PARTS, Neighbor, PART_LEN, Part, last_part, part_of, row_of};
+use super::{Cell, Found, HEAD, Link, MAX_PARTS, Neighbor, PART_LEN, Part, last_part, part_of, row_of, row_with};
 use crate::database::Database;
-use crate::error::{Failure, Result};
+use crate::error::{FileError, Result};
 
-/// The number of cells that a page of a listing reads. It is more than one record can have, so that
-/// each page ends at least one record.
+/// The number of cells that a page of a listing reads. It is larger than the number of cells of a
+/// record, so each page contains the end of at least one record.
 const PAGE: u32 = 512;
 
-/// The number of places at which a damaged stretch is probed for pages that can be read.
+/// The number of places at which a damaged stretch is probed for readable pages.
 const PROBES: u64 = 64;
 
-/// The number of cells at most that are read from the end of a damaged stretch.
+/// The largest number of cells that are read backwards from the end of a damaged stretch.
 const MAX_BEFORE: usize = 256;
+
+/// The number of times that the end of a damaged stretch is searched for at an earlier place.
+const MAX_STRETCHES: usize = 16;
 
 /// The key, the bytes and the successor of a cell.
 type OwnedCell = (Vec<u8>, Vec<u8>, Option<Link>);
-
-/// The number of times that an earlier end of a damaged stretch is looked for.
-const MAX_STRETCHES: usize = 16;
 
 /// A page of a listing.
 pub(crate) struct Page {
@@ -30,32 +31,35 @@ pub(crate) struct Page {
     /// The beginning of the next page, if there may be one.
     pub(crate) next: Option<Cursor>,
     /// The damage between this page and the next one, where records may be missing.
-    pub(crate) damage: Option<Failure>,
+    pub(crate) damage: Option<FileError>,
 }
 
 /// The beginning of a page.
 #[derive(Clone, Debug)]
 pub(crate) enum Cursor {
-    /// At the very first cell.
+    /// The first cell of the table.
     Start,
-    /// After this cell, whose successor is known.
+    /// The cell after the one with this key. The chain is followed from there.
     After(Part),
-    /// At the first cell that is not less than this one, behind damage.
+    /// The first cell whose key is not less than this one, after damage. Nothing is known of the
+    /// chain before it.
     From(Vec<u8>),
 }
 
 impl Database {
-    /// Some records in the order of their row keys. Where the table is damaged the page ends, and
-    /// says so, and the next one begins where the table can be read again. Each page begins after
-    /// the one before it, so a listing ends.
+    /// Reads a page of records in the order of their rows.
+    ///
+    /// If a part of the table cannot be read, the page ends there and reports the damage. The next
+    /// page begins where the table can be read again. Each page begins after the previous one, so
+    /// every listing ends.
     pub(crate) fn page(&self, cursor: &Cursor) -> Result<Page> {
         self.reading(|| self.read_page(cursor))
     }
 
-    /// The same inside a transaction.
+    /// Like [`page`](Self::page), inside a transaction of the caller's.
     pub(crate) fn read_page(&self, cursor: &Cursor) -> Result<Page> {
         let (comparison, bound): (_, &dyn ToSql) = match cursor {
-            // Cells of other types come before all blobs.
+            // Keys of other types come before all blobs.
             Cursor::Start => (">", &f64::NEG_INFINITY),
             Cursor::After(part) => (">", part),
             Cursor::From(key) => (">=", key),
@@ -65,7 +69,7 @@ impl Database {
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut cells = statement.query(params![bound, PAGE])?;
         let stop = loop {
-            let stop = match cells.next().map_err(Failure::from) {
+            let stop = match cells.next().map_err(FileError::from) {
                 Ok(Some(row)) => run.add(&Cell::read(row)?),
                 Ok(None) if run.read < PAGE => Some(Stop::End),
                 Ok(None) => Some(Stop::Full),
@@ -78,33 +82,33 @@ impl Database {
         };
         let (next, damage) = match stop {
             Stop::End => {
-                run.count_broken();
-                run.end_at(Link::END);
+                run.add_broken();
+                run.add_missing_before(Link::END);
                 (None, None)
             }
             Stop::Unreadable(failure) => {
                 let end = run.end.clone().unwrap_or_else(|| cursor.key().to_vec());
                 let readable = self.readable_after(&end)?;
-                run.count_broken();
+                run.add_broken();
                 run.expected = None;
                 for (key, bytes, next) in self.cells_before(readable.as_deref(), &end)? {
                     run.add(&Cell { key: Some(&key), bytes: &bytes, next });
                 }
                 (readable.map(Cursor::From), Some(failure))
             }
-            // The page may have cut the last record, so the next one starts with it.
+            // The page may end within its last record, so the next page begins with that record.
             Stop::Full if run.records.len() > 1 && run.end_of_whole.is_some() => {
                 run.records.pop();
                 (run.end_of_whole.map(Cursor::after), None)
             }
-            // Nothing but cells of another type: those beyond this page are skipped.
+            // The page has only cells whose keys are of another type. More of them are skipped.
             Stop::Full => (Some(run.end.map_or(Cursor::From(Vec::new()), Cursor::after)), None),
         };
         let records = run.records.into_iter().map(|(row, record)| (row, record.finish(&row))).collect();
         Ok(Page { records, next, damage })
     }
 
-    /// The successor that the cell before a page names; `None` if that is unknown.
+    /// Returns the link of the cell before a page; `None` if it is unknown.
     fn expected_at(&self, cursor: &Cursor) -> Result<Option<Link>> {
         let part = match cursor {
             Cursor::Start => return Ok(Some(Link::to(&HEAD))),
@@ -118,11 +122,12 @@ impl Database {
         }
     }
 
-    /// The first prefix behind damage from which reading can go on; `None` if there is none.
+    /// Returns the first prefix after `key` from which the table can be read again; `None` if there
+    /// is none.
     ///
-    /// Row keys are spread evenly, so a damaged page is a short stretch of them. Its end is found
-    /// by doubling and halving. That may pass over whole pages between two damaged ones, so the
-    /// stretch is probed evenly for them.
+    /// Row keys are spread evenly, so a damaged page covers a short range of them. The end of the
+    /// range is found by doubling and halving its length. Doubling may skip intact pages between
+    /// two damaged ones, so the range is then probed at even distances.
     fn readable_after(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let start = prefix_of(key);
         let mut unreadable = start;
@@ -145,8 +150,8 @@ impl Database {
         Ok(Some(readable.to_be_bytes().to_vec()))
     }
 
-    /// The first of these prefixes from which a page can be read, found by halving. The first is
-    /// known to be unreadable, and the last to be readable.
+    /// Returns the lowest prefix from which the table can be read, between one from which it cannot
+    /// be read and one from which it can. Found by halving.
     fn end_of_damage(&self, mut unreadable: u64, mut readable: u64) -> Result<u64> {
         while readable - unreadable > 1 {
             let middle = unreadable + (readable - unreadable) / 2;
@@ -155,7 +160,7 @@ impl Database {
         Ok(readable)
     }
 
-    /// An earlier prefix from which a page can be read, if evenly spread probes find one.
+    /// Returns an earlier prefix from which the table can be read, if a probe finds one.
     fn readable_between(&self, start: u64, readable: u64) -> Result<Option<u64>> {
         let step = (readable - start) / PROBES;
         let mut unreadable = start;
@@ -168,7 +173,7 @@ impl Database {
         Ok(None)
     }
 
-    /// Reports whether a page that begins here can read its first cell, all of it.
+    /// Reports whether the first cell from this prefix on can be read completely.
     fn is_readable_from(&self, prefix: u64) -> Result<bool> {
         let sql = "SELECT part, bytes, next FROM cells WHERE part >= ?1 ORDER BY part LIMIT 1";
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -179,20 +184,21 @@ impl Database {
                 Ok(part >= &start[..] && row.get_ref(1).is_ok() && row.get_ref(2).is_ok())
             })
             .optional();
-        match first.map_err(Failure::from) {
+        match first.map_err(FileError::from) {
             Ok(in_order) => Ok(in_order.unwrap_or(true)),
             Err(failure) if failure.kind() == ErrorKind::Corrupt => Ok(false),
             Err(failure) => Err(failure),
         }
     }
 
-    /// The last cells of a damaged stretch, read from its end towards its beginning, in the order
-    /// of their keys.
+    /// Returns the last cells of a damaged stretch, in the order of their keys. They are read from
+    /// the end of the stretch backwards.
     ///
-    /// The cell that follows a damaged page is in an inner page. Every search for it that goes
-    /// forward passes through the damaged page, even one for its very key.
+    /// In SQLite's tree, the cell that follows a damaged leaf page is in an inner page. A search
+    /// that goes forward reaches it only through the damaged page, even if it searches for its
+    /// exact key.
     fn cells_before(&self, end: Option<&[u8]>, beginning: &[u8]) -> Result<Vec<OwnedCell>> {
-        // What was read of a record is reported already.
+        // The record that was being read has been reported already, so its other cells are skipped.
         let rest_of_record = last_part(&row_of(beginning));
         let beginning = if beginning.is_empty() { beginning } else { beginning.max(&rest_of_record[..]) };
         let end = end.unwrap_or(&[u8::MAX; PART_LEN + 1]);
@@ -201,7 +207,7 @@ impl Database {
         let mut rows = statement.query([end, beginning])?;
         let mut cells: Vec<OwnedCell> = Vec::new();
         while cells.len() < MAX_BEFORE {
-            let row = match rows.next().map_err(Failure::from) {
+            let row = match rows.next().map_err(FileError::from) {
                 Ok(Some(row)) => row,
                 Ok(None) => break,
                 Err(failure) if failure.kind() == ErrorKind::Corrupt => break,
@@ -218,49 +224,68 @@ impl Database {
         Ok(cells)
     }
 
-    /// Counts the records, whole or not.
+    /// Counts the records, intact or not.
     pub(crate) fn count_records(&self) -> Result<u64> {
         let sql = "SELECT count(*) FROM cells WHERE substr(part, 33) = x'00' AND part > ?1";
         Ok(self.connection.query_row(sql, [HEAD], |row| row.get::<_, i64>(0))?.unsigned_abs())
     }
 
-    /// Reports whether the chain is whole from end to end and each record begins with this prefix.
-    /// Damage, also a cell that is no part of a record, proves nothing.
+    /// Reports whether the chain is intact from end to end and each record begins with this prefix.
+    /// Returns false if anything is damaged, even a cell that belongs to no record.
     pub(crate) fn proves_all_begin_with(&self, prefix: &[u8; RECORD_PREFIX_LEN]) -> Result<bool> {
         let sql = "SELECT part, substr(bytes, 1, 5), next FROM cells ORDER BY part";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut cells = statement.query([])?;
-        let mut expected = Link::to(&HEAD);
-        let mut last: Option<Part> = None;
+        let mut chain = Chain::default();
         loop {
-            let row = match cells.next().map_err(Failure::from) {
+            let row = match cells.next().map_err(FileError::from) {
                 Ok(Some(row)) => row,
-                Ok(None) => return Ok(expected == Link::END),
+                Ok(None) => return Ok(chain.is_complete()),
                 Err(failure) if failure.kind() == ErrorKind::Corrupt => return Ok(false),
                 Err(failure) => return Err(failure),
             };
             let cell = Cell::read(row)?;
-            let Some(Neighbor { part, next }) = cell.neighbor() else { return Ok(false) };
-            let is_first = part[PART_LEN - 1] == 0 && part != HEAD;
-            let in_order = last.is_none_or(|last| last < part) && Link::to(&part) == expected;
-            if !in_order || (is_first && cell.bytes != prefix) {
+            let Some(neighbor) = cell.neighbor() else { return Ok(false) };
+            let begins_record = neighbor.part[PART_LEN - 1] == 0 && neighbor.part != HEAD;
+            if !chain.follow(neighbor) || (begins_record && cell.bytes != prefix) {
                 return Ok(false);
             }
-            expected = next;
-            last = Some(part);
         }
     }
 }
 
+/// The chain as far as it has been followed without a gap.
+#[derive(Default)]
+struct Chain {
+    /// The last cell; `None` before the head.
+    last: Option<Neighbor>,
+}
+
+impl Chain {
+    /// Continues with a cell. Returns false if the chain does not lead to it.
+    fn follow(&mut self, cell: Neighbor) -> bool {
+        match self.last.replace(cell) {
+            None => cell.part == HEAD,
+            Some(last) => last.part < cell.part && last.next == Link::to(&cell.part),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.last.is_some_and(|last| last.next == Link::END)
+    }
+}
+
 impl Cursor {
+    /// Returns the cursor to the cell after this key.
     fn after(key: Vec<u8>) -> Self {
         match Part::try_from(key.as_slice()) {
             Ok(part) => Self::After(part),
-            // The next key in the order of blobs.
+            // This is the next key in the order of blobs.
             Err(_) => Self::From([key.as_slice(), &[0]].concat()),
         }
     }
 
+    /// Returns the key at which the page begins.
     fn key(&self) -> &[u8] {
         match self {
             Self::Start => &[],
@@ -274,41 +299,44 @@ impl Cursor {
 enum Stop {
     /// There are no more cells.
     End,
-    /// As many cells were read as a page may have.
+    /// The page has its largest number of cells.
     Full,
-    Unreadable(Failure),
+    /// The table cannot be read here.
+    Unreadable(FileError),
 }
 
-/// The cells of a page as they are read.
+/// The records of a page, built cell by cell.
 #[derive(Default)]
 struct Run {
     records: Vec<(RowKey, Joined)>,
-    /// The number of cells that were read.
+    /// The number of cells that have been read.
     read: u32,
-    /// The successor that the last cell of the chain names.
+    /// The link of the last cell of the chain; `None` if it is unknown.
     expected: Option<Link>,
-    /// The row of the last cell of the chain whose link is damaged.
+    /// The row of the last cell of the chain, if the link of that cell is damaged.
     broken: Option<RowKey>,
-    /// True if the last cell belongs to the chain.
+    /// True if the last record belongs to the chain.
     is_chained: bool,
     /// The key of the last cell.
     end: Option<Vec<u8>>,
-    /// The key of the last cell of the record before the last one.
+    /// The key of the last cell of the last record but one.
     end_of_whole: Option<Vec<u8>>,
 }
 
 impl Run {
+    /// Adds a cell. Returns the reason to stop if its key is not above the previous one.
     fn add(&mut self, cell: &Cell<'_>) -> Option<Stop> {
         let Some(key) = cell.key else {
-            // A value of another type is no part of a record, and says nothing about the chain.
+            // A key of another type belongs to no record and says nothing about the chain. All such
+            // cells are reported as one damaged record.
             if self.records.is_empty() {
-                self.records.push(([0; _], Joined { damaged: true, ..Joined::default() }));
+                self.records.push((row_of(&HEAD), Joined { damaged: true, ..Joined::default() }));
             }
             self.read += 1;
             return None;
         };
         if self.end.as_deref().is_some_and(|end| key <= end) {
-            return Some(Stop::Unreadable(Failure::lost_cells()));
+            return Some(Stop::Unreadable(FileError::lost_cells()));
         }
         let row = row_of(key);
         let begins = self.records.last().is_none_or(|(last, _)| *last != row);
@@ -331,35 +359,34 @@ impl Run {
         None
     }
 
-    /// Begins a record, and looks whether the chain leads to it.
+    /// Begins a record and checks whether the chain leads to it.
     fn begin(&mut self, cell: &Cell<'_>, row: RowKey) {
         let link = cell.part().map(Link::to);
-        self.count_broken();
-        // A cell that comes before the expected one, or has no proper key, does not belong to the
-        // chain.
+        self.add_broken();
+        // A cell that comes before the expected one, or whose key is damaged, does not belong to
+        // the chain.
         self.is_chained = match (self.expected, link) {
             (None, _) => true,
             (Some(expected), Some(link)) => expected <= link,
             (Some(_), None) => false,
         };
         if let Some(link) = link.filter(|_| self.is_chained) {
-            self.end_at(link);
+            self.add_missing_before(link);
         }
         self.end_of_whole = self.end.take();
-        // A record that the chain passes over may be a copy of one that was deleted.
+        // A record that the chain skips may be a copy of a deleted one.
         self.records.push((row, Joined { damaged: !self.is_chained, ..Joined::default() }));
     }
 
-    /// Counts what is behind a damaged link as a damaged record, because records may be missing
-    /// there.
-    fn count_broken(&mut self) {
+    /// Adds a damaged record after a damaged link, because records may be missing there.
+    fn add_broken(&mut self) {
         if let Some(broken) = self.broken.take() {
             self.records.push((row_behind(&broken), Joined { damaged: true, ..Joined::default() }));
         }
     }
 
-    /// Counts a record as damaged if the chain names one before this cell.
-    fn end_at(&mut self, link: Link) {
+    /// Adds a damaged record if the chain names one before this cell: it is missing.
+    fn add_missing_before(&mut self, link: Link) {
         if let Some(expected) = self.expected.filter(|expected| *expected < link) {
             self.records.push((row_of(expected.prefix()), Joined { damaged: true, ..Joined::default() }));
         }
@@ -371,11 +398,13 @@ impl Run {
 struct Joined {
     bytes: Vec<u8>,
     parts: usize,
+    /// The link of the last part.
     next: Option<Link>,
     damaged: bool,
 }
 
 impl Joined {
+    /// Adds the cell that follows in the table.
     fn add(&mut self, cell: &Cell<'_>, row: &RowKey) {
         let in_turn = self.parts < MAX_PARTS && cell.part() == Some(&part_of(row, self.parts));
         let is_named = self.next.is_none_or(|next| cell.part().map(Link::to) == Some(next));
@@ -387,6 +416,7 @@ impl Joined {
         }
     }
 
+    /// Ends the record after its last cell.
     fn finish(self, row: &RowKey) -> Found {
         let ends = self.next.is_none_or(|next| !next.leads_into(row));
         match self {
@@ -396,16 +426,13 @@ impl Joined {
     }
 }
 
-/// The last row that begins like this one. It stands for what is missing behind a damaged link.
+/// Returns the row that stands for the records that may be missing after a damaged link: the
+/// highest one that begins like the row of the link.
 fn row_behind(row: &RowKey) -> RowKey {
-    let mut behind = [u8::MAX; _];
-    for (byte, value) in behind.iter_mut().zip(&row[..Link::PREFIX_LEN]) {
-        *byte = *value;
-    }
-    behind
+    row_with(&row.as_bytes()[..Link::PREFIX_LEN], u8::MAX)
 }
 
-/// The first 8 bytes of a key, as a number.
+/// Returns the first 8 bytes of a key as a number.
 fn prefix_of(key: &[u8]) -> u64 {
     key.iter().chain(std::iter::repeat(&0)).take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

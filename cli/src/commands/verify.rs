@@ -9,7 +9,6 @@ use keystead::file::VerifyReport;
 use serde_json::{Value, json};
 
 use crate::commands::copy::{failures_json, failures_text, ids_json, ids_text, name};
-use crate::encoding::hex;
 use crate::exit::{Code, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
@@ -44,7 +43,7 @@ async fn records(session: &Session) -> Outcome {
     let mut meter = Meter::new(session);
     let report = store.verify(|progress| meter.tell("records", progress.done, Some(progress.total))).await?;
     drop(meter);
-    let rows: Vec<String> = report.damaged.iter().map(|row| hex(row)).collect();
+    let rows: Vec<String> = report.damaged.iter().map(ToString::to_string).collect();
     let value = json!({
         "intact": report.intact,
         "damaged_rows": rows,

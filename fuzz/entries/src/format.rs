@@ -70,7 +70,7 @@ pub(crate) fn seal_record(row: &RowKey, message: &[u8]) -> Vec<u8> {
     let around = 1 + EPOCH.len() + cobblestone::OVERHEAD;
     let mut message = message.to_vec();
     message.resize((around + message.len()).next_multiple_of(RECORD_STEP) - around, 0);
-    let context = fields(&[b"keystead/record/v1", &STORE_ID, &EPOCH, row]);
+    let context = fields(&[b"keystead/record/v1", &STORE_ID, &EPOCH, row.as_bytes()]);
     [&[1], &EPOCH[..], &cobblestone::seal(&RECORD_KEY, &context, &message)].concat()
 }
 

@@ -1,7 +1,7 @@
 //! Records: only what FORMAT.md allows opens, bit for bit, and everything else is damaged.
 
 use keystead::{KeyId, SecretKey};
-use keystead_sealing::{RECORD_STEP, RecordError};
+use keystead_sealing::{RECORD_STEP, RecordError, RowKey};
 
 use crate::Seeds;
 use crate::format::{known_keyring, seal_record};
@@ -9,11 +9,12 @@ use crate::format::{known_keyring, seal_record};
 /// Opens a sealed record. The input is a row key (32 bytes), then the record as a store keeps it.
 pub fn record(input: &[u8]) {
     let Some((row, sealed)) = input.split_first_chunk::<32>() else { return };
+    let row = RowKey::from_bytes(*row);
     let keyring = known_keyring();
-    let Ok((id, key)) = keyring.open(row, sealed) else { return };
+    let Ok((id, key)) = keyring.open(&row, sealed) else { return };
     let again = keyring.seal(&id, &key);
-    assert!(again.row == *row && again.bytes.len() == sealed.len(), "a record opened that we never write");
-    assert!(keyring.open(row, &again.bytes).is_ok_and(|opened| opened == (id, key)));
+    assert!(again.row == row && again.bytes.len() == sealed.len(), "a record opened that we never write");
+    assert!(keyring.open(&row, &again.bytes).is_ok_and(|opened| opened == (id, key)));
 }
 
 /// Checks the parser on the contents of a record, which only a holder of the store's keys can seal.
@@ -21,12 +22,13 @@ pub fn record_message(input: &[u8]) {
     let keyring = known_keyring();
     let expected = read(input);
     // The row is that of the record's user, so that no record is refused because of its row.
-    let row = id_of(input).map_or([0; 32], |id| keyring.row_key(&id));
+    let row = id_of(input).map_or(RowKey::from_bytes([0; 32]), |id| keyring.row_key(&id));
     let opened = keyring.open(&row, &seal_record(&row, input));
     assert!(opened == expected.ok_or(RecordError::Damaged), "the parser and FORMAT.md disagree");
     // Under another user's row the record is damaged, whatever it contains.
-    let mut other = row;
+    let mut other = *row.as_bytes();
     other[31] ^= 1;
+    let other = RowKey::from_bytes(other);
     assert!(keyring.open(&other, &seal_record(&other, input)).is_err());
 }
 
@@ -69,7 +71,7 @@ pub(crate) fn seeds() -> Seeds {
         let id = KeyId::new(id).ok()?;
         let key = SecretKey::new(vec![5; len]).ok()?;
         let record = known_keyring().seal(&id, &key);
-        Some((name, [&record.row[..], &record.bytes].concat()))
+        Some((name, [record.row.as_bytes().as_slice(), &record.bytes].concat()))
     };
     SAMPLES.into_iter().filter_map(seed).collect()
 }

@@ -9,7 +9,7 @@ use keystead_core::{DeletionGrade, Durability, Result, StoreInfo, async_trait};
 
 use super::item::{KeyringItem, StoreId};
 use super::{RecordTable, WriteOutcome};
-use crate::record::RowKey;
+use crate::row_key::RowKey;
 
 /// A table in the memory of this process: for tests, and to read as an example. Clones share their
 /// rows.

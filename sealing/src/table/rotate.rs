@@ -15,8 +15,9 @@ use super::store::{Inner, Pages};
 use super::threads::off_thread;
 use super::{RecordTable, SealedStore};
 use crate::keyring::Keyring;
-use crate::record::{RecordError, RowKey};
+use crate::record::RecordError;
 use crate::root::{RootKey, RootSecret};
+use crate::row_key::RowKey;
 
 /// The largest number of passes over the table. Since no record of an old epoch can be written any
 /// longer, the second pass finds none.

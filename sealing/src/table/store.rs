@@ -14,8 +14,9 @@ use keystead_core::{
 use super::access::{Access, Held};
 use super::error::Failure;
 use super::{RecordTable, SealedOptions, WriteOutcome};
-use crate::record::{RecordError, RowKey};
+use crate::record::RecordError;
 use crate::root::RootSecret;
+use crate::row_key::RowKey;
 
 /// The number of rows that a listing reads at once.
 const PAGE_LEN: usize = 256;

@@ -4,7 +4,7 @@ use keystead_core::{Operation, Result};
 
 use super::store::Pages;
 use super::{RecordTable, SealedStore};
-use crate::record::RowKey;
+use crate::row_key::RowKey;
 
 /// The result of [`SealedStore::verify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

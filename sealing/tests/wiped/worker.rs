@@ -83,7 +83,7 @@ fn use_keyring() {
         let thread = thread::Builder::new().stack_size(2 * APART * FRAME_LEN);
         thread.spawn(move || drop(use_records(&clone))).unwrap().join().unwrap();
     }
-    pause("used", &[&record.row, &record.bytes]);
+    pause("used", &[record.row.as_bytes(), &record.bytes]);
 
     let mut generations = vec![keyring];
     for _ in 0..3 {
