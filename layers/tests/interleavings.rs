@@ -1,4 +1,4 @@
-//! The cache's core under shuttle, which runs it in many thousand orders of its threads.
+//! The cache's core under the model checker shuttle, which runs its threads in many thousand orders.
 #![allow(clippy::unwrap_used, reason = "test code")]
 #![allow(
     unreachable_pub,
@@ -12,7 +12,7 @@ mod sync {
     pub(crate) use shuttle::sync::{Mutex, MutexGuard};
     pub(crate) use std::sync::PoisonError;
 
-    // Copies are made and passed by often, so that few reads meet both.
+    // Small, so that a few reads are enough to make a copy and to skip one.
     pub(crate) const ONE_IN_COPIES: u64 = 1;
     pub(crate) const ONE_PAST_COPIES: u64 = 4;
 
