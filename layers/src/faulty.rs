@@ -21,27 +21,31 @@ use crate::distinct::Distinct;
 /// The kinds of seeded failures if none are set: those that time may cure.
 const USUAL_KINDS: [ErrorKind; 3] = [ErrorKind::Throttled, ErrorKind::Unavailable, ErrorKind::Timeout];
 
-/// A store that fails on demand: for unit tests of what your code does then. A memory store never says `Throttled`.
+/// A store that fails on demand: for unit tests of what your code does then. A memory store never
+/// says `Throttled`.
 ///
-/// Faults are **scripted** (the next call, or the next one of an operation, meets this [`Fault`]) or **seeded** (each
-/// call fails with this probability). Keep an `Arc` of it in the test to add faults while the code under test runs.
+/// Faults are **scripted** (the next call, or the next one of an operation, meets this [`Fault`])
+/// or **seeded** (each call fails with this probability). Keep an `Arc` of it in the test to add
+/// faults while the code under test runs.
 ///
 /// # What it promises
-/// - A call meets the first scripted fault that is for its operation, and uses it up. Only a call that finds none is
-///   subject to the seeded ones.
-/// - An error is given instead of a call: nothing reaches the store beneath, and a write says [`Effect::NotApplied`],
-///   whatever its kind. [`Fault::applied`] makes it the other case that code forgets: the write is carried out, and the
-///   caller is told the error, with [`Effect::Unknown`].
+/// - A call meets the first scripted fault that is for its operation, and uses it up. Only a call
+///   that finds none is subject to the seeded ones.
+/// - An error is given instead of a call: nothing reaches the store beneath, and a write says
+///   [`Effect::NotApplied`], whatever its kind. [`Fault::applied`] makes it the other case that
+///   code forgets: the write is carried out, and the caller is told the error, with
+///   [`Effect::Unknown`].
 /// - The same seed and the same calls in the same order give the same failures.
-/// - `put_key` is a [`Put`](Operation::Put), `create_key` and `get_or_create` are a [`Create`](Operation::Create) each,
-///   and what `erase_key` and `get_or_create` do within the store beneath meets no further faults. (`get_or_create_key`
-///   reads first: a [`Get`](Operation::Get).)
-/// - Each distinct id of a batch is a call of its own, one after the other. A batch for whose operation there is no
-///   fault goes to the store beneath as one.
+/// - `put_key` is a [`Put`](Operation::Put), `create_key` and `get_or_create` are a
+///   [`Create`](Operation::Create) each, and what `erase_key` and `get_or_create` do within the
+///   store beneath meets no further faults. (`get_or_create_key` reads first: a
+///   [`Get`](Operation::Get).)
+/// - Each distinct id of a batch is a call of its own, one after the other. A batch for whose
+///   operation there is no fault goes to the store beneath as one.
 /// - A listing meets its fault when it is polled first: an error is its only item.
 ///
-/// Capabilities are those of the store beneath. Latencies need a Tokio runtime with time, in a test best with its clock
-/// paused; all else runs in any executor.
+/// Capabilities are those of the store beneath. Latencies need a Tokio runtime with time, in a test
+/// best with its clock paused; all else runs in any executor.
 ///
 /// ```
 /// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, SecretKey};
@@ -114,8 +118,8 @@ impl Fault {
         Self { pause, answer, applied: false, on: None, times: 1, retry_after: None, details: None }
     }
 
-    /// The call has its effect all the same: it is carried out before the error is told, or before silence falls. The
-    /// effect of a write is then [`Effect::Unknown`] to the caller.
+    /// The call has its effect all the same: it is carried out before the error is told, or before
+    /// silence falls. The effect of a write is then [`Effect::Unknown`] to the caller.
     pub fn applied(mut self) -> Self {
         self.applied = true;
         self
@@ -165,7 +169,8 @@ impl<S: KeyStore> Faulty<S> {
         self.script().faults.push_back(fault);
     }
 
-    /// Ends all faults, the seeded ones and latencies too: from now on each call is carried out as it is.
+    /// Ends all faults, the seeded ones and latencies too: from now on each call is carried out as
+    /// it is.
     pub fn clear(&self) {
         let mut script = self.script();
         script.faults.clear();
@@ -268,7 +273,8 @@ impl<S: KeyStore> FaultyBuilder<S> {
         self
     }
 
-    /// The share of the seeded failures that are applied all the same (see [`Fault::applied`]), 0 (the default) to 1.
+    /// The share of the seeded failures that are applied all the same (see [`Fault::applied`]), 0
+    /// (the default) to 1.
     pub fn applied_rate(mut self, share: f64) -> Self {
         self.applied_rate = share;
         self
@@ -277,8 +283,8 @@ impl<S: KeyStore> FaultyBuilder<S> {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if a share is not between 0 and 1, the shortest latency is longer than the
-    /// longest, or there are to be failures of no kind.
+    /// [`Config`](ErrorKind::Config) if a share is not between 0 and 1, the shortest latency is
+    /// longer than the longest, or there are to be failures of no kind.
     pub fn build(self) -> Result<Faulty<S>> {
         let shares = 0.0..=1.0;
         let why = if !shares.contains(&self.failure_rate) {
@@ -349,7 +355,8 @@ impl<S: KeyStore> KeyStore for Faulty<S> {
         if self.passes_whole(Operation::Get, batch.ids.len()) {
             return self.store.get_keys(ids).await;
         }
-        // One after the other, so that their order, and with it who fails, does not depend on how long each takes.
+        // One after the other, so that their order, and with it who fails, does not depend on how
+        // long each takes.
         let mut outcomes = Vec::with_capacity(batch.ids.len());
         for id in &batch.ids {
             outcomes.push(self.get_key(id).await);

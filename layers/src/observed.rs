@@ -16,19 +16,21 @@ use tracing::{Instrument, Span};
 const OK: &str = "ok";
 const CANCELLED: &str = "cancelled";
 
-/// Tells operators what a store is asked and how it answers: in traces, and with the feature `metrics` in metrics. For
-/// every store in production, as the outermost layer of its stack, so that it sees what the application sees; or next
-/// to the store, to see each attempt that [`Resilient`](crate::Resilient) makes. Once in a stack: two would count into
-/// the same metrics.
+/// Tells operators what a store is asked and how it answers: in traces, and with the feature
+/// `metrics` in metrics. For every store in production, as the outermost layer of its stack, so
+/// that it sees what the application sees; or next to the store, to see each attempt that
+/// [`Resilient`](crate::Resilient) makes. Once in a stack: two would count into the same metrics.
 ///
 /// # What it promises
-/// **Nothing secret.** Neither an id nor a key, nor anything that depends on them, their lengths included, is in any
-/// span, event or metric; and of an error neither its causes nor the service's message.
+/// **Nothing secret.** Neither an id nor a key, nor anything that depends on them, their lengths
+/// included, is in any span, event or metric; and of an error neither its causes nor the service's
+/// message.
 ///
-/// **Traces.** Each operation is a span at level `DEBUG` with target `keystead`, entered whenever the operation runs,
-/// so that what the layers and the store beneath trace is inside. A listing is one span from its first poll to its end;
-/// it is not entered while the caller works on an id. The fields are those of OpenTelemetry's conventions for database
-/// clients, as `tracing-opentelemetry` takes them, and one of our own:
+/// **Traces.** Each operation is a span at level `DEBUG` with target `keystead`, entered whenever
+/// the operation runs, so that what the layers and the store beneath trace is inside. A listing is
+/// one span from its first poll to its end; it is not entered while the caller works on an id. The
+/// fields are those of OpenTelemetry's conventions for database clients, as `tracing-opentelemetry`
+/// takes them, and one of our own:
 ///
 /// | field | |
 /// |---|---|
@@ -40,19 +42,21 @@ const CANCELLED: &str = "cancelled";
 /// | `error.type`, `otel.status_code` | the kind once more and `ERROR`, if it is a failure |
 /// | `db.response.status_code` | the service's error code, if it is a failure and the service sent one |
 ///
-/// [`NotFound`](ErrorKind::NotFound), [`AlreadyExists`](ErrorKind::AlreadyExists), [`Erased`](ErrorKind::Erased) and
-/// [`PendingDeletion`](ErrorKind::PendingDeletion) are answers and no failures. A **failure** is an event at level
-/// `WARN` besides, inside the span, with `error.type`, `db.system.name`, `db.operation.name`, and the service's
-/// `db.response.status_code` and `aws.request_id` if it sent them.
+/// [`NotFound`](ErrorKind::NotFound), [`AlreadyExists`](ErrorKind::AlreadyExists),
+/// [`Erased`](ErrorKind::Erased) and [`PendingDeletion`](ErrorKind::PendingDeletion) are answers
+/// and no failures. A **failure** is an event at level `WARN` besides, inside the span, with
+/// `error.type`, `db.system.name`, `db.operation.name`, and the service's `db.response.status_code`
+/// and `aws.request_id` if it sent them.
 ///
-/// **Metrics.** An operation adds one to the counter `keystead_operations_total`, and its seconds to the histogram
-/// `keystead_operation_duration_seconds`, both with the labels `store`, `operation` and `outcome`, whose values are
-/// those of the fields above. Each id of a batch adds one to the counter `keystead_batch_ids_total`, labelled with its
-/// own outcome. The metrics are described when a store is wrapped: install the recorder first.
+/// **Metrics.** An operation adds one to the counter `keystead_operations_total`, and its seconds
+/// to the histogram `keystead_operation_duration_seconds`, both with the labels `store`,
+/// `operation` and `outcome`, whose values are those of the fields above. Each id of a batch adds
+/// one to the counter `keystead_batch_ids_total`, labelled with its own outcome. The metrics are
+/// described when a store is wrapped: install the recorder first.
 ///
-/// **One outcome for many.** A batch is one operation. Its outcome is the first failure among its ids', else the first
-/// answer that is not `ok`, else `ok`. That of a listing is the first failure that it gave, else `ok` if it came to its
-/// end, and `cancelled` if it was dropped before.
+/// **One outcome for many.** A batch is one operation. Its outcome is the first failure among its
+/// ids', else the first answer that is not `ok`, else `ok`. That of a listing is the first failure
+/// that it gave, else `ok` if it came to its end, and `cancelled` if it was dropped before.
 ///
 /// ```
 /// use keystead_core::{KeyId, KeyStoreExt};
@@ -200,7 +204,8 @@ impl<S: KeyStore> KeyStore for Observed<S> {
     }
 }
 
-/// An operation under way. It is over when this is dropped: without an outcome, the operation was cancelled.
+/// An operation under way. It is over when this is dropped: without an outcome, the operation was
+/// cancelled.
 struct Watched {
     span: Span,
     store: &'static str,

@@ -5,22 +5,24 @@ use keystead_core::{
     SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 
-/// A store that cannot be written to: for code that has no business to change keys, such as a report, an export, a
-/// decrypting service, or the source of a copy.
+/// A store that cannot be written to: for code that has no business to change keys, such as a
+/// report, an export, a decrypting service, or the source of a copy.
 ///
 /// # What it promises
-/// Every write fails with [`Unsupported`](ErrorKind::Unsupported), and nothing of it reaches the store beneath:
-/// `put_key`, `create_key`, `create_keys`, `delete_key`, `delete_keys`, `erase_key`, `get_or_create`. Reads,
-/// listings and `check` pass through as they are. [`get_or_create_key`](keystead_core::KeyStoreExt::get_or_create_key)
-/// gives a key that exists, since it reads first.
+/// Every write fails with [`Unsupported`](ErrorKind::Unsupported), and nothing of it reaches the
+/// store beneath: `put_key`, `create_key`, `create_keys`, `delete_key`, `delete_keys`, `erase_key`,
+/// `get_or_create`. Reads, listings and `check` pass through as they are.
+/// [`get_or_create_key`](keystead_core::KeyStoreExt::get_or_create_key) gives a key that exists,
+/// since it reads first.
 ///
 /// Around a [`Fenced`](crate::Fenced) store, a read may still clear away what an erasure left
 /// behind: put it inside instead.
 ///
-/// The capabilities are those of the store beneath: they say what the writes promise that others make to it.
+/// The capabilities are those of the store beneath: they say what the writes promise that others
+/// make to it.
 ///
-/// It guards against a mistake in a program. Against a program that is taken over, take the right to write from its
-/// credentials.
+/// It guards against a mistake in a program. Against a program that is taken over, take the right
+/// to write from its credentials.
 ///
 /// ```
 /// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt};

@@ -84,7 +84,8 @@ impl Chance {
     }
 
     fn draw(&mut self) -> Fault {
-        // All four every time, so that whether this call fails changes nothing for the calls after it.
+        // All four every time, so that whether this call fails changes nothing for the calls after
+        // it.
         let pause = Duration::from_nanos(self.random.u64(self.latency.clone()));
         let fails = self.random.f64() < self.failure_rate;
         let kind = self.random.choice(&self.kinds).copied();

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Slots at equal distances, of which each call takes one.
 ///
-/// A slot is taken before it is waited for, rather than by whoever is at the head of a queue: a caller whose future is
-/// not polled for a while then keeps nobody else waiting.
+/// A slot is taken before it is waited for, rather than by whoever is at the head of a queue: a
+/// caller whose future is not polled for a while then keeps nobody else waiting.
 pub(super) struct Pace {
     /// All times are counted from here: durations, unlike instants, can be subtracted without care.
     origin: Instant,
