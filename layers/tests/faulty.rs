@@ -109,7 +109,7 @@ fn an_error_has_what_the_test_gave_it() {
         let error = store.check().await.unwrap_err();
         assert_eq!((error.kind(), error.operation()), (ErrorKind::Throttled, Check));
         assert_eq!((error.retry_after(), error.details()), (Some(SECOND), Some(&details)));
-        assert_eq!(error.source().unwrap().to_string(), "a fault that the test has asked for");
+        assert_eq!(error.source().unwrap().to_string(), "this is an injected fault");
     });
 }
 
