@@ -1,4 +1,4 @@
-//! [`MemoryStore`]: a lock-striped hash table.
+//! [`MemoryStore`]: a key store in a hash table with several locks.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -18,20 +18,22 @@ use keystead_core::{
 
 const SCHEME: &str = "memory";
 
-/// A power of two, and many more than the threads that are likely to meet.
+/// The number of separately locked parts of the table. It is much larger than the number of threads
+/// that are likely to use the store at once, so that they rarely wait for each other.
 const SHARDS: usize = 64;
 
-/// Keys in the process's memory, gone when the last clone of the store is.
+/// A key store in the memory of the process, for unit tests and for keys that may be lost.
 ///
-/// Clones are handles of one store. Keys are wiped when they are overwritten, deleted or dropped with the store, unless
-/// a caller still holds them. `Debug` prints the number of keys only.
+/// Clones are handles of one store. When the last clone is dropped, all keys are gone. A key is
+/// wiped when it is overwritten, when it is deleted and when the store is dropped, unless a caller
+/// still holds it. `Debug` shows the number of keys only.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     table: Arc<Table>,
 }
 
 impl MemoryStore {
-    /// An empty store, which shares nothing with any other.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self::default()
     }
@@ -54,7 +56,8 @@ impl KeyStore for MemoryStore {
         Capabilities::new(Durability::Process, Consistency::Strong, DeletionGrade::Immediate, Some(Consistency::Strong))
     }
 
-    /// Written by hand: what `async` makes of it is larger and keeps a state, which costs a read a twentieth more.
+    // Written without `async`, whose future is larger and keeps a state: that makes a read 5 %
+    // slower.
     fn get_key<'s, 'i, 'f>(&'s self, id: &'i KeyId) -> BoxFuture<'f, Result<SecretKey>>
     where
         's: 'f,
@@ -90,7 +93,8 @@ impl KeyStore for MemoryStore {
         Ok(Deletion::new(Finality::Immediate))
     }
 
-    /// One shard's ids at a time are copied: a key that stands throughout is listed once, whatever else is written.
+    /// Copies the ids of one shard at a time. A key that exists during the whole listing is listed
+    /// once, whatever is written meanwhile.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         let shards = stream::iter(&self.table.shards);
         shards.flat_map(|shard| stream::iter(shard.ids()).map(Ok)).boxed()
@@ -105,21 +109,22 @@ fn failed(kind: ErrorKind, operation: Operation) -> Error {
     Error::new(kind, operation, SCHEME)
 }
 
-/// A random id, in 32 hexadecimal digits: two stores in memory are never the same.
+/// Returns a random id of 32 hexadecimal digits, which tells stores in memory apart.
 fn random_store_id() -> String {
     let random = SecretKey::generate(16).expect("16 bytes are a valid length of a key");
     random.expose_secret().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 struct Table {
-    /// Made when it is first asked for, because most stores never are.
+    /// Created by the first call to `info`, because most stores never get one.
     info: OnceLock<StoreInfo>,
-    // Ids may be chosen by an attacker, so the hash is keyed with the process's own random state.
+    // Randomly keyed, because an attacker may choose the ids.
     hasher: RandomState,
     shards: [Shard; SHARDS],
 }
 
-/// On cache lines of its own, so that threads on different shards don't slow each other down.
+/// One part of the table with its lock. The alignment gives it cache lines of its own, so that
+/// threads on different shards do not slow each other down.
 #[derive(Default)]
 #[repr(align(128))]
 struct Shard(RwLock<HashTable<KeyEntry>>);
@@ -149,21 +154,21 @@ impl Table {
 
     fn hash(&self, id: &KeyId) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        // Without the end mark of a text: nothing comes after an id.
+        // Unlike `Hash` for `str`, this adds no terminator: nothing else is hashed after the id.
         hasher.write(id.as_str().as_bytes());
         hasher.finish()
     }
 
     fn find(&self, id: &KeyId) -> (u64, &Shard) {
         let hash = self.hash(id);
-        // The table inside the shard uses the lowest and the highest bits.
-        let number = (hash >> 32) as usize % SHARDS;
-        (hash, &self.shards[number])
+        // Middle bits, because the table inside the shard uses the lowest and the highest ones.
+        let index = (hash >> 32) as usize % SHARDS;
+        (hash, &self.shards[index])
     }
 }
 
 impl Shard {
-    // A poisoned lock is used on: no code of ours can panic while it holds one half-way through a change.
+    // Poisoning is ignored: no code that holds the lock can panic in the middle of a change.
     fn read(&self) -> RwLockReadGuard<'_, HashTable<KeyEntry>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,7 +8,8 @@ use keystead_conformance::{Harness, Namespace, async_trait};
 use keystead_core::{BoxError, KeyStore};
 use keystead_memory::MemoryStore;
 
-/// A namespace is a store of its own, and a second client is a clone.
+/// The harness of the memory store. Each namespace has its own store, and reopening clones the
+/// handle.
 #[derive(Default)]
 struct Memory(Mutex<HashMap<Namespace, MemoryStore>>);
 

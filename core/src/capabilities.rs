@@ -1,43 +1,45 @@
-//! [`Capabilities`]: what a store promises.
+//! [`Capabilities`]: the guarantees of a store.
 
 use std::time::Duration;
 
-/// The guarantees of a stack of store and layers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The guarantees of a store together with the layers around it.
+///
+/// [`KeyStore::capabilities`](crate::KeyStore::capabilities) returns them, and the conformance
+/// suite checks a store against them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// The failures that an acknowledged write survives.
     pub durability: Durability,
     /// The time after which a write is visible to every handle.
     pub consistency: Consistency,
-    /// The usual finality of a deletion. A single [`Deletion`](crate::Deletion) may be weaker and
-    /// then says so.
+    /// The usual finality of a deletion. If a single deletion is weaker, its
+    /// [`Deletion`](crate::Deletion) says so.
     pub deletion: DeletionGrade,
     /// The time after which a write is visible in the listing, or `None` if the store cannot list.
     pub listing: Option<Consistency>,
-    /// True if an erased id stays erased: reads and writes of it fail with
+    /// True if an erased id stays erased: reading or writing its key fails with
     /// [`Erased`](crate::ErrorKind::Erased).
     pub fenced: bool,
-    /// True if reads may be answered from a process's memory, up to the bound of
-    /// [`consistency`](Self::consistency). Layers that rely on reading the store itself refuse to
-    /// be put around such a store.
+    /// True if reads may be answered from a cache in this process, which may lag behind the store
+    /// by up to the bound of [`consistency`](Self::consistency). A layer that must read the store
+    /// itself refuses to wrap such a store.
     pub cached: bool,
-    /// The number of ids that one call to the engine handles; `None` if it is not known. A batch of
-    /// more ids takes several calls, which need not end together.
+    /// The number of ids that one call to the engine handles, or `None` if that is not known. A
+    /// larger batch takes several calls, some of which may fail while others succeed.
     pub batch_size: Option<usize>,
-    /// The number of ids that one call to the engine deletes, where it differs from
+    /// The number of ids that one call to the engine deletes, if it differs from
     /// [`batch_size`](Self::batch_size).
     pub delete_batch_size: Option<usize>,
-    /// The number of keys that [`create_keys`](crate::KeyStore::create_keys) should be given at
-    /// once to be fastest; `None` if it takes a call to the engine for each key.
+    /// The number of keys for which one call to [`create_keys`](crate::KeyStore::create_keys) is
+    /// fastest, or `None` if each key takes a separate call to the engine.
     pub create_batch_size: Option<usize>,
     /// The number of ids that one call to the engine lists; `None` if it is not known.
     pub list_page_size: Option<usize>,
 }
 
 impl Capabilities {
-    /// Creates capabilities with these promises, without a fence and without a cache; the batch
-    /// size is not known.
+    /// Creates capabilities with these guarantees, no fence, no cache, and unknown batch sizes.
     pub fn new(
         durability: Durability,
         consistency: Consistency,
@@ -58,31 +60,34 @@ impl Capabilities {
         }
     }
 
-    /// The same, and what is erased stays erased.
+    /// Declares that an erased id stays erased ([`fenced`](Self::fenced)).
     pub fn with_fence(mut self) -> Self {
         self.fenced = true;
         self
     }
 
-    /// Says that reads may be answered from a process's memory.
+    /// Declares that reads may be answered from a cache ([`cached`](Self::cached)).
     pub fn with_cache(mut self) -> Self {
         self.cached = true;
         self
     }
 
-    /// Sets the number of ids that one call to the engine handles.
+    /// Sets the number of ids that one call to the engine handles
+    /// ([`batch_size`](Self::batch_size)).
     pub fn with_batch_size(mut self, ids: usize) -> Self {
         self.batch_size = Some(ids);
         self
     }
 
-    /// Sets the number of ids that one call to the engine deletes.
+    /// Sets the number of ids that one call to the engine deletes
+    /// ([`delete_batch_size`](Self::delete_batch_size)).
     pub fn with_delete_batch_size(mut self, ids: usize) -> Self {
         self.delete_batch_size = Some(ids);
         self
     }
 
-    /// Sets the number of keys that should be created at once.
+    /// Sets the number of keys that are best created at once
+    /// ([`create_batch_size`](Self::create_batch_size)).
     pub fn with_create_batch_size(mut self, keys: usize) -> Self {
         self.create_batch_size = Some(keys);
         self
@@ -94,40 +99,42 @@ impl Capabilities {
         self
     }
 
-    /// Says that each key is created by a call of its own.
+    /// Declares that each key is created by a separate call to the engine.
     pub fn without_create_batch_size(mut self) -> Self {
         self.create_batch_size = None;
         self
     }
 }
 
-/// The failures that an acknowledged write survives, ordered from the weakest to the strongest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The failures that an acknowledged write survives.
+///
+/// The variants are ordered from the weakest guarantee to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Nothing: it ends with the process.
+    /// None: a write is lost when the process ends.
     Process,
-    /// The end of the process and of the machine's power, not the loss of its disk.
+    /// A crash of the process and a power failure, but not the loss of the disk.
     Host,
     /// The loss of a machine.
     Replicated,
 }
 
-/// The time at which an acknowledged write becomes visible to reads that begin after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The time after which an acknowledged write is visible to reads that begin then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// At once, to every handle.
+    /// Zero: the write is visible at once, to every handle.
     Strong,
-    /// After a while.
+    /// At most `within`.
     Eventual {
-        /// The visibility bound: the longest that takes.
+        /// The visibility bound: the longest time until every handle sees the write.
         within: Duration,
     },
 }
 
 impl Consistency {
-    /// The visibility bound: zero for [`Consistency::Strong`].
+    /// Returns the visibility bound, which is zero for [`Consistency::Strong`].
     pub fn bound(&self) -> Duration {
         match self {
             Self::Strong => Duration::ZERO,
@@ -137,17 +144,20 @@ impl Consistency {
 }
 
 /// The usual [`Finality`](crate::Finality) of a store's deletions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// The grade describes every deletion in the store, so it contains durations. A `Finality`
+/// describes one deletion, so it can contain a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeletionGrade {
-    /// The bytes are beyond the engine's own recovery when the call returns.
+    /// The engine can no longer recover the key when the call returns.
     Immediate,
-    /// They will be, without anybody's help.
+    /// The engine will lose the key some time after the call, without further action.
     Eventual {
-        /// The longest that takes, or `None` where no bound is known.
+        /// The longest time until then, or `None` if no bound is known.
         within: Option<Duration>,
     },
-    /// An operator can bring the key back for a while.
+    /// An operator can restore the key for some time.
     Recoverable {
         /// The length of that time.
         window: Duration,

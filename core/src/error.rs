@@ -1,20 +1,21 @@
-//! [`Error`] and its parts: what failed, who must act, and whether it may have happened all the same.
+//! [`Error`] and its parts: what failed, who must act, and whether the call took effect anyway.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A boxed error of any type, for causes.
+/// A boxed error of any type, used for the cause of an [`Error`].
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The result of a store operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failed store operation. One word wide; clones share the cause.
+/// The error of a failed store operation.
 ///
-/// `Display` says this level only ("delete on ssm failed: throttled"); the cause is reached through
-/// [`source`](StdError::source). Neither holds an id, a key byte, a URL or a response body.
+/// `Display` shows this level only ("delete on ssm failed: throttled");
+/// [`source`](StdError::source) returns the cause. Neither contains an id, a byte of a key, a URL
+/// or a response body. An `Error` is one word wide, and its clones share the cause.
 ///
 /// ```
 /// use keystead_core::{Effect, Error, ErrorKind, Operation};
@@ -39,42 +40,45 @@ struct Inner {
 }
 
 impl Error {
-    /// A failure of `operation` on the store of scheme `store`.
+    /// Creates an error of `operation` on a store with the scheme `store`.
     ///
-    /// The effect starts as the cautious guess: [`Effect::Unknown`] for a write that ended without an answer
-    /// ([`Timeout`](ErrorKind::Timeout), [`Unavailable`](ErrorKind::Unavailable), [`Other`](ErrorKind::Other)), else
-    /// [`Effect::NotApplied`]. Who knows better says so with [`with_effect`](Self::with_effect).
+    /// The initial effect is a cautious guess. It is [`Effect::Unknown`] for a write that ended
+    /// without an answer ([`Timeout`](ErrorKind::Timeout), [`Unavailable`](ErrorKind::Unavailable)
+    /// or [`Other`](ErrorKind::Other)), and [`Effect::NotApplied`] for everything else. A store
+    /// that knows more sets it with [`with_effect`](Self::with_effect).
     pub fn new(kind: ErrorKind, operation: Operation, store: &'static str) -> Self {
         let unanswered = matches!(kind, ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Other);
         let effect = if unanswered && operation.is_write() { Effect::Unknown } else { Effect::NotApplied };
         Self(Box::new(Inner { kind, operation, store, effect, retry_after: None, details: None, source: None }))
     }
 
-    /// Adds the cause. It must hold no id, no key byte, no URL and no response body in any rendering.
+    /// Sets the cause. No rendering of it may contain an id, a byte of a key, a URL or a response
+    /// body.
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(Arc::from(source.into()));
         self
     }
 
-    /// Adds what the service answered.
+    /// Sets the details of the service's answer.
     pub fn with_details(mut self, details: ErrorDetails) -> Self {
         self.0.details = Some(details);
         self
     }
 
-    /// Says whether the failed write may have been applied.
+    /// Sets whether the failed write may have been applied.
     pub fn with_effect(mut self, effect: Effect) -> Self {
         self.0.effect = effect;
         self
     }
 
-    /// Says when another try makes sense.
+    /// Sets the time that the caller should wait before the next attempt.
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.0.retry_after = Some(retry_after);
         self
     }
 
-    /// Names the operation that the caller asked for, where that is made of others.
+    /// Replaces the operation, for a method that consists of several: the error then names the one
+    /// that the caller asked for.
     pub fn with_operation(mut self, operation: Operation) -> Self {
         self.0.operation = operation;
         self
@@ -90,12 +94,12 @@ impl Error {
         self.0.operation
     }
 
-    /// The scheme of the store that failed: `memory`, `file`, `ssm`, ...
+    /// Returns the scheme of the store that failed, such as `memory`, `file` or `ssm`.
     pub fn store(&self) -> &'static str {
         self.0.store
     }
 
-    /// Reports whether the same call may succeed later without anybody's help.
+    /// Reports whether the same call may succeed later although nobody changes anything.
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{Conflict, Throttled, Timeout, Unavailable};
         matches!(self.0.kind, Conflict | Throttled | Unavailable | Timeout)
@@ -107,8 +111,7 @@ impl Error {
         self.0.effect
     }
 
-    /// Returns the time that the store asks the caller to wait before the next attempt, if it asks
-    /// for any.
+    /// Returns the time that the caller should wait before the next attempt, if the store says so.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -145,55 +148,61 @@ impl StdError for Error {
     }
 }
 
-/// The kind of an [`Error`]. The kinds are grouped by who must act.
+/// The kind of an [`Error`].
+///
+/// The kinds are grouped by who must act: the application (`NotFound` to `PendingDeletion`), the
+/// programmer (`InvalidId` to `Config`), the operator (`PermissionDenied` to `QuotaExceeded`),
+/// nobody because time may help (`Conflict` to `Timeout`), or somebody who first has to find out
+/// what is wrong (`Corrupt` and `Other`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    // The application's logic: it asked about a key that is not in the state it assumed.
-    /// There is no such key: the engine's own word, never a guess.
+    // The application must act: the key is not in the state that it assumed.
+    /// There is no such key. The engine itself said so; the store never guesses this.
     NotFound,
-    /// A key stands where one was to be created.
+    /// A key exists for the id under which one was to be created.
     AlreadyExists,
-    /// The user was erased and must not come back unless that is allowed expressly.
+    /// The user was erased, and no new key has been allowed since.
     Erased,
-    /// The key is scheduled for deletion; the engine could still recover it.
+    /// The key is scheduled for deletion, but the engine can still recover it.
     PendingDeletion,
 
-    // The programmer: the call itself is wrong.
-    /// The store refuses this id.
+    // The programmer must act: the call itself is wrong.
+    /// The store does not accept this id.
     InvalidId,
-    /// The store refuses this key.
+    /// The store does not accept this key.
     InvalidKey,
-    /// The store cannot do that.
+    /// The store does not support this operation or option.
     Unsupported,
-    /// The store is set up wrongly.
+    /// The configuration of the store is wrong.
     Config,
 
-    // The operator: rights, keys and quotas.
-    /// The caller may not do that.
+    // The operator must act: permissions, keys or quotas.
+    /// The caller lacks the permission for this operation.
     PermissionDenied,
     /// The caller's credentials are missing, wrong or expired.
     Unauthenticated,
-    /// The key that encrypts the keys cannot be used: wrong root secret, disabled KMS key, ...
+    /// The key that encrypts the stored keys cannot be used, for example because the root secret is
+    /// wrong or the KMS key is disabled.
     KeyUnavailable,
-    /// A hard limit is reached: parameters, disk space, ...
+    /// A hard limit is reached, such as the number of parameters or the disk space.
     QuotaExceeded,
 
-    // Time: the same call may succeed later.
-    /// Somebody else's write is in the way.
+    // Time may help: the same call may succeed later.
+    /// A concurrent write of another caller is in the way.
     Conflict,
-    /// Too many calls.
+    /// The store has received too many calls.
     Throttled,
     /// The store cannot be reached or cannot answer now.
     Unavailable,
-    /// No answer in time.
+    /// The store has not answered in time.
     Timeout,
 
-    // Nobody yet: it has to be looked into.
+    // Somebody has to find out what is wrong.
     /// The stored data is not a valid key, or is damaged. A call that fails with this kind has not
     /// overwritten or deleted the damaged data.
     Corrupt,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
@@ -242,15 +251,15 @@ pub enum Operation {
     List,
     /// Checking the store.
     Check,
-    /// Giving the store a new root secret.
+    /// Replacing the root secret of the store.
     Rotate,
-    /// Reading every record to see whether it is whole.
+    /// Reading every record to check that it is intact.
     Verify,
-    /// Copying the whole store.
+    /// Copying the whole store to a backup.
     Backup,
-    /// Putting a backup in the place of a store.
+    /// Restoring a store from a backup.
     Restore,
-    /// Copying the keys of one store to another.
+    /// Copying keys from one store to another.
     Copy,
 }
 
@@ -283,53 +292,54 @@ impl fmt::Display for Operation {
     }
 }
 
-/// The effect of a failed write: it was not applied, or that is not known.
+/// The effect that a failed write had on the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Effect {
-    /// It was not.
+    /// The write was not applied.
     NotApplied,
-    /// It may have been: read back before deciding what to do.
+    /// The write may have been applied, or may still be. Read the key back before deciding what to
+    /// do.
     Unknown,
 }
 
 /// The answer of a remote service to a call that failed.
 ///
-/// This is the error map of the Clojure library `dev.gethop/secret-storage.aws-ssm-ps` (the
-/// origin). With feature `serde`, the fields have the names that it uses: `error-code`,
-/// `error-type`, `status-code`, `request-id`, `service-name`, `message`. Absent fields are left
-/// out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// It corresponds to the error map of the Clojure library `dev.gethop/secret-storage.aws-ssm-ps`.
+/// With the feature `serde` it serializes under the names that this library uses: `error-code`,
+/// `error-type`, `status-code`, `request-id`, `service-name` and `message`. Fields without a value
+/// are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case", default))]
 pub struct ErrorDetails {
     /// The service's own code, such as `ParameterNotFound`.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub error_code: Option<String>,
-    /// Whose fault it is in the service's eyes.
+    /// The side that caused the error, as the service sees it.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub error_type: Option<ErrorType>,
-    /// The HTTP status.
+    /// The HTTP status code.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub status_code: Option<u16>,
-    /// The id of the request, which the service's support asks for.
+    /// The id of the request, for the service's support team.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub request_id: Option<String>,
     /// The service's name.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub service_name: Option<String>,
-    /// The service's message; names, ARNs, ids and values are replaced by `<redacted>`.
+    /// The service's message, in which names, ARNs, ids and values are replaced by `<redacted>`.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub message: Option<String>,
 }
 
-/// Whose fault an error is in the service's eyes.
+/// The side that caused an error, as the service sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum ErrorType {
-    /// The caller's (HTTP 4xx).
+    /// The caller (HTTP 4xx).
     Client,
-    /// The service's (HTTP 5xx).
+    /// The service (HTTP 5xx).
     Service,
 }
 
@@ -343,14 +353,14 @@ mod tests {
     }
 
     #[test]
-    fn display_says_this_level_only() {
+    fn display_shows_this_level_only() {
         let error = Error::new(ErrorKind::Throttled, Operation::Delete, "ssm").with_source("slow down");
         assert_eq!(error.to_string(), "delete on ssm failed: throttled");
         assert_eq!(error.source().unwrap().to_string(), "slow down");
     }
 
     #[test]
-    fn a_write_without_an_answer_may_have_landed_unless_the_store_knows_better() {
+    fn a_write_without_an_answer_may_have_been_applied_unless_the_store_knows_better() {
         for kind in [ErrorKind::Timeout, ErrorKind::Unavailable, ErrorKind::Other] {
             assert_eq!(Error::new(kind, Operation::Put, "x").effect(), Effect::Unknown);
             assert_eq!(Error::new(kind, Operation::Get, "x").effect(), Effect::NotApplied);
@@ -361,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_time_can_mend_is_retryable() {
+    fn only_errors_that_time_may_cure_are_retryable() {
         let retryable = |kind| Error::new(kind, Operation::Get, "x").is_retryable();
         assert!(retryable(ErrorKind::Conflict) && retryable(ErrorKind::Throttled));
         assert!(retryable(ErrorKind::Unavailable) && retryable(ErrorKind::Timeout));
@@ -369,9 +379,15 @@ mod tests {
         assert!(!retryable(ErrorKind::QuotaExceeded) && !retryable(ErrorKind::Corrupt));
     }
 
+    #[test]
+    fn errors_can_be_sent_to_and_shared_between_threads() {
+        fn assert_send_and_sync<T: Send + Sync + 'static>() {}
+        assert_send_and_sync::<Error>();
+    }
+
     #[cfg(feature = "serde")]
     #[test]
-    fn details_serialise_with_the_origins_names() {
+    fn details_serialize_under_the_names_of_the_clojure_library() {
         let details = ErrorDetails {
             error_code: Some("ParameterNotFound".into()),
             error_type: Some(ErrorType::Client),

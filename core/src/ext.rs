@@ -1,34 +1,41 @@
-//! [`KeyStoreExt`]: the calls an application makes.
+//! [`KeyStoreExt`]: the methods that most applications call.
 
 use std::future::Future;
 
 use crate::{ErrorKind, KeyId, KeyStore, PutMode, Result, SecretKey};
 
-/// The length in bytes of the keys that [`KeyStoreExt::get_or_create_key`] makes.
+/// The length in bytes of the keys that [`KeyStoreExt::get_or_create_key`] creates.
 const NEW_KEY_LEN: usize = 32;
 
-/// Shorthands over [`KeyStore`], for every store. Nothing that a layer must change lives here.
+/// Convenience methods for every [`KeyStore`].
+///
+/// The trait is implemented for all stores, so a store cannot override its methods. Each calls a
+/// method of `KeyStore`, which layers do override.
 pub trait KeyStoreExt: KeyStore {
-    /// Creates or overwrites the key of `id`.
+    /// Creates or overwrites the key of `id`. [`create_key`](Self::create_key) never overwrites.
     ///
     /// # Errors
-    /// As [`KeyStore::put_key_with`] with [`PutMode::Overwrite`].
+    /// The errors of [`KeyStore::put_key_with`] with [`PutMode::Overwrite`].
     fn put_key(&self, id: &KeyId, key: &SecretKey) -> impl Future<Output = Result<()>> + Send {
         async move { self.put_key_with(id, key, PutMode::Overwrite).await }
     }
 
-    /// Creates the key of `id`.
+    /// Creates the key of `id`, and fails if there is one already.
+    ///
+    /// Use [`get_or_create_key`](Self::get_or_create_key) if the existing key should be returned in
+    /// that case.
     ///
     /// # Errors
-    /// As [`KeyStore::put_key_with`] with [`PutMode::Create`]: [`AlreadyExists`](ErrorKind::AlreadyExists) if there is one.
+    /// The errors of [`KeyStore::put_key_with`] with [`PutMode::Create`], such as
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists).
     fn create_key(&self, id: &KeyId, key: &SecretKey) -> impl Future<Output = Result<()>> + Send {
         async move { self.put_key_with(id, key, PutMode::Create).await }
     }
 
-    /// Reads the key of `id`; `None` if there is none.
+    /// Reads the key of `id`, and returns `None` if there is no such key.
     ///
     /// # Errors
-    /// As [`KeyStore::get_key`], but for [`NotFound`](ErrorKind::NotFound).
+    /// The errors of [`KeyStore::get_key`], except for [`NotFound`](ErrorKind::NotFound).
     fn find_key(&self, id: &KeyId) -> impl Future<Output = Result<Option<SecretKey>>> + Send {
         async move {
             match self.get_key(id).await {
@@ -39,21 +46,30 @@ pub trait KeyStoreExt: KeyStore {
         }
     }
 
-    /// Reads the key of `id`, or creates one of 32 random bytes.
+    /// Reads the key of `id`, or creates one of 32 random bytes if there is none.
+    ///
+    /// All callers that race to create the key get the same one.
+    /// [`get_or_create_key_with`](Self::get_or_create_key_with) creates a key of your choice, and
+    /// [`KeyStore::get_or_create`] tries to create it without reading first.
     ///
     /// # Errors
-    /// As [`KeyStore::get_key`], but for [`NotFound`](ErrorKind::NotFound), and [`KeyStore::get_or_create`].
+    /// The errors of [`KeyStore::get_key`], except for [`NotFound`](ErrorKind::NotFound), and those
+    /// of [`KeyStore::get_or_create`].
     fn get_or_create_key(&self, id: &KeyId) -> impl Future<Output = Result<SecretKey>> + Send {
         self.get_or_create_key_with(id, || {
             SecretKey::generate(NEW_KEY_LEN).expect("32 bytes are a valid length of a key")
         })
     }
 
-    /// Reads the key of `id`, or creates the one that `generate` makes, which is called at most once and only if there
-    /// is none.
+    /// Reads the key of `id`, or creates the one that `generate` returns if there is none.
+    ///
+    /// `generate` is called at most once, and only if no key was found. If another caller creates a
+    /// key first, that key is returned and the generated one is dropped. Unlike
+    /// [`KeyStore::put_key_with`], this never overwrites a key.
     ///
     /// # Errors
-    /// As [`KeyStore::get_key`], but for [`NotFound`](ErrorKind::NotFound), and [`KeyStore::get_or_create`].
+    /// The errors of [`KeyStore::get_key`], except for [`NotFound`](ErrorKind::NotFound), and those
+    /// of [`KeyStore::get_or_create`].
     fn get_or_create_key_with<F>(&self, id: &KeyId, generate: F) -> impl Future<Output = Result<SecretKey>> + Send
     where
         F: FnOnce() -> SecretKey + Send,

@@ -1,6 +1,7 @@
-//! `Arc<T>` and `Box<T>` of a store are stores.
+//! The implementations of [`KeyStore`] for `Arc<T>` and `Box<T>`.
 //!
-//! Written without `#[async_trait]`, whose second box would cost a call as much as a read from memory.
+//! They are written without `#[async_trait]`, because it would box each future a second time, which
+//! costs as much as a read from memory.
 
 use std::sync::Arc;
 

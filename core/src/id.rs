@@ -1,15 +1,14 @@
-//! [`KeyId`]: whose key it is.
+//! [`KeyId`]: the name under which a user's key is stored.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::str::FromStr;
 
-/// The name of one user's key: 1 to 128 bytes of UTF-8 without control characters.
+/// The id of one user's key: 1 to 128 bytes of UTF-8 without control characters.
 ///
-/// Two ids are the same if their bytes are the same: no case folding, no Unicode normalisation, no trimming. Every id
-/// that can be constructed works on every backend.
+/// Ids are compared byte by byte, without case folding, Unicode normalization or trimming. Every
+/// `KeyId` works on every backend.
 ///
-/// An id is personal data. There is no `Display`, and `Debug` tells the length only:
+/// An id is personal data, so it has no `Display`, and `Debug` shows the length only:
 ///
 /// ```
 /// use keystead_core::KeyId;
@@ -28,14 +27,14 @@ use std::str::FromStr;
 pub struct KeyId(String);
 
 impl KeyId {
-    /// The longest id, in bytes.
+    /// The length of the longest id, in bytes.
     pub const MAX_LEN: usize = 128;
 
-    /// Checks an id.
+    /// Creates an id from a text.
     ///
     /// # Errors
-    /// [`InvalidKeyId`] if it is empty, longer than [`KeyId::MAX_LEN`] bytes, or holds a control character (Unicode's
-    /// category Cc: U+0000 to U+001F and U+007F to U+009F).
+    /// [`InvalidKeyId`] if the text is empty, is longer than [`KeyId::MAX_LEN`] bytes, or contains
+    /// a control character (Unicode category Cc: U+0000 to U+001F and U+007F to U+009F).
     pub fn new(id: impl Into<String>) -> Result<Self, InvalidKeyId> {
         let id = id.into();
         if id.is_empty() {
@@ -50,7 +49,7 @@ impl KeyId {
         Ok(Self(id))
     }
 
-    /// The id as it was given. Keep it out of logs, metrics and error messages.
+    /// Returns the text of the id. Keep it out of logs, metrics and error messages.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -92,55 +91,41 @@ impl From<KeyId> for String {
     }
 }
 
-/// The lower-case hyphenated form (RFC 9562).
 #[cfg(feature = "uuid")]
 impl From<uuid::Uuid> for KeyId {
+    /// Returns the lower-case hyphenated form of the UUID (RFC 9562).
     fn from(id: uuid::Uuid) -> Self {
         Self(id.hyphenated().to_string())
     }
 }
 
 /// The reason why a text is not a valid [`KeyId`]. It never quotes the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKeyId {
     /// The text is empty.
+    #[error("key id is empty: give 1 to {} bytes", KeyId::MAX_LEN)]
     Empty,
-    /// The text is longer than [`KeyId::MAX_LEN`].
+    /// The text is longer than [`KeyId::MAX_LEN`] bytes.
+    #[error("key id has {len} bytes: give at most {}, for example a UUID or a hash of the longer name", KeyId::MAX_LEN)]
     TooLong {
-        /// Its length in bytes.
+        /// The length of the text in bytes.
         len: usize,
     },
-    /// The text holds a control character.
+    /// The text contains a control character.
+    #[error("key id has a control character at byte {position}: remove it")]
     ControlCharacter {
         /// The byte offset of the first control character.
         position: usize,
     },
 }
 
-impl fmt::Display for InvalidKeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => write!(f, "key id is empty: give 1 to {} bytes", KeyId::MAX_LEN),
-            Self::TooLong { len } => {
-                let max = KeyId::MAX_LEN;
-                write!(f, "key id has {len} bytes: give at most {max}, for example a UUID or a hash of the longer name")
-            }
-            Self::ControlCharacter { position } => {
-                write!(f, "key id has a control character at byte {position}: remove it")
-            }
-        }
-    }
-}
-
-impl StdError for InvalidKeyId {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_id_is_taken_and_one_byte_more_is_not() {
+    fn the_longest_id_is_accepted_and_a_longer_one_is_refused() {
         assert!(KeyId::new("a".repeat(128)).is_ok());
         assert_eq!(KeyId::new("a".repeat(129)), Err(InvalidKeyId::TooLong { len: 129 }));
         assert!(KeyId::new("\u{1F511}".repeat(32)).is_ok());
@@ -148,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_refused_wherever_they_stand() {
+    fn control_characters_are_refused_at_any_position() {
         for bad in ["\0", "a\n", "\u{7f}a", "a\u{85}b", "a\u{9f}", "\t"] {
             assert!(matches!(KeyId::new(bad), Err(InvalidKeyId::ControlCharacter { .. })), "{bad:?}");
         }
@@ -162,8 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn debug_tells_the_length_only() {
+    fn debug_shows_the_length_only() {
         assert_eq!(format!("{:?}", KeyId::new("alice").unwrap()), "KeyId(5 bytes)");
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let text = |id: &str| KeyId::new(id).unwrap_err().to_string();
+        assert_eq!(text(""), "key id is empty: give 1 to 128 bytes");
+        assert_eq!(
+            text(&"a".repeat(129)),
+            "key id has 129 bytes: give at most 128, for example a UUID or a hash of the longer name"
+        );
+        assert_eq!(text("a\n"), "key id has a control character at byte 1: remove it");
     }
 
     #[cfg(feature = "uuid")]
@@ -175,7 +171,7 @@ mod tests {
 
     #[cfg(feature = "serde")]
     #[test]
-    fn serde_checks_what_it_reads() {
+    fn deserializing_checks_the_id() {
         let id: KeyId = serde_json::from_str("\"bob\"").unwrap();
         assert_eq!(serde_json::to_string(&id).unwrap(), "\"bob\"");
         assert!(serde_json::from_str::<KeyId>("\"\"").is_err());

@@ -1,19 +1,18 @@
-//! [`StoreIdentity`]: which data a handle reaches, and whether two handles reach the same.
+//! [`StoreIdentity`]: the identity of the data behind a store.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::str::FromStr;
 
-/// The identity of the data behind a store, whatever handle it is reached through.
+/// The identity of the data behind a store.
 ///
-/// It consists of the scheme, the location and the attributes that the store knows of: partition,
-/// region, endpoint and account for a store in a cloud, a random store id for a format that carries
-/// one. An attribute can be unknown at first and be learned later, so identities are compared with
-/// [`compare`](Self::compare) and not with `==`.
+/// It does not depend on the handle through which the data is reached. It consists of the scheme,
+/// the location and further attributes: partition, region, endpoint and account for a store in a
+/// cloud, and a random store id if the store's format contains one. An attribute can be unknown at
+/// first, so compare identities with [`compare`](Self::compare) and not with `==`.
 ///
-/// `Display` writes it on one line, and `FromStr` reads that line: this is how journals and
-/// receipts keep it. With the feature `serde` it serializes as the same text. It contains no id of
-/// a user and no credential.
+/// `Display` writes the identity on one line, and `FromStr` reads that line. Journals and receipts
+/// store it in this form, and with the feature `serde` it serializes as the same text. It contains
+/// no id of a user and no credential.
 ///
 /// ```
 /// use keystead_core::{IdentityMatch, StoreIdentity, StoreInfo};
@@ -31,12 +30,12 @@ use std::str::FromStr;
 pub struct StoreIdentity {
     scheme: String,
     location: String,
-    /// Sorted by attribute, each at most once. `None`: the store has this attribute, but does not
-    /// know it yet.
+    /// Sorted by attribute, each at most once. `None` means that the store has this attribute but
+    /// does not know its value yet.
     attributes: Vec<(Attribute, Option<String>)>,
 }
 
-/// The result of comparing two identities.
+/// The result of comparing two store identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum IdentityMatch {
@@ -44,12 +43,12 @@ pub enum IdentityMatch {
     Same,
     /// The handles reach different data.
     Different,
-    /// Not enough is known to tell. Never take this for one of the other two: nothing may be
-    /// removed on the strength of it.
+    /// Not enough is known to decide. Treat this as neither of the other two; in particular, do not
+    /// delete anything because of it.
     Unknown,
 }
 
-/// An attribute that identifies data besides scheme and location.
+/// An attribute that identifies data, besides the scheme and the location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Attribute {
     Partition,
@@ -72,8 +71,8 @@ impl Attribute {
         }
     }
 
-    /// Reports whether two different values prove that the data differ. One service can be reached
-    /// through several endpoints.
+    /// Reports whether two different values prove that the data is different. Two endpoints prove
+    /// nothing, because one service can be reached through several.
     fn tells_apart(self) -> bool {
         self != Self::Endpoint
     }
@@ -91,59 +90,65 @@ impl StoreIdentity {
         }
     }
 
-    /// The kind of store, as in its URL.
+    /// Returns the scheme of the store's URL, such as `file` or `ssm`.
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// The location within that kind: a path or a template of names.
+    /// Returns the location of the store: a path, or a template for the names of its entries.
     pub fn location(&self) -> &str {
         &self.location
     }
 
-    /// The cloud's partition, such as `aws`, if it is known.
+    /// Returns the cloud's partition, such as `aws`, if it is known.
     pub fn partition(&self) -> Option<&str> {
         self.known(Attribute::Partition)
     }
 
-    /// The cloud's region, if it is known.
+    /// Returns the cloud's region, if it is known.
     pub fn region(&self) -> Option<&str> {
         self.known(Attribute::Region)
     }
 
-    /// The endpoint, if one is set: scheme, host and port.
+    /// Returns the scheme, host and port of the endpoint, if one is set.
     pub fn endpoint(&self) -> Option<&str> {
         self.known(Attribute::Endpoint)
     }
 
-    /// The cloud account, once a call has told it.
+    /// Returns the cloud account, if a call has revealed it.
     pub fn account(&self) -> Option<&str> {
         self.known(Attribute::Account)
     }
 
-    /// The random id that the store's own format carries. Copies of the store carry the same one.
+    /// Returns the random id that is part of the store's own format, if it has one. Copies of a
+    /// store have the same id.
     pub fn store_id(&self) -> Option<&str> {
         self.known(Attribute::StoreId)
     }
 
-    /// Reports whether every attribute is known that this kind of store has.
+    /// Reports whether the value of every attribute that this store has is known.
     pub fn is_fully_known(&self) -> bool {
         self.attributes.iter().all(|(_, value)| value.is_some())
     }
 
-    /// Compares what two handles reach.
+    /// Compares two identities and tells whether they stand for the same data.
     ///
-    /// The answer is `Different` if the schemes differ, if one attribute other than the endpoint is
-    /// known on both sides and differs, or if the locations differ. It is `Unknown` if an attribute
-    /// is known on one side only, if the endpoints differ (a service can be reached through
-    /// several), if neither a location nor a store id is there, or if the locations differ but the
-    /// store ids are the same: then one store is a copy of the other, or has two names.
+    /// The answer is [`Different`](IdentityMatch::Different) if the schemes differ, if an attribute
+    /// other than the endpoint is known for both and differs, or if the locations differ and the
+    /// store ids are not the same.
+    ///
+    /// Otherwise it is [`Unknown`](IdentityMatch::Unknown) in these cases:
+    /// - One store has an attribute that is not known yet, or that the other store does not have.
+    /// - The endpoints differ. One service can be reached through several.
+    /// - There is neither a location nor a store id.
+    /// - The locations differ although the store ids are the same. One store is then a copy of the
+    ///   other, or one store has two names.
     pub fn compare(&self, other: &Self) -> IdentityMatch {
         let mut is_certain = true;
         for attribute in Attribute::ALL {
             match (self.known(attribute), other.known(attribute)) {
                 (Some(one), Some(two)) if one != two && attribute.tells_apart() => return IdentityMatch::Different,
-                (one, two) => is_certain &= one == two && self.knows(attribute) && other.knows(attribute),
+                (one, two) => is_certain &= one == two && self.is_settled(attribute) && other.is_settled(attribute),
             }
         }
         if self.scheme != other.scheme {
@@ -163,9 +168,8 @@ impl StoreIdentity {
         self.value(attribute)?.as_deref()
     }
 
-    /// Reports whether nothing is left to learn about this attribute: it is known, or the store
-    /// does not have it.
-    fn knows(&self, attribute: Attribute) -> bool {
+    /// Reports whether the attribute is settled: its value is known, or the store does not have it.
+    fn is_settled(&self, attribute: Attribute) -> bool {
         self.value(attribute).is_none_or(Option::is_some)
     }
 
@@ -173,20 +177,20 @@ impl StoreIdentity {
         self.attributes.iter().find(|(candidate, _)| *candidate == attribute).map(|(_, value)| value)
     }
 
-    /// Returns what is known besides the location, for people.
-    pub(crate) fn words(&self) -> String {
+    /// Returns the known attributes as a text for people.
+    pub(crate) fn attributes_text(&self) -> String {
         let known = self.attributes.iter().filter_map(|(attribute, value)| Some((attribute, value.as_ref()?)));
-        // The region says as much about the usual partition.
+        // The usual partition is left out, because the region implies it.
         let shown = known.filter(|(attribute, value)| **attribute != Attribute::Partition || *value != "aws");
-        let words: Vec<String> = shown.map(|(attribute, value)| format!("{} {value}", attribute.name())).collect();
-        words.join(", ")
+        let texts: Vec<String> = shown.map(|(attribute, value)| format!("{} {value}", attribute.name())).collect();
+        texts.join(", ")
     }
 }
 
 impl fmt::Display for StoreIdentity {
-    /// `scheme:location`, then `; name=value` for each attribute, with an empty value for one that
-    /// is not known yet. A semicolon, a backslash and a control character are written as `\`
-    /// followed by six hexadecimal digits.
+    /// Writes `scheme:location`, then `; name=value` for each attribute, with an empty value if it
+    /// is not known yet. Semicolons, backslashes and control characters are written as `\` followed
+    /// by six hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.scheme, escaped(&self.location))?;
         for (attribute, value) in &self.attributes {
@@ -214,18 +218,11 @@ impl FromStr for StoreIdentity {
     }
 }
 
-/// A text that is not the identity of a store, or one of a later version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The error for a text that is not a valid [`StoreIdentity`], or was written by a later version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("this is not the identity of a store, or it was written by a later version")]
 #[non_exhaustive]
 pub struct InvalidStoreIdentity;
-
-impl fmt::Display for InvalidStoreIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("this is not the identity of a store, or it was written by a later version")
-    }
-}
-
-impl StdError for InvalidStoreIdentity {}
 
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -283,12 +280,12 @@ mod tests {
 
     fn compare(one: &StoreInfo, two: &StoreInfo) -> IdentityMatch {
         let answer = one.identity().compare(two.identity());
-        assert_eq!(answer, two.identity().compare(one.identity()), "the answer depends on the order");
+        assert_eq!(answer, two.identity().compare(one.identity()), "the result depends on the order");
         answer
     }
 
     #[test]
-    fn stores_in_a_cloud_are_told_apart_by_what_is_known() {
+    fn stores_in_a_cloud_are_told_apart_by_their_known_attributes() {
         let alice = ssm().with_account(Some("1"));
         let bob = ssm().with_account(Some("2"));
         let unknown = ssm().with_account(None::<String>);
@@ -314,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_identifies_a_store_that_knows_nothing_else_and_no_location_does_not() {
+    fn a_location_alone_identifies_a_store_but_an_empty_one_does_not() {
         let one = StoreInfo::new("x", "/a");
         let two = StoreInfo::new("x", "/b");
         assert_eq!((compare(&one, &one), compare(&one, &two)), (Same, Different));

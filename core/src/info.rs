@@ -1,15 +1,15 @@
-//! [`StoreInfo`]: a store's description for people.
+//! [`StoreInfo`]: the description of a store for people.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::identity::{Attribute, StoreIdentity};
 
-/// The description of a store for people: its scheme, its location, and what else identifies its
-/// data.
+/// The description of a store for people: its scheme, its location and its
+/// [`identity`](Self::identity).
 ///
-/// It never contains a credential or the id of a user. Two stores are told apart by their
-/// [`identity`](Self::identity), never by comparing descriptions.
+/// It never contains a credential or the id of a user. To find out whether two handles reach the
+/// same data, compare their identities, not their descriptions.
 ///
 /// ```
 /// let info = keystead_core::StoreInfo::new("file", "/var/lib/app/keys.db");
@@ -18,21 +18,21 @@ use crate::identity::{Attribute, StoreIdentity};
 /// let info = info.with_store_id("6f2a").with_note("read-only");
 /// assert_eq!(info.to_string(), "file:/var/lib/app/keys.db (store 6f2a), read-only");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoreInfo {
     scheme: &'static str,
-    /// Shared, because stores that describe themselves often keep a copy.
+    /// Shared, because a store keeps its description and returns clones of it.
     identity: Arc<StoreIdentity>,
     notes: String,
 }
 
 impl StoreInfo {
-    /// Describes a store; an empty location is left out of the text.
+    /// Creates the description of a store. An empty location is left out when it is displayed.
     pub fn new(scheme: &'static str, location: impl Into<String>) -> Self {
         Self { scheme, identity: Arc::new(StoreIdentity::new(scheme, location.into())), notes: String::new() }
     }
 
-    /// Sets the random id that the store's format carries.
+    /// Sets the random id that is part of the store's format.
     pub fn with_store_id(self, store_id: impl Into<String>) -> Self {
         self.with(Attribute::StoreId, Some(store_id.into()))
     }
@@ -47,18 +47,18 @@ impl StoreInfo {
         self.with(Attribute::Region, Some(region.into()))
     }
 
-    /// Sets the endpoint, where one other than the service's own is used. Only scheme, host and
-    /// port are kept.
+    /// Sets the endpoint, if it is not the service's own one. Only the scheme, host and port of the
+    /// URL are kept.
     pub fn with_endpoint(self, url: impl AsRef<str>) -> Self {
         self.with(Attribute::Endpoint, Some(origin_of(url.as_ref())))
     }
 
-    /// Sets the cloud account; `None` if the store has one but does not know it yet.
+    /// Sets the cloud account, or `None` if the store has one but does not know it yet.
     pub fn with_account(self, account: Option<impl Into<String>>) -> Self {
         self.with(Attribute::Account, account.map(Into::into))
     }
 
-    /// Adds a note on what a layer does to the store. The identity stays as it is.
+    /// Adds a note on what a layer does to the store. The identity does not change.
     pub fn with_note(mut self, note: impl AsRef<str>) -> Self {
         self.notes.push_str(", ");
         self.notes.push_str(note.as_ref());
@@ -70,18 +70,18 @@ impl StoreInfo {
         self
     }
 
-    /// The kind of store, as in its URL: `memory`, `file`, `ssm` and so on.
+    /// Returns the scheme of the store's URL, such as `memory`, `file` or `ssm`.
     pub fn scheme(&self) -> &'static str {
         self.scheme
     }
 
-    /// The location within that kind: a path or a template of names.
+    /// Returns the location of the store: a path, or a template for the names of its entries.
     pub fn location(&self) -> &str {
         self.identity.location()
     }
 
     /// Returns the identity of the data, as far as it is known.
-    /// [`KeyStore::identify`](crate::KeyStore::identify) learns the rest.
+    /// [`KeyStore::identify`](crate::KeyStore::identify) asks the engine for the rest.
     pub fn identity(&self) -> &StoreIdentity {
         &self.identity
     }
@@ -93,16 +93,16 @@ impl fmt::Display for StoreInfo {
         if !self.location().is_empty() {
             write!(f, ":{}", self.location())?;
         }
-        let words = self.identity.words();
-        if !words.is_empty() {
-            write!(f, " ({words})")?;
+        let attributes = self.identity.attributes_text();
+        if !attributes.is_empty() {
+            write!(f, " ({attributes})")?;
         }
         f.write_str(&self.notes)
     }
 }
 
-/// Scheme, host and port of a URL in lower case (RFC 6454): a path or user info may contain a
-/// secret.
+/// Returns the scheme, host and port of a URL in lower case (RFC 6454). The rest is dropped because
+/// a path or user info may contain a secret.
 fn origin_of(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -1,6 +1,5 @@
-//! [`SecretKey`]: the bytes that must not leak.
+//! [`SecretKey`]: the bytes of a key, which must not leak.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,11 +7,12 @@ use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// A secret of 1 to 3072 bytes, wiped from memory when its last clone is dropped.
+/// A secret key of 1 to 3072 bytes, which is wiped from memory when its last clone is dropped.
 ///
-/// Every key that can be constructed works on every backend (3072 bytes are what base64 leaves of the 4096 characters
-/// of an SSM parameter). Clones share one allocation. Comparison takes the same time whichever byte differs; lengths
-/// are not secret. There is no `Display` and no `Serialize`, and `Debug` tells the length only:
+/// Every `SecretKey` works on every backend: 3072 bytes in base64 fill the 4096 characters of an
+/// SSM parameter. Clones share one allocation. A comparison takes the same time whichever byte
+/// differs; the length of a key is not secret. There is no `Display` and no `Serialize`, and
+/// `Debug` shows the length only:
 ///
 /// ```
 /// use keystead_core::SecretKey;
@@ -26,27 +26,30 @@ use zeroize::Zeroizing;
 pub struct SecretKey(Arc<Zeroizing<Vec<u8>>>);
 
 impl SecretKey {
-    /// The longest key, in bytes.
+    /// The length of the longest key, in bytes.
     pub const MAX_LEN: usize = 3072;
 
-    /// Takes the buffer as it is: a `Vec<u8>` is not copied, and wiped with its spare capacity in the end. What is
-    /// given as a slice or an array stays where it was, for its owner to wipe.
+    /// Creates a key from a buffer, which it takes over.
+    ///
+    /// A `Vec<u8>` is not copied. It is wiped, with its spare capacity, when the last clone of the
+    /// key is dropped. A slice or an array is copied, and the caller must wipe the original.
     ///
     /// # Errors
-    /// [`InvalidSecretKey`] if the buffer is empty or longer than [`SecretKey::MAX_LEN`] bytes; the buffer is wiped.
+    /// [`InvalidSecretKey`] if the buffer is empty or longer than [`SecretKey::MAX_LEN`] bytes. The
+    /// buffer is then wiped, too.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, InvalidSecretKey> {
         let bytes = Zeroizing::new(bytes.into());
         check_len(bytes.len())?;
         Ok(Self(Arc::new(bytes)))
     }
 
-    /// `len` bytes from the operating system's generator.
+    /// Creates a key of `len` bytes from the operating system's random number generator.
     ///
     /// # Errors
-    /// [`InvalidSecretKey`] if `len` is 0 or above [`SecretKey::MAX_LEN`].
+    /// [`InvalidSecretKey`] if `len` is zero or greater than [`SecretKey::MAX_LEN`].
     ///
     /// # Panics
-    /// If the operating system's generator fails: no key is better than a weak one.
+    /// Panics if the operating system's generator fails.
     pub fn generate(len: usize) -> Result<Self, InvalidSecretKey> {
         check_len(len)?;
         let mut bytes = Zeroizing::new(vec![0; len]);
@@ -54,7 +57,7 @@ impl SecretKey {
         Ok(Self(Arc::new(bytes)))
     }
 
-    /// The bytes. Whoever copies them must wipe the copy.
+    /// Returns the bytes of the key. If you copy them, wipe the copy.
     pub fn expose_secret(&self) -> &[u8] {
         &self.0
     }
@@ -68,7 +71,7 @@ fn check_len(len: usize) -> Result<(), InvalidSecretKey> {
     }
 }
 
-/// The trait of the `secrecy` crate, for code that is written against it.
+// For code that is generic over the `secrecy` crate's trait.
 impl ExposeSecret<[u8]> for SecretKey {
     fn expose_secret(&self) -> &[u8] {
         Self::expose_secret(self)
@@ -90,29 +93,19 @@ impl fmt::Debug for SecretKey {
 }
 
 /// The reason why some bytes are not a valid [`SecretKey`]. It never quotes the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidSecretKey {
     /// There are no bytes.
+    #[error("secret key is empty: give 1 to {} bytes", SecretKey::MAX_LEN)]
     Empty,
     /// There are more than [`SecretKey::MAX_LEN`] bytes.
+    #[error("secret key has {len} bytes: give at most {}", SecretKey::MAX_LEN)]
     TooLong {
         /// The number of bytes.
         len: usize,
     },
 }
-
-impl fmt::Display for InvalidSecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let max = SecretKey::MAX_LEN;
-        match self {
-            Self::Empty => write!(f, "secret key is empty: give 1 to {max} bytes"),
-            Self::TooLong { len } => write!(f, "secret key has {len} bytes: give at most {max}"),
-        }
-    }
-}
-
-impl StdError for InvalidSecretKey {}
 
 #[cfg(test)]
 mod tests {
@@ -125,10 +118,12 @@ mod tests {
         assert_eq!(SecretKey::generate(0), Err(InvalidSecretKey::Empty));
         assert_eq!(SecretKey::generate(3073), Err(InvalidSecretKey::TooLong { len: 3073 }));
         assert!(SecretKey::new(vec![7; 3072]).is_ok());
+        assert_eq!(InvalidSecretKey::Empty.to_string(), "secret key is empty: give 1 to 3072 bytes");
+        assert_eq!(InvalidSecretKey::TooLong { len: 3073 }.to_string(), "secret key has 3073 bytes: give at most 3072");
     }
 
     #[test]
-    fn a_vector_is_taken_not_copied() {
+    fn a_vector_is_not_copied() {
         let bytes = vec![1, 2, 3];
         let address = bytes.as_ptr();
         assert_eq!(SecretKey::new(bytes).unwrap().expose_secret().as_ptr(), address);
@@ -141,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn equality_is_of_all_bytes_and_the_length() {
+    fn keys_are_equal_if_all_bytes_and_the_length_are() {
         let key = SecretKey::new([1, 2, 3]).unwrap();
         assert_eq!(key, SecretKey::new([1, 2, 3]).unwrap());
         assert_ne!(key, SecretKey::new([1, 2, 4]).unwrap());

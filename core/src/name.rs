@@ -1,18 +1,22 @@
-//! [`NameTemplate`]: ids in the names of a store that has names.
+//! [`NameTemplate`]: the mapping between ids and the names that an engine gives to its entries.
 
-use std::error::Error as StdError;
 use std::fmt;
+use std::str::FromStr;
 
 use crate::KeyId;
 
 const PLACEHOLDER: &str = "%s";
 const ESCAPED: &str = "--";
 
-/// A path with one `%s` where the user's id goes, such as `/app/user-keys/%s`: the origin's way of naming parameters.
+/// A path with one `%s` in place of the user's id, such as `/app/user-keys/%s`.
 ///
-/// An id of `A-Z a-z 0-9 _ . -` that does not start with `--` stands as it is. Any other becomes `--` followed by its
-/// bytes, each outside `A-Z a-z 0-9 _ .` as `-XX` in upper-case hexadecimal. No two ids share a name, and every name
-/// gives its id back:
+/// A backend uses it to turn ids into the names of an engine's entries and back. The Clojure
+/// library `dev.gethop/secret-storage.aws-ssm-ps` names its parameters with such a path, too.
+///
+/// An id that consists of `A-Z a-z 0-9 _ . -` and does not start with `--` becomes part of the name
+/// unchanged. Any other id is written as `--` followed by its bytes, where each byte outside
+/// `A-Z a-z 0-9 _ .` is written as `-XX` in upper-case hexadecimal. No two ids have the same name,
+/// and the id can be read from the name:
 ///
 /// ```
 /// use keystead_core::{KeyId, NameTemplate};
@@ -24,19 +28,21 @@ const ESCAPED: &str = "--";
 /// assert_eq!(template.id("/app/other/alice"), None);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NameTemplate {
     prefix: String,
     suffix: String,
 }
 
 impl NameTemplate {
-    /// Checks a template. The limits of an engine (lengths, levels, reserved words) are checked by its backend.
+    /// Parses a template. The backend checks the limits of its engine (lengths, levels, reserved
+    /// words).
     ///
     /// # Errors
-    /// [`InvalidNameTemplate`] if there is not exactly one `%s`, if a segment between slashes is empty, if a character is
-    /// none of `A-Z a-z 0-9 / _ . + = @ -`, or if the first segment is not literal: an id there could spell a word
-    /// that the engine reserves.
+    /// [`InvalidNameTemplate`] if there is not exactly one `%s`, if a segment between slashes is
+    /// empty, if a character is not one of `A-Z a-z 0-9 / _ . + = @ -`, or if the `%s` is in the
+    /// first segment, where an id could be equal to a word that the engine reserves
+    /// ([`new_flat`](Self::new_flat) allows that).
     pub fn new(template: &str) -> Result<Self, InvalidNameTemplate> {
         let parsed = Self::new_flat(template)?;
         if !parsed.prefix.trim_start_matches('/').contains('/') {
@@ -45,12 +51,14 @@ impl NameTemplate {
         Ok(parsed)
     }
 
-    /// Checks a template as [`new`](Self::new) does, but accepts the `%s` in the first segment, as
-    /// in `/%s` and `/app-%s`. An id can then spell a word that the engine reserves, so the backend
-    /// must check each name.
+    /// Parses a template as [`new`](Self::new) does, but allows the `%s` in the first segment, as
+    /// in `/%s` and `/app-%s`.
+    ///
+    /// A name can then be equal to a word that the engine reserves, so the backend must check each
+    /// name.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new), but for
+    /// The errors of [`new`](Self::new), except for
     /// [`FirstSegmentNotLiteral`](InvalidNameTemplate::FirstSegmentNotLiteral).
     pub fn new_flat(template: &str) -> Result<Self, InvalidNameTemplate> {
         let Some((prefix, suffix)) = template.split_once(PLACEHOLDER) else {
@@ -59,8 +67,8 @@ impl NameTemplate {
         if suffix.contains(PLACEHOLDER) {
             return Err(InvalidNameTemplate::ManyPlaceholders);
         }
-        let literal = |c: char| c.is_ascii_alphanumeric() || "/_.+=@-".contains(c);
-        if !prefix.chars().chain(suffix.chars()).all(literal) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "/_.+=@-".contains(c);
+        if !prefix.chars().chain(suffix.chars()).all(is_allowed) {
             return Err(InvalidNameTemplate::Character);
         }
         let relative = template.strip_prefix('/').unwrap_or(template);
@@ -70,17 +78,17 @@ impl NameTemplate {
         Ok(Self { prefix: prefix.to_owned(), suffix: suffix.to_owned() })
     }
 
-    /// The name of `id`: at most [`max_name_len`](Self::max_name_len) bytes of ASCII.
+    /// Returns the name of `id`: at most [`max_name_len`](Self::max_name_len) bytes of ASCII.
     pub fn name(&self, id: &KeyId) -> String {
         format!("{}{}{}", self.prefix, encode_segment(id), self.suffix)
     }
 
-    /// The id whose [`name`](Self::name) this is, or `None` if it is not a name of ours.
+    /// Returns the id whose [`name`](Self::name) this is, or `None` if no id has this name.
     pub fn id(&self, name: &str) -> Option<KeyId> {
         decode_segment(name.strip_prefix(&self.prefix)?.strip_suffix(&self.suffix)?)
     }
 
-    /// Returns the part of the name before the id, which all names in a listing begin with.
+    /// Returns the part of the name before the id. All names of this template begin with it.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -90,9 +98,19 @@ impl NameTemplate {
         &self.suffix
     }
 
-    /// The length in bytes of the longest name that an id can get: an id of 128 bytes that are all escaped.
+    /// Returns the length in bytes of the longest possible name: that of an id of 128 bytes which
+    /// all have to be escaped.
     pub fn max_name_len(&self) -> usize {
         self.prefix.len() + ESCAPED.len() + 3 * KeyId::MAX_LEN + self.suffix.len()
+    }
+}
+
+impl FromStr for NameTemplate {
+    type Err = InvalidNameTemplate;
+
+    /// Parses a template as [`NameTemplate::new`] does.
+    fn from_str(template: &str) -> Result<Self, InvalidNameTemplate> {
+        Self::new(template)
     }
 }
 
@@ -104,7 +122,7 @@ impl fmt::Display for NameTemplate {
 
 fn encode_segment(id: &KeyId) -> String {
     let id = id.as_str();
-    if stands_as_it_is(id) {
+    if needs_no_escape(id) {
         return id.to_owned();
     }
     let mut segment = String::with_capacity(ESCAPED.len() + 3 * id.len());
@@ -124,7 +142,8 @@ fn decode_segment(segment: &str) -> Option<KeyId> {
         None => KeyId::new(segment),
         Some(escaped) => KeyId::new(String::from_utf8(unescape(escaped)?).ok()?),
     };
-    // Only the one spelling that we write is ours: anything else would let two names claim one id.
+    // A name that `encode_segment` would not write is rejected: otherwise two names would have the
+    // same id.
     id.ok().filter(|id| encode_segment(id) == segment)
 }
 
@@ -155,7 +174,7 @@ fn hex_digit(digit: u8) -> Option<u8> {
     }
 }
 
-fn stands_as_it_is(id: &str) -> bool {
+fn needs_no_escape(id: &str) -> bool {
     !id.starts_with(ESCAPED) && id.bytes().all(|byte| is_plain(byte) || byte == b'-')
 }
 
@@ -164,38 +183,25 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// The reason why a text is not a valid [`NameTemplate`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidNameTemplate {
-    /// There is no `%s`: all users would share one key.
+    /// There is no `%s`, so all users would share one key.
+    #[error("name template has no %s, so all users would share one key: put %s where the id goes")]
     NoPlaceholder,
     /// There is more than one `%s`.
+    #[error("name template has more than one %s: leave one, where the id goes")]
     ManyPlaceholders,
-    /// A character is none of `A-Z a-z 0-9 / _ . + = @ -`.
+    /// A character is not one of `A-Z a-z 0-9 / _ . + = @ -`.
+    #[error("name template has a character outside A-Z a-z 0-9 / _ . + = @ -: remove it")]
     Character,
-    /// Two slashes meet, or the template ends with one.
+    /// There are two slashes in a row, or the template ends with a slash.
+    #[error("name template has an empty segment: remove the doubled or last slash")]
     EmptySegment,
-    /// The `%s` stands in the first segment, where an engine reserves words.
+    /// The `%s` is in the first segment, where engines reserve words.
+    #[error("name template has %s in its first segment: start with a literal one, as in /app/%s")]
     FirstSegmentNotLiteral,
 }
-
-impl fmt::Display for InvalidNameTemplate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoPlaceholder => {
-                "name template has no %s, so all users would share one key: put %s where the id goes"
-            }
-            Self::ManyPlaceholders => "name template has more than one %s: leave one, where the id goes",
-            Self::Character => "name template has a character outside A-Z a-z 0-9 / _ . + = @ -: remove it",
-            Self::EmptySegment => "name template has an empty segment: remove the doubled or last slash",
-            Self::FirstSegmentNotLiteral => {
-                "name template has %s in its first segment: start with a literal one, as in /app/%s"
-            }
-        })
-    }
-}
-
-impl StdError for InvalidNameTemplate {}
 
 #[cfg(test)]
 mod tests {
@@ -206,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_ids_stand_as_they_are() {
+    fn ordinary_ids_are_not_escaped() {
         for id in ["67e55044-10b1-426f-9247-bb680e5fe0c8", "a", "..", "-40", "a-40b", "user_1.x", "-"] {
             assert_eq!(name(id), format!("/k/{id}"));
         }
@@ -223,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_we_never_write_have_no_id() {
+    fn names_that_no_id_has_are_rejected() {
         let template = NameTemplate::new("/k/%s/key").unwrap();
         for segment in
             ["", "--", "--abc", "--a-2fb", "--a-2", "--a-", "--a@b", "a b", "---FF", "---0A", "a/b", "--a-41"]
@@ -235,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_name_is_as_long_as_said() {
+    fn the_longest_name_has_the_maximum_length() {
         let template = NameTemplate::new("/k/%s").unwrap();
         assert_eq!(template.name(&KeyId::new("/".repeat(128)).unwrap()).len(), template.max_name_len());
     }
@@ -255,11 +261,11 @@ mod tests {
         assert_eq!(refusal("/%s"), InvalidNameTemplate::FirstSegmentNotLiteral);
         assert_eq!(refusal("%s/x"), InvalidNameTemplate::FirstSegmentNotLiteral);
         assert_eq!(refusal("/a%s/x"), InvalidNameTemplate::FirstSegmentNotLiteral);
-        assert_eq!(NameTemplate::new("app/%s.key").unwrap().to_string(), "app/%s.key");
+        assert_eq!("app/%s.key".parse::<NameTemplate>().unwrap().to_string(), "app/%s.key");
     }
 
     #[test]
-    fn flat_templates_give_each_id_a_name_of_its_own_too() {
+    fn flat_templates_give_each_id_a_different_name() {
         for template in ["/%s", "%s", "/app-%s", "app-%s", "/%s.key", "/app/%s"] {
             let template = NameTemplate::new_flat(template).unwrap();
             let mut names = std::collections::HashSet::new();

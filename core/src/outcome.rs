@@ -1,44 +1,49 @@
-//! The options of a write and the results that it reports.
+//! The modes of a write, and the results of a deletion.
 
 use std::time::{Duration, SystemTime};
 
 use crate::DeletionGrade;
 
-/// The longest time for which a known engine keeps a key whose deletion is pending: 30 days, in AWS
-/// Secrets Manager and AWS KMS. It stands in where nothing is known, because a shorter time would
-/// promise too much.
+/// The longest time for which an engine that we know keeps a key whose deletion is pending: 30
+/// days, in AWS Secrets Manager and AWS KMS. It is assumed where nothing is known, because a
+/// shorter time would promise too much.
 const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
-/// The treatment of an existing key by [`put_key_with`](crate::KeyStore::put_key_with).
+/// The mode of [`put_key_with`](crate::KeyStore::put_key_with): what to do if there is a key
+/// already.
 ///
-/// A store that meets a mode it does not know answers
-/// [`Unsupported`](crate::ErrorKind::Unsupported) before any effect.
+/// A store that does not know a mode returns [`Unsupported`](crate::ErrorKind::Unsupported) and
+/// writes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PutMode {
-    /// Replace it.
+    /// Replace the existing key.
     Overwrite,
-    /// Leave it and answer [`AlreadyExists`](crate::ErrorKind::AlreadyExists).
+    /// Leave the existing key and fail with [`AlreadyExists`](crate::ErrorKind::AlreadyExists).
     Create,
 }
 
-/// The time after which the engine itself can no longer recover the stored bytes of a deleted key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The moment from which the engine can no longer recover the stored bytes of a deleted key.
+///
+/// It speaks of the store's own bytes only. It says nothing about copies that somebody else keeps,
+/// such as backups, archived write-ahead logs and replicas; `docs/erasure.md` in the repository
+/// explains how the keys in those are destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Finality {
-    /// They are now.
+    /// The engine can no longer recover the bytes.
     Immediate,
-    /// They will be, without anybody's help.
+    /// The engine will lose the bytes some time after the call, without further action.
     Eventual {
-        /// The longest that takes, or `None` where no bound is known.
+        /// The longest time until then, or `None` if no bound is known.
         within: Option<Duration>,
     },
-    /// Until this moment an operator can bring the key back.
+    /// An operator can restore the key until this moment.
     RecoverableUntil(SystemTime),
 }
 
 impl Finality {
-    /// The usual finality of a deletion in a store of this grade.
+    /// Returns the usual finality of a deletion that is made now, in a store of this grade.
     pub fn of_grade(grade: DeletionGrade) -> Self {
         match grade {
             DeletionGrade::Immediate => Self::Immediate,
@@ -47,9 +52,10 @@ impl Finality {
         }
     }
 
-    /// The finality of what an earlier deletion has left of a key that is not found any more. A key
-    /// that could still be brought back would be pending deletion and not absent, which is why
-    /// `Recoverable` counts as over.
+    /// Returns the finality of an earlier deletion of a key that is no longer found.
+    ///
+    /// In a store with a recovery window it is [`Immediate`](Self::Immediate), because a key that
+    /// can still be restored would be reported as pending deletion, not as absent.
     pub fn of_absence(grade: DeletionGrade) -> Self {
         match grade {
             DeletionGrade::Immediate | DeletionGrade::Recoverable { .. } => Self::Immediate,
@@ -57,11 +63,12 @@ impl Finality {
         }
     }
 
-    /// The finality of a key whose deletion is pending, in a store of this grade. `remaining` is
-    /// how long the store says that the key can still be brought back. Where it says nothing, the
-    /// store's own window is assumed. Where it says that the time is over although the key is still
-    /// there, its clock or its date means something else, and the longest time that is possible is
-    /// assumed: 30 days.
+    /// Returns the finality of a key whose deletion is pending, in a store of this grade.
+    ///
+    /// `remaining` is the time for which the key can still be restored, according to the store. If
+    /// it is `None`, the window of the grade is assumed, or 30 days if the grade has none. If it is
+    /// zero although the key is still there, the store's clock cannot be trusted, and 30 days or
+    /// the window are assumed, whichever is longer.
     pub fn of_pending_deletion(grade: DeletionGrade, remaining: Option<Duration>) -> Self {
         let window = match grade {
             DeletionGrade::Recoverable { window } => Some(window),
@@ -82,52 +89,53 @@ impl Finality {
 }
 
 /// The result of [`delete_key`](crate::KeyStore::delete_key).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Deletion {
-    /// The time after which the stored bytes are beyond recovery.
+    /// The moment from which the engine can no longer recover the stored bytes.
     pub finality: Finality,
-    /// True if an earlier attempt of the same call ended without an answer, so that it may be
-    /// applied later: it then deletes a key that was created in the meantime.
+    /// True if an earlier attempt of the same call ended without an answer and may still be
+    /// applied. It would then delete a key that was created in the meantime.
     pub unsettled: bool,
 }
 
 impl Deletion {
-    /// A deletion of this finality, of which no attempt is still to come.
+    /// Creates the result of a deletion with this finality, whose attempts have all ended.
     pub fn new(finality: Finality) -> Self {
         Self { finality, unsettled: false }
     }
 
-    /// Says whether an earlier attempt may still be applied.
+    /// Sets whether an earlier attempt may still be applied ([`unsettled`](Self::unsettled)).
     pub fn with_unsettled(mut self, unsettled: bool) -> Self {
         self.unsettled = unsettled;
         self
     }
 }
 
-/// The result of [`erase_key`](crate::KeyStore::erase_key), with what was proved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The result of [`erase_key`](crate::KeyStore::erase_key).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Erasure {
-    /// True if there was a key. It is false only after an unambiguous "not found".
+    /// True if there was a key, or may have been one. It is false only after an unambiguous "not
+    /// found".
     pub existed: bool,
-    /// The time after which the stored bytes are beyond recovery.
+    /// The moment from which the engine can no longer recover the stored bytes.
     pub finality: Finality,
-    /// True if a read that began after the delete, and on an eventually consistent store one
-    /// visibility bound later, answered "not found".
+    /// True if a read proved that the key is gone: it began after the delete, on an eventually
+    /// consistent store at least one visibility bound after it, and found no key.
     pub verified: bool,
-    /// True if an earlier attempt of the same call ended without an answer, so that it may be
-    /// applied later: it then deletes a key that was created in the meantime.
+    /// True if an earlier attempt of the same call ended without an answer and may still be
+    /// applied. It would then delete a key that was created in the meantime.
     pub unsettled: bool,
 }
 
 impl Erasure {
-    /// An erasure with these findings, of which no attempt is still to come.
+    /// Creates the result of an erasure with these findings, whose attempts have all ended.
     pub fn new(existed: bool, finality: Finality, verified: bool) -> Self {
         Self { existed, finality, verified, unsettled: false }
     }
 
-    /// Says whether an earlier attempt may still be applied.
+    /// Sets whether an earlier attempt may still be applied ([`unsettled`](Self::unsettled)).
     pub fn with_unsettled(mut self, unsettled: bool) -> Self {
         self.unsettled = unsettled;
         self

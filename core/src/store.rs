@@ -1,4 +1,4 @@
-//! [`KeyStore`]: the contract.
+//! [`KeyStore`]: the contract of every key store.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,155 +11,180 @@ use crate::{
     Result, SecretKey, StoreIdentity, StoreInfo, batch,
 };
 
-/// The number of times [`KeyStore::get_or_create`] tries after losing to a creator whose key was
-/// deleted at once.
+/// The number of times that [`KeyStore::get_or_create`] tries to create the key, if another caller
+/// creates one each time and it is deleted before it can be read.
 const CREATE_ATTEMPTS: u32 = 8;
 
-/// The number of times [`KeyStore::erase_key`] deletes while reads see a key after the delete.
+/// The number of times that [`KeyStore::erase_key`] deletes the key, if a read sees a key after
+/// each delete.
 const ERASE_ATTEMPTS: u32 = 8;
 
-/// The pause to ask for after losing that often.
+/// The `retry_after` of the error when all those attempts have failed.
 const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 
-/// A place that keeps one secret key per user.
+/// A store of secret keys, one for each user.
 ///
 /// # Promises
 /// Every store keeps these, and the conformance suite checks them. The *bound* is the visibility
 /// bound of [`Capabilities::consistency`]: zero for [`Consistency::Strong`].
 ///
-/// 1. A value is whole or an error: never torn, mixed, truncated, or somebody else's.
-/// 2. [`PutMode::Create`] never overwrites. Of racing creators at most one gets `Ok`, and exactly
-///    one if all others got [`AlreadyExists`](ErrorKind::AlreadyExists).
-/// 3. [`get_or_create`](Self::get_or_create) gives back the candidate only after the store's `Ok`
-///    to its creation, or after reading its bytes back; else the key that it read. As long as
-///    nobody overwrites or deletes the id, all callers hold the same key.
-/// 4. [`NotFound`](ErrorKind::NotFound) is the engine's own word for absence, and at most one bound
-///    old. Denied, throttled, damaged, pending deletion, wrong key and timeout are never "not
-///    found".
-/// 5. After `Ok` of a delete and the bound, as long as no other write overlapped it or came later,
-///    no get of any handle yields the key.
-/// 6. A first answer is the truth. Only an answer that follows, within one call, an attempt of
-///    unknown outcome is ambiguous; it is settled by reading back, or reported with
-///    [`Effect::Unknown`]. Reading our own bytes back proves that a write was applied; absence
-///    proves nothing on an eventually consistent store.
-/// 7. Dropping a future half-way leaves the old value, the new value or (create) none; no lock and
-///    no leak.
-/// 8. **No false success.** A call returns `Ok` only for what it knows at its end.
-///    [`erase_key`](Self::erase_key) never returns `Ok` after a read of its own has seen a key
-///    since its last delete: it deletes again until the bound is over, then fails with
-///    [`Conflict`](ErrorKind::Conflict). `existed: false` needs a "not found" that no earlier
-///    attempt makes ambiguous, and `verified: true` a read that began one bound after the last
-///    delete and said "not found".
-/// 9. **Every operation ends**: within its deadline, or with progress that the size of the store
-///    bounds, whatever the engine contains or does.
+/// 1. A read returns a whole key or an error. It never returns a torn, mixed or truncated key, or
+///    that of another user.
+/// 2. [`PutMode::Create`] never overwrites. Of several racing creators at most one gets `Ok`, and
+///    exactly one does if all others get [`AlreadyExists`](ErrorKind::AlreadyExists).
+/// 3. [`get_or_create`](Self::get_or_create) returns the candidate only after the engine has
+///    acknowledged its creation, or after reading the candidate's bytes back. Otherwise it returns
+///    the key that it has read. As long as nobody overwrites or deletes the key, all callers get
+///    the same one.
+/// 4. [`NotFound`](ErrorKind::NotFound) is the engine's own statement of absence, at most one bound
+///    old. A call that is denied, throttled or timed out, or a key that is damaged, pending
+///    deletion or encrypted under another root, is never reported as "not found".
+/// 5. When a delete has returned `Ok` and the bound has passed, no read through any handle returns
+///    the key, unless another write overlapped the delete or followed it.
+/// 6. The answer to the first attempt of a call is reliable. An answer is ambiguous only if an
+///    earlier attempt of the same call had an unknown outcome. It is then settled by reading the
+///    key back, or reported with [`Effect::Unknown`]. Reading its own bytes back proves to a writer
+///    that its write was applied; on an eventually consistent store, absence proves nothing.
+/// 7. If a future is dropped before it has ended, the old key, the new key or (when creating) no
+///    key is stored. No lock stays held, and nothing leaks.
+/// 8. **No false success.** A call returns `Ok` only for what it knows when it ends.
+///    [`erase_key`](Self::erase_key) never returns `Ok` if one of its own reads has seen a key
+///    since its last delete. It deletes again until the bound is over, then fails with
+///    [`Conflict`](ErrorKind::Conflict). It returns `existed: false` only after a "not found" that
+///    no earlier attempt makes ambiguous, and `verified: true` only after a "not found" from a read
+///    that began one bound after the last delete.
+/// 9. **Every operation ends**, whatever the engine contains or does: within its deadline, or after
+///    an amount of work that the size of the store limits.
 ///
 /// # Errors
-/// Every method may fail with the kinds of the last three groups of [`ErrorKind`] (the operator's,
-/// time's and nobody's), and with [`Config`](ErrorKind::Config) if the engine is not what the store
-/// was set up for; each method names the others it gives. An
+/// Every method can fail with the kinds of [`ErrorKind`] on which the operator must act
+/// ([`PermissionDenied`](ErrorKind::PermissionDenied) to
+/// [`QuotaExceeded`](ErrorKind::QuotaExceeded)), with those that time may cure
+/// ([`Conflict`](ErrorKind::Conflict) to [`Timeout`](ErrorKind::Timeout)), with
+/// [`Corrupt`](ErrorKind::Corrupt) and [`Other`](ErrorKind::Other), and with
+/// [`Config`](ErrorKind::Config) if the engine does not match the store's configuration. The
+/// documentation of each method lists further kinds. A call that fails with
 /// [`Unsupported`](ErrorKind::Unsupported), [`InvalidId`](ErrorKind::InvalidId) or
-/// [`InvalidKey`](ErrorKind::InvalidKey) comes before any effect.
+/// [`InvalidKey`](ErrorKind::InvalidKey) has changed nothing.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
-    /// Scheme and redacted location, for people. Never a credential, never an id.
+    /// Returns a description of the store for people. It contains no credential and no id.
     fn info(&self) -> StoreInfo;
 
-    /// Returns the guarantees of this stack of store and layers. A layer adjusts those that it
-    /// changes.
+    /// Returns the guarantees of this store and of the layers around it. A layer adjusts those
+    /// that it changes.
     fn capabilities(&self) -> Capabilities;
 
     /// Reads the key of `id`.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is none;
-    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if it is scheduled for deletion;
-    /// [`Erased`](ErrorKind::Erased) if a fence keeps the id from coming back;
-    /// [`Corrupt`](ErrorKind::Corrupt) if what is stored is not a key of ours.
+    /// - [`NotFound`](ErrorKind::NotFound) if there is no such key.
+    /// - [`PendingDeletion`](ErrorKind::PendingDeletion) if the key is scheduled for deletion.
+    /// - [`Erased`](ErrorKind::Erased) if the user was erased and a fence guards the store.
+    /// - [`Corrupt`](ErrorKind::Corrupt) if the stored bytes are not a valid key.
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey>;
 
-    /// Stores `key` for `id`.
+    /// Stores `key` as the key of `id`. `mode` decides what happens if there is a key already.
+    ///
+    /// [`get_or_create`](Self::get_or_create) creates a key or returns the existing one.
     ///
     /// # Errors
-    /// [`AlreadyExists`](ErrorKind::AlreadyExists) with [`PutMode::Create`] if there is a key;
-    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if one is scheduled for deletion (with
-    /// [`retry_after`](Error::retry_after) when it can be created again);
-    /// [`Erased`](ErrorKind::Erased) if a fence keeps the id from coming back;
-    /// [`Unsupported`](ErrorKind::Unsupported) for a mode that the store does not know.
+    /// - [`AlreadyExists`](ErrorKind::AlreadyExists) with [`PutMode::Create`] if there is a key.
+    /// - [`PendingDeletion`](ErrorKind::PendingDeletion) if a key is scheduled for deletion. Its
+    ///   [`retry_after`](Error::retry_after) says when a new one can be created, if that is known.
+    /// - [`Erased`](ErrorKind::Erased) if the user was erased and a fence guards the store.
+    /// - [`Unsupported`](ErrorKind::Unsupported) for a mode that the store does not know.
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()>;
 
-    /// Deletes the key of `id` and says how final that is.
+    /// Deletes the key of `id`, and returns when its bytes are beyond recovery.
+    ///
+    /// It does not verify that the key is gone; [`erase_key`](Self::erase_key) does.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is none;
-    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if it is scheduled for deletion already.
+    /// - [`NotFound`](ErrorKind::NotFound) if there is no such key.
+    /// - [`PendingDeletion`](ErrorKind::PendingDeletion) if the key is already scheduled for
+    ///   deletion.
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion>;
 
-    /// The ids of all keys, in any order, each once, in bounded memory. Entries that are not ours
-    /// are left out.
+    /// Lists the ids of all keys, each once, in any order.
+    ///
+    /// The memory that this takes does not grow with the number of keys. Entries of the engine that
+    /// do not belong to the store are left out.
     ///
     /// # Errors
-    /// The stream yields [`Unsupported`](ErrorKind::Unsupported) once and ends if the store cannot
-    /// list ([`Capabilities::listing`] is `None`), and [`Corrupt`](ErrorKind::Corrupt) for an entry
-    /// whose id cannot be read, after which it goes on.
+    /// - [`Unsupported`](ErrorKind::Unsupported) as the only item if the store cannot list
+    ///   ([`Capabilities::listing`] is `None`).
+    /// - [`Corrupt`](ErrorKind::Corrupt) for an entry whose id cannot be read. The listing goes on
+    ///   after it.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>>;
 
-    /// The cheapest call that proves credentials and reachability; needs no right to list.
+    /// Checks that the store can be reached and accepts the credentials, by the cheapest call that
+    /// proves it. It needs no permission to list.
     ///
     /// # Errors
-    /// Those common to all methods, and [`Config`](ErrorKind::Config) if what the store was built
-    /// with keeps it from working.
+    /// The errors common to all methods, such as [`Config`](ErrorKind::Config) if the store cannot
+    /// work with its configuration.
     async fn check(&self) -> Result<()>;
 
-    /// Returns what identifies the stored data, after learning what is not known yet with as few
-    /// calls as possible.
+    /// Returns the identity of the stored data, and asks the engine for what is not known yet.
     ///
-    /// [`StoreInfo::identity`] returns what is known without a call. The default has nothing to
-    /// learn.
+    /// It makes as few calls as possible. [`StoreInfo::identity`] returns what is known without a
+    /// call, and so does the default.
     ///
     /// # Errors
-    /// What keeps the store from learning the rest: those common to all methods. What is known is
-    /// still in [`info`](Self::info).
+    /// The errors common to all methods, if the engine cannot be asked. [`info`](Self::info) then
+    /// still returns what is known.
     async fn identify(&self) -> Result<StoreIdentity> {
         Ok(self.info().identity().clone())
     }
 
-    /// Reads many keys: one outcome per id, in the ids' order. One bad id never spoils its
-    /// neighbors; a repeated id is sent once and shares one outcome.
+    /// Reads the keys of many ids, and returns one outcome for each id, in the order of `ids`.
+    ///
+    /// The failure of one id does not affect the others. An id that occurs several times is read
+    /// once, and all its places get the same outcome.
     ///
     /// # Errors
-    /// Each outcome is one of [`get_key`](Self::get_key).
+    /// Each outcome can be an error of [`get_key`](Self::get_key).
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         batch::each(ids, |id| self.get_key(id)).await
     }
 
-    /// Deletes many keys: one outcome per id, in the ids' order. One bad id never spoils its
-    /// neighbors; a repeated id is sent once and shares one outcome.
+    /// Deletes the keys of many ids, and returns one outcome for each id, in the order of `ids`.
+    ///
+    /// The failure of one id does not affect the others. An id that occurs several times is deleted
+    /// once, and all its places get the same outcome.
     ///
     /// # Errors
-    /// Each outcome is one of [`delete_key`](Self::delete_key).
+    /// Each outcome can be an error of [`delete_key`](Self::delete_key).
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         batch::each(ids, |id| self.delete_key(id)).await
     }
 
-    /// Creates many keys: one outcome per key, in the keys' order. One bad id never spoils its
-    /// neighbors; of several keys for one id at most one is created.
+    /// Creates many keys, and returns one outcome for each, in the order of `keys`.
     ///
-    /// Use it to fill a store. It never overwrites, as [`PutMode::Create`].
+    /// Use it to fill a store. Like [`PutMode::Create`] it never overwrites a key. The failure of
+    /// one key does not affect the others. If an id occurs several times, at most one of its keys
+    /// is created.
     ///
     /// # Errors
-    /// Each outcome is one of [`put_key_with`](Self::put_key_with).
+    /// Each outcome can be an error of [`put_key_with`](Self::put_key_with).
     async fn create_keys(&self, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
         batch::create_each(self, keys).await
     }
 
-    /// Stores the candidate, or gives back the key that stands: what
-    /// [`get_or_create_key`](crate::KeyStoreExt::get_or_create_key) ends in.
+    /// Stores `candidate` if `id` has no key, and returns the key that `id` then has.
+    ///
+    /// It tries to create the key before it reads anything, so use it if there is probably no key
+    /// yet. Applications mostly call
+    /// [`get_or_create_key`](crate::KeyStoreExt::get_or_create_key), which reads first and needs no
+    /// candidate.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if another
-    /// creator won and its key is not visible yet (the default knows no clock; stores with a timer
-    /// wait for the bound first), or if keys were created and deleted under the call over and over;
-    /// else one of [`get_key`](Self::get_key) or [`put_key_with`](Self::put_key_with).
+    /// - [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if another
+    ///   caller has created a key that is not visible yet, or if keys are created and deleted again
+    ///   and again during the call. The default does not wait for the key to become visible,
+    ///   because it has no timer; stores that have one wait for the bound first.
+    /// - Otherwise an error of [`get_key`](Self::get_key) or [`put_key_with`](Self::put_key_with).
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         for _ in 0..CREATE_ATTEMPTS {
             let refusal = match self.put_key_with(id, candidate, PutMode::Create).await {
@@ -168,13 +193,12 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
                 Err(e) => return Err(e),
             };
             match self.get_key(id).await {
-                Ok(standing) => return Ok(standing),
+                Ok(existing) => return Ok(existing),
                 Err(_) if refusal.effect() == Effect::Unknown => return Err(refusal),
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
                 Err(_) => {}
             }
-            // The winner's key is not there: not visible yet, or, on a strong store, deleted
-            // meanwhile.
+            // The winner's key is not visible yet, or, on a strong store, was deleted meanwhile.
             if let Consistency::Eventual { within } = self.capabilities().consistency {
                 return Err(lost_to_an_invisible_winner(self.info().scheme(), within));
             }
@@ -182,19 +206,24 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         Err(lost_to_an_invisible_winner(self.info().scheme(), CONTENTION_PAUSE))
     }
 
-    /// Deletes the key if there is one, then proves the absence. Erasing a key that is not there is
-    /// `Ok`, and so is erasing one whose deletion is pending (`RecoverableUntil`, not verified).
+    /// Deletes the key if there is one, then verifies by a read that it is gone.
     ///
-    /// [`delete_key`](Self::delete_key) reads nothing back and says `NotFound` where there is no
-    /// key. The default has no clock, so on a store that is not [`Consistency::Strong`] it reads
-    /// only where the delete has found nothing, and never says `verified`.
+    /// It can be called again at any time: erasing a key that does not exist returns `Ok`, and so
+    /// does erasing a key whose deletion is pending (with
+    /// [`RecoverableUntil`](Finality::RecoverableUntil) and `verified: false`).
+    /// [`delete_key`](Self::delete_key), in contrast, verifies nothing and fails with `NotFound` if
+    /// there is no key.
+    ///
+    /// The default has no timer. On a store that is not [`Consistency::Strong`] it therefore never
+    /// returns `verified: true`, and reads only if the delete has found no key.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if reads still
-    /// see a key after the last of several deletes: because another caller keeps writing it, or
-    /// because the deletes have not been applied. Else one of [`delete_key`](Self::delete_key),
-    /// except for the two that say that the key is already gone, or of [`get_key`](Self::get_key)
-    /// with [`Effect::Unknown`] if the proof cannot be read.
+    /// - [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if reads
+    ///   still see a key after several deletes, because another caller keeps writing it or because
+    ///   the deletes have not been applied.
+    /// - An error of [`delete_key`](Self::delete_key), other than `NotFound` and `PendingDeletion`.
+    /// - An error of [`get_key`](Self::get_key), with [`Effect::Unknown`], if it is not certain
+    ///   that the key was deleted and the read that should prove it fails.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let Capabilities { consistency, deletion: grade, .. } = self.capabilities();
         let mut existed = false;
@@ -202,11 +231,11 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         let mut unsettled = false;
         let pending = |e: &Error| Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false);
         for attempt in 0..ERASE_ATTEMPTS {
-            // A delete that does not find a key which a read has seen, or that a lagging replica
-            // may have answered: perhaps nothing was deleted.
+            // True if perhaps nothing was deleted: the delete found no key although a read had seen
+            // one, or a lagging replica may have answered it.
             let mut is_doubtful = false;
             match self.delete_key(id).await {
-                // Only a clock could tell a read that still sees the key from a stale one.
+                // A read could be stale, and without a timer there is no waiting until it is not.
                 Ok(deletion) if consistency != Consistency::Strong => {
                     return Ok(Erasure::new(true, deletion.finality, false).with_unsettled(deletion.unsettled));
                 }
@@ -230,10 +259,10 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
                     return Ok(Erasure::new(existed, finality, is_verified).with_unsettled(unsettled));
                 }
                 Err(e) if e.kind() == ErrorKind::PendingDeletion => return Ok(pending(&e)),
-                // Something is there that is not a key of ours: it is deleted as well.
+                // What is stored there is not a valid key. It is deleted as well.
                 Err(e) if e.kind() == ErrorKind::Corrupt => existed = true,
                 Err(e) if is_doubtful => return Err(e.with_operation(Operation::Erase).with_effect(Effect::Unknown)),
-                // It was deleted or not there, and no key was seen since.
+                // The key was deleted or was not there, and no read has seen one since.
                 Err(_) => return Ok(Erasure::new(existed, finality, false).with_unsettled(unsettled)),
             }
         }

@@ -1,4 +1,4 @@
-//! The id codec: injective and reversible.
+//! The mapping between ids and names: no two ids share a name, and each name leads back to its id.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use keystead_core::{KeyId, NameTemplate};
@@ -8,8 +8,9 @@ fn template() -> NameTemplate {
     NameTemplate::new("/app/user-keys/%s").unwrap()
 }
 
-/// The id comes back from its name, so no two ids can share one; and the name is made of what every engine takes.
-fn comes_back(template: &NameTemplate, id: &KeyId) {
+/// Asserts that the id can be read from its name, so that no two ids share one, and that the name
+/// contains only characters that every engine accepts.
+fn expect_reversible(template: &NameTemplate, id: &KeyId) {
     let name = template.name(id);
     assert_eq!(template.id(&name).as_ref(), Some(id));
     assert!(name.len() <= template.max_name_len());
@@ -18,9 +19,9 @@ fn comes_back(template: &NameTemplate, id: &KeyId) {
 }
 
 #[test]
-fn a_million_random_ids_come_back_from_their_names() {
+fn a_million_random_ids_can_be_read_from_their_names() {
     let template = template();
-    // Many that are alike: few characters, all that the escaping is made of among them.
+    // Few characters, including all those that the escaping uses, so that many ids are alike.
     let alphabet = ["-", "-", "2", "D", "d", "4", "0", "a", "A", ".", "_", "/", "@", "%", " ", "\u{e9}", "\u{1F511}"];
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut below = |limit: usize| {
@@ -31,14 +32,14 @@ fn a_million_random_ids_come_back_from_their_names() {
     };
     for _ in 0..1_000_000 {
         let text: String = (0..1 + below(12)).map(|_| alphabet[below(alphabet.len())]).collect();
-        comes_back(&template, &KeyId::new(text).unwrap());
+        expect_reversible(&template, &KeyId::new(text).unwrap());
     }
 }
 
 proptest! {
     #[test]
-    fn any_id_comes_back_from_its_name(text in "[^\\p{Cc}]{1,32}") {
-        comes_back(&template(), &KeyId::new(text).unwrap());
+    fn any_id_can_be_read_from_its_name(text in "[^\\p{Cc}]{1,32}") {
+        expect_reversible(&template(), &KeyId::new(text).unwrap());
     }
 
     #[test]

@@ -22,7 +22,7 @@ enum Answer {
     Delete(Result<Deletion>),
 }
 
-/// Gives these answers in turn, and must be asked for all of them.
+/// A store that returns prepared answers in turn, and on which every one of them must be used.
 #[derive(Debug)]
 struct Scripted {
     answers: Mutex<VecDeque<Answer>>,
@@ -41,11 +41,11 @@ impl Scripted {
     }
 
     fn next(&self) -> Answer {
-        self.answers.lock().unwrap().pop_front().expect("no further call is made")
+        self.answers.lock().unwrap().pop_front().expect("an answer is left for each call")
     }
 
-    fn is_over(&self) {
-        assert!(self.answers.lock().unwrap().is_empty(), "a call was not made");
+    fn expect_all_calls_made(&self) {
+        assert!(self.answers.lock().unwrap().is_empty(), "an expected call was not made");
     }
 }
 
@@ -60,18 +60,18 @@ impl KeyStore for Scripted {
     }
 
     async fn get_key(&self, _: &KeyId) -> Result<SecretKey> {
-        let Answer::Get(answer) = self.next() else { panic!("a get was made") };
+        let Answer::Get(answer) = self.next() else { panic!("a get was not expected") };
         answer
     }
 
     async fn put_key_with(&self, _: &KeyId, _: &SecretKey, mode: PutMode) -> Result<()> {
         assert_eq!(mode, PutMode::Create);
-        let Answer::Create(answer) = self.next() else { panic!("a create was made") };
+        let Answer::Create(answer) = self.next() else { panic!("a create was not expected") };
         answer
     }
 
     async fn delete_key(&self, _: &KeyId) -> Result<Deletion> {
-        let Answer::Delete(answer) = self.next() else { panic!("a delete was made") };
+        let Answer::Delete(answer) = self.next() else { panic!("a delete was not expected") };
         answer
     }
 
@@ -88,19 +88,19 @@ fn error(kind: ErrorKind, operation: Operation) -> Error {
     Error::new(kind, operation, "scripted")
 }
 
-fn found(key: &SecretKey) -> Answer {
+fn read_finds(key: &SecretKey) -> Answer {
     Answer::Get(Ok(key.clone()))
 }
 
-fn missing() -> Answer {
+fn read_not_found() -> Answer {
     Answer::Get(Err(error(ErrorKind::NotFound, Operation::Get)))
 }
 
-fn exists() -> Answer {
+fn create_exists() -> Answer {
     Answer::Create(Err(error(ErrorKind::AlreadyExists, Operation::Create)))
 }
 
-fn unanswered() -> Answer {
+fn create_times_out() -> Answer {
     Answer::Create(Err(error(ErrorKind::Timeout, Operation::Create)))
 }
 
@@ -114,12 +114,12 @@ fn key() -> SecretKey {
 
 fn get_or_create(store: &Scripted, candidate: &SecretKey) -> Result<SecretKey> {
     let answer = block_on(store.get_or_create(&id(), candidate));
-    store.is_over();
+    store.expect_all_calls_made();
     answer
 }
 
 #[test]
-fn the_candidate_is_given_back_after_the_stores_ok() {
+fn a_created_candidate_is_returned() {
     let candidate = key();
     let store = Scripted::strong([Answer::Create(Ok(()))]);
     assert_eq!(get_or_create(&store, &candidate).unwrap(), candidate);
@@ -128,48 +128,56 @@ fn the_candidate_is_given_back_after_the_stores_ok() {
 #[test]
 fn a_loser_gets_the_key_that_it_reads() {
     let winner = key();
-    for store in [Scripted::strong([exists(), found(&winner)]), Scripted::eventual([exists(), found(&winner)])] {
+    for store in [
+        Scripted::strong([create_exists(), read_finds(&winner)]),
+        Scripted::eventual([create_exists(), read_finds(&winner)]),
+    ] {
         assert_eq!(get_or_create(&store, &key()).unwrap(), winner);
     }
 }
 
 #[test]
 fn an_invisible_winner_is_a_conflict_and_never_the_candidate() {
-    let e = get_or_create(&Scripted::eventual([exists(), missing()]), &key()).unwrap_err();
+    let e = get_or_create(&Scripted::eventual([create_exists(), read_not_found()]), &key()).unwrap_err();
     assert_eq!((e.kind(), e.retry_after()), (ErrorKind::Conflict, Some(LAG)));
 }
 
 #[test]
-fn on_a_strong_store_a_winner_that_vanished_was_deleted_and_the_call_starts_again() {
-    let (candidate, winner) = (key(), key());
-    let store = Scripted::strong([exists(), missing(), Answer::Create(Ok(()))]);
+fn on_a_strong_store_the_call_starts_again_if_the_winners_key_is_gone() {
+    let candidate = key();
+    let winner = key();
+    let store = Scripted::strong([create_exists(), read_not_found(), Answer::Create(Ok(()))]);
     assert_eq!(get_or_create(&store, &candidate).unwrap(), candidate);
-    let store = Scripted::strong([exists(), missing(), exists(), found(&winner)]);
+    let store = Scripted::strong([create_exists(), read_not_found(), create_exists(), read_finds(&winner)]);
     assert_eq!(get_or_create(&store, &candidate).unwrap(), winner);
 }
 
 #[test]
 fn starting_again_ends_in_a_conflict() {
-    let answers = (0..16).map(|number| if number % 2 == 0 { exists() } else { missing() });
+    let answers = (0..16).map(|index| if index % 2 == 0 { create_exists() } else { read_not_found() });
     let e = get_or_create(&Scripted::strong(answers), &key()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Conflict);
     assert!(e.retry_after().is_some());
 }
 
 #[test]
-fn a_write_that_was_lost_hands_out_no_candidate() {
-    for store in [Scripted::strong([unanswered(), missing()]), Scripted::eventual([unanswered(), missing()])] {
+fn a_candidate_that_cannot_be_read_back_is_not_returned() {
+    for store in [
+        Scripted::strong([create_times_out(), read_not_found()]),
+        Scripted::eventual([create_times_out(), read_not_found()]),
+    ] {
         let e = get_or_create(&store, &key()).unwrap_err();
         assert_eq!((e.kind(), e.effect()), (ErrorKind::Timeout, Effect::Unknown));
     }
 }
 
 #[test]
-fn a_write_of_unknown_outcome_is_settled_by_what_is_read_back() {
-    let (candidate, winner) = (key(), key());
-    let store = Scripted::eventual([unanswered(), found(&candidate)]);
+fn a_write_of_unknown_outcome_is_settled_by_reading_back() {
+    let candidate = key();
+    let winner = key();
+    let store = Scripted::eventual([create_times_out(), read_finds(&candidate)]);
     assert_eq!(get_or_create(&store, &candidate).unwrap(), candidate);
-    let store = Scripted::eventual([unanswered(), found(&winner)]);
+    let store = Scripted::eventual([create_times_out(), read_finds(&winner)]);
     assert_eq!(get_or_create(&store, &candidate).unwrap(), winner);
 }
 
@@ -181,66 +189,71 @@ fn a_refused_create_is_not_followed_by_a_read() {
 }
 
 #[test]
-fn a_failing_read_is_no_absence() {
+fn a_failing_read_does_not_mean_absence() {
     let throttled = || Answer::Get(Err(error(ErrorKind::Throttled, Operation::Get)));
-    let e = get_or_create(&Scripted::strong([exists(), throttled()]), &key()).unwrap_err();
+    let e = get_or_create(&Scripted::strong([create_exists(), throttled()]), &key()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Throttled);
     let store = Scripted::strong([throttled()]);
     assert_eq!(block_on(store.find_key(&id())).unwrap_err().kind(), ErrorKind::Throttled);
     let store = Scripted::strong([throttled()]);
     assert_eq!(block_on(store.get_or_create_key(&id())).unwrap_err().kind(), ErrorKind::Throttled);
-    store.is_over();
+    store.expect_all_calls_made();
 }
 
 fn erase(store: &Scripted) -> Result<Erasure> {
     let answer = block_on(store.erase_key(&id()));
-    store.is_over();
+    store.expect_all_calls_made();
     answer
 }
 
-fn deleted() -> Answer {
+fn delete_ok() -> Answer {
     Answer::Delete(Ok(Deletion::new(Finality::Immediate)))
 }
 
-fn absent() -> Answer {
-    refused(ErrorKind::NotFound)
+fn delete_not_found() -> Answer {
+    delete_fails(ErrorKind::NotFound)
 }
 
-fn unreadable() -> Answer {
+fn read_denied() -> Answer {
     Answer::Get(Err(error(ErrorKind::PermissionDenied, Operation::Get)))
 }
 
-fn refused(kind: ErrorKind) -> Answer {
+fn delete_fails(kind: ErrorKind) -> Answer {
     Answer::Delete(Err(error(kind, Operation::Delete)))
 }
 
 #[test]
 fn an_erasure_is_verified_by_a_read_that_finds_nothing() {
-    let erasure = erase(&Scripted::strong([deleted(), missing()])).unwrap();
+    let erasure = erase(&Scripted::strong([delete_ok(), read_not_found()])).unwrap();
     assert_eq!(erasure, Erasure::new(true, Finality::Immediate, true));
-    let erasure = erase(&Scripted::strong([refused(ErrorKind::NotFound), missing()])).unwrap();
+    let erasure = erase(&Scripted::strong([delete_fails(ErrorKind::NotFound), read_not_found()])).unwrap();
     assert_eq!(erasure, Erasure::new(false, Finality::Immediate, true));
 }
 
 #[test]
 fn an_erasure_that_no_read_can_confirm_is_not_verified() {
-    let erasure = erase(&Scripted::strong([deleted(), unreadable()])).unwrap();
+    let erasure = erase(&Scripted::strong([delete_ok(), read_denied()])).unwrap();
     assert_eq!(erasure, Erasure::new(true, Finality::Immediate, false));
 }
 
 #[test]
 fn a_key_that_is_seen_after_the_delete_is_deleted_again() {
-    for script in [[deleted(), found(&key()), deleted(), missing()], [absent(), found(&key()), deleted(), missing()]] {
+    for script in [
+        [delete_ok(), read_finds(&key()), delete_ok(), read_not_found()],
+        [delete_not_found(), read_finds(&key()), delete_ok(), read_not_found()],
+    ] {
         let erasure = erase(&Scripted::strong(script)).unwrap();
         assert_eq!(erasure, Erasure::new(true, Finality::Immediate, true));
     }
-    let erasure = erase(&Scripted::strong([absent(), found(&key()), absent(), missing()])).unwrap();
+    let erasure =
+        erase(&Scripted::strong([delete_not_found(), read_finds(&key()), delete_not_found(), read_not_found()]))
+            .unwrap();
     assert!(erasure.existed, "a key was seen");
 }
 
 #[test]
 fn an_erasure_is_never_ok_while_reads_see_the_key() {
-    let rounds = || (0..8).flat_map(|_| [absent(), found(&key())]);
+    let rounds = || (0..8).flat_map(|_| [delete_not_found(), read_finds(&key())]);
     for store in [Scripted::strong(rounds()), Scripted::eventual(rounds())] {
         let e = erase(&store).unwrap_err();
         assert_eq!((e.kind(), e.operation(), e.effect()), (ErrorKind::Conflict, Operation::Erase, Effect::Unknown));
@@ -249,45 +262,48 @@ fn an_erasure_is_never_ok_while_reads_see_the_key() {
 }
 
 #[test]
-fn a_key_that_was_seen_and_that_no_delete_has_found_is_not_erased_until_a_read_says_so() {
-    let e = erase(&Scripted::strong([absent(), found(&key()), absent(), unreadable()])).unwrap_err();
+fn a_key_that_was_seen_but_not_found_by_a_delete_is_erased_only_if_a_read_proves_it() {
+    let e = erase(&Scripted::strong([delete_not_found(), read_finds(&key()), delete_not_found(), read_denied()]))
+        .unwrap_err();
     assert_eq!((e.kind(), e.operation()), (ErrorKind::PermissionDenied, Operation::Erase));
     assert_eq!(e.effect(), Effect::Unknown);
 }
 
 #[test]
-fn what_a_read_shows_after_the_delete_is_believed() {
+fn a_read_after_the_delete_decides() {
     let refusal = |kind| Answer::Get(Err(error(kind, Operation::Get).with_retry_after(Duration::from_secs(86_400))));
-    for first in [absent(), deleted()] {
+    for first in [delete_not_found(), delete_ok()] {
         let erasure = erase(&Scripted::strong([first, refusal(ErrorKind::PendingDeletion)])).unwrap();
         assert!(erasure.existed && !erasure.verified && matches!(erasure.finality, Finality::RecoverableUntil(_)));
     }
-    let corrupt = [absent(), refusal(ErrorKind::Corrupt), deleted(), missing()];
+    let corrupt = [delete_not_found(), refusal(ErrorKind::Corrupt), delete_ok(), read_not_found()];
     assert_eq!(erase(&Scripted::strong(corrupt)).unwrap(), Erasure::new(true, Finality::Immediate, true));
 }
 
 #[test]
 fn a_delete_that_fails_after_another_one_may_have_had_an_effect() {
-    let e = erase(&Scripted::strong([deleted(), found(&key()), refused(ErrorKind::Throttled)])).unwrap_err();
+    let e =
+        erase(&Scripted::strong([delete_ok(), read_finds(&key()), delete_fails(ErrorKind::Throttled)])).unwrap_err();
     assert_eq!((e.kind(), e.effect()), (ErrorKind::Throttled, Effect::Unknown));
 }
 
 #[test]
-fn an_absence_that_a_lagging_replica_may_have_told_is_not_erased_until_a_read_says_so() {
-    let e = erase(&Scripted::eventual([absent(), unreadable()])).unwrap_err();
+fn an_absence_that_may_come_from_a_lagging_replica_must_be_confirmed_by_a_read() {
+    let e = erase(&Scripted::eventual([delete_not_found(), read_denied()])).unwrap_err();
     assert_eq!((e.kind(), e.operation(), e.effect()), (ErrorKind::PermissionDenied, Operation::Erase, Effect::Unknown));
-    let erasure = erase(&Scripted::strong([absent(), unreadable()])).unwrap();
+    let erasure = erase(&Scripted::strong([delete_not_found(), read_denied()])).unwrap();
     assert_eq!(erasure, Erasure::new(false, Finality::Immediate, false));
 }
 
 #[test]
-fn without_a_clock_an_eventual_store_verifies_nothing() {
-    // A read at once might be stale: it would prove nothing, nor that the key is still there.
-    for script in [vec![deleted()], vec![absent(), found(&key()), deleted()]] {
+fn the_default_erasure_verifies_nothing_on_an_eventual_store() {
+    // An immediate read could be stale. It would prove neither the absence nor the presence of the
+    // key.
+    for script in [vec![delete_ok()], vec![delete_not_found(), read_finds(&key()), delete_ok()]] {
         let erasure = erase(&Scripted::eventual(script)).unwrap();
         assert_eq!(erasure, Erasure::new(true, Finality::Immediate, false));
     }
-    let erasure = erase(&Scripted::eventual([absent(), missing()])).unwrap();
+    let erasure = erase(&Scripted::eventual([delete_not_found(), read_not_found()])).unwrap();
     assert_eq!(erasure, Erasure::new(false, Finality::Immediate, false));
 }
 
@@ -298,7 +314,7 @@ fn until(erasure: &Erasure) -> SystemTime {
 }
 
 #[test]
-fn erasing_what_is_scheduled_for_deletion_is_ok_and_says_until_when() {
+fn erasing_a_key_that_is_scheduled_for_deletion_returns_until_when_it_can_be_restored() {
     let day = Duration::from_secs(86_400);
     let recoverable = DeletionGrade::Recoverable { window: 7 * day };
     let pending = |remaining: Option<Duration>| {
@@ -308,7 +324,7 @@ fn erasing_what_is_scheduled_for_deletion_is_ok_and_says_until_when() {
     for (deletion, remaining, expected) in [
         (recoverable, Some(3 * day), 3 * day),
         (recoverable, None, 7 * day),
-        // A moment that has passed is no promise: the key is still there.
+        // The store says that the time is over, but the key is still there.
         (recoverable, Some(Duration::ZERO), 30 * day),
         (DeletionGrade::Immediate, None, 30 * day),
         (DeletionGrade::Eventual { within: None }, Some(Duration::ZERO), 30 * day),
@@ -321,15 +337,15 @@ fn erasing_what_is_scheduled_for_deletion_is_ok_and_says_until_when() {
 }
 
 #[test]
-fn an_erasure_that_fails_says_erase() {
-    let e = erase(&Scripted::strong([refused(ErrorKind::Throttled)])).unwrap_err();
+fn a_failed_erasure_names_the_operation_erase() {
+    let e = erase(&Scripted::strong([delete_fails(ErrorKind::Throttled)])).unwrap_err();
     assert_eq!((e.kind(), e.operation()), (ErrorKind::Throttled, Operation::Erase));
 }
 
-/// Counts how many calls are under way at once.
+/// A store that counts how many calls are in flight at once.
 #[derive(Debug, Default)]
 struct Counting {
-    under_way: AtomicUsize,
+    in_flight: AtomicUsize,
     most: AtomicUsize,
     calls: AtomicUsize,
 }
@@ -346,13 +362,13 @@ impl KeyStore for Counting {
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
-        // Each call gives way a few times, the earlier ones more often.
+        // Each call yields a number of times, and later calls yield less often.
         for _ in 0..(200 - id.as_str().len()) {
-            let mut given_way = false;
+            let mut has_yielded = false;
             std::future::poll_fn(|cx| {
-                if std::mem::replace(&mut given_way, true) {
+                if std::mem::replace(&mut has_yielded, true) {
                     return std::task::Poll::Ready(());
                 }
                 cx.waker().wake_by_ref();
@@ -360,7 +376,7 @@ impl KeyStore for Counting {
             })
             .await;
         }
-        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
         match id.as_str().len() % 3 {
             0 => Err(error(ErrorKind::NotFound, Operation::Get)),
             _ => Ok(SecretKey::new(id.as_str()).unwrap()),
@@ -389,7 +405,7 @@ impl KeyStore for Counting {
 }
 
 #[test]
-fn a_batch_keeps_order_shares_outcomes_and_bounds_what_is_under_way() {
+fn a_batch_keeps_the_order_shares_outcomes_and_limits_the_calls_in_flight() {
     let store = Counting::default();
     let mut ids: Vec<KeyId> = (1..=100).map(|len| KeyId::new("x".repeat(len)).unwrap()).collect();
     ids.extend(ids.clone());
@@ -416,13 +432,15 @@ fn pointers_forward_what_a_store_overrides() {
 }
 
 #[test]
-fn every_future_of_the_shorthands_is_send() {
-    fn is_send<T: Send>(_: T) {}
-    let (store, id, key): (Arc<dyn KeyStore>, _, _) = (Arc::new(Counting::default()), id(), key());
-    is_send(store.put_key(&id, &key));
-    is_send(store.create_key(&id, &key));
-    is_send(store.find_key(&id));
-    is_send(store.get_or_create_key(&id));
-    is_send(store.get_or_create_key_with(&id, || SecretKey::generate(32).unwrap()));
-    is_send(store.get_keys(&[]));
+fn every_future_of_the_convenience_methods_is_send() {
+    fn assert_send<T: Send>(_: T) {}
+    let store: Arc<dyn KeyStore> = Arc::new(Counting::default());
+    let id = id();
+    let key = key();
+    assert_send(store.put_key(&id, &key));
+    assert_send(store.create_key(&id, &key));
+    assert_send(store.find_key(&id));
+    assert_send(store.get_or_create_key(&id));
+    assert_send(store.get_or_create_key_with(&id, || SecretKey::generate(32).unwrap()));
+    assert_send(store.get_keys(&[]));
 }

@@ -1,4 +1,4 @@
-//! [`Cached`]: reads from memory what was read from the store a moment ago.
+//! [`Cached`]: a cache in front of a store.
 
 mod load;
 mod replicas;
@@ -28,51 +28,55 @@ const DEFAULT_TTL: Duration = Duration::from_secs(60);
 const DEFAULT_MAX_KEYS: usize = 10_000;
 const DEFAULT_JOIN_WINDOW: Duration = Duration::from_secs(10);
 
-/// With more threads than these, some share copies of hot keys.
+/// The largest number of threads that each have their own copies of hot keys. If there are more
+/// threads, some share.
 const MOST_READERS: usize = 64;
 
-/// No time that is set may be longer: moments far off cannot be told.
+/// The longest time that can be set. Adding a much longer one to an `Instant` could overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// A cache of keys, for a store that is reached over a network or whose calls are counted.
+/// A cache of keys in front of a store that is reached over a network, or whose calls cost money.
 ///
-/// A key that was read is answered from memory for the *time to live*, 60 seconds if nothing is
-/// set, counted from before the call to the store began. The cache holds 10,000 keys if nothing is
-/// set, and evicts those that are used least. Evicted keys are wiped, as all keys are. An expired
-/// key stays in memory until it is asked for, until it is evicted, or until
-/// [`remove_expired`](Self::remove_expired) is called; a process that reads rarely calls that from
-/// time to time.
+/// A key that has been read is returned from memory for the *time to live* (60 seconds by default),
+/// counted from the moment before the call to the store began. The cache holds at most 10,000 keys
+/// by default, and evicts the least used ones. Evicted keys are wiped from memory. An expired key
+/// is never returned, but stays in memory until the next read of it, until it is evicted, or until
+/// [`remove_expired`](Self::remove_expired) is called. A process that reads rarely should call that
+/// from time to time.
 ///
 /// # What it promises
-/// **In one process**, to all who share the cache (clones of a `Cached` do): after `Ok` of a write
-/// through it, every read gives what the store gives. A write removes what is cached of its id
-/// before it asks the store, and again when it has ended. What a read finds that was under way
-/// meanwhile is not kept, and neither is the answer of any call that began before the store's own
-/// visibility bound was over, be it a read or a [`get_or_create`](KeyStore::get_or_create) that
-/// returns the key that stands. So a deleted key does not come back from this cache. If a write
-/// ends without an answer, or its future is dropped, and the store carries it out later, the cache
-/// may give the old key for the time to live.
+/// **Within one process**, to all callers that share the cache (clones of a `Cached` share it):
+/// after a write through the cache has returned `Ok`, every read returns what the store returns. A
+/// write removes the cached entry of its id before it calls the store, and again when it has ended.
+/// Two kinds of answers are not cached: that of a read which overlapped the write, and that of a
+/// call which began before the store's own visibility bound was over, be it a read or a
+/// [`get_or_create`](KeyStore::get_or_create) that returns the existing key. So a deleted key does
+/// not come back from this cache. One case remains: if a write ends without an answer or its future
+/// is dropped, and the store applies it later, the cache may return the old key for the time to
+/// live.
 ///
-/// **Across processes**, and between caches of one process that are no clones: a key that somebody
-/// else has deleted or overwritten may be read for at most the time to live (plus
-/// [`stale_if_error`](CachedBuilder::stale_if_error) where that is set). So
-/// [`capabilities`](KeyStore::capabilities) say [`Consistency::Eventual`] with that bound, and an
-/// [`Erasure`] through the cache never says `verified`: another cache may hold the key. A caller
-/// that needs a proof asks the store beneath.
+/// **Across processes**, and between caches in one process that are not clones of each other: a key
+/// that was deleted or overwritten elsewhere may be returned for at most the time to live, plus
+/// [`stale_if_error`](CachedBuilder::stale_if_error) if that is set. Therefore
+/// [`capabilities`](KeyStore::capabilities) declare [`Consistency::Eventual`] with this bound, and
+/// an [`Erasure`] through the cache never has `verified: true`, because another cache may hold the
+/// key. A caller that needs a proof must erase through the store beneath the cache.
 ///
-/// **Loads.** However many callers ask for one key at once, the store is asked once. If the caller
-/// that began the load is dropped, the others that joined it carry it on. A load is joined for 10
-/// seconds if nothing is set ([`join_window`](CachedBuilder::join_window)); a caller that comes
-/// later begins a load of its own. If the store panics, the caller that began the load panics, all
-/// that joined it get an error of kind [`Other`](ErrorKind::Other), and the next read asks the
-/// store again. A batch asks for all that is not cached in one batch, and a caller that joins it
-/// for one key waits for the whole batch. Errors are not kept, and neither is
-/// [`NotFound`](ErrorKind::NotFound), unless [`negative_ttl`](CachedBuilder::negative_ttl) is set.
+/// **Loads.** A load is a read of the store for a key that is not cached. If several callers ask
+/// for the same key at once, the store is asked once, and the later callers join the load of the
+/// first. If the first caller's future is dropped, the others complete the load. A load can be
+/// joined for 10 seconds by default ([`join_window`](CachedBuilder::join_window)); a later caller
+/// starts another one. If the store panics, the caller that started the load panics, those that
+/// joined it get an error of kind [`Other`](ErrorKind::Other), and the next read asks the store
+/// again. A batch reads all its missing keys in one call, and a caller that joins it for one key
+/// waits for the whole batch. Errors are not cached. [`NotFound`](ErrorKind::NotFound) is cached
+/// only if [`negative_ttl`](CachedBuilder::negative_ttl) is set.
 ///
 /// # Where to put it
-/// Around [`Resilient`](crate::Resilient), which ends loads that hang, and inside
-/// [`Fenced`](crate::Fenced), which is asked at each read: a cache around a fence would give out
-/// erased keys, so [`build`](CachedBuilder::build) refuses it.
+/// Put it around [`Resilient`](crate::Resilient), which ends loads that hang, and inside
+/// [`Fenced`](crate::Fenced), which checks each read. A cache around a fence would return erased
+/// keys, so [`build`](CachedBuilder::build) refuses it. [`Stack`](crate::Stack) composes the layers
+/// in this order.
 ///
 /// ```
 /// use std::time::Duration;
@@ -97,27 +101,28 @@ pub struct Cached<S> {
     shared: Arc<CachedStore<S>>,
 }
 
-/// The settings of a [`Cached`].
+/// A builder of a [`Cached`]. The setters cannot fail; [`build`](Self::build) checks everything.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct CachedBuilder<S> {
     store: S,
     settings: CacheSettings,
 }
 
-/// The counts of what a [`Cached`] has done since it was built.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The statistics of a [`Cached`] since it was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// The number of reads answered from memory; each id of a batch is a read. A few may be left
-    /// out where more threads read at once than there are processors.
+    /// The number of reads answered from memory. Each id of a batch counts as a read. A few may be
+    /// missing if more threads read at once than there are processors.
     pub hits: u64,
-    /// The number of other reads, those that waited for another caller's load included.
+    /// The number of all other reads, including those that waited for another caller's load.
     pub misses: u64,
-    /// The number of calls to the store for reads; a batch is one.
+    /// The number of calls that read from the store. A batch counts as one.
     pub loads: u64,
     /// The number of keys that were evicted.
     pub evictions: u64,
-    /// The number of ids of which something is cached now, expired or not.
+    /// The number of ids that have a cached entry now, including expired ones.
     pub keys: usize,
 }
 
@@ -138,7 +143,7 @@ struct CachedStore<S> {
 }
 
 impl<S: KeyStore> Cached<S> {
-    /// Begins a cache around this store.
+    /// Returns a builder of a cache around this store.
     pub fn builder(store: S) -> CachedBuilder<S> {
         let settings = CacheSettings {
             ttl: DEFAULT_TTL,
@@ -150,15 +155,17 @@ impl<S: KeyStore> Cached<S> {
         CachedBuilder { store, settings }
     }
 
-    /// Forgets what is cached of this id, so that the next read asks the store. It is for a caller
-    /// that learns, perhaps by a message, that another process has deleted or overwritten the key.
-    /// As after a write through this cache, nothing is kept of the id until the store's visibility
-    /// bound is over.
+    /// Removes the cached entry of this id, so that the next read asks the store.
+    ///
+    /// Call it when you learn, perhaps by a message, that another process has deleted or
+    /// overwritten the key. As after a write through this cache, nothing is cached for the id until
+    /// the store's visibility bound is over.
     pub fn invalidate(&self, id: &KeyId) {
         self.shared.table.written(id, Instant::now());
     }
 
-    /// Returns what removes expired keys without holding the store.
+    /// Returns a function that removes expired keys. It keeps the cached keys alive, but not the
+    /// store.
     pub(crate) fn expiry(&self) -> impl Fn() + Send + use<S> {
         let table = self.shared.table.clone();
         let max_stale = self.shared.settings.max_stale;
@@ -167,31 +174,31 @@ impl<S: KeyStore> Cached<S> {
         }
     }
 
-    /// Erases a key and returns what the store beneath says, `verified` included: for a fence,
-    /// which keeps readers from what other caches still hold.
+    /// Erases a key and returns the result of the store beneath the cache, including `verified`.
+    /// Only a fence may use it, because it keeps readers from the keys that other caches still
+    /// hold.
     pub(crate) async fn erase_beneath(&self, id: &KeyId) -> Result<Erasure> {
         let _writing = self.writing(slice::from_ref(id));
         self.shared.store.erase_key(id).await
     }
 
-    /// Forgets all that is cached, as [`invalidate`](Self::invalidate) does for one id.
+    /// Removes all cached entries, as [`invalidate`](Self::invalidate) does for one id.
     pub fn invalidate_all(&self) {
         self.shared.table.all_written(Instant::now());
     }
 
-    /// Removes the keys that have expired, and returns the number of ids of which something was
-    /// removed. The keys are wiped unless a caller still holds them.
+    /// Removes the entries that have expired, and returns their number. The keys are wiped unless a
+    /// caller still holds them.
     ///
-    /// Expired keys are never given out; this is for a process that reads rarely and must not keep
-    /// them in memory. A key counts as expired when
-    /// [`stale_if_error`](CachedBuilder::stale_if_error) allows it no longer, too. The call looks
-    /// at every cached id, so it takes time in proportion to their number. It may be made at any
-    /// time: reads and writes go on meanwhile, and wait for a part of that time at most.
+    /// Use it in a process that reads rarely and should not keep expired keys in memory. A key that
+    /// [`stale_if_error`](CachedBuilder::stale_if_error) may still return is not removed. The call
+    /// examines every cached id, so it takes time in proportion to their number. It can be made at
+    /// any time: concurrent reads and writes wait for a part of that time at most.
     pub fn remove_expired(&self) -> usize {
         self.shared.table.remove_expired(Instant::now(), self.shared.settings.max_stale)
     }
 
-    /// Returns the counts of what the cache has done since it was built.
+    /// Returns the statistics of the cache since it was built.
     pub fn statistics(&self) -> CacheStats {
         let table = &self.shared.table;
         let (hits, misses) = table.hits_and_misses();
@@ -199,26 +206,25 @@ impl<S: KeyStore> Cached<S> {
         CacheStats { hits, misses, loads, evictions: table.evictions(), keys: table.len() }
     }
 
-    /// Returns the time for which a key is given from memory.
+    /// Returns the time to live: how long a key is returned from memory.
     pub fn ttl(&self) -> Duration {
         self.shared.settings.ttl
     }
 
-    /// Returns the longest time after the beginning of its load for which an answer may be given
-    /// from memory: the time to live plus `stale_if_error`, or the negative time to live if that is
+    /// Returns the greatest age that an answer from memory can have, counted from the beginning of
+    /// its load: the time to live plus `stale_if_error`, or the negative time to live if that is
     /// longer.
     pub fn longest_age(&self) -> Duration {
         let CacheSettings { ttl, max_stale, negative_ttl, .. } = self.shared.settings;
         (ttl + max_stale).max(negative_ttl)
     }
 
-    /// The store beneath the cache.
+    /// Returns the store beneath the cache.
     pub(crate) fn store(&self) -> &S {
         &self.shared.store
     }
 
-    /// Says that the ids are being written until the guard is dropped: what is cached of them is
-    /// removed now and then.
+    /// Removes the cached entries of these ids now, and again when the returned guard is dropped.
     fn writing<'a>(&'a self, ids: &'a [KeyId]) -> Writing<'a> {
         let writing = Writing { table: &self.shared.table, ids };
         writing.invalidate();
@@ -227,12 +233,13 @@ impl<S: KeyStore> Cached<S> {
 }
 
 impl<S: KeyStore> CachedStore<S> {
-    /// The answer that an entry stands for.
-    fn known(&self, entry: Entry) -> Result<SecretKey> {
+    /// Returns the answer that an entry stands for.
+    fn answer_of(&self, entry: Entry) -> Result<SecretKey> {
         entry.key.ok_or_else(|| Error::new(ErrorKind::NotFound, Operation::Get, self.store.info().scheme()))
     }
 }
 
+/// A guard that exists while ids are written: it removes their cached entries when it is dropped.
 struct Writing<'a> {
     table: &'a Table<PendingAnswer>,
     ids: &'a [KeyId],
@@ -259,8 +266,8 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         self.store().info().with_note(format!("cached for {ttl:?}, at most {max_keys} keys"))
     }
 
-    /// Reads may lag by as long as an answer may be cached, on top of the store's own bound.
-    /// Nothing is fenced here: an erased key may be in the cache still.
+    /// Adds the greatest age of a cached answer to the visibility bound of the store. The cache is
+    /// never fenced, because an erased key may still be in it.
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.store().capabilities().with_cache();
         let within = capabilities.consistency.bound().saturating_add(self.longest_age());
@@ -269,8 +276,8 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         capabilities
     }
 
-    // Written by hand: a hit is so quick that an async block around it would be a good part of its
-    // cost.
+    // Written without `async`: a hit is so fast that an async block would be a noticeable part of
+    // its cost.
     fn get_key<'s, 'i, 'f>(&'s self, id: &'i KeyId) -> BoxFuture<'f, Result<SecretKey>>
     where
         's: 'f,
@@ -282,10 +289,10 @@ impl<S: KeyStore> KeyStore for Cached<S> {
             if load.is_none()
                 && let Some(entry) = self.shared.table.fresh(id, Instant::now())
             {
-                return Poll::Ready(self.shared.known(entry));
+                return Poll::Ready(self.shared.answer_of(entry));
             }
             let load = load.get_or_insert_with(|| {
-                Box::pin(async move { self.load(&[id]).await.pop().expect("one answer an id") })
+                Box::pin(async move { self.load(&[id]).await.pop().expect("there is one answer for each id") })
             });
             load.poll_unpin(context)
         }))
@@ -316,7 +323,7 @@ impl<S: KeyStore> KeyStore for Cached<S> {
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         let now = Instant::now();
         let batch = Distinct::of(ids);
-        let cached = |id| self.shared.table.fresh(id, now).map(|entry| self.shared.known(entry));
+        let cached = |id| self.shared.table.fresh(id, now).map(|entry| self.shared.answer_of(entry));
         let mut answers: Vec<Option<Result<SecretKey>>> = batch.ids.iter().map(cached).collect();
         let gaps = batch.ids.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
         let missing: Vec<&KeyId> = gaps.map(|(id, _)| id).collect();
@@ -325,7 +332,7 @@ impl<S: KeyStore> KeyStore for Cached<S> {
             let gaps = answers.iter_mut().filter(|answer| answer.is_none());
             gaps.zip(loaded).for_each(|(gap, answer)| *gap = Some(answer));
         }
-        let answers: Vec<_> = answers.into_iter().map(|answer| answer.expect("each was found or loaded")).collect();
+        let answers: Vec<_> = answers.into_iter().map(|answer| answer.expect("each id was found or loaded")).collect();
         batch.spread(&answers)
     }
 
@@ -340,21 +347,21 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         self.store().create_keys(keys).await
     }
 
-    /// Asks the store, because another creator may have won; the key that stands is cached, unless
-    /// the answer may be from before an earlier write.
+    /// Always asks the store, because another creator may have won. The returned key is cached,
+    /// unless the answer may be older than an earlier write.
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         let ticket = self.shared.table.begin_to_write(id, Instant::now());
         let until = ticket.begun() + self.shared.settings.ttl;
-        let standing = self.store().get_or_create(id, candidate).await;
-        let (arrival, may_have_written) = match &standing {
+        let answer = self.store().get_or_create(id, candidate).await;
+        let (arrival, may_have_written) = match &answer {
             Ok(key) => (Arrival::Known(Entry { key: Some(key.clone()), until }), key == candidate),
             Err(e) => (Arrival::Unknown, e.effect() == Effect::Unknown),
         };
         ticket.settle_write(arrival, may_have_written.then(Instant::now));
-        standing
+        answer
     }
 
-    /// Never says `verified`, because another cache may still hold the key.
+    /// Never returns `verified: true`, because another cache may still hold the key.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let erasure = self.erase_beneath(id).await?;
         Ok(Erasure::new(erasure.existed, erasure.finality, false).with_unsettled(erasure.unsettled))
@@ -362,7 +369,7 @@ impl<S: KeyStore> KeyStore for Cached<S> {
 }
 
 impl<S> Clone for Cached<S> {
-    /// Another handle of the same cache.
+    /// Returns another handle of the same cache.
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
@@ -379,70 +386,73 @@ impl<S: fmt::Debug> fmt::Debug for Cached<S> {
 }
 
 impl<S: KeyStore> CachedBuilder<S> {
-    /// Sets how long a key is given from memory without asking the store. At most a year; 60
-    /// seconds if it is not set.
+    /// Sets the time to live: how long a key is returned from memory without asking the store. It
+    /// is at most one year, and 60 seconds by default.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.settings.ttl = ttl;
         self
     }
 
-    /// Sets how many keys are held at most; 10,000 if it is not set. A key of 32 bytes takes about
-    /// 300 bytes of memory.
+    /// Sets the largest number of cached keys, 10,000 by default. A key of 32 bytes takes about 300
+    /// bytes of memory.
     pub fn max_keys(mut self, max_keys: usize) -> Self {
         self.settings.max_keys = max_keys;
         self
     }
 
-    /// Sets for how much longer than the time to live a key is given while the store cannot be
-    /// reached, does not answer in time or throttles. Not set, it is not. It never applies after a
-    /// write through this cache, nor after the store has said anything else, `NotFound` or a
-    /// refusal.
+    /// Sets how much longer than the time to live a key is returned while the store cannot be
+    /// reached, does not answer in time or throttles. By default an expired key is never returned.
+    ///
+    /// It never applies after a write of the key through this cache, nor after the store has given
+    /// any other answer, such as `NotFound` or `PermissionDenied`.
     pub fn stale_if_error(mut self, max_stale: Duration) -> Self {
         self.settings.max_stale = max_stale;
         self
     }
 
-    /// Sets how long `NotFound` is given again without asking the store; not set, it is not. At
-    /// most the time to live. A key that another process creates is not seen for that long, so keep
-    /// it brief.
+    /// Sets how long `NotFound` is returned from memory without asking the store, at most the time
+    /// to live. By default it is not cached.
+    ///
+    /// A key that another process creates is not seen for that time, so keep it short.
     pub fn negative_ttl(mut self, negative_ttl: Duration) -> Self {
         self.settings.negative_ttl = negative_ttl;
         self
     }
 
-    /// Sets how long after its beginning a load may be joined; 10 seconds if it is not set, and
-    /// never longer than the time to live. A caller that comes later begins a load of its own, and
-    /// those that follow join that one.
+    /// Sets how long after its start a load can be joined, 10 seconds by default. The time to live
+    /// limits it, too. A later caller starts another load, which those that follow join.
     ///
-    /// This bounds what a load that hangs does to callers that come later, not the load itself: its
-    /// callers wait until it ends, so put a [`Resilient`](crate::Resilient) beneath, whose deadline
-    /// ends it. At most the age of the oldest load, divided by this window, plus one are under way
-    /// for an id, and never more than there are callers. If healthy loads take longer than this,
-    /// because a [`Limited`](crate::Limited) beneath lets them wait, set more. What an older load
-    /// brings late is given to those that wait for it and is not kept.
+    /// This protects later callers from a load that hangs. It does not end the load: the callers
+    /// that have joined it wait until it ends, so put a [`Resilient`](crate::Resilient) beneath,
+    /// whose deadline ends it. For one id, the number of loads at once is at most the age of the
+    /// oldest one divided by this window, plus one, and never more than the number of callers. If
+    /// healthy loads take longer than this window, for example because a
+    /// [`Limited`](crate::Limited) beneath delays them, set a longer one. The answer of a load that
+    /// was overtaken by a later one goes to the callers that wait for it and is not cached.
     pub fn join_window(mut self, join_window: Duration) -> Self {
         self.settings.join_window = join_window;
         self
     }
 
-    /// Builds the cache, with nothing in it.
+    /// Builds an empty cache.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the time to live, the number of keys or the join window is
-    /// zero, if the time to live or the time that errors are bridged is longer than a year, if
-    /// `NotFound` would be kept longer than a key, or if the store is fenced
-    /// ([`Capabilities::fenced`]): the cache would give out keys that the fence has erased.
+    /// [`Config`](ErrorKind::Config) in these cases:
+    /// - The time to live, the number of keys or the join window is zero.
+    /// - The time to live or `stale_if_error` is longer than a year.
+    /// - `negative_ttl` is longer than the time to live.
+    /// - The store is fenced ([`Capabilities::fenced`]), so the cache would return erased keys.
     pub fn build(self) -> Result<Cached<S>> {
         let CacheSettings { ttl, max_keys, max_stale, negative_ttl, join_window } = self.settings;
         let capabilities = self.store.capabilities();
         let wrong = if capabilities.fenced {
-            Some("the cache is around a fence and would give out erased keys: put the cache inside the fence")
+            Some("the cache is around a fence and would return erased keys: put the cache inside the fence")
         } else if ttl.is_zero() {
-            Some("the cache's time to live is zero: set one, or leave the cache out")
+            Some("the cache's time to live is zero: set a longer one, or leave the cache out")
         } else if ttl > LONGEST || max_stale > LONGEST {
-            Some("the cache's time to live or stale_if_error is above a year: set a shorter one")
+            Some("the cache's time to live or stale_if_error is longer than a year: set a shorter one")
         } else if max_keys == 0 {
-            Some("the cache has room for no key: set max_keys, or leave the cache out")
+            Some("the cache's max_keys is zero: set at least 1, or leave the cache out")
         } else if negative_ttl > ttl {
             Some("negative_ttl is longer than the cache's time to live: set a shorter one")
         } else if join_window.is_zero() {

@@ -1,33 +1,34 @@
-//! [`Distinct`]: the ids of a batch, each once.
+//! [`Distinct`]: a batch of ids without its repetitions.
 
 use std::collections::HashMap;
 
 use keystead_core::KeyId;
 
-/// The ids of a batch, each once, and which of them each place of the batch names.
+/// The ids of a batch, each once.
 pub(crate) struct Distinct {
     pub(crate) ids: Vec<KeyId>,
-    numbers: Vec<usize>,
+    /// For each place of the batch, the index of its id in `ids`.
+    indexes: Vec<usize>,
 }
 
 impl Distinct {
     pub(crate) fn of(batch: &[KeyId]) -> Self {
         let mut ids = Vec::with_capacity(batch.len());
-        let mut known = HashMap::with_capacity(batch.len());
-        let mut numbers = Vec::with_capacity(batch.len());
+        let mut index_of = HashMap::with_capacity(batch.len());
+        let mut indexes = Vec::with_capacity(batch.len());
         for id in batch {
-            let number = *known.entry(id).or_insert_with(|| {
+            let index = *index_of.entry(id).or_insert_with(|| {
                 ids.push(id.clone());
                 ids.len() - 1
             });
-            numbers.push(number);
+            indexes.push(index);
         }
-        Self { ids, numbers }
+        Self { ids, indexes }
     }
 
-    /// One outcome for each place of the batch, from one for each distinct id.
+    /// Returns one outcome for each place of the batch, given one outcome for each distinct id.
     pub(crate) fn spread<T: Clone>(&self, outcomes: &[T]) -> Vec<T> {
-        self.numbers.iter().filter_map(|&number| outcomes.get(number).cloned()).collect()
+        self.indexes.iter().filter_map(|&index| outcomes.get(index).cloned()).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`Faulty`]: a store that fails when a test wants it to.
+//! [`Faulty`]: a store that fails on demand.
 
 mod script;
 
@@ -18,30 +18,32 @@ use self::script::{Answer, Chance, Script};
 use crate::describe::misconfigured;
 use crate::distinct::Distinct;
 
-/// The kinds of seeded failures if none are set: those that time may cure.
+/// The default kinds of seeded failures: errors that time may cure.
 const USUAL_KINDS: [ErrorKind; 3] = [ErrorKind::Throttled, ErrorKind::Unavailable, ErrorKind::Timeout];
 
-/// A store that fails on demand: for unit tests of what your code does then. A memory store never says `Throttled`.
+/// A store that fails on demand, for tests of how your code handles failures.
 ///
-/// Faults are **scripted** (the next call, or the next one of an operation, meets this [`Fault`]) or **seeded** (each
-/// call fails with this probability). Keep an `Arc` of it in the test to add faults while the code under test runs.
+/// Faults are **scripted** or **seeded**. A scripted [`Fault`] applies to the next call, or to the
+/// next call of one operation. Seeded failures happen to each call with a given probability. Keep
+/// an `Arc` of the store in the test to add faults while the code under test runs.
 ///
 /// # What it promises
-/// - A call meets the first scripted fault that is for its operation, and uses it up. Only a call that finds none is
-///   subject to the seeded ones.
-/// - An error is given instead of a call: nothing reaches the store beneath, and a write says [`Effect::NotApplied`],
-///   whatever its kind. [`Fault::applied`] makes it the other case that code forgets: the write is carried out, and the
-///   caller is told the error, with [`Effect::Unknown`].
+/// - A call meets the first scripted fault that applies to its operation, and uses it up. Only if
+///   there is none, seeded failures apply.
+/// - An error replaces the call: nothing reaches the store beneath, and the effect of a write is
+///   [`Effect::NotApplied`], whatever the kind. With [`Fault::applied`] the write is carried out
+///   first, and the effect of the error is [`Effect::Unknown`].
 /// - The same seed and the same calls in the same order give the same failures.
-/// - `put_key` is a [`Put`](Operation::Put), `create_key` and `get_or_create` are a [`Create`](Operation::Create) each,
-///   and what `erase_key` and `get_or_create` do within the store beneath meets no further faults. (`get_or_create_key`
-///   reads first: a [`Get`](Operation::Get).)
-/// - Each distinct id of a batch is a call of its own, one after the other. A batch for whose operation there is no
-///   fault goes to the store beneath as one.
-/// - A listing meets its fault when it is polled first: an error is its only item.
+/// - `put_key` is a [`Put`](Operation::Put); `create_key` and `get_or_create` are each a
+///   [`Create`](Operation::Create). `get_or_create_key` reads first, which is a
+///   [`Get`](Operation::Get). The calls that `erase_key` and `get_or_create` make within the store
+///   beneath meet no further faults.
+/// - Each distinct id of a batch is a separate call, and these are made one after the other. If no
+///   fault applies to the operation, the batch goes to the store beneath as a whole.
+/// - A listing meets its fault when it is first polled. An error is then its only item.
 ///
-/// Capabilities are those of the store beneath. Latencies need a Tokio runtime with time, in a test best with its clock
-/// paused; all else runs in any executor.
+/// The capabilities are those of the store beneath. Latencies need a Tokio runtime with its timer;
+/// pause its clock in tests. Everything else works in any executor.
 ///
 /// ```
 /// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, SecretKey};
@@ -53,12 +55,13 @@ const USUAL_KINDS: [ErrorKind; 3] = [ErrorKind::Throttled, ErrorKind::Unavailabl
 ///     .fault(Fault::error(ErrorKind::Throttled).on(Operation::Get))
 ///     .fault(Fault::error(ErrorKind::Timeout).on(Operation::Put).applied())
 ///     .build()?;
-/// let (alice, key) = (KeyId::new("alice")?, SecretKey::generate(32)?);
+/// let alice = KeyId::new("alice")?;
+/// let key = SecretKey::generate(32)?;
 ///
 /// assert_eq!(store.put_key(&alice, &key).await.unwrap_err().kind(), ErrorKind::Timeout);
 /// assert_eq!(store.get_key(&alice).await.unwrap_err().kind(), ErrorKind::Throttled);
 /// assert_eq!(store.pending(), 0);
-/// // The write that timed out had landed.
+/// // The write that timed out was applied.
 /// assert_eq!(store.get_key(&alice).await?, key);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
@@ -70,8 +73,9 @@ pub struct Faulty<S> {
     script: Mutex<Script>,
 }
 
-/// A builder of a [`Faulty`].
+/// A builder of a [`Faulty`]. The setters cannot fail; [`build`](Self::build) checks everything.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct FaultyBuilder<S> {
     store: S,
     faults: Vec<Fault>,
@@ -82,8 +86,9 @@ pub struct FaultyBuilder<S> {
     applied_rate: f64,
 }
 
-/// The fault that a call meets: an error, a pause, or no answer at all.
+/// A fault that a call meets: an error, a delay, or no answer at all.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Fault {
     pause: Duration,
     answer: Answer,
@@ -95,17 +100,17 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// The call fails with this kind, and has no effect.
+    /// Creates a fault in which the call fails with this kind and has no effect.
     pub fn error(kind: ErrorKind) -> Self {
         Self::new(Duration::ZERO, Answer::Error(kind))
     }
 
-    /// The call is carried out after this pause.
+    /// Creates a fault in which the call is carried out after this delay.
     pub fn latency(pause: Duration) -> Self {
         Self::new(pause, Answer::Real)
     }
 
-    /// The call never ends, and has no effect: what a timeout is for.
+    /// Creates a fault in which the call never ends and has no effect.
     pub fn hang() -> Self {
         Self::new(Duration::ZERO, Answer::None)
     }
@@ -114,14 +119,14 @@ impl Fault {
         Self { pause, answer, applied: false, on: None, times: 1, retry_after: None, details: None }
     }
 
-    /// The call has its effect all the same: it is carried out before the error is told, or before silence falls. The
-    /// effect of a write is then [`Effect::Unknown`] to the caller.
+    /// Lets the call take effect: it is carried out before the fault occurs. To the caller, the
+    /// effect of a write is then [`Effect::Unknown`].
     pub fn applied(mut self) -> Self {
         self.applied = true;
         self
     }
 
-    /// Only calls of this operation meet it; any does if nothing is said.
+    /// Restricts the fault to calls of this operation. By default it applies to any call.
     pub fn on(mut self, operation: Operation) -> Self {
         self.on = Some(operation);
         self
@@ -133,13 +138,13 @@ impl Fault {
         self
     }
 
-    /// The error asks to be tried again after this time.
+    /// Sets the [`retry_after`](Error::retry_after) of the error.
     pub fn retry_after(mut self, pause: Duration) -> Self {
         self.retry_after = Some(pause);
         self
     }
 
-    /// The error has these details, as a service's answer would.
+    /// Sets the [`details`](Error::details) of the error.
     pub fn with_details(mut self, details: ErrorDetails) -> Self {
         self.details = Some(details);
         self
@@ -147,7 +152,8 @@ impl Fault {
 }
 
 impl<S: KeyStore> Faulty<S> {
-    /// Faults around this store; none if nothing else is said.
+    /// Returns a builder of a store that fails on demand, with this store beneath. By default it
+    /// does not fail.
     pub fn builder(store: S) -> FaultyBuilder<S> {
         FaultyBuilder {
             store,
@@ -160,20 +166,20 @@ impl<S: KeyStore> Faulty<S> {
         }
     }
 
-    /// Adds a fault behind those that wait to be met.
+    /// Adds a scripted fault after those that no call has met yet.
     pub fn inject(&self, fault: Fault) {
         self.script().faults.push_back(fault);
     }
 
-    /// Ends all faults, the seeded ones and latencies too: from now on each call is carried out as it is.
+    /// Removes all faults, including seeded failures and latencies. From now on each call is
+    /// carried out unchanged.
     pub fn clear(&self) {
         let mut script = self.script();
         script.faults.clear();
         script.chance = None;
     }
 
-    /// Returns the number of calls that have yet to meet a scripted fault. It is zero when all
-    /// faults that the test has prepared have occurred.
+    /// Returns the number of scripted faults that have not occurred yet.
     pub fn pending(&self) -> usize {
         self.script().faults.iter().fold(0, |calls, fault| calls.saturating_add(fault.times as usize))
     }
@@ -184,12 +190,12 @@ impl<S: KeyStore> Faulty<S> {
         self.script().calls.get(&operation).copied().unwrap_or(0)
     }
 
-    // A poisoned lock is used on: what a test counts after a panic is its own affair.
+    // Poisoning is ignored: a test that goes on after a panic may still read the counts.
     fn script(&self) -> MutexGuard<'_, Script> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries a call out, or what is to happen in its place.
+    /// Carries out a call, or the fault that it meets.
     async fn meet<T>(&self, operation: Operation, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let fault = self.script().next(operation);
         if !fault.pause.is_zero() {
@@ -199,7 +205,7 @@ impl<S: KeyStore> Faulty<S> {
             return call.await;
         }
         if fault.applied {
-            // Whether it came off is what the caller is not to learn.
+            // The caller is not told whether the call succeeded.
             drop(call.await);
         }
         match fault.answer {
@@ -213,7 +219,7 @@ impl<S: KeyStore> Faulty<S> {
         let unknown = fault.applied && matches!(operation, Put | Create | Delete | Erase);
         let mut error = Error::new(kind, operation, self.scheme)
             .with_effect(if unknown { Effect::Unknown } else { Effect::NotApplied })
-            .with_source("a fault that the test has asked for");
+            .with_source("this is an injected fault");
         if let Some(pause) = fault.retry_after {
             error = error.with_retry_after(pause);
         }
@@ -235,7 +241,7 @@ impl<S: KeyStore> Faulty<S> {
 }
 
 impl<S: KeyStore> FaultyBuilder<S> {
-    /// Adds a scripted fault behind those added before.
+    /// Adds a scripted fault after those added before.
     pub fn fault(mut self, fault: Fault) -> Self {
         self.faults.push(fault);
         self
@@ -247,7 +253,7 @@ impl<S: KeyStore> FaultyBuilder<S> {
         self
     }
 
-    /// The share of calls that fail, 0 (the default) to 1.
+    /// Sets the probability of a seeded failure, from 0 (the default) to 1.
     pub fn failure_rate(mut self, share: f64) -> Self {
         self.failure_rate = share;
         self
@@ -261,24 +267,26 @@ impl<S: KeyStore> FaultyBuilder<S> {
         self
     }
 
-    /// Sets the range of the pause that each call makes before its answer unless it meets a
-    /// scripted fault (default: no pause).
+    /// Sets the range of the random delay of each call that meets no scripted fault (default: no
+    /// delay).
     pub fn latency(mut self, pause: RangeInclusive<Duration>) -> Self {
         self.latency = pause;
         self
     }
 
-    /// The share of the seeded failures that are applied all the same (see [`Fault::applied`]), 0 (the default) to 1.
+    /// Sets the probability with which a seeded failure is applied (see [`Fault::applied`]), from 0
+    /// (the default) to 1.
     pub fn applied_rate(mut self, share: f64) -> Self {
         self.applied_rate = share;
         self
     }
 
-    /// Checks the settings.
+    /// Builds the store.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if a share is not between 0 and 1, the shortest latency is longer than the
-    /// longest, or there are to be failures of no kind.
+    /// [`Config`](ErrorKind::Config) if a probability is not between 0 and 1, if the shortest
+    /// latency is longer than the longest one, or if calls are to fail but the list of kinds is
+    /// empty.
     pub fn build(self) -> Result<Faulty<S>> {
         let shares = 0.0..=1.0;
         let why = if !shares.contains(&self.failure_rate) {
@@ -286,9 +294,9 @@ impl<S: KeyStore> FaultyBuilder<S> {
         } else if !shares.contains(&self.applied_rate) {
             "the rate of applied failures is not between 0 and 1: set another one"
         } else if self.latency.is_empty() {
-            "the shortest latency is longer than the longest: set them the other way round"
+            "the shortest latency is longer than the longest one: swap them"
         } else if self.failure_rate > 0.0 && self.kinds.is_empty() {
-            "there is no kind for the failures to be of: name one, or leave the kinds out"
+            "the list of kinds is empty, but calls are to fail: name a kind, or leave the list out"
         } else {
             let chance = Chance::new(self.seed, self.failure_rate, self.kinds, self.latency, self.applied_rate);
             let script = Script::new(self.faults, chance);
@@ -349,7 +357,7 @@ impl<S: KeyStore> KeyStore for Faulty<S> {
         if self.passes_whole(Operation::Get, batch.ids.len()) {
             return self.store.get_keys(ids).await;
         }
-        // One after the other, so that their order, and with it who fails, does not depend on how long each takes.
+        // One after the other, so that it does not depend on their duration which of them fail.
         let mut outcomes = Vec::with_capacity(batch.ids.len());
         for id in &batch.ids {
             outcomes.push(self.get_key(id).await);

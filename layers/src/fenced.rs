@@ -1,4 +1,4 @@
-//! [`Fenced`]: erasure that lasts.
+//! [`Fenced`]: a store that refuses erased users.
 
 mod allow;
 mod check;
@@ -32,57 +32,64 @@ use crate::distinct::Distinct;
 /// The number of ids of a listing that are looked up among the tombstones at once.
 const LISTED_AT_ONCE: usize = 100;
 
-/// The number of times that an erasure starts again because a key was written, or a new key
-/// allowed, under it.
+/// The number of times that an erasure starts again because, during the call, a key was written or
+/// a new key was allowed.
 const ERASE_ROUNDS: u32 = 8;
 
-/// The pause to ask for after that many.
+/// The `retry_after` of the error when all those rounds have failed.
 const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 
-/// A key store that refuses erased users. Use it when an erased key must not come back, even if
-/// another process still writes it.
+/// A key store that refuses erased users.
 ///
-/// A deletion races with every caller that is about to create the key: a request under way, a
-/// retry, a process that was paused for a minute. `Fenced` keeps a *tombstone* of each erased user
-/// in a second store. An erasure writes the tombstone first, then deletes the key and proves its
-/// absence. Services compose it with a cache, limits and retries by [`Stack`](crate::Stack).
+/// Use it when an erased key must not come back, even if another process still writes it. A
+/// deletion alone does not ensure that, because it races with every caller that is about to create
+/// the key: a request in flight, a retry, a process that was paused for a minute.
+///
+/// `Fenced` keeps a *tombstone* for each erased user in a second store. An erasure writes the
+/// tombstone first, then deletes the key and verifies that it is gone. [`Stack`](crate::Stack)
+/// combines a fence with a cache, limits and retries.
 ///
 /// # What it promises
-/// For every caller that uses a `Fenced` with the same tombstones, in any process:
+/// To every caller, in any process, that uses a `Fenced` with the same tombstones:
 ///
 /// - Once [`erase_key`](KeyStore::erase_key) or [`erase`](Self::erase) has returned, no read that
-///   begins then yields a key of this user, and every attempt to write one fails with
-///   [`Erased`](ErrorKind::Erased), until [`allow_new_key`](Self::allow_new_key).
-/// - A creator that began before the erasure and ended after it is told `Erased`, and what it wrote
-///   is deleted. If that creator died in between, or a key was written without the fence, the key
-///   that remains is never returned. A later read, write or listing of the user deletes it.
-/// - If erasing fails half-way, the user counts as erased as soon as the tombstone is written;
-///   erasing again finishes it.
-/// - A plain [`delete_key`](KeyStore::delete_key) leaves no tombstone: the user may get a new key
-///   at any time.
+///   begins afterwards returns a key of this user, and every attempt to write one fails with
+///   [`Erased`](ErrorKind::Erased), until [`allow_new_key`](Self::allow_new_key) is called.
+/// - If a write began before the erasure and ends after it, it fails with `Erased`, and the key
+///   that it wrote is deleted. If its process died in between, or if a key was written without the
+///   fence, that key remains in the store but is never returned. The next read, write or listing of
+///   the user deletes it.
+/// - If an erasure fails half-way, the user is erased from the moment at which the tombstone was
+///   written. Erase the user again to finish the erasure.
+/// - A plain [`delete_key`](KeyStore::delete_key) writes no tombstone, so the user can get a new
+///   key at any time.
 ///
-/// It cannot promise anything about keys that are written or read without the fence. A restored
-/// backup of the keys brings erased keys back until [`reconcile`](Self::reconcile) has erased them
-/// again; reads through the fence refuse them meanwhile.
+/// It promises nothing about keys that are written or read without the fence. If the keys are
+/// restored from a backup, the erased ones are in the store again until
+/// [`reconcile`](Self::reconcile) has erased them. Reads through the fence refuse them meanwhile.
 ///
 /// # The tombstones
-/// The second store must be [`Strong`](Consistency::Strong), be shared by all, contain nothing
-/// else, and be at least as durable as the keys. It must be kept for as long as the keys: if it is
-/// lost, erased users can be created again. Every process needs permission to create and read
-/// entries in it. The first process creates a *fence key* there. The names of the entries are keyed
-/// hashes of the ids (HMAC-SHA-256 under the fence key): a reader of the store learns no id from
-/// it, but can test a guess. Entries are never overwritten or deleted; each erasure adds two.
+/// The store of the tombstones must be [`Strong`](Consistency::Strong) and at least as durable as
+/// the keys, all processes must share it, and it must contain nothing else. Keep it for as long as
+/// the keys: if it is lost, erased users can be created again. Every process needs the permissions
+/// to create and to read entries in it.
+///
+/// The first process creates a *fence key* there. The names of all other entries are keyed hashes
+/// of the ids (HMAC-SHA-256 under the fence key). Whoever can read the store learns no id from it,
+/// but can test a guess. Entries are never overwritten or deleted, and each erasure adds two.
 /// `src/fenced/FORMAT.md` in this crate describes them.
 ///
-/// A call to the store of the keys must end within half a minute, plus twice its visibility bound:
-/// after that, other callers take it for dead, and a delete of it may meet a new key. Put a
-/// [`Resilient`](crate::Resilient) with a shorter deadline around a store that does not promise
-/// that.
+/// # Time limits
+/// A call to the store of the keys must end within half a minute plus twice its visibility bound.
+/// Later, other callers assume that it is dead, and a delete that it still makes could delete a new
+/// key. Put a [`Resilient`](crate::Resilient) with a shorter deadline around a store without such a
+/// limit.
 ///
-/// Each read asks both stores, the tombstones first; each write asks for the tombstone before and
-/// after. Each call waits for both stores, so put a [`Resilient`](crate::Resilient) around the
-/// tombstones as well. A [`Cached`](crate::Cached) belongs *inside* the fence, around the keys,
-/// never around the tombstones.
+/// # Where to put it
+/// Each read asks the tombstones and then the keys. Each write asks the tombstones before and after
+/// it asks the keys. Every call waits for both stores, so put a [`Resilient`](crate::Resilient)
+/// around the tombstones as well. A [`Cached`](crate::Cached) belongs *inside* the fence, around
+/// the keys, and never around the tombstones.
 ///
 /// ```
 /// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt};
@@ -104,22 +111,24 @@ const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Fenced<S, T> {
     keys: S,
-    /// The store beneath the cache, where the fence looks for what is left of a key; without one it
-    /// looks in `keys`.
+    /// The store beneath the cache, where the fence looks for keys that have come back. If it is
+    /// `None`, the fence looks in `keys`.
     beneath: Option<Arc<dyn KeyStore>>,
     register: Register<T>,
     has_identified: AtomicBool,
 }
 
-/// Reports whether this is the id under which a fence keeps its key among the tombstones. Two
-/// stores of tombstones with different fence keys cannot be merged: the tombstones of one could not
-/// be found any more.
+/// Reports whether this is the id under which a fence stores its fence key among the tombstones.
+///
+/// A program that copies tombstones needs it. Two stores of tombstones with different fence keys
+/// cannot be merged, because the tombstones of one of them could no longer be found.
 pub fn is_fence_key(id: &KeyId) -> bool {
     *id == record::fence_key_id()
 }
 
-/// A builder of a [`Fenced`].
+/// A builder of a [`Fenced`]. The setters cannot fail; [`build`](Self::build) checks everything.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct FencedBuilder<S, T> {
     keys: S,
     beneath: Option<Arc<dyn KeyStore>>,
@@ -131,27 +140,29 @@ impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
     /// Accepts tombstones that are less durable than the keys, down to this durability. If the
     /// tombstones are lost but the keys survive, erased users can be created again.
     ///
-    /// For keys in AWS and tombstones in a file store, accept [`Durability::Host`]: the fence then
-    /// serves one host, and lasts as long as its disk. [`Durability::Process`] is never accepted
-    /// for keys that outlive the process.
+    /// Accept [`Durability::Host`] for keys in AWS and tombstones in a file store. The fence then
+    /// serves one host, and lasts as long as the host's disk. [`Durability::Process`] is never
+    /// accepted for keys that outlive the process.
     pub fn accept_tombstone_durability(mut self, durability: Durability) -> Self {
         self.accepted = Some(durability);
         self
     }
 
-    /// Lets the fence look for what is left of a key in the store beneath the cache.
+    /// Sets the store beneath the cache, where the fence then looks for keys that have come back.
     pub(crate) fn beneath(mut self, store: Arc<dyn KeyStore>) -> Self {
         self.beneath = Some(store);
         self
     }
 
-    /// Builds the fence. Neither store is called yet.
+    /// Builds the fence. It makes no call to either engine.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the store of the tombstones is not [`Consistency::Strong`],
-    /// since a tombstone that is not visible at once lets a key back in; if it is the keys' own
-    /// store; if it is less durable than the keys and that was not accepted; or if the visibility
-    /// bound of the keys exceeds 68 years.
+    /// [`Config`](ErrorKind::Config) in these cases:
+    /// - The store of the tombstones is not [`Consistency::Strong`]. A tombstone that is not
+    ///   visible at once would let a key come back.
+    /// - The tombstones would be in the same store as the keys.
+    /// - The tombstones are less durable than the keys, and that was not accepted.
+    /// - The visibility bound of the keys is longer than 68 years.
     pub fn build(self) -> Result<Fenced<S, T>> {
         let tombstones = self.tombstones.capabilities();
         let keys = self.keys.capabilities();
@@ -163,9 +174,9 @@ impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
         let wrong = if tombstones.consistency != Consistency::Strong {
             "the store of the tombstones is not strongly consistent: use one that is, such as the file store"
         } else if is_same {
-            "the tombstones are to be kept in the store of the keys itself: give them a store of their own"
+            "the tombstones are in the same store as the keys: give them a store of their own"
         } else if lost_with_the_process {
-            "the tombstones would be lost with the process and the keys would not: give them a store that lasts"
+            "the tombstones would be lost with the process and the keys would not: give them a durable store"
         } else if tombstones.durability < accepted {
             "the tombstones are less durable than the keys, so erased users could come back: use a more durable store, \
              or accept that with accept_tombstone_durability"
@@ -181,7 +192,7 @@ impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
 }
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// Begins to build a fence around `keys`, with the tombstones in a second store.
+    /// Returns a builder of a fence around `keys`, with its tombstones in the store `tombstones`.
     pub fn builder(keys: S, tombstones: T) -> FencedBuilder<S, T> {
         FencedBuilder { keys, beneath: None, tombstones, accepted: None }
     }
@@ -189,9 +200,10 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     /// Erases a user as [`erase_key`](KeyStore::erase_key) does, and returns a receipt as a proof.
     ///
     /// # Errors
-    /// Those of [`KeyStore::erase_key`], from either store, and [`Conflict`](ErrorKind::Conflict)
-    /// if others keep writing the key or allow new ones. The user may count as erased already
-    /// ([`Effect::Unknown`]): erase again to finish.
+    /// The errors of [`KeyStore::erase_key`], from either store, and
+    /// [`Conflict`](ErrorKind::Conflict) if other callers keep writing the key or allowing a new
+    /// one. If the effect of the error is [`Effect::Unknown`], the user may be erased already;
+    /// erase the user again to finish.
     pub async fn erase(&self, id: &KeyId) -> Result<ErasureReceipt> {
         let names = self.register.names(id, Operation::Erase).await?;
         self.learn_identity().await;
@@ -202,10 +214,10 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         for _ in 0..ERASE_ROUNDS {
             let (tombstone, lease) = raised;
             if lease.is_fresh() {
-                let erasure = match self.erase_standing_key(id, &lease).await {
+                let erasure = match self.erase_stored_key(id, &lease).await {
                     Ok(erasure) => erasure,
                     Err(e) => {
-                        // No delete of this call is under way any more, so nobody need wait for
+                        // No delete of this call can still be applied, so nobody needs to wait for
                         // one.
                         if e.effect() == Effect::NotApplied && !has_unsettled {
                             drop(self.register.record_end(&names, tombstone.generation).await);
@@ -215,11 +227,11 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
                 };
                 existed |= erasure.existed;
                 has_unsettled |= erasure.unsettled;
-                // If the user is no longer erased by this tombstone, another caller has allowed a
-                // new key during this call.
-                let is_erased = self.stands(&names, tombstone.generation).await.map_err(part_done)?;
-                // Without this record, the next `allow_new_key` waits until this call is taken for dead:
-                // as it must where a delete may still be applied.
+                // If this tombstone has been lifted, another caller has allowed a new key during
+                // this call.
+                let is_erased = self.is_still_erased(&names, tombstone.generation).await.map_err(part_done)?;
+                // Without this record, the next `allow_new_key` waits until this call counts as
+                // dead. That is necessary if a delete of this call may still be applied.
                 if !has_unsettled {
                     drop(self.register.record_end(&names, tombstone.generation).await);
                 }
@@ -228,10 +240,11 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
                     return Ok(self.receipt(&names, &tombstone, &erasure));
                 }
             }
-            // A call that was paused for long is taken for dead: it begins again.
+            // Others may assume by now that this call is dead, so it starts again with a new
+            // tombstone.
             raised = self.register.raise(&names, self.claim_lifetime()).await.map_err(part_done)?;
         }
-        let why = "others allow new keys for this user again and again: stop them, and erase again";
+        let why = "other callers allow new keys for this user again and again: stop them, and erase again";
         Err(part_done(self.contention(why)))
     }
 
@@ -247,25 +260,27 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
-    /// Reports whether the user is erased, and was all the time since this generation.
-    async fn stands(&self, names: &RecordNames, generation: u32) -> Result<bool> {
+    /// Reports whether the user has been erased without interruption since this generation.
+    async fn is_still_erased(&self, names: &RecordNames, generation: u32) -> Result<bool> {
         let is_erased = matches!(self.register.status(names, Operation::Erase).await?, Status::Erased(_));
         Ok(is_erased && !self.register.is_lifted(names, generation).await?)
     }
 
-    /// Asks once for what is not known yet of the store's identity, which a receipt names as far as
-    /// it is known. An unknown account does not prevent the erasure.
+    /// Asks the store for the unknown part of its identity, once, because receipts contain it. If
+    /// that fails, the erasure goes on.
     async fn learn_identity(&self) {
         if !self.keys.info().identity().is_fully_known() && !self.has_identified.swap(true, Ordering::Relaxed) {
             drop(self.keys.identify().await);
         }
     }
 
-    /// Returns the moment at which the user was first erased since a new key was last allowed;
-    /// `None` for a user who is not erased.
+    /// Returns the moment at which an erased user was erased, or `None` if the user is not erased.
+    ///
+    /// If the user was erased several times since a new key was last allowed, it is the moment of
+    /// the first of these erasures.
     ///
     /// # Errors
-    /// Those of [`KeyStore::get_key`] of the store of the tombstones.
+    /// The errors of [`KeyStore::get_key`], from the store of the tombstones.
     pub async fn erased_at(&self, id: &KeyId) -> Result<Option<SystemTime>> {
         let names = self.register.names(id, Operation::Get).await?;
         Ok(match self.register.status(&names, Operation::Get).await? {
@@ -274,26 +289,30 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         })
     }
 
-    /// Returns the user's pseudonym in receipts and in the store of the tombstones: 64 hexadecimal
-    /// digits, a keyed hash of the id. A receipt is about this user if it contains the same digits.
+    /// Returns the user's pseudonym in receipts and in the store of the tombstones: a keyed hash of
+    /// the id, in 64 hexadecimal digits.
+    ///
+    /// A receipt is about this user if it contains the same digits; [`is_about`](Self::is_about)
+    /// compares them.
     ///
     /// # Errors
-    /// Those of [`KeyStore::get_key`] of the store of the tombstones, where the fence key is.
+    /// The errors of [`KeyStore::get_key`], from the store of the tombstones.
     pub async fn tombstone_of(&self, id: &KeyId) -> Result<String> {
         Ok(self.register.names(id, Operation::Get).await?.as_str().to_owned())
     }
 
-    /// Erases the key that stands, as long as the lease is fresh. A creator that began before the
-    /// tombstone was written may write after that; it deletes its key itself, unless it dies.
-    async fn erase_standing_key(&self, id: &KeyId, lease: &Lease) -> Result<Erasure> {
+    /// Erases the key in the store, as long as the lease is fresh. A creator that began before the
+    /// tombstone was written may still write a key later. It then deletes that key itself, unless
+    /// its process dies.
+    async fn erase_stored_key(&self, id: &KeyId, lease: &Lease) -> Result<Erasure> {
         let mut existed = false;
         let mut unsettled = false;
         for _ in 0..ERASE_ROUNDS {
             if !lease.is_fresh() {
                 let paused = self.contention("this call was paused for too long to go on: try again");
-                return Err(with_doubt(paused, unsettled));
+                return Err(with_unknown_effect_if(unsettled, paused));
             }
-            let erasure = self.keys.erase_key(id).await.map_err(|e| with_doubt(e, unsettled))?;
+            let erasure = self.keys.erase_key(id).await.map_err(|e| with_unknown_effect_if(unsettled, e))?;
             existed |= erasure.existed;
             unsettled |= erasure.unsettled;
             let proven = Erasure::new(existed, erasure.finality, erasure.verified).with_unsettled(unsettled);
@@ -303,10 +322,10 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             existed = true;
         }
         let why = "the key can still be read after several deletes: stop what writes it, and erase again";
-        Err(with_doubt(self.contention(why), unsettled))
+        Err(with_unknown_effect_if(unsettled, self.contention(why)))
     }
 
-    /// Reads what stands for an erased user, past the cache if that is known.
+    /// Reads the key of an erased user from the store, beneath the cache if there is one.
     async fn look_beneath(&self, id: &KeyId) -> Result<SecretKey> {
         match &self.beneath {
             Some(store) => store.get_key(id).await,
@@ -314,8 +333,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
-    /// The time for which a claim is needed: a delete and the proof of it may wait for the bound of
-    /// the store several times.
+    /// Returns the lifetime of a claim over the keys, which depends on their visibility bound.
     fn claim_lifetime(&self) -> Duration {
         let capabilities = match &self.beneath {
             Some(store) => store.capabilities(),
@@ -331,9 +349,9 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             .with_source(why)
     }
 
-    /// Refuses those of these ids, in their order, that are erased, and deletes what has come back
-    /// of them.
-    async fn erased_among(&self, ids: &[KeyId], operation: Operation) -> Vec<Result<()>> {
+    /// Returns for each id, in order, whether its user may be read, and deletes keys of erased
+    /// users that have come back.
+    async fn refuse_erased(&self, ids: &[KeyId], operation: Operation) -> Vec<Result<()>> {
         let mut names = Vec::with_capacity(ids.len());
         for id in ids {
             match self.register.names(id, operation).await {
@@ -360,16 +378,16 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
         self.keys.info().with_note(format!("fenced by {}", self.register.store().info()))
     }
 
-    /// Returns the capabilities of the key store, marked as fenced. Each key is created by itself,
-    /// because its tombstone is looked for before and after.
+    /// Returns the capabilities of the key store, marked as fenced. Keys are created one by one,
+    /// because the tombstone is read before and after each.
     fn capabilities(&self) -> Capabilities {
         self.keys.capabilities().with_fence().without_create_batch_size()
     }
 
     async fn get_key(&self, id: &KeyId) -> Result<SecretKey> {
         let names = self.register.names(id, Operation::Get).await?;
-        // The tombstone is read first, so a read that begins after an erasure returned can find
-        // only a newly allowed key.
+        // The tombstone is read first. So a read that begins after an erasure has returned finds
+        // either the tombstone or a newly allowed key.
         self.ensure_not_erased(id, &names, Operation::Get).await?;
         self.keys.get_key(id).await
     }
@@ -386,18 +404,18 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
         self.keys.delete_key(id).await
     }
 
-    /// Leaves out keys of erased users that have come back, and deletes them.
+    /// Leaves out the keys of erased users that have come back, and deletes them.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         let chunks = self.keys.list_keys().chunks(LISTED_AT_ONCE);
         let fenced = chunks.then(async |listed: Vec<Result<KeyId>>| {
             let ids: Vec<KeyId> = listed.iter().filter_map(|id| id.as_ref().ok().cloned()).collect();
-            let mut outcomes = self.erased_among(&ids, Operation::List).await.into_iter();
+            let mut outcomes = self.refuse_erased(&ids, Operation::List).await.into_iter();
             let shown = listed.into_iter().filter_map(|listed| {
                 let id = match listed {
                     Ok(id) => id,
                     unreadable => return Some(unreadable),
                 };
-                match outcomes.next().expect("one outcome was given for each id") {
+                match outcomes.next().expect("there is one outcome for each id") {
                     Ok(()) => Some(Ok(id)),
                     Err(e) if e.kind() == ErrorKind::Erased => None,
                     Err(e) => Some(Err(e)),
@@ -419,12 +437,12 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         let batch = Distinct::of(ids);
-        let fences = self.erased_among(&batch.ids, Operation::Get).await;
-        let free = batch.ids.iter().zip(&fences).filter(|(_, fence)| fence.is_ok());
-        let free: Vec<KeyId> = free.map(|(id, _)| id.clone()).collect();
-        let mut keys = self.keys.get_keys(&free).await.into_iter();
-        let key = |fence: Result<()>| fence.and_then(|()| keys.next().expect("one outcome was given for each id"));
-        let outcomes: Vec<Result<SecretKey>> = fences.into_iter().map(key).collect();
+        let checks = self.refuse_erased(&batch.ids, Operation::Get).await;
+        let allowed = batch.ids.iter().zip(&checks).filter(|(_, check)| check.is_ok());
+        let allowed: Vec<KeyId> = allowed.map(|(id, _)| id.clone()).collect();
+        let mut keys = self.keys.get_keys(&allowed).await.into_iter();
+        let key = |check: Result<()>| check.and_then(|()| keys.next().expect("there is one outcome for each id"));
+        let outcomes: Vec<Result<SecretKey>> = checks.into_iter().map(key).collect();
         batch.spread(&outcomes)
     }
 
@@ -443,15 +461,15 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
         self.unless_erased_since(answer, id, &names, begun, Operation::Create).await
     }
 
-    /// Erases as [`Fenced::erase`] does, without a receipt. Never says `unsettled`: no new key is
-    /// allowed before what is still to come has had its time.
+    /// Erases as [`Fenced::erase`] does, without a receipt. It never returns `unsettled: true`,
+    /// because no new key is allowed as long as a delete of this call may still be applied.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let receipt = self.erase(id).await?;
         Ok(Erasure::new(receipt.existed, receipt.finality, receipt.verified))
     }
 }
 
-/// An error after which, if `unsettled`, a delete of the same call may still be applied.
-fn with_doubt(e: Error, unsettled: bool) -> Error {
+/// Marks the error's effect as unknown if a delete of the same call may still be applied.
+fn with_unknown_effect_if(unsettled: bool, e: Error) -> Error {
     if unsettled { e.with_effect(Effect::Unknown) } else { e }
 }

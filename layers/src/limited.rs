@@ -1,6 +1,6 @@
-//! [`Limited`]: no more calls at a time, and no more a second, than the store bears.
+//! [`Limited`]: a limit on the rate and the concurrency of the calls to a store.
 
-mod pace;
+mod slots;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,59 +14,60 @@ use keystead_core::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use self::pace::Pace;
+use self::slots::CallSlots;
 use crate::distinct::Distinct;
 
-/// The largest number of chunks of one batch that are under way at once if no concurrency is set.
+/// The largest number of chunks of one batch that are in flight at once if no concurrency is set.
 const CHUNKS_IN_FLIGHT: usize = 16;
 
 /// The rates that are accepted, in calls per second: from one call a day to a million calls a
 /// second.
 const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 
-/// Keeps the calls to a store within a rate, and so many at a time: for a store whose owner
-/// throttles or charges what goes beyond, when a copy, an export or a restart would otherwise make
-/// all calls at once.
+/// A store whose calls are limited in rate and concurrency.
 ///
-/// Put it inside [`Resilient`](crate::Resilient), next to the store: then each retry waits as well,
-/// and an attempt's timeout counts the wait. Around a cache it would slow down answers that never
-/// leave the process.
+/// Use it if the owner of the store throttles or charges excess calls, and a copy, an export or a
+/// restart would otherwise make all calls at once. Several stores can share one [`Limit`].
+///
+/// Put it inside [`Resilient`](crate::Resilient), next to the store. Then each retry waits, too,
+/// and the timeout of an attempt includes the wait. Around a cache it would slow down answers that
+/// never leave the process.
 ///
 /// # What it promises
-/// **Rate.** Calls start at the slots of the [`Limit`], one at each, in the order in which they
-/// come. Slots that pass unused are saved, up to `burst` of them, and a new limit has them all. No
-/// call starts before its slot: in any `t` seconds at most `rate * t + burst` of them (but for
-/// those that a busy runtime wakes late).
+/// **Rate.** The [`Limit`] has slots at equal intervals. Each call takes one, in the order in which
+/// the calls arrive, and does not start before it. Unused slots are saved, up to `burst` of them,
+/// and a new limit has that many saved. So in any `t` seconds at most `rate * t + burst` calls
+/// start (a busy runtime may wake some of them late).
 ///
-/// **Concurrency.** At most so many calls are under way, in the order in which they come. A call
-/// waits for that first and for its slot then.
+/// **Concurrency.** At most the configured number of calls is in flight, admitted in the order in
+/// which they arrive. A call waits for a permit first and then for its slot.
 ///
-/// **What a call is.** Each method is one call, and takes one slot, but for these:
-/// - `get_keys` and `delete_keys` send each id once, in chunks of `batch_size`; each chunk is one
+/// **What counts as a call.** Each method is one call and takes one slot, with these exceptions:
+/// - `get_keys` and `delete_keys` send each id once, in chunks of `batch_size`. Each chunk is one
 ///   call.
-/// - `erase_key` takes two slots, for the delete and for the read that proves it; it starts at the
-///   first.
-/// - `get_or_create` takes one: it is one creation as a rule. The loser of a race reads the
-///   winner's key besides.
-/// - `create_keys` takes one for each key.
-/// - `list_keys` takes one at its first id and one after each `batch_size` ids that it has given.
-///   It counts against the rate only, so each listing that is open may add one to the calls under
-///   way: if it kept others out between two ids, whoever works on the listed ids with the same
-///   store would wait for himself.
+/// - `erase_key` takes two slots, one for the delete and one for the read that verifies it. It
+///   starts at the first.
+/// - `get_or_create` takes one slot, because it normally makes one call. If it loses a race, the
+///   read of the winner's key is not counted.
+/// - `create_keys` takes one slot for each key.
+/// - `list_keys` takes one slot at its first id and one after each `batch_size` ids. It takes no
+///   permit, so each open listing may add one to the calls in flight. If it held a permit, a caller
+///   that uses the same store for each listed id could wait for its own listing.
 ///
-/// **Giving up.** A call that is dropped while it waits has reached nobody. Its place among those
-/// under way is free at once, and its slot goes to the next call that comes, ahead of those that
-/// wait for later ones.
+/// **Dropped calls.** A call whose future is dropped while it waits has not reached the store. Its
+/// permit is free at once, and its slot goes to the next call that arrives, even if other calls
+/// already wait for later slots.
 ///
-/// Calls of other processes are not known here: divide the rate among them. Put a limit into a
-/// stack once: a call that holds a permit of it and waits for another one would wait for itself.
+/// The limit does not know the calls of other processes, so divide the rate among them. Use a limit
+/// only once in a stack: a call that holds a permit and waits for a second one of the same limit
+/// would wait for itself.
 ///
 /// # Futures that are not polled
-/// A call that is under way keeps its permit until its future has ended or is dropped, and a future
-/// ends only if it is polled. `stream.buffered(n)`, `buffer_unordered(n)` and `FuturesUnordered`
-/// poll their futures only while the *stream* is polled. So this deadlocks with `concurrency(4)`,
-/// because the write waits for a permit that the reads hold, and nobody polls the reads while the
-/// write waits:
+/// A call in flight keeps its permit until its future has ended or is dropped, and a future makes
+/// progress only while it is polled. `stream.buffered(n)`, `buffer_unordered(n)` and
+/// `FuturesUnordered` poll their futures only while the *stream* is polled. So this deadlocks with
+/// `concurrency(4)`, because the write waits for a permit that the reads hold, and nobody polls the
+/// reads while the write waits:
 ///
 /// ```no_run
 /// # use futures_util::stream::{self, StreamExt};
@@ -76,16 +77,16 @@ const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 /// let mut missing = stream::iter(ids).map(|id| async move { (store.find_key(&id).await, id) }).buffered(4);
 /// while let Some((found, id)) = missing.next().await {
 ///     if found?.is_none() {
-///         store.put_key(&id, key).await?; // waits for ever: `missing` is not polled meanwhile
+///         store.put_key(&id, key).await?; // waits forever: `missing` is not polled meanwhile
 ///     }
 /// }
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// Do all that belongs to one item in one future, which `for_each_concurrent` and
-/// `try_for_each_concurrent` always poll; or spawn a task for each item; or collect what the stream
-/// gives before the first write:
+/// To avoid this, do everything for one item in one future and drive the futures by
+/// `for_each_concurrent` or `try_for_each_concurrent`, which always poll all of them. Or spawn a
+/// task for each item, or collect the stream before the first write:
 ///
 /// ```
 /// use futures_util::stream::{self, TryStreamExt};
@@ -96,7 +97,7 @@ const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
 /// let store = Limited::new(MemoryStore::new(), Limit::builder().concurrency(4).build()?);
 /// let store = &store;
-/// let ids = (0..100).map(|number| KeyId::new(format!("user-{number}")));
+/// let ids = (0..100).map(|index| KeyId::new(format!("user-{index}")));
 /// let key = &SecretKey::generate(32)?;
 /// stream::iter(ids).err_into::<Box<dyn std::error::Error>>().try_for_each_concurrent(16, |id| async move {
 ///     if store.find_key(&id).await?.is_none() {
@@ -133,41 +134,43 @@ pub struct Limited<S> {
 }
 
 impl<S: KeyStore> Limited<S> {
-    /// Keeps the calls to this store, and to all others of this limit, within it.
+    /// Limits the calls to this store. All stores with clones of the same limit share it.
     pub fn new(store: S, limit: Limit) -> Self {
         Self { store, reads: limit.clone(), writes: limit }
     }
 
-    /// Keeps reads and writes within limits of their own: Parameter Store allows 40 reads a second
-    /// and 3 writes.
+    /// Limits the reads and the writes separately. Parameter Store, for example, allows 40 reads
+    /// and 3 writes per second.
     ///
-    /// `get_key`, `get_keys`, `list_keys`, `check` and `identify` are reads, all other calls are
-    /// writes. The read with which `erase_key` proves the absence takes a slot of the reads.
+    /// `get_key`, `get_keys`, `list_keys`, `check` and `identify` are reads. All other calls are
+    /// writes. The read with which `erase_key` verifies the absence takes a slot of the reads.
     pub fn with_limits(store: S, reads: Limit, writes: Limit) -> Self {
         Self { store, reads, writes }
     }
 }
 
-/// The load that one account, or one engine, bears. Clones are one limit: give them to all stores
-/// that share it.
+/// A limit on the rate and the concurrency of calls, for example those that one account allows.
+///
+/// Clones share one limit. Give a clone to each store that the limit applies to.
 #[derive(Clone)]
-pub struct Limit(Arc<Shared>);
+pub struct Limit(Arc<LimitState>);
 
-struct Shared {
+struct LimitState {
     settings: LimitBuilder,
     permits: Option<Semaphore>,
-    pace: Option<Pace>,
+    slots: Option<CallSlots>,
 }
 
-/// The right to have one call of a [`Limit`] under way, from [`Limit::acquire`].
+/// The permit for one call in flight, from [`Limit::acquire`].
 #[derive(Debug)]
 #[must_use = "the call counts as ended when this is dropped"]
 pub struct LimitPermit<'a> {
     _permit: Option<SemaphorePermit<'a>>,
 }
 
-/// The settings of a [`Limit`]. At least one of concurrency and rate is set.
+/// A builder of a [`Limit`]. Set the concurrency, the rate, or both.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct LimitBuilder {
     concurrency: Option<usize>,
     rate: Option<f64>,
@@ -176,33 +179,33 @@ pub struct LimitBuilder {
 }
 
 impl Limit {
-    /// Begins a limit that has nothing set yet.
+    /// Returns a builder of a limit.
     pub fn builder() -> LimitBuilder {
         LimitBuilder { concurrency: None, rate: None, burst: 1, batch_size: 10 }
     }
 
-    /// Waits until a call may start that is not made through a [`Limited`], such as to a store that
-    /// is only borrowed. The call counts as under way until the permit is dropped.
+    /// Waits until a call may start that is not made through a [`Limited`], such as a call to a
+    /// store that is only borrowed. The call counts as in flight until the permit is dropped.
     pub async fn acquire(&self) -> LimitPermit<'_> {
         let permit = match &self.0.permits {
             Some(permits) => Some(permits.acquire().await.expect("nobody closes the semaphore")),
             None => None,
         };
-        // Not the other way round: calls that wait for others to end would let their slots pass,
-        // and then start all at once.
-        self.slot().await;
+        // The permit comes first: calls that already had slots while they waited for permits could
+        // later start all at once.
+        self.wait_for_slot().await;
         LimitPermit { _permit: permit }
     }
 
-    async fn slot(&self) {
-        if let Some(pace) = &self.0.pace {
-            pace.slot().await;
+    async fn wait_for_slot(&self) {
+        if let Some(slots) = &self.0.slots {
+            slots.wait().await;
         }
     }
 
     fn skip_slot(&self) {
-        if let Some(pace) = &self.0.pace {
-            pace.skip();
+        if let Some(slots) = &self.0.slots {
+            slots.skip();
         }
     }
 
@@ -210,8 +213,8 @@ impl Limit {
         self.0.settings.batch_size
     }
 
-    /// Carries out the calls of one batch, which wait for their permits themselves; not all at
-    /// once, so that those of other callers come in between.
+    /// Makes the calls of one batch, each of which waits for its own permit. It does not start them
+    /// all at once, so that calls of other callers get their turn in between.
     async fn in_order<T: Send>(&self, calls: Vec<BoxFuture<'_, Vec<T>>>) -> Vec<T> {
         let in_flight = self.0.settings.concurrency.unwrap_or(CHUNKS_IN_FLIGHT);
         let outcomes: Vec<Vec<T>> = stream::iter(calls).buffered(in_flight).collect().await;
@@ -226,32 +229,35 @@ impl fmt::Debug for Limit {
 }
 
 impl LimitBuilder {
-    /// Sets how many calls may be under way at once, at least 1. Not set: any number.
+    /// Sets the largest number of calls in flight, at least 1. By default there is no limit.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = Some(calls);
         self
     }
 
-    /// Sets how many calls may start in a second, from one a day (`1.0 / 86_400.0`) to a million.
-    /// Not set: any number.
+    /// Sets the number of calls that may start per second, from one a day (`1.0 / 86_400.0`) to a
+    /// million per second. By default there is no limit.
     pub fn rate(mut self, calls_per_second: f64) -> Self {
         self.rate = Some(calls_per_second);
         self
     }
 
-    /// Sets how many calls may start at once after a while in which fewer came than the rate
-    /// allows, at least 1 (the default). Tokio's timer wakes calls up to two milliseconds late;
-    /// with a rate of hundreds, a burst of that many milliseconds' worth makes up for it.
+    /// Sets the number of calls that may start at once after a time with fewer calls than the rate
+    /// allows, at least 1 (the default).
+    ///
+    /// Tokio's timer wakes calls up to two milliseconds late. If the rate is hundreds per second, a
+    /// burst of as many calls as fall into two milliseconds compensates for that.
     pub fn burst(mut self, calls: u32) -> Self {
         self.burst = calls;
         self
     }
 
-    /// Sets how many ids of a batch, or of a listing, the store handles in one call, at least 1: 10
-    /// (the default) for Parameter Store, 20 for reads from Secrets Manager. A store that makes a
-    /// call for each id, as Secrets Manager's deletes do, is counted truly with 1.
-    /// [`Capabilities::batch_size`] says this number to the layers around, so that
-    /// [`Resilient`](crate::Resilient) splits a batch in the same way.
+    /// Sets the number of ids of a batch or a listing that the store handles in one call, at least
+    /// 1. The default is 10, which is right for Parameter Store.
+    ///
+    /// Secrets Manager reads 20 ids in one call. For a store that makes one call for each id, such
+    /// as the deletes of Secrets Manager, set 1. [`Capabilities::batch_size`] tells this number to
+    /// the layers around, so that [`Resilient`](crate::Resilient) splits batches in the same way.
     pub fn batch_size(mut self, ids: usize) -> Self {
         self.batch_size = ids;
         self
@@ -260,23 +266,23 @@ impl LimitBuilder {
     /// Builds the limit.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if one is out of its bounds, or if neither concurrency nor
-    /// rate is set.
+    /// [`Config`](ErrorKind::Config) if a setting is out of its bounds, or if neither the
+    /// concurrency nor the rate is set.
     pub fn build(self) -> Result<Limit> {
         let why = if self.concurrency.is_none() && self.rate.is_none() {
             "the limit allows everything: set its concurrency or its rate"
         } else if self.concurrency == Some(0) {
             "a concurrency of zero allows no call: set at least 1, or leave it out"
         } else if self.rate.is_some_and(|rate| !RATES.contains(&rate)) {
-            "the rate is not between one call a day and a million a second: set another one, or leave it out"
+            "the rate is not between one call a day and a million calls a second: set another one, or leave it out"
         } else if self.burst == 0 {
             "a burst of zero allows no call: set at least 1, or leave it out"
         } else if self.batch_size == 0 {
             "a batch size of zero allows no batch: set at least 1, or leave it out"
         } else {
             let permits = self.concurrency.map(|calls| Semaphore::new(calls.min(Semaphore::MAX_PERMITS)));
-            let pace = self.rate.map(|rate| Pace::new(rate, self.burst));
-            return Ok(Limit(Arc::new(Shared { settings: self, permits, pace })));
+            let slots = self.rate.map(|rate| CallSlots::new(rate, self.burst));
+            return Ok(Limit(Arc::new(LimitState { settings: self, permits, slots })));
         };
         // A limit belongs to no store yet.
         Err(Error::new(ErrorKind::Config, Operation::Open, "layers").with_source(why))
@@ -315,7 +321,7 @@ impl<S: KeyStore> KeyStore for Limited<S> {
         let page = self.reads.batch_size();
         stream::unfold((self.store.list_keys(), 0), move |(mut ids, given)| async move {
             if given % page == 0 {
-                self.reads.slot().await;
+                self.reads.wait_for_slot().await;
             }
             let next = ids.next().await?;
             Some((next, (ids, given + 1)))

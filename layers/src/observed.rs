@@ -1,4 +1,4 @@
-//! [`Observed`]: a span, and a count, for every operation.
+//! [`Observed`]: traces and metrics for every operation.
 
 #[cfg(feature = "metrics")]
 mod meter;
@@ -16,43 +16,48 @@ use tracing::{Instrument, Span};
 const OK: &str = "ok";
 const CANCELLED: &str = "cancelled";
 
-/// Tells operators what a store is asked and how it answers: in traces, and with the feature `metrics` in metrics. For
-/// every store in production, as the outermost layer of its stack, so that it sees what the application sees; or next
-/// to the store, to see each attempt that [`Resilient`](crate::Resilient) makes. Once in a stack: two would count into
-/// the same metrics.
+/// A store whose operations are traced, and with the feature `metrics` counted and timed.
+///
+/// Use it for every store in production. Put it outermost, so that it sees what the application
+/// sees, or next to the store, so that it sees each attempt of [`Resilient`](crate::Resilient). Use
+/// it only once in a stack, because two would count into the same metrics.
 ///
 /// # What it promises
-/// **Nothing secret.** Neither an id nor a key, nor anything that depends on them, their lengths included, is in any
-/// span, event or metric; and of an error neither its causes nor the service's message.
+/// **Nothing secret.** No span, event or metric contains an id, a key, or anything that depends on
+/// them, such as their lengths. Of an error, neither the causes nor the service's message appear.
 ///
-/// **Traces.** Each operation is a span at level `DEBUG` with target `keystead`, entered whenever the operation runs,
-/// so that what the layers and the store beneath trace is inside. A listing is one span from its first poll to its end;
-/// it is not entered while the caller works on an id. The fields are those of OpenTelemetry's conventions for database
-/// clients, as `tracing-opentelemetry` takes them, and one of our own:
+/// **Traces.** Each operation is a span with the level `DEBUG` and the target `keystead`. Traces of
+/// the layers and the store beneath are inside it. A listing is one span from its first poll to its
+/// end, which is not entered while the caller works on an id. The fields follow OpenTelemetry's
+/// conventions for database clients, in the form that `tracing-opentelemetry` reads, except for
+/// `keystead.outcome`:
 ///
 /// | field | |
 /// |---|---|
 /// | `otel.name`, `db.operation.name` | `get`, `put`, `create`, `get_or_create`, `delete`, `erase`, `list`, `check`, `identify`, `BATCH get`, `BATCH delete`, `BATCH create` |
 /// | `otel.kind` | `client` |
 /// | `db.system.name` | the scheme of the store, such as `ssm` |
-/// | `db.operation.batch.size` | how many ids a batch has; a batch of one is a plain `get`, `delete` or `create` |
-/// | `keystead.outcome` | `ok`, the [`ErrorKind`] as in `permission_denied`, or `cancelled` if the future was dropped (by a timeout, say) |
-/// | `error.type`, `otel.status_code` | the kind once more and `ERROR`, if it is a failure |
-/// | `db.response.status_code` | the service's error code, if it is a failure and the service sent one |
+/// | `db.operation.batch.size` | the number of ids in a batch; a batch of one id is a plain `get`, `delete` or `create` |
+/// | `keystead.outcome` | `ok`, or the [`ErrorKind`] in the form `permission_denied`, or `cancelled` if the future was dropped, for example by a timeout |
+/// | `error.type`, `otel.status_code` | for a failure: the [`ErrorKind`] again, and `ERROR` |
+/// | `db.response.status_code` | for a failure: the service's error code, if it sent one |
 ///
-/// [`NotFound`](ErrorKind::NotFound), [`AlreadyExists`](ErrorKind::AlreadyExists), [`Erased`](ErrorKind::Erased) and
-/// [`PendingDeletion`](ErrorKind::PendingDeletion) are answers and no failures. A **failure** is an event at level
-/// `WARN` besides, inside the span, with `error.type`, `db.system.name`, `db.operation.name`, and the service's
-/// `db.response.status_code` and `aws.request_id` if it sent them.
+/// An error is a **failure** unless it only tells the state of a key:
+/// [`NotFound`](ErrorKind::NotFound), [`AlreadyExists`](ErrorKind::AlreadyExists),
+/// [`Erased`](ErrorKind::Erased) and [`PendingDeletion`](ErrorKind::PendingDeletion) are not
+/// failures. A failure also causes an event with the level `WARN` inside the span. The event has
+/// the fields `error.type`, `db.system.name` and `db.operation.name`, and, if the service sent
+/// them, `db.response.status_code` and `aws.request_id`.
 ///
-/// **Metrics.** An operation adds one to the counter `keystead_operations_total`, and its seconds to the histogram
-/// `keystead_operation_duration_seconds`, both with the labels `store`, `operation` and `outcome`, whose values are
-/// those of the fields above. Each id of a batch adds one to the counter `keystead_batch_ids_total`, labelled with its
-/// own outcome. The metrics are described when a store is wrapped: install the recorder first.
+/// **Metrics.** Each operation increments the counter `keystead_operations_total`, and records its
+/// duration in the histogram `keystead_operation_duration_seconds`. Both have the labels `store`,
+/// `operation` and `outcome`, with the values of the fields above. Each id of a batch increments
+/// the counter `keystead_batch_ids_total`, labeled with its own outcome. The metrics are described
+/// when an `Observed` is created, so install the recorder before that.
 ///
-/// **One outcome for many.** A batch is one operation. Its outcome is the first failure among its ids', else the first
-/// answer that is not `ok`, else `ok`. That of a listing is the first failure that it gave, else `ok` if it came to its
-/// end, and `cancelled` if it was dropped before.
+/// **Batches and listings.** A batch is one operation. Its outcome is the first failure of its ids,
+/// or else the first other error, or else `ok`. The outcome of a listing is the first error that it
+/// returned, or else `ok` if it reached its end, or else `cancelled`.
 ///
 /// ```
 /// use keystead_core::{KeyId, KeyStoreExt};
@@ -72,7 +77,7 @@ pub struct Observed<S> {
 }
 
 impl<S: KeyStore> Observed<S> {
-    /// Traces and counts what this store does.
+    /// Traces and counts the operations of this store.
     pub fn new(store: S) -> Self {
         #[cfg(feature = "metrics")]
         meter::describe();
@@ -200,7 +205,8 @@ impl<S: KeyStore> KeyStore for Observed<S> {
     }
 }
 
-/// An operation under way. It is over when this is dropped: without an outcome, the operation was cancelled.
+/// An operation in progress, which ends when this is dropped. If it has no outcome by then, it was
+/// cancelled.
 struct Watched {
     span: Span,
     store: &'static str,
@@ -281,13 +287,13 @@ impl Drop for Watched {
     }
 }
 
-/// All but the answers that tell in which state a key is.
+/// Reports whether an error is a failure, and not just an answer about the state of a key.
 fn is_failure(kind: ErrorKind) -> bool {
     use ErrorKind::{AlreadyExists, Erased, NotFound, PendingDeletion};
     !matches!(kind, NotFound | AlreadyExists | Erased | PendingDeletion)
 }
 
-/// The kind as a label has it.
+/// Returns the name of the kind in fields and labels.
 fn name_of(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound => "not_found",

@@ -1,26 +1,30 @@
-//! [`ReadOnly`]: reads, and nothing else.
+//! [`ReadOnly`]: a store that refuses every write.
 
 use keystead_core::{
     BoxStream, Capabilities, Deletion, Erasure, Error, ErrorKind, KeyId, KeyStore, Operation, PutMode, Result,
     SecretKey, StoreIdentity, StoreInfo, async_trait,
 };
 
-/// A store that cannot be written to: for code that has no business to change keys, such as a report, an export, a
-/// decrypting service, or the source of a copy.
+/// A store that refuses every write.
+///
+/// Use it for code that has no reason to change keys, such as a report, an export, a service that
+/// only decrypts, or the source of a copy.
 ///
 /// # What it promises
-/// Every write fails with [`Unsupported`](ErrorKind::Unsupported), and nothing of it reaches the store beneath:
-/// `put_key`, `create_key`, `create_keys`, `delete_key`, `delete_keys`, `erase_key`, `get_or_create`. Reads,
-/// listings and `check` pass through as they are. [`get_or_create_key`](keystead_core::KeyStoreExt::get_or_create_key)
-/// gives a key that exists, since it reads first.
+/// Every write fails with [`Unsupported`](ErrorKind::Unsupported) before it reaches the store
+/// beneath: `put_key`, `create_key`, `create_keys`, `delete_key`, `delete_keys`, `erase_key` and
+/// `get_or_create`. Reads, listings and `check` are forwarded unchanged.
+/// [`get_or_create_key`](keystead_core::KeyStoreExt::get_or_create_key) returns an existing key,
+/// because it reads first.
 ///
-/// Around a [`Fenced`](crate::Fenced) store, a read may still clear away what an erasure left
-/// behind: put it inside instead.
+/// Put it inside a [`Fenced`](crate::Fenced), not around it: a read through a fence deletes an
+/// erased key that has come back.
 ///
-/// The capabilities are those of the store beneath: they say what the writes promise that others make to it.
+/// The capabilities are those of the store beneath, because they also describe the writes of
+/// others.
 ///
-/// It guards against a mistake in a program. Against a program that is taken over, take the right to write from its
-/// credentials.
+/// It protects against mistakes in a program, not against an attacker who controls the program. For
+/// that, remove the permission to write from the program's credentials.
 ///
 /// ```
 /// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt};
@@ -28,7 +32,8 @@ use keystead_core::{
 /// use keystead_memory::MemoryStore;
 ///
 /// # futures_executor::block_on(async {
-/// let (store, alice) = (MemoryStore::new(), KeyId::new("alice")?);
+/// let store = MemoryStore::new();
+/// let alice = KeyId::new("alice")?;
 /// let key = store.get_or_create_key(&alice).await?;
 ///
 /// let reader = ReadOnly::new(store);
@@ -43,14 +48,14 @@ pub struct ReadOnly<S> {
 }
 
 impl<S: KeyStore> ReadOnly<S> {
-    /// Lets only reads through to this store.
+    /// Refuses all writes to this store.
     pub fn new(store: S) -> Self {
         Self { store }
     }
 
     fn refusal(&self, operation: Operation) -> Error {
         Error::new(ErrorKind::Unsupported, operation, self.store.info().scheme())
-            .with_source("this handle only reads: write through one that is not wrapped in `ReadOnly`")
+            .with_source("this handle is read-only: write through one that is not wrapped in `ReadOnly`")
     }
 }
 

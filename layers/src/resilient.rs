@@ -1,4 +1,4 @@
-//! [`Resilient`]: calls that end, and try again before they fail.
+//! [`Resilient`]: time limits and retries.
 
 mod batch;
 mod call;
@@ -18,67 +18,69 @@ use self::call::TimedCall;
 use crate::describe::misconfigured;
 use crate::distinct::Distinct;
 
-/// Between two reads that wait for a key of unknown fate to become visible.
+/// The pause between two reads that wait for a written key to become visible.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The most visibility bounds for which a store waits within one erasure: a read that sees the key
-/// makes it delete and wait again.
+/// The largest number of visibility bounds for which a store waits during one erasure. If a read
+/// still sees the key, the store deletes it and waits again.
 const BOUNDS_OF_AN_ERASURE: u32 = 4;
 
-/// The same for a creation that loses to a key not visible yet, which the store tries twice.
+/// The largest number of visibility bounds for which a store waits during one creation, if another
+/// caller has created a key that is not visible yet.
 const BOUNDS_OF_A_CREATION: u32 = 3;
 
-/// Time limits and retries, for a store that is reached over a network.
+/// A store whose calls have time limits and are retried. Use it for a store that is reached over a
+/// network.
 ///
-/// Each attempt of a call has a time limit, all attempts together have another, and an error that
-/// time can mend ([`Error::is_retryable`]) leads to another attempt after a pause. The pauses grow,
-/// are random up to their limit (so that many clients that failed together don't come back
-/// together), and are never shorter than the store asks for ([`Error::retry_after`]). If the time
-/// left does not allow for the pause, the last error is returned at once.
+/// Each attempt of a call has a time limit, and the call as a whole has a deadline. After an error
+/// that time may cure ([`Error::is_retryable`]) there is a pause and then another attempt. The
+/// pauses grow and are random, so that clients that failed together do not retry together. A pause
+/// is never shorter than the store asks for ([`Error::retry_after`]). If the pause would exceed the
+/// deadline, the last error is returned at once.
 ///
 /// # What it promises
-/// - No call takes longer than the deadline, whatever the store does; a batch and a listing have
-///   limits of their own, below. Where the store itself has to wait for its visibility bound (an
-///   erasure that it verifies, up to four times; a creation that lost to a key not visible yet,
-///   three times) so much is added to both limits.
-/// - A write whose attempt ended without an answer is settled by reading back: if the key is ours,
-///   the write is `Ok`; a deletion that finds no key is `Ok` on a [`Strong`](Consistency::Strong)
-///   store. An erasure after such an attempt says that the key existed, because that can no longer
-///   be told. What can't be settled is reported with [`Effect::Unknown`], and never as a bare
-///   `AlreadyExists` or `NotFound`.
-/// - An erasure that fails with [`Conflict`](ErrorKind::Conflict), because reads still see the key,
-///   is tried again.
-/// - What has an answer is not tried again: not found, denied, damaged, refused.
+/// - No call takes longer than the deadline, whatever the store does. Batches and listings have
+///   limits of their own, see below. If the store itself waits for its visibility bound, both
+///   limits are extended: by four bounds for an erasure, which the store verifies, and by three for
+///   a `get_or_create`, which may wait for another caller's key.
+/// - A write without an answer is settled by reading the key back. If the written key is found, the
+///   write returns `Ok`. A deletion after which no key is found returns `Ok` on a
+///   [`Strong`](Consistency::Strong) store. An erasure then has `existed: true`, because it can no
+///   longer be known whether there was a key. A write that cannot be settled fails with
+///   [`Effect::Unknown`], and never with an `AlreadyExists` or `NotFound` that claims to be
+///   certain.
+/// - An erasure is retried if it fails with [`Conflict`](ErrorKind::Conflict) because reads still
+///   see the key.
+/// - A definite answer is not retried, such as not found, denied or damaged.
 ///
 /// # Batches
-/// A batch is sent in chunks, and each chunk is an attempt with a time limit of its own, so that
-/// what has arrived is kept and only the rest is tried again. A chunk has as many ids as one call
-/// of the store handles ([`Capabilities::batch_size`], which [`Limited`](crate::Limited) sets), or
-/// 100 if that is not known (then fewer after one without an answer in time). The ids of a chunk
-/// without an answer are tried again one by one: one that hangs does not keep the others from their
-/// answers. At most 16 chunks are under way at once, as few as one while answers are slow, so that
-/// a rate limit beneath does not make them time out while they wait for each other.
+/// A batch is sent in chunks. Each chunk is an attempt with its own time limit, so that received
+/// answers are kept and only the rest is retried. A chunk has as many ids as one call to the engine
+/// handles ([`Capabilities::batch_size`], which [`Limited`](crate::Limited) sets). If that is not
+/// known, it has 100 ids, and fewer after a chunk has timed out. The ids of a chunk that has timed
+/// out are retried one by one, so that an id that hangs does not affect the others. At most 16
+/// chunks are in flight at once. While answers are slow there are fewer, down to one, so that
+/// chunks do not time out while they wait for each other at a rate limit beneath.
 ///
-/// Each id has [`max_attempts`](ResilientBuilder::max_attempts) attempts. The
-/// [`deadline`](ResilientBuilder::deadline) is how long a batch goes on *while no id gets its
-/// outcome*, which is a key, a deletion, or an error that time can't mend; each outcome starts it
-/// anew. So a batch of n distinct ids takes as long as the store needs for it, at most n + 1
-/// deadlines, and ends one deadline after the store falls silent. An id for which no call was made
-/// by then fails with [`Timeout`](ErrorKind::Timeout) and [`Effect::NotApplied`].
+/// Each id has up to [`max_attempts`](ResilientBuilder::max_attempts) attempts. A batch ends when
+/// it has made no progress for the time of the [`deadline`](ResilientBuilder::deadline). It makes
+/// progress when an id gets its outcome: a key, a deletion, or an error that time cannot cure. So a
+/// batch of n distinct ids takes at most n + 1 deadlines. An id for which no call was made by then
+/// fails with [`Timeout`](ErrorKind::Timeout) and [`Effect::NotApplied`].
 ///
-/// A listing is tried again until it has returned its first id; from then on each step has an
-/// attempt's time.
+/// A listing is retried until it has returned its first id. From then on, the time limit of an
+/// attempt applies to each further id.
 ///
 /// # Where to put it
-/// Around the store, with [`Limited`](crate::Limited) between the two so that each attempt counts.
-/// Turn off the retries below: an AWS store is built with `sdk_attempts(1)`, or attempts multiply.
-/// [`Cached`](crate::Cached) goes around it: around a cache it would settle writes by reading what
-/// the cache remembers, so [`build`](ResilientBuilder::build) refuses that.
+/// Put it around the store, with [`Limited`](crate::Limited) between the two so that each attempt
+/// counts. Turn off the retries of the store itself, or the attempts multiply: build an AWS store
+/// with `sdk_attempts(1)`. [`Cached`](crate::Cached) goes around it. The opposite order would
+/// settle writes by reading from the cache, so [`build`](ResilientBuilder::build) refuses it.
 ///
-/// A repeated write may be applied late: after another caller's delete, it brings the key back.
-/// Only [`Fenced`](crate::Fenced) guards against that.
+/// A retried write may be applied late. If another caller has deleted the key meanwhile, the write
+/// brings it back. Only [`Fenced`](crate::Fenced) prevents that.
 ///
-/// Needs a tokio runtime with its timer.
+/// It needs a Tokio runtime with its timer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -101,8 +103,9 @@ pub struct Resilient<S> {
     settings: RetrySettings,
 }
 
-/// The settings of a [`Resilient`].
+/// A builder of a [`Resilient`]. The setters cannot fail; [`build`](Self::build) checks everything.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ResilientBuilder<S> {
     store: S,
     settings: RetrySettings,
@@ -130,30 +133,33 @@ impl Default for RetrySettings {
 }
 
 impl<S: KeyStore> ResilientBuilder<S> {
-    /// Sets how long one attempt may take; 5 seconds if it is not set.
+    /// Sets the time limit of one attempt, 5 seconds by default.
     pub fn attempt_timeout(mut self, attempt_timeout: Duration) -> Self {
         self.settings.attempt_timeout = attempt_timeout;
         self
     }
 
-    /// Sets how long a call may take with all its attempts and pauses, and for how long a batch
-    /// goes on while no id gets its outcome; 20 seconds if it is not set.
+    /// Sets the time limit of a call with all its attempts and pauses, 20 seconds by default. For a
+    /// batch, it is the longest time without progress.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;
         self
     }
 
-    /// Sets how often a call, or an id of a batch, is tried at most; 4 times if it is not set, and
-    /// once means never again. The reads that settle a write don't count: one follows each attempt
-    /// of unknown outcome.
+    /// Sets the largest number of attempts for a call, or for an id of a batch, 4 by default. With
+    /// 1 nothing is retried.
+    ///
+    /// The reads that settle a write are not counted. One such read follows each attempt with an
+    /// unknown outcome.
     pub fn max_attempts(mut self, max_attempts: u32) -> Self {
         self.settings.max_attempts = max_attempts;
         self
     }
 
-    /// Sets the pauses. The one before the second attempt is random up to `first`, each further one
-    /// up to twice as much, but never above `longest`; 100 milliseconds and 5 seconds if they are
-    /// not set.
+    /// Sets the limits of the pauses: 100 milliseconds and 5 seconds by default.
+    ///
+    /// The pause before the second attempt is random, up to `first`. The limit doubles with each
+    /// further attempt, up to `longest`.
     pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
         self.settings.first_pause = first;
         self.settings.longest_pause = longest;
@@ -163,13 +169,15 @@ impl<S: KeyStore> ResilientBuilder<S> {
     /// Builds the layer.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if there is no attempt, no time for one, less time for all
-    /// than for one, if the first pause is longer than the longest one, or if reads of the store
-    /// may come from a cache ([`Capabilities::cached`]).
+    /// [`Config`](ErrorKind::Config) in these cases:
+    /// - `max_attempts` or `attempt_timeout` is zero.
+    /// - The deadline is shorter than `attempt_timeout`.
+    /// - The first pause is longer than the longest one.
+    /// - Reads of the store may come from a cache ([`Capabilities::cached`]).
     pub fn build(self) -> Result<Resilient<S>> {
         let RetrySettings { attempt_timeout, deadline, max_attempts, first_pause, longest_pause } = self.settings;
         let wrong = if self.store.capabilities().cached {
-            Some("it is around a cache and would settle writes by what the cache remembers: put the cache around it")
+            Some("it is around a cache and would settle writes by reading from the cache: put the cache around it")
         } else if max_attempts == 0 {
             Some("max_attempts is zero: set 1 to try once")
         } else if attempt_timeout.is_zero() {
@@ -177,7 +185,7 @@ impl<S: KeyStore> ResilientBuilder<S> {
         } else if deadline < attempt_timeout {
             Some("the deadline is shorter than attempt_timeout: set a longer deadline or a shorter timeout")
         } else if first_pause > longest_pause {
-            Some("the first pause is above the longest one: swap them")
+            Some("the first pause is longer than the longest one: swap them")
         } else {
             None
         };
@@ -189,22 +197,22 @@ impl<S: KeyStore> ResilientBuilder<S> {
 }
 
 /// The result of reading a key back after a write whose effect is unknown.
-enum Fate {
-    /// It is ours.
+enum ReadBack {
+    /// The written key.
     Ours,
-    /// Another key stands.
+    /// Another key.
     Another,
-    /// There is none, or it could not be read.
+    /// No key was found, or it could not be read.
     Unseen,
 }
 
 impl<S: KeyStore> Resilient<S> {
-    /// Time limits and retries around this store.
+    /// Returns a builder of time limits and retries around this store.
     pub fn builder(store: S) -> ResilientBuilder<S> {
         ResilientBuilder { store, settings: RetrySettings::default() }
     }
 
-    /// A call, and how often the store waits for its visibility bound during it.
+    /// Begins a call, during which the store waits for its visibility bound at most `bounds` times.
     fn call(&self, operation: Operation, bounds: u32) -> TimedCall {
         let wait = self.store.capabilities().consistency.bound().saturating_mul(bounds);
         TimedCall::new(self.settings, wait, operation, self.store.info().scheme())
@@ -219,7 +227,7 @@ impl<S: KeyStore> Resilient<S> {
         Batch::new(self.settings, operation, self.store.info().scheme(), ids, batch_size)
     }
 
-    /// Tries until there is an answer; `once` is one attempt.
+    /// Makes attempts until one has an answer that is not retried. `once` makes one attempt.
     async fn until_answered<T, F>(&self, call: &mut TimedCall, mut once: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send,
@@ -233,20 +241,20 @@ impl<S: KeyStore> Resilient<S> {
     }
 
     /// Reads until a key is seen, for at most `wait`.
-    async fn fate(&self, call: &TimedCall, id: &KeyId, key: &SecretKey, wait: Duration) -> Fate {
+    async fn read_back(&self, call: &TimedCall, id: &KeyId, key: &SecretKey, wait: Duration) -> ReadBack {
         let give_up = call::after(Instant::now(), wait);
         loop {
             let last = Instant::now() >= give_up;
             match call.look(self.store.get_key(id)).await {
-                Ok(standing) if standing == *key => return Fate::Ours,
-                Ok(_) => return Fate::Another,
+                Ok(stored) if stored == *key => return ReadBack::Ours,
+                Ok(_) => return ReadBack::Another,
                 Err(e) if e.kind() == ErrorKind::NotFound && !last && !call.is_over() => call.nap(POLL).await,
-                Err(_) => return Fate::Unseen,
+                Err(_) => return ReadBack::Unseen,
             }
         }
     }
 
-    /// The finality of a deletion that an attempt without an answer has carried out.
+    /// Returns the finality of a deletion that was made by an attempt without an answer.
     fn usual_finality(&self, e: &Error) -> Finality {
         let grade = self.store.capabilities().deletion;
         match e.kind() {
@@ -255,8 +263,9 @@ impl<S: KeyStore> Resilient<S> {
         }
     }
 
-    /// One deletion's outcome, `unsure` if an earlier attempt of it ended without an answer.
-    /// Absence proves nothing where reads may lag.
+    /// Returns the outcome of a deletion. If an earlier attempt ended without an answer (`unsure`),
+    /// a key that is gone counts as deleted, except that absence proves nothing on an eventually
+    /// consistent store.
     fn settled_deletion(&self, answer: Result<Deletion>, unsure: bool) -> Result<Deletion> {
         let strong = self.store.capabilities().consistency == Consistency::Strong;
         let is_done = |e: &Error| match e.kind() {
@@ -292,18 +301,18 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
         let mut call = self.call(if create { Operation::Create } else { Operation::Put }, 0);
         loop {
             let Err(e) = call.attempt(self.store.put_key_with(id, key, mode)).await else { return Ok(()) };
-            // Refused after an attempt that may have created it: by our own key, unless another is
-            // seen.
+            // The create was refused after an attempt that may have created the key. So the
+            // existing key is probably ours, unless another one is seen.
             let ambiguous = create && call.is_unsure() && e.kind() == ErrorKind::AlreadyExists;
             if e.effect() == Effect::Unknown || ambiguous {
                 let wait = if ambiguous { self.store.capabilities().consistency.bound() } else { Duration::ZERO };
-                match self.fate(&call, id, key, wait).await {
-                    Fate::Ours => return Ok(()),
-                    Fate::Another if create && !ambiguous => {
-                        let refused = Error::new(ErrorKind::AlreadyExists, Operation::Create, e.store());
-                        return Err(refused.with_effect(Effect::Unknown).with_source(e));
+                match self.read_back(&call, id, key, wait).await {
+                    ReadBack::Ours => return Ok(()),
+                    ReadBack::Another if create && !ambiguous => {
+                        let exists = Error::new(ErrorKind::AlreadyExists, Operation::Create, e.store());
+                        return Err(exists.with_effect(Effect::Unknown).with_source(e));
                     }
-                    Fate::Another | Fate::Unseen => {}
+                    ReadBack::Another | ReadBack::Unseen => {}
                 }
             }
             call.pause(e).await?;
@@ -340,7 +349,7 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
         self.until_answered(&mut self.call(Operation::Check, 0), || self.store.identify()).await
     }
 
-    /// Only the ids whose outcome time can mend are tried again.
+    /// Retries only the ids whose error time may cure.
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
         let distinct = Distinct::of(ids);
         let send = |ids: Vec<KeyId>| async move { self.store.get_keys(&ids).await }.boxed();
@@ -348,7 +357,7 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
         distinct.spread(&outcomes)
     }
 
-    /// Only the ids whose outcome time can mend are tried again.
+    /// Retries only the ids whose error time may cure.
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
         let distinct = Distinct::of(ids);
         let send = |ids: Vec<KeyId>| async move { self.store.delete_keys(&ids).await }.boxed();
@@ -362,7 +371,7 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
     }
 
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
-        // Asked again, the store gives our own candidate back if an attempt has stored it.
+        // A retry returns the candidate itself if an earlier attempt has stored it.
         let mut call = self.call(Operation::Create, BOUNDS_OF_A_CREATION);
         self.until_answered(&mut call, || self.store.get_or_create(id, candidate)).await
     }
@@ -376,7 +385,7 @@ impl<S: KeyStore> KeyStore for Resilient<S> {
     }
 }
 
-/// A listing under way.
+/// A listing in progress.
 struct Listing<'a> {
     call: TimedCall,
     ids: BoxStream<'a, Result<KeyId>>,
@@ -385,7 +394,7 @@ struct Listing<'a> {
 
 #[derive(PartialEq)]
 enum Phase {
-    /// Nothing was given yet: the listing may begin again.
+    /// No id was returned yet, so the listing can start again.
     Begun,
     Giving,
     Ended,

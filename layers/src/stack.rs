@@ -1,4 +1,4 @@
-//! [`Stack`]: the layers that a service needs, in the order in which they keep their promises.
+//! [`Stack`]: the layers that a service needs, in the one order that keeps their promises.
 
 mod builder;
 mod front;
@@ -18,37 +18,37 @@ use crate::cached::{CacheStats, Cached};
 use crate::fenced::{ErasureReceipt, Fenced, ReconcileFailure, ReconcileReport};
 use crate::observed::Observed;
 
-/// A key store for a service: an engine's keys behind limits, retries, a cache, an erasure fence
-/// and an observer.
+/// A key store for a service: a store of keys behind limits, retries, a cache, a fence and an
+/// observer.
 ///
-/// Layers that are put together by hand can be in an order that breaks a promise: a cache around a
-/// fence serves erased keys, retries around a cache would verify writes against cached values. A
+/// Layers that are composed by hand can be in an order that breaks a promise. For example, a cache
+/// around a fence returns erased keys, and retries around a cache verify writes by cached keys. A
 /// `Stack` has one order, from the inside out: the keys, [`Limited`](crate::Limited),
 /// [`Resilient`](crate::Resilient), [`Cached`], [`Fenced`], [`Observed`]. Layers that are not
-/// configured are omitted.
+/// configured are left out.
 ///
 /// # What it promises
-/// - [`erase`](Self::erase) deletes the key beneath the cache and reads the proof there, so a
-///   receipt can say `verified`. Once it has returned, no `Stack` and no [`Fenced`] with the same
-///   tombstones, in whatever process, returns the key: the fence is asked before the cache.
-/// - [`allow_new_key`](Self::allow_new_key) waits until every cache that shares the tombstones must
-///   have forgotten the erased key.
-/// - A background thread wipes expired keys. It runs once per time to live, but between once a
-///   second and once a minute.
+/// - [`erase`](Self::erase) deletes the key and verifies the deletion beneath the cache, so a
+///   receipt can have `verified: true`. Once it has returned, no `Stack` and no [`Fenced`] with the
+///   same tombstones returns the key, in any process, because the fence is asked before the cache.
+/// - [`allow_new_key`](Self::allow_new_key) fails until every cache that shares the tombstones must
+///   have dropped the erased key.
+/// - A background thread wipes expired keys. It runs once per time to live, but at least once a
+///   minute and at most once a second.
 /// - No call to one of the two stores takes longer than the deadline, plus the visibility bounds
-///   for which the engine has to wait; batches and listings have limits of their own
-///   ([`Resilient`](crate::Resilient)). A call of the stack makes several of them, one after the
-///   other: a read up to two, a write up to four.
+///   for which the store has to wait. Batches and listings have limits of their own
+///   ([`Resilient`](crate::Resilient)). One call of the stack makes several such calls one after
+///   the other: a read up to two, a write up to four.
 ///
-/// A plain [`delete_key`](KeyStore::delete_key) leaves no tombstone: other processes may return the
-/// key from their caches for the time to live. Use [`erase`](Self::erase) where the user is to be
+/// A plain [`delete_key`](KeyStore::delete_key) writes no tombstone, so other processes may return
+/// the key from their caches for the time to live. Use [`erase`](Self::erase) if the user is to be
 /// forgotten.
 ///
 /// The tombstones must be strongly consistent, shared by all processes and at least as durable as
-/// the keys. Beside keys in AWS a file store is the only such choice so far, and it serves one
-/// host: [`accept_tombstone_durability`](StackBuilder::accept_tombstone_durability) accepts that.
+/// the keys. For keys in AWS, a file store is the only choice so far, and it serves one host:
+/// [`accept_tombstone_durability`](StackBuilder::accept_tombstone_durability) accepts that.
 ///
-/// Clones are handles of one stack. It needs a tokio runtime with its timer.
+/// Clones are handles of one stack. It needs a Tokio runtime with its timer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -80,7 +80,7 @@ use crate::observed::Observed;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Stack {
-    /// The layer that the calls of [`KeyStore`] go to.
+    /// The layer that receives the calls of [`KeyStore`].
     outermost: Arc<dyn KeyStore>,
     observer: Option<Observed<Arc<dyn KeyStore>>>,
     fence: Option<Arc<Fence>>,
@@ -92,16 +92,18 @@ pub struct Stack {
 type Fence = Fenced<Front, Arc<dyn KeyStore>>;
 
 impl Stack {
-    /// Begins to build a stack around this store of keys, which must be neither cached nor fenced.
+    /// Returns a builder of a stack around this store of keys, which must be neither cached nor
+    /// fenced.
     pub fn builder(keys: impl KeyStore) -> StackBuilder {
         StackBuilder::new(Arc::new(keys))
     }
 
-    /// Erases a user and returns a receipt: see [`Fenced::erase`]. The proof is read beneath the
-    /// cache.
+    /// Erases a user and returns a receipt: see [`Fenced::erase`]. The deletion is verified beneath
+    /// the cache.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of [`Fenced::erase`].
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones, and the errors of
+    /// [`Fenced::erase`].
     pub async fn erase(&self, id: &KeyId) -> Result<ErasureReceipt> {
         let call = self.fence(Operation::Erase)?.erase(id);
         match &self.observer {
@@ -113,7 +115,7 @@ impl Stack {
     /// Lets an erased user have a new key: see [`Fenced::allow_new_key`].
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones, and the errors of
     /// [`Fenced::allow_new_key`].
     pub async fn allow_new_key(&self, id: &KeyId) -> Result<()> {
         let call = self.fence(Operation::Erase)?.allow_new_key(id);
@@ -123,10 +125,11 @@ impl Stack {
         }
     }
 
-    /// Erases again whom a restored backup has brought back: see [`Fenced::reconcile`].
+    /// Erases the keys of erased users again after a restore of the keys: see
+    /// [`Fenced::reconcile`].
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones, and the errors of
     /// [`Fenced::reconcile`].
     pub async fn reconcile(
         &self,
@@ -135,31 +138,31 @@ impl Stack {
         self.fence(Operation::Erase)?.reconcile(on_outcome).await
     }
 
-    /// Returns when the user was erased: see [`Fenced::erased_at`].
+    /// Returns the moment at which an erased user was erased: see [`Fenced::erased_at`].
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones, and the errors of
     /// [`Fenced::erased_at`].
     pub async fn erased_at(&self, id: &KeyId) -> Result<Option<SystemTime>> {
         self.fence(Operation::Get)?.erased_at(id).await
     }
 
-    /// Returns what stands for this user in receipts: see [`Fenced::tombstone_of`].
+    /// Returns the user's pseudonym in receipts: see [`Fenced::tombstone_of`].
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones; else those of
+    /// [`Unsupported`](ErrorKind::Unsupported) without tombstones, and the errors of
     /// [`Fenced::tombstone_of`].
     pub async fn tombstone_of(&self, id: &KeyId) -> Result<String> {
         self.fence(Operation::Get)?.tombstone_of(id).await
     }
 
-    /// Returns what the cache has done so far; `None` without a cache.
+    /// Returns the statistics of the cache, or `None` if the stack has no cache.
     pub fn statistics(&self) -> Option<CacheStats> {
         self.cache.as_ref().map(Cached::statistics)
     }
 
-    /// Forgets what is cached of this id: for when another process says that it has deleted or
-    /// overwritten the key.
+    /// Removes the cached entry of this id: see [`Cached::invalidate`]. Call it when you learn that
+    /// another process has deleted or overwritten the key.
     pub fn invalidate(&self, id: &KeyId) {
         if let Some(cache) = &self.cache {
             cache.invalidate(id);
@@ -169,7 +172,7 @@ impl Stack {
     fn fence(&self, operation: Operation) -> Result<&Fence> {
         self.fence.as_deref().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, operation, self.outermost.info().scheme())
-                .with_source("this stack has no tombstones: build it with a store for them")
+                .with_source("this stack has no tombstones: set a store for them when you build it")
         })
     }
 }
@@ -225,8 +228,8 @@ impl KeyStore for Stack {
         self.outermost.get_or_create(id, candidate).await
     }
 
-    /// Erases as [`Stack::erase`] does, without a receipt. Without tombstones it deletes the key,
-    /// which other caches may still return for their time to live.
+    /// Erases as [`Stack::erase`] does, without a receipt. If the stack has no tombstones, it
+    /// deletes the key, and other caches may still return it for their time to live.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         self.outermost.erase_key(id).await
     }

@@ -1,18 +1,18 @@
-//! The locks, counters and odds of the cache's core. The test that explores its interleavings
-//! brings its own in their place.
+//! The locks, counters and constants of the cache's core. `tests/interleavings.rs` replaces them
+//! with those of the model checker shuttle.
 
 use std::cell::Cell;
 
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One in so many reads may make a copy for its thread of what it has found in the table.
+/// One in this many reads may make a copy, for its thread, of the entry that it finds.
 pub(crate) const ONE_IN_COPIES: u64 = 16;
 
-/// One in so many reads goes past the copies, so that the table's policy sees which keys are used.
+/// One in this many reads skips the copies, so that the eviction policy sees which keys are used.
 pub(crate) const ONE_PAST_COPIES: u64 = 64;
 
-/// A number that is this thread's own as long as there are few threads.
+/// Returns a number that no other thread of the process has.
 pub(crate) fn thread_number() -> usize {
     thread_local! {
         static NUMBER: Cell<Option<usize>> = const { Cell::new(None) };

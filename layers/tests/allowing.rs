@@ -1,5 +1,5 @@
-//! `Fenced::allow_new_key`: the old key never comes back, and no new key is lost, wherever its
-//! callers are paused.
+//! `Fenced::allow_new_key`: the old key never comes back, and no new key is lost, at whatever point
+//! the callers are paused.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::future::{Future, poll_fn};
@@ -15,7 +15,7 @@ use keystead_core::{
 use keystead_layers::Fenced;
 use keystead_memory::MemoryStore;
 
-/// More awaits than any of these calls has.
+/// More than the number of awaits in any of the tested calls.
 const PAUSES: usize = 200;
 
 fn alice() -> KeyId {
@@ -39,8 +39,8 @@ async fn pause() {
     .await;
 }
 
-/// Pauses before and after each call of the store beneath, so that a caller can be stopped at every
-/// await.
+/// A store that pauses before and after each call of the store beneath, so that a caller can be
+/// stopped at every await.
 #[derive(Clone, Debug)]
 struct Pausing {
     memory: MemoryStore,
@@ -97,14 +97,14 @@ impl KeyStore for Pausing {
     }
 }
 
-/// The stores below the fence.
+/// The stores beneath the fence.
 #[derive(Default)]
-struct Below {
+struct Fixture {
     keys: MemoryStore,
     tombstones: MemoryStore,
 }
 
-impl Below {
+impl Fixture {
     fn fence(&self) -> Fenced<MemoryStore, MemoryStore> {
         Fenced::builder(self.keys.clone(), self.tombstones.clone()).build().unwrap()
     }
@@ -115,7 +115,7 @@ impl Below {
     }
 }
 
-/// Polls a call so often, and says whether it ended.
+/// Polls a call so many times, and returns its output if it has ended.
 fn advance<F: Future>(call: &mut Pin<Box<F>>, polls: usize) -> Option<F::Output> {
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..polls {
@@ -126,24 +126,24 @@ fn advance<F: Future>(call: &mut Pin<Box<F>>, polls: usize) -> Option<F::Output>
     None
 }
 
-/// Pauses `paused` at each of its awaits in turn while another caller allows a new key and makes
-/// one, and sees that no new key is ever lost. `leftover` says whether a key was written past the
-/// fence before.
-async fn no_new_key_is_lost<F, A>(leftover: bool, paused: F)
+/// Pauses `paused` at each of its awaits in turn, while another caller allows a new key and creates
+/// one, and asserts that no new key is lost. With `leftover`, a key was written without the fence
+/// before.
+async fn expect_no_new_key_lost<F, A>(leftover: bool, paused: F)
 where
     F: Fn(Fenced<Pausing, Pausing>) -> A,
     A: Future,
 {
     let mut made = 0;
     for pause in 0..PAUSES {
-        let below = Below::default();
-        let fence = below.fence();
+        let fixture = Fixture::default();
+        let fence = fixture.fence();
         fence.put_key(&alice(), &key(1)).await.unwrap();
         fence.erase(&alice()).await.unwrap();
         if leftover {
-            below.keys.put_key(&alice(), &key(1)).await.unwrap();
+            fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
         }
-        let mut call = Box::pin(paused(below.pausing()));
+        let mut call = Box::pin(paused(fixture.pausing()));
         let has_ended = advance(&mut call, pause).is_some();
 
         let allowed = fence.allow_new_key(&alice()).await;
@@ -160,7 +160,7 @@ where
         if new.is_ok() {
             assert_eq!(fence.get_key(&alice()).await.unwrap(), key(2), "paused at {pause}: the new key is lost");
         } else {
-            let left = below.keys.find_key(&alice()).await.unwrap();
+            let left = fixture.keys.find_key(&alice()).await.unwrap();
             assert!(left.is_none_or(|left| left != key(2)), "paused at {pause}: a key was made for an erased user");
         }
         if has_ended {
@@ -174,30 +174,30 @@ where
 #[tokio::test]
 async fn two_calls_at_once_lose_no_new_key() {
     for leftover in [false, true] {
-        no_new_key_is_lost(leftover, |fence| async move { fence.allow_new_key(&alice()).await }).await;
+        expect_no_new_key_lost(leftover, |fence| async move { fence.allow_new_key(&alice()).await }).await;
     }
 }
 
 #[tokio::test]
 async fn a_reader_that_cleans_up_loses_no_new_key() {
-    no_new_key_is_lost(true, |fence| async move { fence.get_key(&alice()).await }).await;
-    no_new_key_is_lost(true, |fence| async move { fence.get_keys(&[alice()]).await }).await;
-    no_new_key_is_lost(true, |fence| async move { fence.list_keys().try_collect::<Vec<_>>().await }).await;
+    expect_no_new_key_lost(true, |fence| async move { fence.get_key(&alice()).await }).await;
+    expect_no_new_key_lost(true, |fence| async move { fence.get_keys(&[alice()]).await }).await;
+    expect_no_new_key_lost(true, |fence| async move { fence.list_keys().try_collect::<Vec<_>>().await }).await;
 }
 
 #[tokio::test]
 async fn a_writer_that_is_refused_loses_no_new_key() {
-    no_new_key_is_lost(true, |fence| async move { fence.create_key(&alice(), &key(3)).await }).await;
+    expect_no_new_key_lost(true, |fence| async move { fence.create_key(&alice(), &key(3)).await }).await;
 }
 
 /// A creator that began before the erasure, and is paused at each of its awaits.
 #[tokio::test]
-async fn a_creator_that_an_erasure_has_overtaken_loses_no_new_key() {
+async fn a_creator_overtaken_by_an_erasure_loses_no_new_key() {
     let mut was_lifted = false;
     for pause in 0..PAUSES {
-        let below = Below::default();
-        let fence = below.fence();
-        let creator = below.pausing();
+        let fixture = Fixture::default();
+        let fence = fixture.fence();
+        let creator = fixture.pausing();
         let mut call = Box::pin(async move { creator.create_key(&alice(), &key(1)).await });
         let answer = advance(&mut call, pause);
         fence.erase(&alice()).await.unwrap();
@@ -219,8 +219,8 @@ async fn a_creator_that_an_erasure_has_overtaken_loses_no_new_key() {
     panic!("the call has more than {PAUSES} awaits");
 }
 
-/// A tombstone of version 1 from 1970, and the record that this erasure ended then, so that no wait
-/// is left.
+/// Writes a tombstone of version 1 from 1970 and the record that this erasure ended then, so that
+/// the wait is over.
 async fn erased_long_ago(fence: &Fenced<Pausing, MemoryStore>, tombstones: &MemoryStore) {
     let name = fence.tombstone_of(&alice()).await.unwrap();
     for name in [name.clone(), format!("{name}-1-ended")] {
@@ -229,16 +229,17 @@ async fn erased_long_ago(fence: &Fenced<Pausing, MemoryStore>, tombstones: &Memo
     }
 }
 
-/// An allowing call that is paused at each of its awaits while the user is allowed, made anew and
-/// erased again: it may not lift the later erasure, whose wait is not over.
+/// A call of `allow_new_key` is paused at each of its awaits in turn, while another caller allows a
+/// new key, creates it and erases the user again. The paused call must not lift that later erasure,
+/// whose wait is not over.
 #[tokio::test]
 async fn a_late_call_lifts_no_later_erasure() {
     for pause in 0..PAUSES {
-        let below = Below::default();
-        let lagging = Pausing { visible_for: Duration::from_secs(60), ..Pausing::over(&below.keys) };
-        let fence = Fenced::builder(lagging.clone(), below.tombstones.clone()).build().unwrap();
-        erased_long_ago(&fence, &below.tombstones).await;
-        let late = Fenced::builder(lagging, Pausing::over(&below.tombstones)).build().unwrap();
+        let fixture = Fixture::default();
+        let lagging = Pausing { visible_for: Duration::from_secs(60), ..Pausing::over(&fixture.keys) };
+        let fence = Fenced::builder(lagging.clone(), fixture.tombstones.clone()).build().unwrap();
+        erased_long_ago(&fence, &fixture.tombstones).await;
+        let late = Fenced::builder(lagging, Pausing::over(&fixture.tombstones)).build().unwrap();
         let mut call = Box::pin(async move { late.allow_new_key(&alice()).await });
         if advance(&mut call, pause).is_some() {
             return;
@@ -248,23 +249,25 @@ async fn a_late_call_lifts_no_later_erasure() {
         }
         fence.erase(&alice()).await.unwrap();
         drop(call.await);
-        let refused = fence.get_key(&alice()).await.unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Erased, "paused at {pause}: the erasure is undone");
-        assert!(below.keys.find_key(&alice()).await.unwrap().is_none(), "paused at {pause}: an erased key stands");
+        let error = fence.get_key(&alice()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Erased, "paused at {pause}: the erasure is undone");
+        assert!(fixture.keys.find_key(&alice()).await.unwrap().is_none(), "paused at {pause}: an erased key stands");
     }
     panic!("the call has more than {PAUSES} awaits");
 }
 
-/// An erasure that is paused at each of its awaits while a new key is allowed and made: either it
-/// came first, and the new key stands, or it came last, and the user is erased.
+/// An erasure is paused at each of its awaits in turn, while another caller allows a new key and
+/// creates it. Either the erasure came first and the new key exists, or it came last and the user
+/// is erased.
 #[tokio::test]
-async fn an_erasure_under_which_a_new_key_is_allowed_comes_first_or_last() {
-    let (mut first, mut last) = (0, 0);
+async fn an_erasure_that_races_with_a_new_key_comes_first_or_last() {
+    let mut first = 0;
+    let mut last = 0;
     for pause in 0..PAUSES {
-        let below = Below::default();
-        let fence = below.fence();
+        let fixture = Fixture::default();
+        let fence = fixture.fence();
         fence.erase(&alice()).await.unwrap();
-        let eraser = below.pausing();
+        let eraser = fixture.pausing();
         let mut call = Box::pin(async move { eraser.erase(&alice()).await });
         if advance(&mut call, pause).is_some() {
             assert!(first > 0 && last > 0, "{first} and {last}");
@@ -278,11 +281,11 @@ async fn an_erasure_under_which_a_new_key_is_allowed_comes_first_or_last() {
         match fence.get_key(&alice()).await {
             Err(e) => {
                 assert_eq!(e.kind(), ErrorKind::Erased, "paused at {pause}");
-                assert!(below.keys.find_key(&alice()).await.unwrap().is_none(), "paused at {pause}");
+                assert!(fixture.keys.find_key(&alice()).await.unwrap().is_none(), "paused at {pause}");
                 last += 1;
             }
-            Ok(standing) => {
-                assert!(new.is_ok() && standing == key(2), "paused at {pause}");
+            Ok(existing) => {
+                assert!(new.is_ok() && existing == key(2), "paused at {pause}");
                 first += 1;
             }
         }
@@ -290,28 +293,28 @@ async fn an_erasure_under_which_a_new_key_is_allowed_comes_first_or_last() {
     panic!("the call has more than {PAUSES} awaits");
 }
 
-/// Another process has a cache: its time to live counts for this one, which has none.
+/// Another process has a cache. Its time to live counts for this process, too, which has no cache.
 #[tokio::test]
 async fn the_longest_visibility_of_any_stack_with_these_tombstones_counts() {
-    let below = Below::default();
-    let slow = Pausing { visible_for: Duration::from_secs(100), ..Pausing::over(&below.keys) };
-    let front = Fenced::builder(slow, below.tombstones.clone()).build().unwrap();
-    let fence = below.fence();
+    let fixture = Fixture::default();
+    let slow = Pausing { visible_for: Duration::from_secs(100), ..Pausing::over(&fixture.keys) };
+    let front = Fenced::builder(slow, fixture.tombstones.clone()).build().unwrap();
+    let fence = fixture.fence();
     fence.put_key(&alice(), &key(1)).await.unwrap();
     front.get_key(&alice()).await.unwrap();
     fence.erase(&alice()).await.unwrap();
-    let refused = fence.allow_new_key(&alice()).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Conflict, Effect::NotApplied));
-    let left = refused.retry_after().unwrap();
+    let error = fence.allow_new_key(&alice()).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Conflict, Effect::NotApplied));
+    let left = error.retry_after().unwrap();
     assert!((Duration::from_secs(120)..=Duration::from_secs(129)).contains(&left), "{left:?}");
     assert_eq!(fence.get_key(&alice()).await.unwrap_err().kind(), ErrorKind::Erased);
 }
 
 #[tokio::test]
 async fn the_wait_counts_from_the_last_erasure() {
-    let below = Below::default();
-    let keys = Pausing { visible_for: Duration::from_secs(2), ..Pausing::over(&below.keys) };
-    let fence = Fenced::builder(keys, below.tombstones.clone()).build().unwrap();
+    let fixture = Fixture::default();
+    let keys = Pausing { visible_for: Duration::from_secs(2), ..Pausing::over(&fixture.keys) };
+    let fence = Fenced::builder(keys, fixture.tombstones.clone()).build().unwrap();
     let first = fence.erase(&alice()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let second = fence.erase(&alice()).await.unwrap();
@@ -324,73 +327,73 @@ async fn the_wait_counts_from_the_last_erasure() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_found_on_the_way_makes_the_wait_begin_again() {
-    let below = Below::default();
-    let keys = Pausing { visible_for: Duration::from_secs(1), ..Pausing::over(&below.keys) };
-    let fence = Fenced::builder(keys, below.tombstones.clone()).build().unwrap();
+async fn a_key_that_is_found_meanwhile_makes_the_wait_begin_again() {
+    let fixture = Fixture::default();
+    let keys = Pausing { visible_for: Duration::from_secs(1), ..Pausing::over(&fixture.keys) };
+    let fence = Fenced::builder(keys, fixture.tombstones.clone()).build().unwrap();
     fence.erase(&alice()).await.unwrap();
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(2100)).await;
-    let refused = fence.allow_new_key(&alice()).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Conflict);
-    assert!(below.keys.find_key(&alice()).await.unwrap().is_none());
-    tokio::time::sleep(refused.retry_after().unwrap()).await;
+    let error = fence.allow_new_key(&alice()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(fixture.keys.find_key(&alice()).await.unwrap().is_none());
+    tokio::time::sleep(error.retry_after().unwrap()).await;
     fence.allow_new_key(&alice()).await.unwrap();
 }
 
-/// An eraser that died after its tombstone may have a delete on its way, so a new key waits until
-/// it is too old for that.
+/// A delete of an eraser that died after writing its tombstone may still be applied. So a new key
+/// waits until the erasure is too old for that.
 #[tokio::test]
-async fn a_new_key_waits_for_an_erasure_that_may_be_under_way() {
-    let below = Below::default();
-    let fence = below.fence();
+async fn a_new_key_waits_for_an_erasure_that_may_be_in_progress() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.put_key(&alice(), &key(1)).await.unwrap();
-    let dying = below.pausing();
+    let dying = fixture.pausing();
     let mut call = Box::pin(async move { dying.erase(&alice()).await });
     while !matches!(fence.erased_at(&alice()).await, Ok(Some(_))) {
         assert!(advance(&mut call, 1).is_none());
     }
     drop(call);
     fence.erase(&alice()).await.unwrap();
-    let refused = fence.allow_new_key(&alice()).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Conflict, Effect::NotApplied));
-    let left = refused.retry_after().unwrap();
+    let error = fence.allow_new_key(&alice()).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Conflict, Effect::NotApplied));
+    let left = error.retry_after().unwrap();
     assert!((Duration::from_secs(55)..=Duration::from_secs(60)).contains(&left), "{left:?}");
 }
 
 #[tokio::test]
 async fn a_user_can_be_erased_and_allowed_many_times() {
-    let below = Below::default();
-    let fence = below.fence();
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     for round in 1..=40 {
         fence.create_key(&alice(), &key(round)).await.unwrap();
-        assert_eq!(below.fence().get_key(&alice()).await.unwrap(), key(round));
+        assert_eq!(fixture.fence().get_key(&alice()).await.unwrap(), key(round));
         assert!(fence.erase(&alice()).await.unwrap().existed);
-        assert!(below.fence().erased_at(&alice()).await.unwrap().is_some());
+        assert!(fixture.fence().erased_at(&alice()).await.unwrap().is_some());
         fence.allow_new_key(&alice()).await.unwrap();
-        assert_eq!(below.fence().erased_at(&alice()).await.unwrap(), None);
+        assert_eq!(fixture.fence().erased_at(&alice()).await.unwrap(), None);
     }
 }
 
 #[tokio::test]
-async fn what_comes_back_again_and_again_is_deleted_each_time() {
-    let below = Below::default();
-    let fence = below.fence();
+async fn a_key_that_comes_back_again_and_again_is_deleted_each_time() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.erase(&alice()).await.unwrap();
     for round in 0..300 {
-        below.keys.put_key(&alice(), &key(1)).await.unwrap();
+        fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
         assert_eq!(fence.get_key(&alice()).await.unwrap_err().kind(), ErrorKind::Erased);
-        assert!(below.keys.find_key(&alice()).await.unwrap().is_none(), "round {round}");
+        assert!(fixture.keys.find_key(&alice()).await.unwrap().is_none(), "round {round}");
     }
     fence.allow_new_key(&alice()).await.unwrap();
     fence.create_key(&alice(), &key(2)).await.unwrap();
 }
 
 #[tokio::test]
-async fn tombstones_must_be_apart_from_the_keys_and_outlive_them() {
+async fn tombstones_must_be_in_another_store_that_is_as_durable() {
     let keys = MemoryStore::new();
-    let refused = Fenced::builder(keys.clone(), keys.clone()).build().unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Config);
+    let error = Fenced::builder(keys.clone(), keys.clone()).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
 
     #[derive(Debug)]
     struct Durable(MemoryStore, Durability);
@@ -445,26 +448,26 @@ async fn tombstones_must_be_apart_from_the_keys_and_outlive_them() {
 }
 
 #[tokio::test]
-async fn reconciling_erases_whom_a_restore_has_brought_back() {
-    let below = Below::default();
-    let fence = below.fence();
-    let ids: Vec<KeyId> = (0..250).map(|number| KeyId::new(format!("user-{number}")).unwrap()).collect();
+async fn reconciling_erases_the_keys_that_a_restore_has_brought_back() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
+    let ids: Vec<KeyId> = (0..250).map(|index| KeyId::new(format!("user-{index}")).unwrap()).collect();
     for id in &ids {
         fence.put_key(id, &key(1)).await.unwrap();
     }
     for id in &ids[..120] {
         fence.erase(id).await.unwrap();
     }
-    // The backup is from before the erasures.
+    // The backup was made before the erasures.
     for id in &ids[..110] {
-        below.keys.put_key(id, &key(1)).await.unwrap();
+        fixture.keys.put_key(id, &key(1)).await.unwrap();
     }
     let mut receipts = Vec::new();
-    let report = below.fence().reconcile(|outcome| receipts.push(outcome.unwrap())).await.unwrap();
+    let report = fixture.fence().reconcile(|outcome| receipts.push(outcome.unwrap())).await.unwrap();
     assert_eq!((report.listed, report.erased, report.failed), (240, 110, 0));
     assert!(report.is_complete());
     assert!(receipts.len() == 110 && receipts.iter().all(|receipt| receipt.existed && receipt.verified));
-    let left: Vec<KeyId> = below.keys.list_keys().try_collect().await.unwrap();
+    let left: Vec<KeyId> = fixture.keys.list_keys().try_collect().await.unwrap();
     assert_eq!(left.len(), 130);
     let report = fence.reconcile(|_| panic!("nothing is left to erase")).await.unwrap();
     assert_eq!((report.listed, report.erased), (130, 0));

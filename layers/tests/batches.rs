@@ -1,4 +1,4 @@
-//! Batches through time limits and retries, with a clock that tests turn: what has arrived is kept.
+//! Batches through time limits and retries, in virtual time: received answers are kept.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::HashSet;
@@ -17,14 +17,14 @@ use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A memory store that counts its calls, takes its time, and never answers for some ids.
+/// A memory store that counts its calls, answers with a delay, and never answers for some ids.
 #[derive(Debug, Default)]
 struct Remote {
     memory: MemoryStore,
     latency: Duration,
     bound: Duration,
     hanging: Mutex<HashSet<KeyId>>,
-    /// True if a delete that hangs has its effect all the same.
+    /// True if a delete that hangs is applied.
     deletes_apply: bool,
     throttles: AtomicU64,
     calls: AtomicU64,
@@ -124,8 +124,8 @@ fn ids(users: usize) -> Vec<KeyId> {
     (0..users).map(id).collect()
 }
 
-fn id(number: usize) -> KeyId {
-    KeyId::new(format!("user-{number}")).unwrap()
+fn id(index: usize) -> KeyId {
+    KeyId::new(format!("user-{index}")).unwrap()
 }
 
 fn key() -> SecretKey {
@@ -134,13 +134,13 @@ fn key() -> SecretKey {
 
 type Stack = Resilient<Limited<Arc<Remote>>>;
 
-/// The layers as a service has them, with nothing set but the limit.
+/// Returns the layers of a service, with default settings except for the limit.
 fn limited(remote: &Arc<Remote>, rate: f64, batch_size: usize) -> ResilientBuilder<Limited<Arc<Remote>>> {
     let limit = Limit::builder().rate(rate).batch_size(batch_size).build().unwrap();
     Resilient::builder(Limited::new(remote.clone(), limit))
 }
 
-/// Reads and deletes a batch; each outcome must be `Ok`. Returns how long each took.
+/// Reads and deletes a batch, expects each outcome to be `Ok`, and returns how long each step took.
 async fn read_and_delete(stack: &Stack, ids: &[KeyId]) -> [Duration; 2] {
     let begin = Instant::now();
     assert!(stack.get_keys(ids).await.into_iter().all(|outcome| outcome.is_ok()));
@@ -150,7 +150,7 @@ async fn read_and_delete(stack: &Stack, ids: &[KeyId]) -> [Duration; 2] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_through_a_rate_limit_takes_what_the_rate_allows_and_no_call_more() {
+async fn a_batch_through_a_rate_limit_is_as_fast_as_the_rate_allows_and_makes_no_extra_call() {
     for latency in [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(400)] {
         for (users, rate, batch_size) in
             [(2_000, 35.0, 1), (2_000, 35.0, 10), (2_000, 35.0, 20), (500, 3.0, 10), (60, 0.5, 1), (777, 100.0, 7)]
@@ -162,8 +162,8 @@ async fn a_batch_through_a_rate_limit_takes_what_the_rate_allows_and_no_call_mor
             assert_eq!(remote.calls(), 2 * least, "{rate} {batch_size} {latency:?}");
             let expected = Duration::from_secs_f64(least as f64 / rate);
             for took in took {
-                // Until as many calls are under way as the rate allows for, each waits for the one
-                // before.
+                // At first each call waits for the one before, until as many are in flight as the
+                // rate allows.
                 let most = expected.mul_f64(1.1) + 8 * latency + SECOND / 10;
                 assert!(took <= most, "{rate} {batch_size} {latency:?}: {took:?}, not {expected:?}");
             }
@@ -183,7 +183,7 @@ async fn two_batches_and_single_calls_share_a_rate_limit_without_failing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_hangs_keeps_no_other_from_its_answer() {
+async fn an_id_that_hangs_does_not_affect_the_others() {
     for (users, hanging) in
         [(1, vec![0]), (10, vec![3]), (100, vec![99]), (2_000, vec![0]), (2_000, vec![5, 900, 1_999])]
     {
@@ -207,18 +207,18 @@ async fn an_id_that_hangs_keeps_no_other_from_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenth_of_the_ids_that_hangs_keeps_no_other_from_its_answer() {
+async fn many_ids_that_hang_do_not_affect_the_others() {
     // The order of the attempts depends on random pauses.
     fastrand::seed(7);
     for batch_size in [1, 10, 100] {
         let remote = Arc::new(Remote::with_users(500, SECOND / 100).await);
-        let hangs = |number: usize| number % 10 == 3;
-        remote.hang((0..500).filter(|number| hangs(*number)).map(id));
+        let hangs = |index: usize| index % 10 == 3;
+        remote.hang((0..500).filter(|index| hangs(*index)).map(id));
         let stack = limited(&remote, 1_000.0, batch_size).build().unwrap();
         let plain = Resilient::builder(remote.clone()).build().unwrap();
         let begin = Instant::now();
         for outcomes in [stack.get_keys(&ids(500)).await, plain.get_keys(&ids(500)).await] {
-            let lost: Vec<usize> = (0..500).filter(|number| outcomes[*number].is_err() && !hangs(*number)).collect();
+            let lost: Vec<usize> = (0..500).filter(|index| outcomes[*index].is_err() && !hangs(*index)).collect();
             assert!(lost.is_empty(), "{batch_size}: {lost:?}");
         }
         assert!(begin.elapsed() < 3_600 * SECOND, "{:?}", begin.elapsed());
@@ -226,8 +226,8 @@ async fn a_tenth_of_the_ids_that_hangs_keeps_no_other_from_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_hangs_fails_alone_even_where_one_call_is_allowed_at_a_time() {
-    // Pauses are random, and with them the order.
+async fn an_id_that_hangs_fails_alone_even_if_one_call_is_allowed_at_a_time() {
+    // The order of the attempts depends on random pauses.
     for _ in 0..20 {
         let remote = Arc::new(Remote::with_users(200, SECOND / 100).await);
         remote.hang([id(17), id(120)]);
@@ -249,7 +249,7 @@ async fn a_silent_store_ends_a_batch_of_any_size_at_the_deadline() {
     assert!(begin.elapsed() <= 20 * SECOND + Duration::from_millis(5), "{:?}", begin.elapsed());
     let timed_out = |outcome: &Result<Deletion>| outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::Timeout);
     assert!(outcomes.iter().all(timed_out));
-    // What was sent may have happened, and what was not sent has not.
+    // Deletes that were sent may have been applied. Those that were not sent have not.
     let sent = remote.ids.load(Ordering::SeqCst) as usize;
     let unknown =
         outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|e| e.effect() == Effect::Unknown)).count();
@@ -259,7 +259,7 @@ async fn a_silent_store_ends_a_batch_of_any_size_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_falls_silent_half_way_leaves_what_it_has_answered() {
+async fn the_answers_before_a_store_falls_silent_are_kept() {
     let remote = Arc::new(Remote::with_users(1_000, SECOND / 20).await);
     let stack = limited(&remote, 10.0, 1).build().unwrap();
     let all = ids(1_000);
@@ -290,7 +290,7 @@ async fn an_outage_within_the_deadline_costs_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_throttled_batch_only_what_was_throttled_is_asked_again() {
+async fn only_the_throttled_ids_of_a_batch_are_retried() {
     let remote = Arc::new(Remote::with_users(200, SECOND / 100).await);
     remote.throttles.store(3, Ordering::SeqCst);
     let stack = limited(&remote, 100.0, 10).build().unwrap();
@@ -299,7 +299,7 @@ async fn of_a_throttled_batch_only_what_was_throttled_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_throttles_is_asked_nothing_more_for_as_long_as_it_says() {
+async fn a_throttling_store_is_not_called_for_as_long_as_it_asks() {
     let remote = Arc::new(Remote::with_users(2_000, SECOND / 100).await);
     remote.throttles.store(1, Ordering::SeqCst);
     let stack = Resilient::builder(remote.clone()).build().unwrap();
@@ -313,7 +313,7 @@ async fn a_store_that_throttles_is_asked_nothing_more_for_as_long_as_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delete_without_an_answer_is_settled_for_each_id_by_itself() {
+async fn a_delete_without_an_answer_is_settled_for_each_id_separately() {
     for bound in [Duration::ZERO, 5 * SECOND] {
         let mut remote = Remote::with_users(30, SECOND / 100).await;
         remote.bound = bound;
@@ -330,8 +330,8 @@ async fn a_delete_without_an_answer_is_settled_for_each_id_by_itself() {
         let (outcomes, ()) = tokio::join!(stack.delete_keys(&all), recovery);
         for (index, outcome) in outcomes.into_iter().enumerate() {
             match (index, bound.is_zero()) {
-                // Those of the chunk that hung are gone; where reads lag, absence does not prove by
-                // whom.
+                // The keys of the chunk that hung are gone. On an eventually consistent store that
+                // does not prove who deleted them.
                 (0..10, false) => {
                     let e = outcome.unwrap_err();
                     assert_eq!((e.kind(), e.effect()), (ErrorKind::NotFound, Effect::Unknown), "{index}");

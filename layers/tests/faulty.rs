@@ -1,4 +1,4 @@
-//! `Faulty` fails as the test says, and does the rest as the store beneath.
+//! `Faulty`: scripted and seeded faults.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -33,7 +33,7 @@ fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
 }
 
 #[test]
-fn scripted_faults_are_met_in_their_order_by_the_calls_they_are_for() {
+fn scripted_faults_apply_in_order_to_the_calls_of_their_operations() {
     block_on(async {
         let store = builder()
             .fault(Fault::error(ErrorKind::Throttled).on(Get).times(2))
@@ -41,12 +41,13 @@ fn scripted_faults_are_met_in_their_order_by_the_calls_they_are_for() {
             .fault(Fault::error(ErrorKind::Unavailable))
             .build()
             .unwrap();
-        let (a, key) = (id("a"), key());
+        let a = id("a");
+        let key = key();
         assert_eq!(store.pending(), 4);
 
         assert_eq!(kind(store.put_key(&a, &key).await), Some(ErrorKind::PermissionDenied));
         assert_eq!(kind(store.get_key(&a).await), Some(ErrorKind::Throttled));
-        // Meets the one that is for any operation.
+        // This call meets the fault that applies to any operation.
         assert_eq!(kind(store.put_key(&a, &key).await), Some(ErrorKind::Unavailable));
         assert_eq!(kind(store.put_key(&a, &key).await), None);
         assert_eq!(store.pending(), 1);
@@ -63,7 +64,8 @@ fn a_failed_write_has_no_effect_whatever_its_kind() {
         let kinds = [ErrorKind::Timeout, ErrorKind::Unavailable, ErrorKind::Other, ErrorKind::Throttled];
         for kind in kinds {
             let store = builder().fault(Fault::error(kind).times(5)).build().unwrap();
-            let (a, key) = (id("a"), key());
+            let a = id("a");
+            let key = key();
             let errors = [
                 store.put_key(&a, &key).await.unwrap_err(),
                 store.create_key(&a, &key).await.unwrap_err(),
@@ -79,10 +81,11 @@ fn a_failed_write_has_no_effect_whatever_its_kind() {
 }
 
 #[test]
-fn an_applied_write_has_its_effect_and_the_caller_does_not_know() {
+fn an_applied_write_takes_effect_and_the_error_says_that_it_is_unknown() {
     block_on(async {
         let store = builder().build().unwrap();
-        let (a, key) = (id("a"), key());
+        let a = id("a");
+        let key = key();
         let applied = |operation| Fault::error(ErrorKind::Timeout).applied().on(operation);
 
         store.inject(applied(Create));
@@ -94,14 +97,14 @@ fn an_applied_write_has_its_effect_and_the_caller_does_not_know() {
         assert_eq!(store.delete_key(&a).await.unwrap_err().effect(), Effect::Unknown);
         assert!(store.find_key(&a).await.unwrap().is_none());
 
-        // A read has no effect that could be unknown.
+        // The effect of a read is never unknown.
         store.inject(applied(Get));
         assert_eq!(store.get_key(&a).await.unwrap_err().effect(), Effect::NotApplied);
     });
 }
 
 #[test]
-fn an_error_has_what_the_test_gave_it() {
+fn an_error_has_the_properties_that_the_test_has_set() {
     block_on(async {
         let details = ErrorDetails { error_code: Some("ThrottlingException".into()), ..ErrorDetails::default() };
         let fault = Fault::error(ErrorKind::Throttled).retry_after(SECOND).with_details(details.clone());
@@ -109,7 +112,7 @@ fn an_error_has_what_the_test_gave_it() {
         let error = store.check().await.unwrap_err();
         assert_eq!((error.kind(), error.operation()), (ErrorKind::Throttled, Check));
         assert_eq!((error.retry_after(), error.details()), (Some(SECOND), Some(&details)));
-        assert_eq!(error.source().unwrap().to_string(), "a fault that the test has asked for");
+        assert_eq!(error.source().unwrap().to_string(), "this is an injected fault");
     });
 }
 
@@ -117,7 +120,9 @@ fn an_error_has_what_the_test_gave_it() {
 fn each_id_of_a_batch_meets_its_own_fault() {
     block_on(async {
         let store = builder().build().unwrap();
-        let (a, b, c) = (id("a"), id("b"), id("c"));
+        let a = id("a");
+        let b = id("b");
+        let c = id("c");
         for id in [&a, &b] {
             store.put_key(id, &key()).await.unwrap();
         }
@@ -129,7 +134,8 @@ fn each_id_of_a_batch_meets_its_own_fault() {
         assert!(outcomes.eq(expected));
         assert_eq!(store.calls(Get), 3);
 
-        // Without a fault for it, a batch goes on as one, and counts as before.
+        // Without a fault for its operation, the batch is forwarded as a whole and counted as
+        // before.
         store.inject(Fault::error(ErrorKind::Corrupt).on(Delete));
         let outcomes = store.get_keys(&batch).await.into_iter().map(kind);
         assert!(outcomes.eq([None, None, None, Some(ErrorKind::NotFound)]));
@@ -142,7 +148,7 @@ fn each_id_of_a_batch_meets_its_own_fault() {
 }
 
 #[test]
-fn a_listing_meets_its_fault_when_it_is_polled_first() {
+fn a_listing_meets_its_fault_when_it_is_first_polled() {
     block_on(async {
         let store = builder().build().unwrap();
         store.put_key(&id("a"), &key()).await.unwrap();
@@ -160,7 +166,7 @@ fn a_listing_meets_its_fault_when_it_is_polled_first() {
 #[test]
 fn erase_and_get_or_create_are_one_call_each() {
     block_on(async {
-        // What they do within the store beneath is no get, put or delete of this layer.
+        // The calls within the store beneath do not count as gets, puts or deletes of this layer.
         let within = [Get, Put, Delete].map(|operation| Fault::error(ErrorKind::Other).on(operation));
         let store = within.into_iter().fold(builder(), FaultyBuilder::fault).build().unwrap();
         store.get_or_create(&id("a"), &key()).await.unwrap();
@@ -172,7 +178,8 @@ fn erase_and_get_or_create_are_one_call_each() {
 #[tokio::test(start_paused = true)]
 async fn a_latency_delays_the_real_answer() {
     let store = builder().fault(Fault::latency(3 * SECOND).on(Get)).build().unwrap();
-    let (a, key) = (id("a"), key());
+    let a = id("a");
+    let key = key();
     store.put_key(&a, &key).await.unwrap();
     let began = Instant::now();
     assert_eq!(store.get_key(&a).await.unwrap(), key);
@@ -190,7 +197,7 @@ async fn seeded_latencies_stay_between_the_shortest_and_the_longest() {
         store.check().await.unwrap();
         latencies.push(began.elapsed());
     }
-    // The clock of the tests goes in milliseconds.
+    // The paused clock advances in whole milliseconds.
     let longest = 2 * SECOND + Duration::from_millis(1);
     assert!(latencies.iter().all(|latency| (SECOND..=longest).contains(latency)));
     assert!(latencies.iter().any(|latency| *latency < SECOND * 5 / 4));
@@ -201,7 +208,8 @@ async fn seeded_latencies_stay_between_the_shortest_and_the_longest() {
 fn a_call_that_hangs_never_ends_and_may_have_been_applied() {
     block_on(async {
         let store = builder().fault(Fault::hang()).build().unwrap();
-        let (a, key) = (id("a"), key());
+        let a = id("a");
+        let key = key();
         assert!(store.put_key(&a, &key).now_or_never().is_none());
         assert!(store.find_key(&a).await.unwrap().is_none());
         store.inject(Fault::hang().applied());
@@ -215,8 +223,8 @@ fn history(builder: FaultyBuilder<MemoryStore>) -> Vec<(Option<ErrorKind>, bool)
     block_on(async {
         let store = builder.build().unwrap();
         let mut history = Vec::new();
-        for number in 0..200 {
-            let id = id(&format!("user-{number}"));
+        for index in 0..200 {
+            let id = id(&format!("user-{index}"));
             let outcome = store.create_key(&id, &key()).await;
             let unknown = outcome.as_ref().is_err_and(|e| e.effect() == Effect::Unknown);
             history.push((kind(outcome), unknown));
@@ -226,14 +234,14 @@ fn history(builder: FaultyBuilder<MemoryStore>) -> Vec<(Option<ErrorKind>, bool)
 }
 
 #[test]
-fn the_same_seed_gives_the_same_failures_and_another_one_others() {
+fn the_same_seed_gives_the_same_failures_and_another_seed_others() {
     let seeded = |seed| builder().seed(seed).failure_rate(0.3).applied_rate(0.5);
     assert_eq!(history(seeded(1)), history(seeded(1)));
     assert_ne!(history(seeded(1)), history(seeded(2)));
 }
 
 #[test]
-fn seeded_failures_have_their_share_and_their_kinds() {
+fn seeded_failures_have_the_configured_rate_and_kinds() {
     let kinds = [ErrorKind::Conflict, ErrorKind::QuotaExceeded];
     let history = history(builder().failure_rate(0.3).kinds(kinds).applied_rate(0.5));
     let of = |kind| history.iter().filter(|(failure, _)| *failure == Some(kind)).count();
@@ -273,7 +281,7 @@ fn a_test_keeps_a_handle_to_the_store_that_its_code_was_given() {
 }
 
 #[test]
-fn settings_that_make_no_sense_are_refused_with_advice() {
+fn invalid_settings_are_refused_with_advice() {
     let wrong = [
         builder().failure_rate(1.1),
         builder().failure_rate(-0.1),
@@ -292,7 +300,7 @@ fn settings_that_make_no_sense_are_refused_with_advice() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn its_description_names_the_layer() {
     let store = builder().build().unwrap();
     assert!(store.info().to_string().ends_with(", faulty"), "{}", store.info());
     assert_eq!(store.capabilities(), MemoryStore::new().capabilities());

@@ -1,4 +1,5 @@
-//! The fence where records are lost or late: what was deleted and not recorded is waited for all the same.
+//! The fence when its records are lost or late: a new key waits for deletes that were not recorded,
+//! too.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::HashMap;
@@ -27,22 +28,22 @@ async fn sleep_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
-/// A memory store whose calls of an operation can be held up before they are carried out.
+/// A memory store that can hold calls of an operation before it carries them out.
 #[derive(Clone, Debug)]
 struct Gate {
     memory: MemoryStore,
-    /// By operation and substring of the id: calls to let pass first.
+    /// For an operation and a substring of the id, the number of calls that still pass.
     closed: Arc<Mutex<HashMap<Operation, (String, usize)>>>,
     waiting: Arc<AtomicUsize>,
     consistency: Consistency,
-    /// Reads give this key although it is deleted: a lagging replica.
+    /// A key that reads return although it is deleted, like those of a lagging replica.
     stale: Arc<Mutex<Option<SecretKey>>>,
-    /// Deletes: the first takes effect so much later, whether or not its caller waits.
+    /// The time after which the first delete is applied, whether or not its caller waits.
     late_delete: Arc<Mutex<Option<Duration>>>,
-    /// A write is answered with an unknown effect and carried out later.
+    /// True if a write fails with an unknown effect and is carried out later.
     late_write: Arc<Mutex<Option<Duration>>>,
     calls: Arc<AtomicUsize>,
-    /// Reads are held after the store has answered, on the way back.
+    /// True if reads are held after the store has answered.
     holds_answers: bool,
 }
 
@@ -128,7 +129,9 @@ impl KeyStore for Gate {
         self.pass(operation, id).await;
         let late = self.late_write.lock().unwrap().take();
         if let Some(late) = late {
-            let (memory, id, key) = (self.memory.clone(), id.clone(), key.clone());
+            let memory = self.memory.clone();
+            let id = id.clone();
+            let key = key.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(late).await;
                 drop(memory.put_key_with(&id, &key, mode).await);
@@ -141,7 +144,8 @@ impl KeyStore for Gate {
         self.pass(Operation::Delete, id).await;
         let late = self.late_delete.lock().unwrap().take();
         if let Some(late) = late {
-            let (memory, id) = (self.memory.clone(), id.clone());
+            let memory = self.memory.clone();
+            let id = id.clone();
             let task = tokio::spawn(async move {
                 tokio::time::sleep(late).await;
                 memory.delete_key(&id).await
@@ -159,19 +163,19 @@ impl KeyStore for Gate {
 }
 
 #[derive(Default)]
-struct Below {
+struct Fixture {
     keys: MemoryStore,
     tombstones: MemoryStore,
 }
 
-impl Below {
+impl Fixture {
     fn fence(&self) -> Fenced<MemoryStore, MemoryStore> {
         Fenced::builder(self.keys.clone(), self.tombstones.clone()).build().unwrap()
     }
     fn gated(&self, keys: &Gate) -> Fenced<Gate, MemoryStore> {
         Fenced::builder(keys.clone(), self.tombstones.clone()).build().unwrap()
     }
-    /// A stack with a cache, and the gate that holds the answers of its tombstones.
+    /// Returns a stack with a cache, and the gate that holds the answers of its tombstones.
     async fn slow_stack(&self, ttl: u64) -> (Stack, Gate) {
         let mut gate = Gate::over(&self.tombstones);
         gate.holds_answers = true;
@@ -187,34 +191,34 @@ impl Below {
 }
 
 #[tokio::test]
-async fn a_cleanup_that_an_erasure_overtakes_counts_for_the_wait() {
-    let below = Below::default();
-    let fence = below.fence();
+async fn a_cleanup_overtaken_by_an_erasure_counts_for_the_wait() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.put_key(&alice(), &key(1)).await.unwrap();
-    // A reader of a process with a cache, held between the fence and the key.
-    let (stack, late) = below.slow_stack(2).await;
+    // A reader in a process with a cache is held between the fence and the key.
+    let (stack, late) = fixture.slow_stack(2).await;
     let reader = tokio::spawn({
         let stack = stack.clone();
         async move { stack.get_key(&alice()).await }
     });
     late.until_held().await;
     fence.erase(&alice()).await.unwrap();
-    // The key comes back, and a cleaner sees generation 1.
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
-    let gate = Gate::over(&below.keys);
+    // The key comes back, and a caller that cleans it up sees generation 1.
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
+    let gate = Gate::over(&fixture.keys);
     gate.close(Operation::Delete);
-    let cleaning = below.gated(&gate);
+    let cleaning = fixture.gated(&gate);
     let cleaner = tokio::spawn(async move { cleaning.get_key(&alice()).await.map(drop) });
     gate.until_held().await;
-    // Generation 2; then the key comes back once more.
+    // The user is erased as generation 2, and the key comes back once more.
     fence.erase(&alice()).await.unwrap();
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
     sleep_ms(2800).await;
     late.open();
     assert_eq!(reader.await.unwrap().unwrap(), key(1), "it began before the erasure");
     gate.open();
     drop(cleaner.await);
-    assert!(below.keys.find_key(&alice()).await.unwrap().is_none());
+    assert!(fixture.keys.find_key(&alice()).await.unwrap().is_none());
     sleep_ms(300).await;
     let allowed = fence.allow_new_key(&alice()).await;
     drop(fence.create_key(&alice(), &key(2)).await);
@@ -223,30 +227,30 @@ async fn a_cleanup_that_an_erasure_overtakes_counts_for_the_wait() {
 }
 
 #[tokio::test]
-async fn a_reconciliation_that_cannot_record_leaves_its_claim() {
-    let below = Below::default();
-    let fence = below.fence();
+async fn a_reconciliation_that_cannot_record_leaves_its_claim_to_expire() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.put_key(&alice(), &key(1)).await.unwrap();
-    let (stack, late) = below.slow_stack(2).await;
+    let (stack, late) = fixture.slow_stack(2).await;
     let reader = tokio::spawn({
         let stack = stack.clone();
         async move { stack.get_key(&alice()).await }
     });
     late.until_held().await;
     fence.erase(&alice()).await.unwrap();
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
     sleep_ms(2800).await;
     late.open();
     assert_eq!(reader.await.unwrap().unwrap(), key(1), "it began before the erasure");
     // The reconciler creates its claim, then the record of the deletion fails.
-    let faulty = Faulty::builder(below.tombstones.clone())
+    let faulty = Faulty::builder(fixture.tombstones.clone())
         .fault(Fault::latency(Duration::ZERO).on(Operation::Create).times(1))
         .fault(Fault::error(ErrorKind::PermissionDenied).on(Operation::Create))
         .build()
         .unwrap();
-    let reconciler = Fenced::builder(below.keys.clone(), faulty).build().unwrap();
+    let reconciler = Fenced::builder(fixture.keys.clone(), faulty).build().unwrap();
     let report = reconciler.reconcile(|_| {}).await.unwrap();
-    assert!(below.keys.find_key(&alice()).await.unwrap().is_none());
+    assert!(fixture.keys.find_key(&alice()).await.unwrap().is_none());
     sleep_ms(300).await;
     let allowed = fence.allow_new_key(&alice()).await;
     drop(fence.create_key(&alice(), &key(2)).await);
@@ -255,30 +259,30 @@ async fn a_reconciliation_that_cannot_record_leaves_its_claim() {
 }
 
 #[tokio::test]
-async fn an_allowing_call_that_cannot_record_leaves_its_claim() {
-    let below = Below::default();
-    let fence = below.fence();
+async fn a_call_of_allow_new_key_that_cannot_record_leaves_its_claim_to_expire() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.put_key(&alice(), &key(1)).await.unwrap();
-    let (stack, late) = below.slow_stack(2).await;
+    let (stack, late) = fixture.slow_stack(2).await;
     let reader = tokio::spawn({
         let stack = stack.clone();
         async move { stack.get_key(&alice()).await }
     });
     late.until_held().await;
     fence.erase(&alice()).await.unwrap();
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
     sleep_ms(3050).await;
     late.open();
     assert_eq!(reader.await.unwrap().unwrap(), key(1), "it began before the erasure");
     // The call creates its claim, then the record of the deletion fails.
-    let faulty = Faulty::builder(below.tombstones.clone())
+    let faulty = Faulty::builder(fixture.tombstones.clone())
         .fault(Fault::latency(Duration::ZERO).on(Operation::Create).times(1))
         .fault(Fault::error(ErrorKind::PermissionDenied).on(Operation::Create))
         .build()
         .unwrap();
-    let allowing = Fenced::builder(below.keys.clone(), faulty).build().unwrap();
+    let allowing = Fenced::builder(fixture.keys.clone(), faulty).build().unwrap();
     let report = allowing.allow_new_key(&alice()).await.unwrap_err();
-    assert!(below.keys.find_key(&alice()).await.unwrap().is_none());
+    assert!(fixture.keys.find_key(&alice()).await.unwrap().is_none());
     sleep_ms(10).await;
     let allowed = fence.allow_new_key(&alice()).await;
     drop(fence.create_key(&alice(), &key(2)).await);
@@ -287,12 +291,12 @@ async fn an_allowing_call_that_cannot_record_leaves_its_claim() {
 }
 
 #[tokio::test]
-async fn a_write_of_unknown_effect_stays_so() {
-    let below = Below::default();
-    let fence = below.fence();
-    let gate = Gate::over(&below.keys);
+async fn a_write_of_unknown_effect_is_reported_as_such() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
+    let gate = Gate::over(&fixture.keys);
     gate.close(Operation::Create);
-    let writer = below.gated(&gate);
+    let writer = fixture.gated(&gate);
     let writing = tokio::spawn(async move { writer.create_key(&alice(), &key(1)).await });
     gate.until_held().await;
     fence.erase(&alice()).await.unwrap();
@@ -300,65 +304,65 @@ async fn a_write_of_unknown_effect_stays_so() {
     gate.open();
     let e = writing.await.unwrap().unwrap_err();
     sleep_ms(300).await;
-    let stands = below.keys.find_key(&alice()).await.unwrap().is_some();
+    let stands = fixture.keys.find_key(&alice()).await.unwrap().is_some();
     assert!(!(stands && e.effect() == Effect::NotApplied), "{:?} NotApplied, but it was applied", e.kind());
 }
 
 #[tokio::test]
-async fn a_tombstone_from_a_clock_ahead_has_an_honest_pause() {
-    let below = Below::default();
-    let fence = below.fence();
+async fn a_tombstone_from_a_clock_that_is_ahead_has_a_correct_pause() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     let name = fence.tombstone_of(&alice()).await.unwrap();
     let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 3600;
     let mut bytes = vec![1];
     bytes.extend(at.to_be_bytes());
-    below.tombstones.put_key(&KeyId::new(name).unwrap(), &SecretKey::new(bytes).unwrap()).await.unwrap();
-    let refused = fence.allow_new_key(&alice()).await.unwrap_err();
-    let pause = refused.retry_after().unwrap();
+    fixture.tombstones.put_key(&KeyId::new(name).unwrap(), &SecretKey::new(bytes).unwrap()).await.unwrap();
+    let error = fence.allow_new_key(&alice()).await.unwrap_err();
+    let pause = error.retry_after().unwrap();
     assert!(pause > Duration::from_secs(3000), "{pause:?}, and that again and again for an hour");
 }
 
 #[tokio::test]
-async fn reads_of_what_a_replica_still_shows_add_few_records() {
-    let below = Below::default();
-    let mut gate = Gate::over(&below.keys);
+async fn reads_of_a_key_that_a_lagging_replica_shows_add_few_records() {
+    let fixture = Fixture::default();
+    let mut gate = Gate::over(&fixture.keys);
     gate.consistency = Consistency::Eventual { within: Duration::from_secs(5) };
-    let fence = below.gated(&gate);
+    let fence = fixture.gated(&gate);
     fence.put_key(&alice(), &key(1)).await.unwrap();
     fence.erase(&alice()).await.unwrap();
     *gate.stale.lock().unwrap() = Some(key(1)); // within the bound
-    let before = below.records().await;
+    let before = fixture.records().await;
     for _ in 0..20 {
         assert_eq!(fence.get_key(&alice()).await.unwrap_err().kind(), ErrorKind::Erased);
     }
-    let added = below.records().await - before;
+    let added = fixture.records().await - before;
     assert!(added <= 20, "20 reads added {added} records that stay for ever");
 }
 
 #[tokio::test]
-async fn a_store_that_is_none_of_tombstones_is_refused() {
-    let below = Below::default();
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
-    // The two are swapped.
-    let swapped = Fenced::builder(below.tombstones.clone(), below.keys.clone()).build().unwrap();
-    for refused in [swapped.erase(&bob()).await.map(drop), swapped.get_key(&bob()).await.map(drop)] {
-        let e = refused.unwrap_err();
+async fn a_store_that_contains_no_tombstones_is_refused() {
+    let fixture = Fixture::default();
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
+    // The two stores are swapped.
+    let swapped = Fenced::builder(fixture.tombstones.clone(), fixture.keys.clone()).build().unwrap();
+    for error in [swapped.erase(&bob()).await.map(drop), swapped.get_key(&bob()).await.map(drop)] {
+        let e = error.unwrap_err();
         assert_eq!((e.kind(), e.effect()), (ErrorKind::Config, Effect::NotApplied));
     }
-    let listed: Vec<KeyId> = below.keys.list_keys().try_collect().await.unwrap();
+    let listed: Vec<KeyId> = fixture.keys.list_keys().try_collect().await.unwrap();
     assert_eq!(listed, [alice()], "nothing was written among the keys");
     // Nobody was ever erased with these tombstones.
-    let e = below.fence().reconcile(|_| {}).await.unwrap_err();
+    let e = fixture.fence().reconcile(|_| {}).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config);
-    assert_eq!(below.records().await, 0);
-    // The fence key is gone: nobody could find the tombstones again under a new one.
-    below.fence().erase(&alice()).await.unwrap();
-    below.tombstones.delete_key(&KeyId::new("fence-key").unwrap()).await.unwrap();
-    assert_eq!(below.fence().create_key(&alice(), &key(2)).await.unwrap_err().kind(), ErrorKind::Config);
+    assert_eq!(fixture.records().await, 0);
+    // The fence key is gone. Under a new one, the tombstones could not be found.
+    fixture.fence().erase(&alice()).await.unwrap();
+    fixture.tombstones.delete_key(&KeyId::new("fence-key").unwrap()).await.unwrap();
+    assert_eq!(fixture.fence().create_key(&alice(), &key(2)).await.unwrap_err().kind(), ErrorKind::Config);
 }
 
 #[test]
-fn a_deadline_beyond_which_a_call_is_taken_for_dead_is_refused() {
+fn a_deadline_after_which_a_call_counts_as_dead_is_refused() {
     let builder = || Stack::builder(MemoryStore::new()).deadline(Duration::from_secs(31));
     assert!(builder().build().is_ok());
     assert_eq!(builder().tombstones(MemoryStore::new()).build().unwrap_err().kind(), ErrorKind::Config);
@@ -366,19 +370,19 @@ fn a_deadline_beyond_which_a_call_is_taken_for_dead_is_refused() {
 
 #[tokio::test]
 async fn a_delete_that_may_still_be_applied_is_waited_for() {
-    let below = Below::default();
-    let gate = Gate::over(&below.keys);
+    let fixture = Fixture::default();
+    let gate = Gate::over(&fixture.keys);
     let retrying = Resilient::builder(gate.clone()).attempt_timeout(Duration::from_millis(200)).build().unwrap();
-    let fence = Fenced::builder(retrying, below.tombstones.clone()).build().unwrap();
+    let fence = Fenced::builder(retrying, fixture.tombstones.clone()).build().unwrap();
     fence.put_key(&alice(), &key(1)).await.unwrap();
-    // The first delete has no answer in time, the second one has; then the first is carried out.
+    // The first delete times out, and the second one succeeds. Then the first is applied.
     *gate.late_delete.lock().unwrap() = Some(Duration::from_secs(2));
     let erasure = fence.erase_key(&alice()).await.unwrap();
     assert!(erasure.existed && erasure.verified);
-    let refused = fence.allow_new_key(&alice()).await;
+    let error = fence.allow_new_key(&alice()).await;
     let created = fence.create_key(&alice(), &key(2)).await;
     sleep_ms(2500).await;
-    let stands = below.keys.find_key(&alice()).await.unwrap().is_some();
-    assert!(created.is_err() || stands, "allowed: {refused:?}, and the late delete has taken the new key");
-    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+    let stands = fixture.keys.find_key(&alice()).await.unwrap().is_some();
+    assert!(created.is_err() || stands, "allowed: {error:?}, and the late delete has deleted the new key");
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Conflict);
 }

@@ -1,5 +1,5 @@
-//! The fence where calls overlap, stores lag and answers get lost: no erased key comes back, no new
-//! key is lost, and no answer says less than was done.
+//! The fence when calls overlap, stores lag and answers are lost: no erased key comes back, no new
+//! key is lost, and no error hides that a call may have been applied.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::collections::HashMap;
@@ -35,13 +35,13 @@ async fn sleep_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
-/// A memory store whose calls of an operation can be held up before they are carried out.
+/// A memory store that can hold calls of an operation before it carries them out.
 #[derive(Clone, Debug)]
 struct Gate {
     memory: MemoryStore,
     closed: Arc<Mutex<HashMap<Operation, usize>>>,
     consistency: Consistency,
-    /// Reads say NotFound, so many times: a lagging replica.
+    /// The number of reads that fail with `NotFound`, like those of a lagging replica.
     blind: Arc<AtomicUsize>,
     refuse_deletes: Arc<AtomicBool>,
 }
@@ -59,7 +59,7 @@ impl Gate {
     fn lagging(memory: &MemoryStore, within: Duration) -> Self {
         Self { consistency: Consistency::Eventual { within }, ..Self::over(memory) }
     }
-    /// Closes the gate after so many more calls of the operation.
+    /// Closes the gate after this many further calls of the operation.
     fn close_after(&self, operation: Operation, calls: usize) {
         self.closed.lock().unwrap().insert(operation, calls);
     }
@@ -133,12 +133,12 @@ fn advance<F: Future>(call: &mut Pin<Box<F>>) -> Option<F::Output> {
 }
 
 #[derive(Default)]
-struct Below {
+struct Fixture {
     keys: MemoryStore,
     tombstones: MemoryStore,
 }
 
-impl Below {
+impl Fixture {
     fn fence(&self) -> Fenced<MemoryStore, MemoryStore> {
         Fenced::builder(self.keys.clone(), self.tombstones.clone()).build().unwrap()
     }
@@ -152,14 +152,14 @@ impl Below {
 
 #[tokio::test]
 async fn a_reader_paused_over_two_erasures_deletes_no_new_key() {
-    let below = Below::default();
-    let fence = below.fence();
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.put_key(&alice(), &key(1)).await.unwrap();
     fence.erase(&alice()).await.unwrap();
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
-    let gate = Gate::over(&below.keys);
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
+    let gate = Gate::over(&fixture.keys);
     gate.close(Operation::Delete);
-    let slow = Fenced::builder(gate.clone(), below.tombstones.clone()).build().unwrap();
+    let slow = Fenced::builder(gate.clone(), fixture.tombstones.clone()).build().unwrap();
     let mut reader = Box::pin(async move { slow.get_key(&alice()).await });
     assert!(advance(&mut reader).is_none());
     sleep_ms(1100).await;
@@ -173,34 +173,34 @@ async fn a_reader_paused_over_two_erasures_deletes_no_new_key() {
 }
 
 #[tokio::test]
-async fn an_allowing_call_paused_over_two_erasures_deletes_no_new_key() {
-    let below = Below::default();
-    let fence = below.fence();
+async fn a_call_of_allow_new_key_paused_over_two_erasures_deletes_no_new_key() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.erase(&alice()).await.unwrap();
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
-    let gate = Gate::over(&below.keys);
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
+    let gate = Gate::over(&fixture.keys);
     gate.close(Operation::Delete);
-    let slow = Fenced::builder(gate.clone(), below.tombstones.clone()).build().unwrap();
+    let slow = Fenced::builder(gate.clone(), fixture.tombstones.clone()).build().unwrap();
     let mut allowing = Box::pin(async move { slow.allow_new_key(&alice()).await });
     assert!(advance(&mut allowing).is_none());
     sleep_ms(1100).await;
     fence.erase(&alice()).await.unwrap();
     assert_eq!(fence.allow_new_key(&alice()).await.unwrap_err().kind(), ErrorKind::Conflict);
     gate.open();
-    // It was about an erasure that is over.
+    // The call concerns an erasure that has been lifted.
     assert_eq!(allowing.await.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(fence.get_key(&alice()).await.unwrap_err().kind(), ErrorKind::Erased);
     fence.allow_new_key(&alice()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_wait_that_begins_again_is_kept_by_a_process_without_a_cache() {
-    let below = Below::default();
-    let operator = below.fence();
-    drop(below.stack(Duration::from_secs(2)).get_key(&bob()).await); // some process has a cache
+async fn a_process_without_a_cache_respects_a_wait_that_begins_again() {
+    let fixture = Fixture::default();
+    let operator = fixture.fence();
+    drop(fixture.stack(Duration::from_secs(2)).get_key(&bob()).await); // some process has a cache
     operator.erase(&alice()).await.unwrap();
     sleep_ms(3100).await;
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
     let first = operator.allow_new_key(&alice()).await.unwrap_err();
     assert_eq!(first.kind(), ErrorKind::Conflict);
     let second = operator.allow_new_key(&alice()).await.map_err(|e| e.kind());
@@ -209,15 +209,15 @@ async fn a_wait_that_begins_again_is_kept_by_a_process_without_a_cache() {
 
 #[tokio::test]
 async fn a_stale_absence_lifts_no_tombstone() {
-    let below = Below::default();
-    let lagging = Gate::lagging(&below.keys, Duration::from_secs(1));
-    let fence = Fenced::builder(lagging.clone(), below.tombstones.clone()).build().unwrap();
+    let fixture = Fixture::default();
+    let lagging = Gate::lagging(&fixture.keys, Duration::from_secs(1));
+    let fence = Fenced::builder(lagging.clone(), fixture.tombstones.clone()).build().unwrap();
     fence.put_key(&alice(), &key(1)).await.unwrap();
     fence.erase(&alice()).await.unwrap();
     sleep_ms(2100).await;
-    // A late writer or a restore, before the call begins; within the bound, so one read does not
-    // see it.
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    // A late writer or a restore has written a key before the call begins, but within the bound, so
+    // that one read does not see it.
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
     lagging.blind.store(1, Ordering::SeqCst);
     let allowed = fence.allow_new_key(&alice()).await.map_err(|e| e.kind());
     sleep_ms(1100).await;
@@ -227,13 +227,13 @@ async fn a_stale_absence_lifts_no_tombstone() {
 
 #[tokio::test]
 async fn reconciling_erases_no_new_key() {
-    let below = Below::default();
-    let fence = below.fence();
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.erase(&alice()).await.unwrap();
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
     sleep_ms(1100).await;
-    let gate = Gate::over(&below.tombstones);
-    let reconciler = Fenced::builder(below.keys.clone(), gate.clone()).build().unwrap();
+    let gate = Gate::over(&fixture.tombstones);
+    let reconciler = Fenced::builder(fixture.keys.clone(), gate.clone()).build().unwrap();
     drop(reconciler.get_key(&bob()).await);
     gate.close(Operation::Create);
     let mut reconciling = Box::pin(reconciler.reconcile(|_| {}));
@@ -246,11 +246,11 @@ async fn reconciling_erases_no_new_key() {
 }
 
 #[tokio::test]
-async fn a_creator_from_before_an_erasure_is_told_so_after_a_new_key_was_allowed() {
-    let below = Below::default();
-    let fence = below.fence();
-    let gate = Gate::over(&below.tombstones);
-    let creator = Fenced::builder(below.keys.clone(), gate.clone()).build().unwrap();
+async fn a_creator_from_before_an_erasure_fails_with_erased_even_after_a_new_key_was_allowed() {
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
+    let gate = Gate::over(&fixture.tombstones);
+    let creator = Fenced::builder(fixture.keys.clone(), gate.clone()).build().unwrap();
     drop(creator.get_key(&bob()).await);
     gate.close_after(Operation::Get, 1);
     let one = key(1);
@@ -265,10 +265,10 @@ async fn a_creator_from_before_an_erasure_is_told_so_after_a_new_key_was_allowed
 
 #[tokio::test]
 async fn get_or_create_from_before_an_erasure_never_returns_the_erased_key() {
-    let below = Below::default();
-    let fence = below.fence();
-    let gate = Gate::over(&below.tombstones);
-    let creator = Fenced::builder(below.keys.clone(), gate.clone()).build().unwrap();
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
+    let gate = Gate::over(&fixture.tombstones);
+    let creator = Fenced::builder(fixture.keys.clone(), gate.clone()).build().unwrap();
     drop(creator.get_key(&bob()).await);
     gate.close_after(Operation::Get, 1);
     let one = key(1);
@@ -283,17 +283,17 @@ async fn get_or_create_from_before_an_erasure_never_returns_the_erased_key() {
 }
 
 #[tokio::test]
-async fn an_answer_lost_after_the_tombstone_was_lifted_is_of_unknown_effect() {
+async fn an_error_after_the_tombstone_was_lifted_has_an_unknown_effect() {
     for passed in 0..100 {
-        let below = Below::default();
-        let fence = below.fence();
+        let fixture = Fixture::default();
+        let fence = fixture.fence();
         fence.erase(&alice()).await.unwrap();
-        let faulty = Faulty::builder(below.tombstones.clone())
+        let faulty = Faulty::builder(fixture.tombstones.clone())
             .fault(Fault::latency(Duration::ZERO).on(Operation::Get).times(passed + 1))
             .fault(Fault::error(ErrorKind::Unavailable).on(Operation::Get))
             .build()
             .unwrap();
-        let allowing = Fenced::builder(below.keys.clone(), faulty).build().unwrap();
+        let allowing = Fenced::builder(fixture.keys.clone(), faulty).build().unwrap();
         if let Err(e) = allowing.allow_new_key(&alice()).await
             && e.effect() == Effect::NotApplied
         {
@@ -304,17 +304,17 @@ async fn an_answer_lost_after_the_tombstone_was_lifted_is_of_unknown_effect() {
 
 #[tokio::test]
 async fn reads_that_cannot_delete_do_not_fill_the_store_of_the_tombstones() {
-    let below = Below::default();
-    let gate = Gate::over(&below.keys);
+    let fixture = Fixture::default();
+    let gate = Gate::over(&fixture.keys);
     gate.refuse_deletes.store(true, Ordering::SeqCst);
-    let fence = Fenced::builder(gate, below.tombstones.clone()).build().unwrap();
-    below.fence().erase(&alice()).await.unwrap();
-    below.keys.put_key(&alice(), &key(1)).await.unwrap();
-    let before = below.records().await;
+    let fence = Fenced::builder(gate, fixture.tombstones.clone()).build().unwrap();
+    fixture.fence().erase(&alice()).await.unwrap();
+    fixture.keys.put_key(&alice(), &key(1)).await.unwrap();
+    let before = fixture.records().await;
     for _ in 0..100 {
         assert_eq!(fence.get_key(&alice()).await.unwrap_err().kind(), ErrorKind::Erased);
     }
-    let added = below.records().await - before;
+    let added = fixture.records().await - before;
     assert!(added < 100, "100 reads that could not delete have added {added} records, which are never removed");
 }
 
@@ -369,7 +369,7 @@ fn a_store_is_dropped_with_its_stack() {
 }
 
 #[tokio::test]
-async fn no_new_key_is_allowed_while_the_old_one_can_be_brought_back() {
+async fn no_new_key_is_allowed_while_the_old_one_can_be_restored() {
     #[derive(Clone, Debug, Default)]
     struct Bin {
         live: MemoryStore,
@@ -432,13 +432,13 @@ async fn no_new_key_is_allowed_while_the_old_one_can_be_brought_back() {
 
 #[tokio::test]
 async fn a_repeated_id_has_one_outcome() {
-    let below = Below::default();
-    let fence = below.fence();
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.erase(&alice()).await.unwrap();
     fence.allow_new_key(&alice()).await.unwrap();
     fence.create_key(&alice(), &key(2)).await.unwrap();
-    let gate = Gate::over(&below.tombstones);
-    let reader = Fenced::builder(below.keys.clone(), gate.clone()).build().unwrap();
+    let gate = Gate::over(&fixture.tombstones);
+    let reader = Fenced::builder(fixture.keys.clone(), gate.clone()).build().unwrap();
     drop(reader.erased_at(&bob()).await);
     gate.close_after(Operation::Get, 2);
     let ids = [alice(), alice()];
@@ -451,11 +451,11 @@ async fn a_repeated_id_has_one_outcome() {
 }
 
 #[tokio::test]
-async fn a_creator_on_a_lagging_store_that_an_erasure_has_overtaken_leaves_no_key_unsaid() {
-    let below = Below::default();
-    let keys = Gate::lagging(&below.keys, Duration::from_secs(1));
-    let fence = Fenced::builder(below.keys.clone(), below.tombstones.clone()).build().unwrap();
-    let creator = Fenced::builder(keys.clone(), below.tombstones.clone()).build().unwrap();
+async fn a_creator_on_a_lagging_store_that_was_overtaken_by_an_erasure_reports_an_unknown_effect() {
+    let fixture = Fixture::default();
+    let keys = Gate::lagging(&fixture.keys, Duration::from_secs(1));
+    let fence = Fenced::builder(fixture.keys.clone(), fixture.tombstones.clone()).build().unwrap();
+    let creator = Fenced::builder(keys.clone(), fixture.tombstones.clone()).build().unwrap();
     drop(creator.erased_at(&bob()).await);
     keys.close(Operation::Create);
     let one = key(1);
@@ -465,21 +465,21 @@ async fn a_creator_on_a_lagging_store_that_an_erasure_has_overtaken_leaves_no_ke
     keys.blind.store(1, Ordering::SeqCst);
     keys.open();
     let e = creating.await.unwrap_err();
-    let left = below.keys.find_key(&alice()).await.unwrap().is_some();
+    let left = fixture.keys.find_key(&alice()).await.unwrap().is_some();
     assert!(!(left && e.effect() == Effect::NotApplied), "{:?}, NotApplied, and the key stands", e.kind());
 }
 
 #[tokio::test]
 async fn a_failed_read_leaves_no_claim_behind() {
-    let below = Below::default();
-    let fence = below.fence();
+    let fixture = Fixture::default();
+    let fence = fixture.fence();
     fence.erase(&alice()).await.unwrap();
-    let faulty = Faulty::builder(below.tombstones.clone())
+    let faulty = Faulty::builder(fixture.tombstones.clone())
         .fault(Fault::latency(Duration::ZERO).on(Operation::Get).times(38))
         .fault(Fault::error(ErrorKind::Unavailable).on(Operation::Get))
         .build()
         .unwrap();
-    let failing = Fenced::builder(below.keys.clone(), faulty).build().unwrap();
+    let failing = Fenced::builder(fixture.keys.clone(), faulty).build().unwrap();
     let e = failing.allow_new_key(&alice()).await.unwrap_err();
     assert_eq!((e.kind(), e.retry_after()), (ErrorKind::Unavailable, None));
     let again = fence.allow_new_key(&alice()).await.map_err(|e| (e.kind(), e.retry_after()));

@@ -1,4 +1,5 @@
-//! The cache's core under shuttle, which runs it in many thousand orders of its threads.
+//! The cache's core under the model checker shuttle, which runs its threads in many thousand
+//! orders.
 #![allow(clippy::unwrap_used, reason = "test code")]
 #![allow(
     unreachable_pub,
@@ -12,7 +13,7 @@ mod sync {
     pub(crate) use shuttle::sync::{Mutex, MutexGuard};
     pub(crate) use std::sync::PoisonError;
 
-    // Copies are made and passed by often, so that few reads meet both.
+    // Small, so that a few reads are enough to make a copy and to skip one.
     pub(crate) const ONE_IN_COPIES: u64 = 1;
     pub(crate) const ONE_PAST_COPIES: u64 = 4;
 
@@ -38,7 +39,7 @@ use tokio::time::Instant;
 
 const RUNS: usize = 10_000;
 
-/// A store of one key, and the cache before it.
+/// A store of one key with a cache in front of it.
 struct Stack {
     table: Arc<Table<()>>,
     store: Mutex<Option<u8>>,
@@ -47,10 +48,11 @@ struct Stack {
 }
 
 impl Stack {
-    /// All threads share their copies, so that each meets what another one has left.
-    fn new(standing: Option<u8>) -> Arc<Self> {
+    /// Creates a stack in which all threads share the same copies, so that each thread meets copies
+    /// that others have made.
+    fn new(existing: Option<u8>) -> Arc<Self> {
         let table = Arc::new(Table::new(8, 1, Duration::ZERO));
-        let store = Mutex::new(standing);
+        let store = Mutex::new(existing);
         Arc::new(Self { table, store, id: KeyId::new("alice").unwrap(), now: Instant::now() })
     }
 
@@ -62,8 +64,8 @@ impl Stack {
         *self.store.lock().unwrap()
     }
 
-    /// As a read of the cache does it; each load is its own, so that no thread waits for another
-    /// one.
+    /// Does what a read through the cache does, except that each caller makes its own load, so that
+    /// no thread waits for another.
     fn get(&self) -> Option<u8> {
         let known = |entry: Entry| entry.key.map(|key| key.expose_secret()[0]);
         if let Some(entry) = self.table.fresh(&self.id, self.now) {
@@ -80,24 +82,24 @@ impl Stack {
         found
     }
 
-    /// As a write through the cache does it.
+    /// Does what a write through the cache does.
     fn write(&self, value: Option<u8>) {
         self.table.invalidate(&self.id);
         *self.store.lock().unwrap() = value;
         self.table.written(&self.id, self.now);
     }
 
-    /// As get_or_create does it.
+    /// Does what `get_or_create` does.
     fn get_or_create(&self, candidate: u8) -> u8 {
         let ticket = self.table.begin_to_write(&self.id, self.now);
-        let standing = *self.store.lock().unwrap().get_or_insert(candidate);
-        let key = Some(SecretKey::new([standing]).unwrap());
+        let existing = *self.store.lock().unwrap().get_or_insert(candidate);
+        let key = Some(SecretKey::new([existing]).unwrap());
         ticket.settle_write(Arrival::Known(Entry { key, until: self.until() }), Some(self.now));
-        standing
+        existing
     }
 }
 
-/// Reads often enough that copies are made and looked at.
+/// Reads often enough that copies are made and used.
 fn read_often(stack: &Stack) {
     for _ in 0..6 {
         stack.get();
@@ -105,7 +107,7 @@ fn read_often(stack: &Stack) {
 }
 
 #[test]
-fn a_read_after_a_delete_finds_no_key_in_whatever_order() {
+fn a_read_after_a_delete_finds_no_key() {
     shuttle::check_random(
         || {
             let stack = Stack::new(Some(1));
@@ -127,7 +129,7 @@ fn a_read_after_a_delete_finds_no_key_in_whatever_order() {
 }
 
 #[test]
-fn a_read_after_a_put_finds_the_new_key_in_whatever_order() {
+fn a_read_after_a_put_finds_the_new_key() {
     shuttle::check_random(
         || {
             let stack = Stack::new(Some(1));
@@ -148,7 +150,7 @@ fn a_read_after_a_put_finds_the_new_key_in_whatever_order() {
 }
 
 #[test]
-fn what_two_creators_and_a_deleter_leave_is_what_the_store_holds() {
+fn after_two_creators_and_a_deleter_the_cache_agrees_with_the_store() {
     shuttle::check_random(
         || {
             let stack = Stack::new(None);
@@ -170,15 +172,15 @@ fn what_two_creators_and_a_deleter_leave_is_what_the_store_holds() {
 }
 
 #[test]
-fn keys_that_give_way_leave_no_copy_that_is_read_after_a_delete() {
+fn evicted_keys_leave_no_copy_that_is_read_after_a_delete() {
     shuttle::check_random(
         || {
             let stack = Stack::new(Some(1));
             let crowd = {
                 let stack = stack.clone();
                 thread::spawn(move || {
-                    for number in 0..12 {
-                        let id = KeyId::new(format!("user-{number}")).unwrap();
+                    for index in 0..12 {
+                        let id = KeyId::new(format!("user-{index}")).unwrap();
                         let ticket = stack.table.begin_to_write(&id, stack.now);
                         let key = Some(SecretKey::new([9]).unwrap());
                         ticket.settle_write(Arrival::Known(Entry { key, until: stack.until() }), Some(stack.now));
@@ -198,7 +200,7 @@ fn keys_that_give_way_leave_no_copy_that_is_read_after_a_delete() {
 }
 
 #[test]
-fn removing_what_has_expired_takes_no_fresh_key_and_leaves_no_copy() {
+fn removing_expired_keys_removes_no_fresh_key_and_leaves_no_copy() {
     shuttle::check_random(
         || {
             let stack = Stack::new(Some(1));
@@ -221,7 +223,7 @@ fn removing_what_has_expired_takes_no_fresh_key_and_leaves_no_copy() {
             let late = stack.table.remove_expired(later, Duration::ZERO);
             assert!(early + late >= 1, "the expired key was removed by neither");
             assert_eq!(stack.table.len(), 1, "the fresh key stays");
-            // A copy would still be given at an earlier moment.
+            // A copy that was left would still be returned for an earlier moment.
             for _ in 0..6 {
                 assert!(stack.table.fresh(&stack.id, stack.now).is_none(), "a copy of an expired key was left");
             }

@@ -1,4 +1,4 @@
-//! `Limited` keeps calls within a rate and a concurrency, in virtual time.
+//! `Limited`: the rate and the concurrency of calls, in virtual time.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -18,18 +18,18 @@ use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A memory store whose calls take their time, and are written down.
+/// A memory store that answers with a delay and logs its calls.
 #[derive(Clone, Debug, Default)]
 struct Slow {
     keys: MemoryStore,
     latency: Duration,
-    book: Arc<Mutex<Book>>,
+    log: Arc<Mutex<CallLog>>,
 }
 
 #[derive(Debug, Default)]
-struct Book {
-    under_way: usize,
-    most_under_way: usize,
+struct CallLog {
+    in_flight: usize,
+    most_in_flight: usize,
     starts: Vec<Instant>,
     batches: Vec<usize>,
 }
@@ -41,21 +41,21 @@ impl Slow {
 
     async fn call<T>(&self, call: impl Future<Output = T>) -> T {
         {
-            let mut book = self.book.lock().unwrap();
-            book.starts.push(Instant::now());
-            book.under_way += 1;
-            book.most_under_way = book.most_under_way.max(book.under_way);
+            let mut log = self.log.lock().unwrap();
+            log.starts.push(Instant::now());
+            log.in_flight += 1;
+            log.most_in_flight = log.most_in_flight.max(log.in_flight);
         }
         if !self.latency.is_zero() {
             sleep(self.latency).await;
         }
-        self.book.lock().unwrap().under_way -= 1;
+        self.log.lock().unwrap().in_flight -= 1;
         call.await
     }
 
     /// Returns the times at which the calls started, counted from the first.
     fn starts(&self) -> Vec<Duration> {
-        let starts = &self.book.lock().unwrap().starts;
+        let starts = &self.log.lock().unwrap().starts;
         starts.iter().map(|start| *start - starts[0]).collect()
     }
 }
@@ -91,12 +91,12 @@ impl KeyStore for Slow {
     }
 
     async fn get_keys(&self, ids: &[KeyId]) -> Vec<Result<SecretKey>> {
-        self.book.lock().unwrap().batches.push(ids.len());
+        self.log.lock().unwrap().batches.push(ids.len());
         self.call(self.keys.get_keys(ids)).await
     }
 
     async fn delete_keys(&self, ids: &[KeyId]) -> Vec<Result<Deletion>> {
-        self.book.lock().unwrap().batches.push(ids.len());
+        self.log.lock().unwrap().batches.push(ids.len());
         self.call(self.keys.delete_keys(ids)).await
     }
 }
@@ -105,8 +105,8 @@ fn limited(store: &Slow, limit: LimitBuilder) -> Limited<Slow> {
     Limited::new(store.clone(), limit.build().unwrap())
 }
 
-fn id(number: usize) -> KeyId {
-    KeyId::new(format!("user-{number}")).unwrap()
+fn id(index: usize) -> KeyId {
+    KeyId::new(format!("user-{index}")).unwrap()
 }
 
 fn key() -> SecretKey {
@@ -124,33 +124,35 @@ async fn a_copy_of_ten_thousand_keys_keeps_within_the_rate_and_the_concurrency()
     let key = key();
 
     let began = Instant::now();
-    let copied = stream::iter(0..10_000).map(Ok).try_for_each_concurrent(64, |number| {
-        let (store, key) = (&store, &key);
-        async move { store.put_key(&id(number), key).await }
+    let copied = stream::iter(0..10_000).map(Ok).try_for_each_concurrent(64, |index| {
+        let store = &store;
+        let key = &key;
+        async move { store.put_key(&id(index), key).await }
     });
     copied.await.unwrap();
     let took = began.elapsed();
 
     assert_eq!(slow.keys.list_keys().count().await, 10_000);
-    // 5 calls are saved up: the last one starts after 99.95 seconds.
+    // Five slots were saved, so the last call starts after 99.95 seconds.
     assert!(took >= Duration::from_millis(99_950) && took < Duration::from_millis(100_100), "{took:?}");
     for window in slow.starts().windows(101) {
         let span = window[100] - window[0];
         assert!(span >= Duration::from_millis(960), "101 calls within {span:?}");
     }
-    assert_eq!(slow.book.lock().unwrap().most_under_way, 8);
+    assert_eq!(slow.log.lock().unwrap().most_in_flight, 8);
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_come_at_once_start_one_by_one_in_their_order() {
+async fn simultaneous_calls_start_one_by_one_in_order() {
     let slow = Slow::new(SECOND);
     let store = limited(&slow, Limit::builder().rate(10.0));
     let ended = Mutex::new(Vec::new());
-    let calls = (0..4).map(|number| {
-        let (store, ended) = (&store, &ended);
+    let calls = (0..4).map(|index| {
+        let store = &store;
+        let ended = &ended;
         async move {
-            store.put_key(&id(number), &key()).await.unwrap();
-            ended.lock().unwrap().push(number);
+            store.put_key(&id(index), &key()).await.unwrap();
+            ended.lock().unwrap().push(index);
         }
     });
     join_all(calls).await;
@@ -159,7 +161,7 @@ async fn calls_that_come_at_once_start_one_by_one_in_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_that_passed_unused_are_saved_up_to_the_burst() {
+async fn unused_slots_are_saved_up_to_the_burst() {
     let slow = Slow::default();
     let store = limited(&slow, Limit::builder().rate(10.0).burst(3));
     sleep(60 * SECOND).await;
@@ -175,7 +177,7 @@ async fn slots_that_passed_unused_are_saved_up_to_the_burst() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_given_up_while_it_waits_for_its_slot_leaves_it_to_the_next() {
+async fn a_call_dropped_while_it_waits_leaves_its_slot_to_the_next() {
     let slow = Slow::default();
     let store = limited(&slow, Limit::builder().rate(1.0));
     store.check().await.unwrap();
@@ -187,14 +189,14 @@ async fn a_call_given_up_while_it_waits_for_its_slot_leaves_it_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_that_do_not_wait_long_are_served_at_the_full_rate_under_ten_times_the_load() {
+async fn impatient_callers_are_served_at_the_full_rate_under_ten_times_the_load() {
     let slow = Slow::default();
     let store = limited(&slow, Limit::builder().rate(10.0));
-    // 100 calls a second for a minute, each of which is given up after two seconds.
-    let calls = (0..6_000).map(|number| {
+    // 100 calls per second for a minute, each of which is dropped after two seconds.
+    let calls = (0..6_000).map(|index| {
         let store = &store;
         async move {
-            sleep(Duration::from_millis(10) * number).await;
+            sleep(Duration::from_millis(10) * index).await;
             timeout(2 * SECOND, store.check()).await.is_ok()
         }
     });
@@ -203,7 +205,7 @@ async fn callers_that_do_not_wait_long_are_served_at_the_full_rate_under_ten_tim
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_given_up_while_it_waits_or_runs_gives_its_permit_back() {
+async fn a_call_dropped_while_it_waits_or_runs_gives_its_permit_back() {
     let slow = Slow::new(SECOND);
     let store = limited(&slow, Limit::builder().concurrency(1));
     let (running, waiting) = tokio::join!(timeout(SECOND / 4, store.check()), timeout(SECOND / 8, store.check()));
@@ -212,46 +214,47 @@ async fn a_call_given_up_while_it_waits_or_runs_gives_its_permit_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_go_out_in_chunks_that_are_one_call_each() {
+async fn batches_are_sent_in_chunks_that_count_as_one_call_each() {
     let slow = Slow::new(SECOND / 2);
     let store = limited(&slow, Limit::builder().rate(10.0).concurrency(2).batch_size(4));
-    for number in (0..10).filter(|number| number % 3 != 0) {
-        slow.keys.put_key(&id(number), &SecretKey::new(vec![number as u8 + 1]).unwrap()).await.unwrap();
+    for index in (0..10).filter(|index| index % 3 != 0) {
+        slow.keys.put_key(&id(index), &SecretKey::new(vec![index as u8 + 1]).unwrap()).await.unwrap();
     }
     let forwards_and_backwards = (0..10).chain((0..10).rev());
     let ids: Vec<KeyId> = forwards_and_backwards.clone().map(id).collect();
 
     let outcomes = store.get_keys(&ids).await;
     assert_eq!(outcomes.len(), 20);
-    for (number, outcome) in forwards_and_backwards.zip(outcomes) {
+    for (index, outcome) in forwards_and_backwards.zip(outcomes) {
         match outcome {
-            Ok(key) => assert_eq!(key.expose_secret(), [number as u8 + 1]),
-            Err(e) => assert_eq!((e.kind(), number % 3), (ErrorKind::NotFound, 0)),
+            Ok(key) => assert_eq!(key.expose_secret(), [index as u8 + 1]),
+            Err(e) => assert_eq!((e.kind(), index % 3), (ErrorKind::NotFound, 0)),
         }
     }
-    assert_eq!(slow.book.lock().unwrap().batches, [4, 4, 2]);
-    assert_eq!(slow.book.lock().unwrap().most_under_way, 2);
+    assert_eq!(slow.log.lock().unwrap().batches, [4, 4, 2]);
+    assert_eq!(slow.log.lock().unwrap().most_in_flight, 2);
     assert_eq!(slow.starts(), millis([0, 100, 500]));
 
     let outcomes = store.delete_keys(&ids).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 12);
-    assert_eq!(slow.book.lock().unwrap().batches, [4, 4, 2, 4, 4, 2]);
+    assert_eq!(slow.log.lock().unwrap().batches, [4, 4, 2, 4, 4, 2]);
     assert!(store.get_keys(&[]).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_takes_a_slot_for_each_page_and_keeps_nobody_out() {
+async fn a_listing_takes_a_slot_for_each_page_and_no_permit() {
     let slow = Slow::default();
     let store = limited(&slow, Limit::builder().rate(10.0).concurrency(1).batch_size(10));
-    for number in 0..25 {
-        slow.keys.put_key(&id(number), &key()).await.unwrap();
+    for index in 0..25 {
+        slow.keys.put_key(&id(index), &key()).await.unwrap();
     }
 
     let began = Instant::now();
     assert_eq!(store.list_keys().count().await, 25);
     assert_eq!(began.elapsed(), Duration::from_millis(200));
 
-    // Each id is worked on while the listing is open: with one call at a time allowed, it must not be the listing's.
+    // The calls for each id are made while the listing is open. As only one call is allowed at a
+    // time, the listing must not hold the permit.
     let worked_on = store.list_keys().try_for_each(|id| {
         let store = &store;
         async move { store.delete_key(&id).await.map(drop) }
@@ -268,21 +271,22 @@ async fn an_erasure_takes_two_slots_and_a_get_or_create_one() {
     let erasure = store.erase_key(&id(1)).await.unwrap();
     assert!(erasure.existed && erasure.verified);
     store.check().await.unwrap();
-    // Created; deleted and read; checked.
+    // The slots of the creation, of the delete and its read, and of the check.
     assert_eq!(slow.starts(), millis([0, 100, 100, 300]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn stores_of_one_limit_share_it() {
-    let (slow, limit) = (Slow::new(SECOND), Limit::builder().concurrency(3).build().unwrap());
+async fn stores_with_clones_of_a_limit_share_it() {
+    let slow = Slow::new(SECOND);
+    let limit = Limit::builder().concurrency(3).build().unwrap();
     let stores: Vec<_> = (0..5).map(|_| Limited::new(slow.clone(), limit.clone())).collect();
     join_all(stores.iter().flat_map(|store| [store.check(), store.check(), store.check(), store.check()])).await;
-    assert_eq!(slow.book.lock().unwrap().most_under_way, 3);
+    assert_eq!(slow.log.lock().unwrap().most_in_flight, 3);
     assert_eq!(slow.starts().last(), Some(&(6 * SECOND)));
 }
 
 #[test]
-fn settings_that_cannot_be_kept_are_refused_with_advice() {
+fn invalid_settings_are_refused_with_advice() {
     let rates = [0.0, -0.0, -1.0, 1e-9, 1e7, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
     let wrong = rates.map(|rate| Limit::builder().rate(rate)).into_iter().chain([
         Limit::builder(),
@@ -301,7 +305,7 @@ fn settings_that_cannot_be_kept_are_refused_with_advice() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn its_description_names_the_layer() {
     let store = Limited::new(MemoryStore::new(), Limit::builder().rate(2.5).build().unwrap());
     assert!(store.info().to_string().ends_with(", limited"), "{}", store.info());
     assert_eq!(store.capabilities(), MemoryStore::new().capabilities().with_batch_size(10).with_delete_batch_size(10));
@@ -311,18 +315,19 @@ fn it_says_what_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_and_writes_can_have_limits_of_their_own() {
+async fn reads_and_writes_can_have_separate_limits() {
     let rate = |calls| Limit::builder().rate(calls).build().unwrap();
     let store = Limited::with_limits(Slow::new(Duration::ZERO), rate(40.0), rate(3.0));
     let begun = Instant::now();
     let key = key();
-    let writes = join_all((0..7).map(|number| {
-        let (store, key) = (&store, &key);
-        async move { store.put_key(&id(number), key).await.unwrap() }
+    let writes = join_all((0..7).map(|index| {
+        let store = &store;
+        let key = &key;
+        async move { store.put_key(&id(index), key).await.unwrap() }
     }));
     let reads = async {
-        for number in 0..41 {
-            store.find_key(&id(number)).await.unwrap();
+        for index in 0..41 {
+            store.find_key(&id(index)).await.unwrap();
         }
         begun.elapsed()
     };
@@ -332,7 +337,7 @@ async fn reads_and_writes_can_have_limits_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_that_is_acquired_by_hand_counts_like_a_call() {
+async fn a_permit_that_is_acquired_directly_counts_as_a_call() {
     let store = Slow::new(Duration::ZERO);
     let limit = Limit::builder().rate(10.0).concurrency(1).build().unwrap();
     let limited = Limited::new(store.clone(), limit.clone());
@@ -347,18 +352,18 @@ async fn a_permit_that_is_acquired_by_hand_counts_like_a_call() {
     assert!(begun.elapsed() >= SECOND + Duration::from_millis(100), "{:?}", begun.elapsed());
 }
 
-/// As the documentation advises: what belongs to one item is one future.
+/// The documentation gives this advice: make all calls for one item in one future.
 #[tokio::test(start_paused = true)]
 async fn reads_and_writes_of_one_item_in_one_future_do_not_wait_for_each_other() {
     for concurrency in [1, 4] {
         let slow = Slow::new(SECOND / 100);
         let store = limited(&slow, Limit::builder().concurrency(concurrency));
-        let created = stream::iter(0..100).map(Ok).try_for_each_concurrent(16, |number| {
+        let created = stream::iter(0..100).map(Ok).try_for_each_concurrent(16, |index| {
             let store = &store;
             async move {
-                match store.find_key(&id(number)).await? {
+                match store.find_key(&id(index)).await? {
                     Some(_) => Ok(()),
-                    None => store.put_key(&id(number), &key()).await,
+                    None => store.put_key(&id(index), &key()).await,
                 }
             }
         });

@@ -1,4 +1,4 @@
-//! `Observed` tells what a store does, and nothing that is secret.
+//! `Observed`: the spans, events and metrics of each operation, which contain no secret.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -22,7 +22,7 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 struct Traced {
     target: String,
     level: Level,
-    /// The number of the span that it is in.
+    /// The index of the enclosing span.
     within: Option<usize>,
     fields: BTreeMap<String, String>,
 }
@@ -40,7 +40,7 @@ impl Traced {
 #[derive(Clone, Default)]
 struct Capture(Arc<Mutex<Vec<Traced>>>);
 
-struct Number(usize);
+struct SpanIndex(usize);
 
 struct Fields<'a>(&'a mut BTreeMap<String, String>);
 
@@ -57,9 +57,9 @@ impl Visit for Fields<'_> {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let span = context.span(id).unwrap();
-        let within = span.parent().map(|parent| parent.extensions().get::<Number>().unwrap().0);
+        let within = span.parent().map(|parent| parent.extensions().get::<SpanIndex>().unwrap().0);
         let mut traced = self.0.lock().unwrap();
-        span.extensions_mut().insert(Number(traced.len()));
+        span.extensions_mut().insert(SpanIndex(traced.len()));
         let mut fields = BTreeMap::new();
         attributes.record(&mut Fields(&mut fields));
         let metadata = attributes.metadata();
@@ -67,12 +67,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        let number = context.span(id).unwrap().extensions().get::<Number>().unwrap().0;
-        values.record(&mut Fields(&mut self.0.lock().unwrap()[number].fields));
+        let index = context.span(id).unwrap().extensions().get::<SpanIndex>().unwrap().0;
+        values.record(&mut Fields(&mut self.0.lock().unwrap()[index].fields));
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let within = context.event_span(event).map(|span| span.extensions().get::<Number>().unwrap().0);
+        let within = context.event_span(event).map(|span| span.extensions().get::<SpanIndex>().unwrap().0);
         let mut fields = BTreeMap::new();
         event.record(&mut Fields(&mut fields));
         let metadata = event.metadata();
@@ -81,7 +81,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
     }
 }
 
-/// All that is traced meanwhile, at any level.
+/// Returns all spans and events that `work` causes, at any level.
 fn traced(work: impl Future<Output = ()>) -> Vec<Traced> {
     let capture = Capture::default();
     tracing::subscriber::with_default(Registry::default().with(capture.clone()), || block_on(work));
@@ -101,7 +101,7 @@ fn key() -> SecretKey {
     SecretKey::generate(32).unwrap()
 }
 
-/// Every operation, with the answers `ok` and "not found", and a few failures.
+/// Calls every operation, with the answers `ok` and "not found", and a few failures.
 async fn all_operations(store: &dyn KeyStore, a: &KeyId, key: &SecretKey) {
     store.check().await.unwrap();
     store.create_key(a, key).await.unwrap();
@@ -137,7 +137,7 @@ fn each_operation_is_a_span_with_its_outcome() {
     assert_eq!(told, expected);
     for span in spans {
         assert_eq!((span.target.as_str(), span.level, span.within), ("keystead", Level::DEBUG, None));
-        // Answers such as "not found" are no failures, so nothing else is told.
+        // Answers such as "not found" are not failures, so there are no events.
         let fields: Vec<_> = span.fields.keys().map(String::as_str).collect();
         assert_eq!(fields, ["db.operation.name", "db.system.name", "keystead.outcome", "otel.kind", "otel.name"]);
         assert_eq!(span.field("db.system.name"), Some("memory"));
@@ -147,7 +147,7 @@ fn each_operation_is_a_span_with_its_outcome() {
 }
 
 #[test]
-fn a_failure_is_a_warning_within_the_span_with_what_the_service_said_of_it() {
+fn a_failure_is_a_warning_in_the_span_with_the_details_of_the_service() {
     let details = ErrorDetails {
         error_code: Some("AccessDeniedException".into()),
         request_id: Some("79b9da39-b7ae-508a-a6bc-864b2829c622".into()),
@@ -178,11 +178,11 @@ fn a_failure_is_a_warning_within_the_span_with_what_the_service_said_of_it() {
 }
 
 #[test]
-fn an_operation_that_is_given_up_is_cancelled() {
+fn an_operation_whose_future_is_dropped_is_cancelled() {
     let traced = traced(async {
         let store = faulty([Fault::hang()]);
         assert!(store.delete_key(&id("a")).now_or_never().is_none());
-        // Never polled: not an operation.
+        // A future that is never polled is not an operation.
         drop(store.delete_key(&id("a")));
     });
     let [span] = traced.as_slice() else { panic!("{traced:?}") };
@@ -190,7 +190,7 @@ fn an_operation_that_is_given_up_is_cancelled() {
 }
 
 #[test]
-fn a_listing_is_one_span_that_is_not_entered_while_its_ids_are_worked_on() {
+fn a_listing_is_one_span_that_is_not_entered_while_the_caller_uses_an_id() {
     let traced = traced(async {
         let store = Observed::new(MemoryStore::new());
         store.put_key(&id("a"), &key()).await.unwrap();
@@ -225,7 +225,8 @@ fn a_batch_is_one_span_whose_outcome_is_the_first_failure() {
     let throttled = Fault::error(ErrorKind::Throttled).on(Operation::Get);
     let traced = traced(async {
         let store = faulty([]);
-        let (a, b) = (id("a"), id("b"));
+        let a = id("a");
+        let b = id("b");
         store.put_key(&a, &key()).await.unwrap();
 
         store.get_keys(&[a.clone(), a.clone()]).await;
@@ -249,7 +250,7 @@ fn a_batch_is_one_span_whose_outcome_is_the_first_failure() {
     assert_eq!(told, expected);
 
     let traced = self::traced(async {
-        // The first id is not found, the second one fails: the failure is what the operator wants to know.
+        // The first id is not found, and the second one fails. The failure is the outcome.
         let not_found = Fault::error(ErrorKind::NotFound).on(Operation::Get);
         faulty([not_found, throttled]).get_keys(&[id("a"), id("b"), id("c")]).await;
     });
@@ -259,7 +260,7 @@ fn a_batch_is_one_span_whose_outcome_is_the_first_failure() {
 }
 
 #[test]
-fn what_the_store_beneath_traces_is_within_the_span() {
+fn traces_of_the_store_beneath_are_inside_the_span() {
     let traced = traced(async {
         let store = Observed::new(Observed::new(MemoryStore::new()));
         store.check().await.unwrap();
@@ -270,7 +271,7 @@ fn what_the_store_beneath_traces_is_within_the_span() {
 }
 
 #[test]
-fn what_is_traced_does_not_depend_on_the_id_or_the_key() {
+fn traces_do_not_depend_on_the_id_or_the_key() {
     let run = |a: KeyId, key: SecretKey| {
         traced(async move {
             let failures = [Fault::error(ErrorKind::Corrupt).on(Operation::Erase)];
@@ -288,7 +289,7 @@ fn what_is_traced_does_not_depend_on_the_id_or_the_key() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn its_description_names_the_layer() {
     let store = Observed::new(MemoryStore::new());
     assert!(store.info().to_string().ends_with(", observed"), "{}", store.info());
     assert_eq!(store.capabilities(), MemoryStore::new().capabilities());
@@ -300,11 +301,13 @@ mod metrics {
 
     use super::*;
 
-    /// Counters by their name and labels, and histograms by their number of values. Descriptions are looked at as well.
+    /// Returns the counters by name and labels, and the number of values in each histogram. It
+    /// checks the descriptions as well.
     fn measured(work: impl Future<Output = ()>) -> BTreeMap<String, u64> {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
-        // Traced too: a thread without a subscriber could switch the spans off for the tests that run meanwhile.
+        // The work is traced, too, because a thread without a subscriber could disable the spans of
+        // tests that run at the same time.
         ::metrics::with_local_recorder(&recorder, || traced(work));
         let mut measured = BTreeMap::new();
         for (key, unit, description, value) in snapshotter.snapshot().into_vec() {

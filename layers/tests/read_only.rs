@@ -1,4 +1,4 @@
-//! `ReadOnly` lets reads through and no write.
+//! `ReadOnly`: reads are forwarded, and writes are refused.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -12,7 +12,7 @@ use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, KeyStoreExt, Secr
 use keystead_layers::{Faulty, ReadOnly};
 use keystead_memory::MemoryStore;
 
-/// The store beneath counts what reaches it.
+/// Returns a store that counts its calls, and a read-only handle of it.
 fn stores() -> (Arc<Faulty<MemoryStore>>, ReadOnly<Arc<Faulty<MemoryStore>>>) {
     let beneath = Arc::new(Faulty::builder(MemoryStore::new()).build().unwrap());
     (Arc::clone(&beneath), ReadOnly::new(beneath))
@@ -27,7 +27,7 @@ fn key() -> SecretKey {
 }
 
 #[track_caller]
-fn refused(error: &Error, operation: Operation) {
+fn expect_unsupported(error: &Error, operation: Operation) {
     assert_eq!((error.kind(), error.operation(), error.store()), (ErrorKind::Unsupported, operation, "memory"));
     assert_eq!(error.effect(), Effect::NotApplied);
     let advice = error.source().unwrap().to_string();
@@ -38,11 +38,11 @@ fn refused(error: &Error, operation: Operation) {
 fn every_write_is_refused_before_it_reaches_the_store() {
     block_on(async {
         let (beneath, store) = stores();
-        refused(&store.put_key(&id("a"), &key()).await.unwrap_err(), Put);
-        refused(&store.create_key(&id("a"), &key()).await.unwrap_err(), Create);
-        refused(&store.get_or_create(&id("a"), &key()).await.unwrap_err(), Create);
-        refused(&store.delete_key(&id("a")).await.unwrap_err(), Delete);
-        refused(&store.erase_key(&id("a")).await.unwrap_err(), Erase);
+        expect_unsupported(&store.put_key(&id("a"), &key()).await.unwrap_err(), Put);
+        expect_unsupported(&store.create_key(&id("a"), &key()).await.unwrap_err(), Create);
+        expect_unsupported(&store.get_or_create(&id("a"), &key()).await.unwrap_err(), Create);
+        expect_unsupported(&store.delete_key(&id("a")).await.unwrap_err(), Delete);
+        expect_unsupported(&store.erase_key(&id("a")).await.unwrap_err(), Erase);
         assert_eq!([Put, Create, Delete, Erase].map(|operation| beneath.calls(operation)), [0; 4]);
     });
 }
@@ -54,7 +54,7 @@ fn a_batch_of_deletes_is_refused_id_by_id() {
         let outcomes = store.delete_keys(&[id("a"), id("b"), id("a")]).await;
         assert_eq!(outcomes.len(), 3);
         for outcome in outcomes {
-            refused(&outcome.unwrap_err(), Delete);
+            expect_unsupported(&outcome.unwrap_err(), Delete);
         }
         assert!(store.delete_keys(&[]).await.is_empty());
         assert_eq!(beneath.calls(Delete), 0);
@@ -62,16 +62,17 @@ fn a_batch_of_deletes_is_refused_id_by_id() {
 }
 
 #[test]
-fn reads_pass_through() {
+fn reads_are_forwarded() {
     block_on(async {
         let (beneath, store) = stores();
-        let (a, standing) = (id("a"), key());
-        beneath.put_key(&a, &standing).await.unwrap();
+        let a = id("a");
+        let existing = key();
+        beneath.put_key(&a, &existing).await.unwrap();
 
-        assert_eq!(store.get_key(&a).await.unwrap(), standing);
-        assert_eq!(store.get_or_create_key(&a).await.unwrap(), standing);
+        assert_eq!(store.get_key(&a).await.unwrap(), existing);
+        assert_eq!(store.get_or_create_key(&a).await.unwrap(), existing);
         let outcomes = store.get_keys(&[a.clone(), id("b")]).await;
-        assert_eq!(outcomes[0].as_ref().unwrap(), &standing);
+        assert_eq!(outcomes[0].as_ref().unwrap(), &existing);
         assert_eq!(outcomes[1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(store.list_keys().try_collect::<Vec<_>>().await.unwrap(), [a]);
         store.check().await.unwrap();
@@ -79,7 +80,7 @@ fn reads_pass_through() {
 }
 
 #[test]
-fn it_says_what_it_is() {
+fn its_description_names_the_layer() {
     let (beneath, store) = stores();
     assert!(store.info().to_string().ends_with(", faulty, read-only"), "{}", store.info());
     assert_eq!(store.capabilities(), beneath.capabilities());

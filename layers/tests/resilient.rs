@@ -1,4 +1,4 @@
-//! Time limits and retries, with a clock that tests turn.
+//! Time limits and retries, in virtual time.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::error::Error as _;
@@ -24,7 +24,7 @@ fn unsteady(faults: impl IntoIterator<Item = Fault>) -> Unsteady {
     Arc::new(faulty.build().unwrap())
 }
 
-/// Attempts of a second, five seconds for all.
+/// Returns a builder with one second for each attempt, and five seconds for the call.
 fn around(store: &Unsteady) -> ResilientBuilder<Unsteady> {
     Resilient::builder(store.clone()).attempt_timeout(SECOND).deadline(5 * SECOND)
 }
@@ -46,7 +46,7 @@ fn kind<T>(answer: Result<T>) -> ErrorKind {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_time_can_mend_is_tried_again() {
+async fn an_error_that_time_may_cure_is_retried() {
     for failure in [ErrorKind::Throttled, ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Conflict] {
         let store = unsteady([Fault::error(failure).times(3)]);
         let resilient = around(&store).build().unwrap();
@@ -56,7 +56,7 @@ async fn what_time_can_mend_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_an_answer_is_not_tried_again() {
+async fn a_definite_answer_is_not_retried() {
     for answer in [
         ErrorKind::NotFound,
         ErrorKind::PermissionDenied,
@@ -72,7 +72,7 @@ async fn what_has_an_answer_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_are_counted() {
+async fn the_number_of_attempts_is_limited() {
     for max_attempts in [1, 2, 7] {
         let store = unsteady([Fault::error(ErrorKind::Throttled).times(100)]);
         let resilient =
@@ -106,7 +106,7 @@ async fn every_call_to_a_silent_store_ends_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_pause_that_a_store_asks_for_is_made() {
+async fn the_pause_is_as_long_as_the_store_asks_for() {
     let store = unsteady([Fault::error(ErrorKind::Throttled).retry_after(3 * SECOND)]);
     let begin = Instant::now();
     assert_eq!(kind(around(&store).build().unwrap().get_key(&alice()).await), ErrorKind::NotFound);
@@ -114,7 +114,7 @@ async fn the_pause_that_a_store_asks_for_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_that_the_deadline_does_not_allow_for_is_not_begun() {
+async fn a_pause_that_would_exceed_the_deadline_is_not_made() {
     let store = unsteady([Fault::error(ErrorKind::Throttled).retry_after(6 * SECOND)]);
     let begin = Instant::now();
     let e = around(&store).build().unwrap().get_key(&alice()).await.unwrap_err();
@@ -132,7 +132,7 @@ async fn pauses_are_random_and_grow_to_a_limit() {
         drop(resilient.get_key(&alice()).await);
         waited.push(begin.elapsed());
     }
-    // At most 100, 200 and again 200 ms, to which a paused clock adds a millisecond each.
+    // At most 100, 200 and again 200 ms. The paused clock adds a millisecond to each.
     assert!(waited.iter().all(|waited| *waited <= SECOND / 2 + Duration::from_millis(3)), "{waited:?}");
     waited.sort_unstable();
     waited.dedup();
@@ -148,7 +148,7 @@ async fn a_put_that_was_applied_without_an_answer_is_ok() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_put_that_was_not_applied_is_tried_again() {
+async fn a_put_that_was_not_applied_is_retried() {
     let store = unsteady([Fault::error(ErrorKind::Throttled).on(Operation::Put).times(2)]);
     around(&store).build().unwrap().put_key(&alice(), &key(1)).await.unwrap();
     assert_eq!(store.get_key(&alice()).await.unwrap(), key(1));
@@ -164,7 +164,7 @@ async fn a_create_that_was_applied_without_an_answer_is_ok() {
 
 #[tokio::test(start_paused = true)]
 async fn a_create_refused_after_an_attempt_of_its_own_is_settled_by_reading() {
-    // The read that would settle it fails as well, so that it is tried again and meets its own key.
+    // The read that would settle it fails as well, so the create is retried and meets its own key.
     let store = unsteady([
         Fault::error(ErrorKind::Unavailable).applied().on(Operation::Create),
         Fault::error(ErrorKind::Unavailable).on(Operation::Get),
@@ -174,31 +174,31 @@ async fn a_create_refused_after_an_attempt_of_its_own_is_settled_by_reading() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_refusal_is_the_truth() {
+async fn a_refusal_of_the_first_attempt_is_reported() {
     let store = unsteady([]);
     store.put_key(&alice(), &key(1)).await.unwrap();
-    let refused = around(&store).build().unwrap().create_key(&alice(), &key(1)).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::AlreadyExists, Effect::NotApplied));
+    let error = around(&store).build().unwrap().create_key(&alice(), &key(1)).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::AlreadyExists, Effect::NotApplied));
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_key_after_an_attempt_without_an_answer_is_no_bare_refusal() {
+async fn another_key_after_an_attempt_without_an_answer_has_an_unknown_effect() {
     let store = unsteady([Fault::hang().on(Operation::Create)]);
     store.put_key(&alice(), &key(1)).await.unwrap();
-    let refused = around(&store).build().unwrap().create_key(&alice(), &key(2)).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::AlreadyExists, Effect::Unknown));
+    let error = around(&store).build().unwrap().create_key(&alice(), &key(2)).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::AlreadyExists, Effect::Unknown));
     assert_eq!(store.get_key(&alice()).await.unwrap(), key(1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_settled_says_so() {
+async fn a_write_that_cannot_be_settled_has_an_unknown_effect() {
     let store = unsteady([Fault::error(ErrorKind::Timeout).applied().times(100)]);
     let e = around(&store).build().unwrap().put_key(&alice(), &key(1)).await.unwrap_err();
     assert_eq!((e.kind(), e.effect()), (ErrorKind::Timeout, Effect::Unknown));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_refusal_does_not_hide_that_an_attempt_may_have_happened() {
+async fn a_later_refusal_does_not_hide_that_an_attempt_may_have_been_applied() {
     let store =
         unsteady([Fault::hang().on(Operation::Put), Fault::error(ErrorKind::PermissionDenied).on(Operation::Put)]);
     let e = around(&store).build().unwrap().put_key(&alice(), &key(1)).await.unwrap_err();
@@ -220,7 +220,7 @@ async fn a_delete_that_was_applied_without_an_answer_is_ok() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delete_after_an_attempt_without_an_answer_may_be_followed_by_that_attempt() {
+async fn a_delete_after_an_attempt_without_an_answer_is_unsettled() {
     let store = unsteady([Fault::latency(2 * SECOND).on(Operation::Delete)]);
     let resilient = around(&store).build().unwrap();
     store.put_key(&alice(), &key(1)).await.unwrap();
@@ -230,7 +230,7 @@ async fn a_delete_after_an_attempt_without_an_answer_may_be_followed_by_that_att
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_erasure_after_an_attempt_without_an_answer_says_that_the_key_existed() {
+async fn an_erasure_after_an_attempt_without_an_answer_reports_that_the_key_existed() {
     let store = unsteady([Fault::error(ErrorKind::Timeout).applied().on(Operation::Erase)]);
     store.put_key(&alice(), &key(1)).await.unwrap();
     let erasure = around(&store).build().unwrap().erase_key(&alice()).await.unwrap();
@@ -240,14 +240,14 @@ async fn an_erasure_after_an_attempt_without_an_answer_says_that_the_key_existed
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_made_without_an_answer_is_the_key_that_stands() {
+async fn a_key_created_without_an_answer_is_returned() {
     let store = unsteady([Fault::error(ErrorKind::Timeout).applied().on(Operation::Create)]);
     let made = around(&store).build().unwrap().get_or_create_key(&alice()).await.unwrap();
     assert_eq!(store.get_key(&alice()).await.unwrap(), made);
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_batch_only_what_failed_is_tried_again() {
+async fn only_the_failed_ids_of_a_batch_are_retried() {
     let store = unsteady([]);
     for name in ["a", "b", "c"] {
         store.put_key(&id(name), &key(1)).await.unwrap();
@@ -262,7 +262,7 @@ async fn of_a_batch_only_what_failed_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_begins_again_until_it_has_given_an_id() {
+async fn a_listing_is_retried_until_it_has_returned_an_id() {
     let store = unsteady([]);
     for name in ["a", "b"] {
         store.put_key(&id(name), &key(1)).await.unwrap();
@@ -273,7 +273,7 @@ async fn a_listing_begins_again_until_it_has_given_an_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_that_could_not_work_is_not_built() {
+async fn invalid_settings_are_refused() {
     let store = unsteady([]);
     for wrong in [
         around(&store).max_attempts(0),
@@ -286,34 +286,34 @@ async fn a_layer_that_could_not_work_is_not_built() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_found_pending_after_an_attempt_without_an_answer_can_be_undone() {
+async fn a_deletion_found_pending_after_an_attempt_without_an_answer_is_recoverable() {
     let store = unsteady([
         Fault::error(ErrorKind::Timeout).applied().on(Operation::Delete),
         Fault::error(ErrorKind::PendingDeletion).on(Operation::Delete),
     ]);
     store.put_key(&alice(), &key(1)).await.unwrap();
     let finality = around(&store).build().unwrap().delete_key(&alice()).await.unwrap().finality;
-    // For as long as anybody may: how long was not said.
+    // The store has not said how long, so the longest window is assumed.
     let long = SystemTime::now() + 29 * 86_400 * SECOND;
     assert!(matches!(finality, Finality::RecoverableUntil(until) if until > long), "{finality:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_reads_lag_absence_does_not_settle_a_delete() {
+async fn absence_does_not_settle_a_delete_on_an_eventual_store() {
     let lagging = Lagging { store: MemoryStore::new(), bound: 60 * SECOND };
     let lost = || Fault::error(ErrorKind::Timeout).applied().on(Operation::Delete);
     let store = Arc::new(Faulty::builder(lagging).fault(lost()).build().unwrap());
     store.put_key(&alice(), &key(1)).await.unwrap();
     let resilient = Resilient::builder(store.clone()).build().unwrap();
-    let refused = resilient.delete_key(&alice()).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::NotFound, Effect::Unknown));
+    let error = resilient.delete_key(&alice()).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::NotFound, Effect::Unknown));
     store.inject(lost());
-    let refused = resilient.delete_keys(&[alice()]).await.remove(0).unwrap_err();
-    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::NotFound, Effect::Unknown));
+    let error = resilient.delete_keys(&[alice()]).await.remove(0).unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::NotFound, Effect::Unknown));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_has_its_time_from_its_first_poll_on() {
+async fn the_time_limit_of_a_listing_starts_at_its_first_poll() {
     let store = unsteady([Fault::latency(SECOND / 100).on(Operation::List)]);
     store.put_key(&alice(), &key(1)).await.unwrap();
     let resilient = around(&store).build().unwrap();
@@ -323,7 +323,7 @@ async fn a_listing_has_its_time_from_its_first_poll_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settling_a_write_keeps_the_deadline_however_long_the_store_lags() {
+async fn settling_a_write_keeps_the_deadline_even_if_the_store_lags_for_longer() {
     let lagging = Lagging { store: MemoryStore::new(), bound: 3600 * SECOND };
     let store = Faulty::builder(lagging)
         .fault(Fault::hang().on(Operation::Create))
@@ -332,12 +332,12 @@ async fn settling_a_write_keeps_the_deadline_however_long_the_store_lags() {
         .unwrap();
     let resilient = Resilient::builder(store).attempt_timeout(SECOND).deadline(3 * SECOND / 2).build().unwrap();
     let begin = Instant::now();
-    let refused = resilient.create_key(&alice(), &key(1)).await.unwrap_err();
-    assert_eq!(refused.effect(), Effect::Unknown);
+    let error = resilient.create_key(&alice(), &key(1)).await.unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown);
     assert!(begin.elapsed() <= 3 * SECOND / 2 + Duration::from_millis(2), "{:?}", begin.elapsed());
 }
 
-/// A store that says that its reads lag.
+/// A store that declares itself eventually consistent.
 #[derive(Debug)]
 struct Lagging {
     store: MemoryStore,
@@ -377,7 +377,8 @@ impl KeyStore for Lagging {
     }
 }
 
-/// A store of which each erasure takes three bounds, and the first one fails because the key can still be read.
+/// A store in which each erasure takes three bounds, and the first one fails because the key can
+/// still be read.
 #[derive(Debug)]
 struct SlowToErase {
     store: Lagging,
@@ -425,19 +426,19 @@ impl KeyStore for SlowToErase {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_erasure_that_still_sees_the_key_is_tried_again_and_has_the_time_for_it() {
+async fn an_erasure_that_still_sees_the_key_is_retried_and_has_enough_time() {
     let store = Lagging { store: MemoryStore::new(), bound: 5 * SECOND };
     let slow = SlowToErase { store, erasures: AtomicU32::new(0) };
     slow.put_key(&alice(), &key(1)).await.unwrap();
     let resilient = Resilient::builder(slow).attempt_timeout(SECOND).deadline(20 * SECOND).build().unwrap();
     let erasure = resilient.erase_key(&alice()).await.unwrap();
-    // The second attempt says that there was no key: after the first one that proves nothing.
+    // The second attempt reports that there was no key. After the first one that proves nothing.
     assert!(erasure.existed && erasure.verified);
     assert_eq!(resilient.find_key(&alice()).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn a_layer_around_a_cache_is_not_built() {
+async fn a_layer_around_a_cache_is_refused() {
     let cached = || Cached::builder(MemoryStore::new()).build().unwrap();
     let limit = Limit::builder().rate(10.0).build().unwrap();
     let wrong: [Arc<dyn KeyStore>; 3] = [
@@ -446,8 +447,8 @@ async fn a_layer_around_a_cache_is_not_built() {
         Arc::new(Fenced::builder(cached(), MemoryStore::new()).build().unwrap()),
     ];
     for store in wrong {
-        let refused = Resilient::builder(store).build().unwrap_err();
-        assert_eq!((refused.kind(), refused.operation()), (ErrorKind::Config, Operation::Open));
-        assert!(refused.source().unwrap().to_string().contains("put the cache around it"));
+        let error = Resilient::builder(store).build().unwrap_err();
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, Operation::Open));
+        assert!(error.source().unwrap().to_string().contains("put the cache around it"));
     }
 }

@@ -1,4 +1,4 @@
-//! `Stack`: the layers together, across what would be processes.
+//! `Stack`: all layers together, with several stacks in place of several processes.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::time::{Duration, Instant};
@@ -11,18 +11,18 @@ use keystead_core::{
 use keystead_layers::{Cached, Fault, Faulty, Fenced, Resilient, Stack, StackBuilder};
 use keystead_memory::MemoryStore;
 
-/// Long enough to be seen, and a power of two, so that it is not rounded up.
+/// A power of two, so that it is not rounded up.
 const TTL: Duration = Duration::from_secs(2);
 
 /// The stores that all processes share.
 #[derive(Default)]
-struct Shared {
+struct Fixture {
     keys: MemoryStore,
     tombstones: MemoryStore,
 }
 
-impl Shared {
-    /// The stack of a process.
+impl Fixture {
+    /// Returns the stack of one process.
     fn stack(&self) -> Stack {
         self.builder().cache_ttl(TTL).build().unwrap()
     }
@@ -46,8 +46,9 @@ fn kind<T>(answer: Result<T>) -> ErrorKind {
 
 #[tokio::test]
 async fn an_erased_user_is_gone_for_every_process_and_a_new_key_waits_for_every_cache() {
-    let shared = Shared::default();
-    let (one, two) = (shared.stack(), shared.stack());
+    let shared = Fixture::default();
+    let one = shared.stack();
+    let two = shared.stack();
     one.put_key(&alice(), &key(1)).await.unwrap();
     assert_eq!(two.get_key(&alice()).await.unwrap(), key(1));
     assert_eq!(two.get_key(&alice()).await.unwrap(), key(1));
@@ -61,16 +62,16 @@ async fn an_erased_user_is_gone_for_every_process_and_a_new_key_waits_for_every_
         assert_eq!(kind(stack.get_or_create_key(&alice()).await), ErrorKind::Erased);
     }
 
-    // A process without a cache waits for those with one.
+    // A process without a cache waits for the caches of the others.
     let uncached = shared.builder().build().unwrap();
-    let refused = uncached.allow_new_key(&alice()).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Conflict, Effect::NotApplied));
-    let pause = refused.retry_after().unwrap();
+    let error = uncached.allow_new_key(&alice()).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Conflict, Effect::NotApplied));
+    let pause = error.retry_after().unwrap();
     assert!(pause > TTL - Duration::from_millis(500), "{pause:?}");
     tokio::time::sleep(pause).await;
     uncached.allow_new_key(&alice()).await.unwrap();
     for stack in [&two, &one, &uncached] {
-        assert!(stack.find_key(&alice()).await.unwrap().is_none_or(|standing| standing == key(2)));
+        assert!(stack.find_key(&alice()).await.unwrap().is_none_or(|existing| existing == key(2)));
         drop(stack.create_key(&alice(), &key(2)).await);
         assert_eq!(stack.get_key(&alice()).await.unwrap(), key(2), "never the old key");
     }
@@ -78,7 +79,7 @@ async fn an_erased_user_is_gone_for_every_process_and_a_new_key_waits_for_every_
 
 #[tokio::test]
 async fn the_time_to_live_of_a_process_that_has_ended_still_counts() {
-    let shared = Shared::default();
+    let shared = Fixture::default();
     shared.stack().get_or_create_key(&alice()).await.unwrap();
     let other = shared.builder().build().unwrap();
     other.erase(&alice()).await.unwrap();
@@ -89,20 +90,20 @@ async fn the_time_to_live_of_a_process_that_has_ended_still_counts() {
 }
 
 #[tokio::test]
-async fn without_a_fence_an_erasure_through_a_cache_proves_nothing() {
+async fn without_a_fence_an_erasure_through_a_cache_is_not_verified() {
     let stack = Stack::builder(MemoryStore::new()).cache_ttl(TTL).build().unwrap();
     stack.get_or_create_key(&alice()).await.unwrap();
     let erasure = stack.erase_key(&alice()).await.unwrap();
     assert!(erasure.existed && !erasure.verified);
     assert!(!stack.capabilities().fenced);
-    let refused = stack.erase(&alice()).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    let error = stack.erase(&alice()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(kind(stack.allow_new_key(&alice()).await), ErrorKind::Unsupported);
 }
 
 #[tokio::test]
-async fn it_says_what_it_promises() {
-    let shared = Shared::default();
+async fn its_capabilities_are_those_of_all_layers() {
+    let shared = Fixture::default();
     let capabilities = shared.stack().capabilities();
     assert!(capabilities.fenced && capabilities.cached);
     assert_eq!(capabilities.consistency, Consistency::Eventual { within: TTL });
@@ -128,7 +129,7 @@ async fn a_wrong_order_of_layers_is_refused() {
 
 #[tokio::test]
 async fn settings_that_contradict_each_other_are_refused() {
-    let shared = Shared::default();
+    let shared = Fixture::default();
     let builder = || shared.builder();
     assert_eq!(kind(builder().cache_max_keys(5).build()), ErrorKind::Config);
     assert_eq!(kind(builder().cache_ttl(Duration::ZERO).build()), ErrorKind::Config);
@@ -142,9 +143,9 @@ async fn settings_that_contradict_each_other_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_and_writes_have_rates_of_their_own() {
+async fn reads_and_writes_have_separate_rates() {
     let stack = Stack::builder(MemoryStore::new()).read_rate(40.0).write_rate(3.0).build().unwrap();
-    let ids: Vec<KeyId> = (0..10).map(|number| KeyId::new(format!("user-{number}")).unwrap()).collect();
+    let ids: Vec<KeyId> = (0..10).map(|index| KeyId::new(format!("user-{index}")).unwrap()).collect();
     let one = key(1);
     let begun = tokio::time::Instant::now();
     join_all(ids.iter().map(|id| stack.create_key(id, &one))).await;
@@ -158,8 +159,8 @@ async fn reads_and_writes_have_rates_of_their_own() {
 }
 
 #[tokio::test]
-async fn expired_keys_are_wiped_without_being_asked_for() {
-    let stack = Shared::default().builder().cache_ttl(Duration::from_millis(200)).build().unwrap();
+async fn expired_keys_are_wiped_without_a_call() {
+    let stack = Fixture::default().builder().cache_ttl(Duration::from_millis(200)).build().unwrap();
     stack.get_or_create_key(&alice()).await.unwrap();
     stack.get_key(&alice()).await.unwrap();
     assert_eq!(stack.statistics().unwrap().keys, 1);
@@ -171,7 +172,7 @@ async fn expired_keys_are_wiped_without_being_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_store_keeps_no_caller_beyond_the_deadline() {
+async fn calls_to_a_silent_store_end_at_the_deadline() {
     for (keys, tombstones) in [(true, false), (false, true)] {
         let store = |silent: bool| {
             let faults = if silent { Fault::hang().times(u32::MAX) } else { Fault::latency(Duration::ZERO) };
@@ -186,8 +187,8 @@ async fn a_silent_store_keeps_no_caller_beyond_the_deadline() {
     }
 }
 
-/// Keys that can be read for a while after they were deleted, and a delete that a lagging replica
-/// does not find.
+/// A store whose keys can be read for a while after they were deleted, and whose delete is answered
+/// by a lagging replica that does not find the key.
 #[derive(Clone, Debug)]
 struct Lagging {
     memory: MemoryStore,
@@ -214,7 +215,7 @@ impl KeyStore for Lagging {
         self.memory.put_key_with(id, key, mode).await
     }
 
-    /// A replica that has never heard of the key.
+    /// Answers like a replica that does not know the key yet.
     async fn delete_key(&self, id: &KeyId) -> Result<Deletion> {
         MemoryStore::new().delete_key(id).await
     }
@@ -229,23 +230,23 @@ impl KeyStore for Lagging {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_receipt_is_given_while_the_key_stands() {
-    let shared = Shared::default();
+async fn no_receipt_is_returned_while_the_key_exists() {
+    let shared = Fixture::default();
     let lagging = Lagging { memory: shared.keys.clone(), within: Duration::from_secs(1) };
     let stack = Stack::builder(lagging).tombstones(shared.tombstones.clone()).cache_ttl(TTL).build().unwrap();
     stack.put_key(&alice(), &key(1)).await.unwrap();
-    let refused = stack.erase(&alice()).await.unwrap_err();
-    assert_eq!((refused.kind(), refused.effect()), (ErrorKind::Conflict, Effect::Unknown));
-    assert!(refused.retry_after().is_some());
+    let error = stack.erase(&alice()).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Conflict, Effect::Unknown));
+    assert!(error.retry_after().is_some());
     assert_eq!(kind(stack.get_key(&alice()).await), ErrorKind::Erased);
 }
 
-/// An absence that a cache remembers does not hide a key that a restore has brought back.
+/// A cached absence does not hide a key that a restore has brought back.
 #[tokio::test]
-async fn a_restored_key_is_not_allowed_as_a_new_one() {
+async fn a_restored_key_does_not_become_the_new_one() {
     let ttl = Duration::from_secs(1);
     for by_hand in [false, true] {
-        let shared = Shared::default();
+        let shared = Fixture::default();
         let stack = shared.builder().cache_ttl(ttl).cache_negative_ttl(ttl).build().unwrap();
         let cached = Cached::builder(shared.keys.clone()).ttl(ttl).negative_ttl(ttl).build().unwrap();
         let fence = Fenced::builder(cached, shared.tombstones.clone()).build().unwrap();
@@ -261,11 +262,11 @@ async fn a_restored_key_is_not_allowed_as_a_new_one() {
     }
 }
 
-/// A process without a cache deletes what a process with one has read: the wait counts for that
-/// one, too.
+/// A process without a cache deletes a key that a process with a cache has read. The wait takes
+/// that cache into account.
 #[tokio::test]
-async fn a_key_that_was_left_behind_and_read_into_a_cache_is_waited_for() {
-    let shared = Shared::default();
+async fn a_new_key_waits_for_a_cache_that_has_read_a_key_left_behind() {
+    let shared = Fixture::default();
     let cached = shared.stack();
     let uncached = shared.builder().build().unwrap();
     cached.put_key(&alice(), &key(1)).await.unwrap();

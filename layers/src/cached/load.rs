@@ -1,5 +1,5 @@
-//! A load: one call to the store for ids of which nothing fresh is cached, and the callers that
-//! wait for it.
+//! A load: one call to the store for ids without a fresh cached entry, and the callers that wait
+//! for it.
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
@@ -22,25 +22,25 @@ type Load = Shared<BoxFuture<'static, Arc<Loaded>>>;
 enum Loaded {
     /// One answer for each id.
     Answers(Vec<Result<SecretKey>>),
-    /// The store panicked with this, which the caller that began the load takes.
+    /// The payload with which the store panicked. The caller that started the load takes it.
     Panicked(Mutex<Option<Box<dyn Any + Send>>>),
 }
 
-/// The place of an id's answer among those of a load that is under way.
+/// A reference to the answer that a load in progress will have for one id.
 pub(super) struct PendingAnswer {
     load: WeakShared<BoxFuture<'static, Arc<Loaded>>>,
     index: usize,
 }
 
 impl<S: KeyStore> Cached<S> {
-    /// Reads ids, each once, of which nothing fresh was found.
+    /// Reads distinct ids that have no fresh cached entry, and returns one answer for each.
     pub(super) async fn load(&self, ids: &[&KeyId]) -> Vec<Result<SecretKey>> {
         let now = Instant::now();
         let (start, tickets) = oneshot::channel();
         let load: Load = self.shared.clone().carry_out(tickets).boxed().shared();
         let mut own = Vec::new();
-        // An answer must be no older than what may be cached, and a load that hangs must not be
-        // joined for ever.
+        // A load is joined only for a limited time: an answer must not be older than the time to
+        // live, and a load that hangs must not stop later callers.
         let CacheSettings { ttl, join_window, .. } = self.shared.settings;
         let not_before = now.checked_sub(join_window.min(ttl));
         let begun: Vec<_> = ids
@@ -56,15 +56,15 @@ impl<S: KeyStore> Cached<S> {
                 self.shared.table.begin(id, now, not_before, join, make)
             })
             .collect();
-        // Started only now that all ids have joined the load, so that they are one batch. It is
-        // never polled if none has.
+        // The load starts only now that all ids have joined it, so that they are one batch. If no
+        // id has joined it, nobody polls it.
         drop(start.send(own));
         let answer = async |begun: Begun<(Load, usize)>| match begun {
-            Begun::Fresh(entry) => self.shared.known(entry),
+            Begun::Fresh(entry) => self.shared.answer_of(entry),
             Begun::Joined((load, index)) => self.shared.answer(load.await.as_ref(), index),
         };
         let answers = future::join_all(begun.into_iter().map(answer)).await;
-        // A panic belongs to the caller that began the load; the others have got an error.
+        // The caller that started the load panics as the store did. The others have got an error.
         if let Some(payload) = load.peek().and_then(|loaded| loaded.take_panic()) {
             panic::resume_unwind(payload);
         }
@@ -75,7 +75,8 @@ impl<S: KeyStore> Cached<S> {
 impl<S: KeyStore> CachedStore<S> {
     /// Asks the store for all ids that have joined the load.
     ///
-    /// It must not panic: `Shared` wakes nobody then, and all that wait would wait for ever.
+    /// It must not panic, because `Shared` would then wake nobody, and the waiting callers would
+    /// hang.
     async fn carry_out(self: Arc<Self>, tickets: oneshot::Receiver<Vec<Ticket<PendingAnswer>>>) -> Arc<Loaded> {
         let tickets = tickets.await.unwrap_or_default();
         self.loads.fetch_add(1, Ordering::Relaxed);
@@ -96,6 +97,7 @@ impl<S: KeyStore> CachedStore<S> {
         Arc::new(loaded)
     }
 
+    /// Caches an answer, and returns the answer that the callers get.
     fn settle(&self, ticket: Ticket<PendingAnswer>, answer: Result<SecretKey>) -> Result<SecretKey> {
         let CacheSettings { ttl, max_stale, negative_ttl, .. } = self.settings;
         let begun = ticket.begun();
@@ -113,6 +115,7 @@ impl<S: KeyStore> CachedStore<S> {
         }
     }
 
+    /// Returns the answer for the id with this index.
     fn answer(&self, loaded: &Loaded, index: usize) -> Result<SecretKey> {
         let why = match loaded {
             Loaded::Answers(answers) => match answers.get(index) {
@@ -138,7 +141,7 @@ impl Loaded {
     }
 }
 
-/// Reports whether the store has said nothing about the key.
+/// Reports whether the error says nothing about the key, so that a stale one may be returned.
 fn is_no_answer(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Timeout)
 }

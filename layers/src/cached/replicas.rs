@@ -1,6 +1,7 @@
-//! [`Replicas`]: copies of the hottest keys, for each thread its own, so that threads which read
-//! the same key don't wait for each other's caches: a clone of a key, as any lock, is a write to
-//! memory that all of them share.
+//! [`Replicas`]: copies of the most used keys, separate for each thread.
+//!
+//! Cloning a key or taking a lock writes to memory. If several threads do that with the same key,
+//! their processors wait for each other. With a copy for each thread they don't.
 
 use keystead_core::{KeyId, SecretKey};
 use tokio::time::Instant;
@@ -8,16 +9,17 @@ use tokio::time::Instant;
 use super::table::Entry;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, ONE_IN_COPIES, ONE_PAST_COPIES, Ordering, PoisonError};
 
-/// Copies a thread has at most.
+/// The largest number of copies that a thread has.
 const SLOTS: usize = 64;
 
+/// The copies of all threads.
 pub(crate) struct Replicas {
     readers: Vec<Reader>,
-    /// Counted up before copies of ids with such a hash are thrown away.
+    /// One number for each slot, incremented before copies in this slot are removed.
     epochs: Vec<AtomicU64>,
 }
 
-/// The copies that one thread reads. Threads share them if there are more threads than readers.
+/// The copies of one thread. If there are more threads than readers, some threads share one.
 #[repr(align(128))]
 pub(crate) struct Reader {
     slots: Vec<Slot>,
@@ -25,30 +27,34 @@ pub(crate) struct Reader {
     misses: AtomicU64,
 }
 
+/// The place of one copy, chosen by the hash of its id.
 struct Slot {
-    /// The hash of the copy's id, to see without the lock that it is another's.
+    /// The hash of the copy's id, so that a lookup for another id need not take the lock.
     hash: AtomicU64,
-    /// The hash of the id that was found last when a copy was to be made: it gets one if it is
-    /// found again.
+    /// The hash of the id that was last considered for a copy. An id is copied only when it is
+    /// considered twice in a row, so that rarely read keys are not copied.
     candidate: AtomicU64,
-    copy: Mutex<Option<Copy>>,
+    copy: Mutex<Option<Replica>>,
 }
 
-struct Copy {
+/// A copy of a cached entry.
+struct Replica {
     id: KeyId,
     entry: Entry,
 }
 
-/// A read's number among those of its thread.
+/// The index of a read among those of its thread.
 #[derive(Clone, Copy)]
-pub(crate) struct ReadNumber(u64);
+pub(crate) struct ReadIndex(u64);
 
-impl ReadNumber {
-    pub(crate) fn is_for_the_policy(self) -> bool {
+impl ReadIndex {
+    /// Reports whether this read skips the copies, so that the table's eviction policy sees it.
+    pub(crate) fn skips_copies(self) -> bool {
         self.0.is_multiple_of(ONE_PAST_COPIES)
     }
 
-    pub(crate) fn is_for_a_copy(self) -> bool {
+    /// Reports whether this read may make a copy.
+    pub(crate) fn may_copy(self) -> bool {
         self.0.is_multiple_of(ONE_IN_COPIES)
     }
 }
@@ -67,42 +73,44 @@ impl Replicas {
         self.epochs[slot(hash)].load(Ordering::Acquire)
     }
 
-    /// Keeps a copy for this reader, unless copies were thrown away since the epoch was read: the
-    /// entry was found in the table after that, so it has not been taken away either. Of an absence
-    /// no copy is kept.
+    /// Stores a copy for this reader, unless copies in its slot were removed since `epoch` was
+    /// read.
+    ///
+    /// The caller must have read `epoch` before it found the entry in the table. As the table
+    /// removes an entry before its copies, an unchanged epoch proves that the entry is still valid.
+    /// An absence is not copied.
     pub(crate) fn keep(&self, reader: &Reader, hash: u64, id: &KeyId, entry: &Entry, epoch: u64) {
         let Some(key) = &entry.key else { return };
         let slot = &reader.slots[slot(hash)];
-        // So that no copy is made of keys that are read now and then.
         if slot.candidate.swap(hash, Ordering::Relaxed) != hash {
             return;
         }
         let own = SecretKey::new(key.expose_secret()).expect("a key has a valid length");
-        let copy = Copy { id: id.clone(), entry: Entry { key: Some(own), until: entry.until } };
-        let mut place = slot.lock();
+        let replica = Replica { id: id.clone(), entry: Entry { key: Some(own), until: entry.until } };
+        let mut copy = slot.lock();
         if self.epoch(hash) == epoch {
-            *place = Some(copy);
+            *copy = Some(replica);
             slot.hash.store(hash, Ordering::Relaxed);
         }
     }
 
-    /// Throws away all copies of an id that the table has given up.
+    /// Removes all copies of an id. The table must have removed or replaced its entry before.
     pub(crate) fn purge(&self, hash: u64, id: &KeyId) {
         self.epochs[slot(hash)].fetch_add(1, Ordering::AcqRel);
         for reader in &self.readers {
-            let mut place = reader.slots[slot(hash)].lock();
-            if place.as_ref().is_some_and(|copy| copy.id == *id) {
-                *place = None;
+            let mut copy = reader.slots[slot(hash)].lock();
+            if copy.as_ref().is_some_and(|replica| replica.id == *id) {
+                *copy = None;
             }
         }
     }
 
-    /// Throws away all copies.
+    /// Removes all copies.
     pub(crate) fn clear(&self) {
         self.purge_if(|_| true);
     }
 
-    /// Throws away the copies of entries that have expired. The table must have given them up.
+    /// Removes the copies of expired entries. The table must have removed the entries before.
     pub(crate) fn remove_expired(&self, now: Instant) {
         self.purge_if(|entry| entry.until <= now);
     }
@@ -111,9 +119,9 @@ impl Replicas {
         for (index, epoch) in self.epochs.iter().enumerate() {
             epoch.fetch_add(1, Ordering::AcqRel);
             for reader in &self.readers {
-                let mut place = reader.slots[index].lock();
-                if place.as_ref().is_some_and(|copy| is_over(&copy.entry)) {
-                    *place = None;
+                let mut copy = reader.slots[index].lock();
+                if copy.as_ref().is_some_and(|replica| is_over(&replica.entry)) {
+                    *copy = None;
                 }
             }
         }
@@ -123,7 +131,8 @@ impl Replicas {
         let sum = |count: fn(&Reader) -> &AtomicU64| -> u64 {
             self.readers.iter().map(|reader| count(reader).load(Ordering::Relaxed)).sum()
         };
-        // In this order, so that no read is a miss before it is a read.
+        // The misses are read first: each was counted as a read before, so the reads are at least
+        // as many.
         let misses = sum(|reader| &reader.misses);
         (sum(|reader| &reader.reads).saturating_sub(misses), misses)
     }
@@ -136,15 +145,15 @@ impl Reader {
         Self { slots, reads: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    pub(crate) fn next_read(&self) -> ReadNumber {
-        // In two steps, as one locked one costs as much as all else here. Threads that share a
-        // reader may lose a count.
-        let number = self.reads.load(Ordering::Relaxed);
-        self.reads.store(number + 1, Ordering::Relaxed);
-        ReadNumber(number)
+    pub(crate) fn next_read(&self) -> ReadIndex {
+        // Not an atomic increment, which would cost as much as the rest of a hit. Threads that
+        // share a reader may lose a count.
+        let index = self.reads.load(Ordering::Relaxed);
+        self.reads.store(index + 1, Ordering::Relaxed);
+        ReadIndex(index)
     }
 
-    pub(crate) fn missed(&self) {
+    pub(crate) fn count_miss(&self) {
         self.misses.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -153,19 +162,20 @@ impl Reader {
         if slot.hash.load(Ordering::Relaxed) != hash {
             return None;
         }
-        let place = slot.lock();
-        let copy = place.as_ref().filter(|copy| copy.id == *id && copy.entry.until > now)?;
-        Some(copy.entry.clone())
+        let copy = slot.lock();
+        let replica = copy.as_ref().filter(|replica| replica.id == *id && replica.entry.until > now)?;
+        Some(replica.entry.clone())
     }
 }
 
 impl Slot {
-    fn lock(&self) -> MutexGuard<'_, Option<Copy>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Replica>> {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Returns the index of the slot for an id with this hash.
 fn slot(hash: u64) -> usize {
-    // Other bits than those that choose shards.
+    // Not the bits that choose the shard of the table.
     (hash >> 8) as usize % SLOTS
 }

@@ -1,8 +1,9 @@
-//! [`Table`]: the cached keys and the calls that are under way. It knows no store and waits for
-//! nothing.
+//! [`Table`]: the cached entries and the calls in progress. It never calls a store and never waits
+//! for one.
 //!
-//! Each id belongs to a shard, whose lock orders everything that changes what is known of the id: a
-//! load begins, an answer arrives, a write removes what is known. A hit takes no such lock.
+//! Each id belongs to a shard. The shard's lock orders all events that change the entry of an id:
+//! the start of a load, the arrival of an answer, and the removal by a write. A hit does not take
+//! this lock.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -21,81 +22,87 @@ use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, thread_nu
 
 const SHARDS: usize = 64;
 
-/// As few keys as a shard of the cache may have: the policy needs some to choose from.
+/// The smallest number of keys in a shard of the cache. With fewer, the eviction policy has too
+/// little choice.
 const KEYS_PER_CACHE_SHARD: usize = 64;
 
-/// The number of recent writes that a shard remembers one by one.
+/// The number of recent writes that a shard remembers individually.
 const WRITES_PER_SHARD: usize = 1_024;
 
-/// The cached answer about an id, with the time at which it expires.
+/// The cached answer for an id.
 #[derive(Clone)]
 pub(crate) struct Entry {
-    /// The key, or that there is none.
+    /// The key, or `None` if the store has said that there is none.
     pub(crate) key: Option<SecretKey>,
+    /// The time at which the entry expires.
     pub(crate) until: Instant,
 }
 
-/// `L` is what others need to join a load.
+/// The cached entries and the calls in progress. `L` is the handle with which a caller joins a
+/// load.
 pub(crate) struct Table<L> {
     hasher: RandomState,
-    cache: Cache<Hashed<KeyId>, Entry, UnitWeighter, AsHashed, Evicted>,
+    cache: Cache<Hashed<KeyId>, Entry, UnitWeighter, PrecomputedHash, CollectEvicted>,
     replicas: Replicas,
     shards: Vec<Shard<L>>,
     next_number: AtomicU64,
     evictions: AtomicU64,
-    /// The time after a write for which the store may still show the previous state.
+    /// The visibility bound of the store: how long after a write it may still return the old state.
     bound: Duration,
 }
 
+/// The calls in progress and the recent writes of some ids, with their lock.
 #[repr(align(128))]
 struct Shard<L>(Mutex<Ids<L>>);
 
 struct Ids<L> {
-    /// The calls under way.
+    /// The calls in progress.
     pending: HashMap<KeyId, Pending<L>, RandomState>,
-    /// The end of an id's latest write, for writes after which the store may still show what
-    /// was before.
+    /// The end of the latest write of an id, as long as the store may still return the state before
+    /// it.
     written: HashMap<KeyId, Instant, RandomState>,
-    /// Stands for a write of every id, where there were too many to remember one by one.
+    /// The end of a write that counts for every id. It replaces `written` when that has too many
+    /// entries.
     all_written: Option<Instant>,
 }
 
+/// A call in progress.
 struct Pending<L> {
     ticket: u64,
     begun: Instant,
-    /// None if nobody may join.
+    /// `None` if nobody may join the call.
     load: Option<L>,
 }
 
-/// The result of a read that found no fresh entry.
+/// The outcome of [`Table::begin`].
 pub(crate) enum Begun<J> {
-    /// An answer arrived meanwhile.
+    /// A fresh entry, which arrived meanwhile.
     Fresh(Entry),
-    /// A load that is under way.
+    /// A load in progress.
     Joined(J),
 }
 
-/// The right to say what a call about an id has brought. It is void when the id was written
-/// meanwhile.
+/// The permission of one call to update the entry of an id when it has ended. A write of the id
+/// makes it invalid.
 pub(crate) struct Ticket<L> {
     table: Arc<Table<L>>,
     id: KeyId,
     hash: u64,
     number: u64,
     begun: Instant,
-    /// True if the call may write: then nothing that was learned during it may stay.
+    /// True if the call may write. Then an entry that was cached during the call must not stay.
     writes: bool,
     settled: bool,
 }
 
-/// The effect on the cached entry when a load has ended.
+/// The outcome of a call, as far as the cached entry is concerned.
 pub(crate) enum Arrival {
-    /// It is this from now on.
+    /// The answer is to be cached.
     Known(Entry),
-    /// Nothing is known any more.
+    /// The cached entry is to be removed.
     Unknown,
-    /// The load failed at this moment: what is cached stays, and may be used if it expired no
-    /// longer ago than so.
+    /// The load failed at this moment. The cached entry stays, and may be returned if it has been
+    /// expired for less than `max_stale`.
     Failed { at: Instant, max_stale: Duration },
 }
 
@@ -104,16 +111,17 @@ impl<L> Table<L> {
         let hasher = RandomState::default();
         let wanted = (readers * 4).next_power_of_two();
         let cache_shards = 1 << (max_keys / KEYS_PER_CACHE_SHARD).clamp(1, wanted).ilog2();
-        // Each shard has the same room, so that all together never hold more than asked for.
-        let room = max_keys / cache_shards * cache_shards;
+        // A multiple of the number of shards, so that all shards together never hold more than
+        // `max_keys`.
+        let capacity = max_keys / cache_shards * cache_shards;
         let options = OptionsBuilder::new()
             .shards(cache_shards)
-            .estimated_items_capacity(room)
-            .weight_capacity(room as u64)
+            .estimated_items_capacity(capacity)
+            .weight_capacity(capacity as u64)
             .build()
             .expect("both capacities are given");
         Self {
-            cache: Cache::with_options(options, UnitWeighter, AsHashed, Evicted),
+            cache: Cache::with_options(options, UnitWeighter, PrecomputedHash, CollectEvicted),
             replicas: Replicas::new(readers),
             shards: (0..SHARDS).map(|_| Shard::new(&hasher)).collect(),
             next_number: AtomicU64::new(0),
@@ -123,29 +131,29 @@ impl<L> Table<L> {
         }
     }
 
-    /// Returns the cached entry of the id, if it has not expired at `now`.
+    /// Returns the cached entry of the id, unless it has expired at `now`.
     pub(crate) fn fresh(&self, id: &KeyId, now: Instant) -> Option<Entry> {
         let hash = self.hasher.hash_one(id);
         let reader = self.replicas.reader(thread_number());
         let read = reader.next_read();
-        if !read.is_for_the_policy()
+        if !read.skips_copies()
             && let Some(entry) = reader.find(hash, id, now)
         {
             return Some(entry);
         }
-        // Read before the entry is, so that no copy is kept of one that is taken away meanwhile.
-        let epoch = read.is_for_a_copy().then(|| self.replicas.epoch(hash));
+        // Read before the entry, so that no copy is made of one that is removed meanwhile.
+        let epoch = read.may_copy().then(|| self.replicas.epoch(hash));
         let entry = self.cache.get(&Hashed { hash, id }).filter(|entry| entry.until > now);
         match (&entry, epoch) {
             (Some(entry), Some(epoch)) => self.replicas.keep(reader, hash, id, entry, epoch),
             (Some(_), None) => {}
-            (None, _) => reader.missed(),
+            (None, _) => reader.count_miss(),
         }
         entry
     }
 
-    /// Joins the load that is under way if it began after `not_before`, or begins one: `make` is
-    /// given its ticket.
+    /// Joins the load in progress if it began after `not_before`, or else begins one by calling
+    /// `make` with a ticket.
     pub(crate) fn begin<J>(
         self: &Arc<Self>,
         id: &KeyId,
@@ -161,8 +169,8 @@ impl<L> Table<L> {
         }
         let may_join = |pending: &&Pending<L>| {
             not_before.is_none_or(|not_before| pending.begun > not_before)
-                // What the load brings may be from before a write. That is the store's own answer
-                // for as long as its visibility bound lasts, and no longer.
+                // The load may bring the state before a recent write. It can be joined only as long
+                // as a new load could bring that state, too: until the visibility bound is over.
                 && (!ids.may_lag(id, pending.begun, self.bound) || ids.may_lag(id, now, self.bound))
         };
         let joined = ids.pending.get(id).filter(may_join).and_then(|pending| pending.load.as_ref()).and_then(join);
@@ -176,8 +184,7 @@ impl<L> Table<L> {
         Begun::Joined(joined)
     }
 
-    /// Forgets what is known of the id, and returns a ticket to say what stands after a call that
-    /// may write.
+    /// Removes the entry of the id, and returns the ticket of a call that may write.
     pub(crate) fn begin_to_write(self: &Arc<Self>, id: &KeyId, now: Instant) -> Ticket<L> {
         let hash = self.hasher.hash_one(id);
         let mut ids = self.lock(hash);
@@ -192,7 +199,8 @@ impl<L> Table<L> {
         Ticket { table: self.clone(), id: id.clone(), hash, number, begun, writes, settled: false }
     }
 
-    /// Forgets what is known of the id, and makes void what the calls under way will bring.
+    /// Removes the entry of the id, and makes sure that the answers of calls in progress are not
+    /// cached.
     pub(crate) fn invalidate(&self, id: &KeyId) {
         let hash = self.hasher.hash_one(id);
         let mut ids = self.lock(hash);
@@ -200,8 +208,8 @@ impl<L> Table<L> {
         self.forget(hash, id);
     }
 
-    /// Does the same after a write that ended now: until the bound has passed, what loads bring is
-    /// not kept.
+    /// Invalidates the id after a write that ended now: until the bound has passed, the answers of
+    /// loads are not cached.
     pub(crate) fn written(&self, id: &KeyId, now: Instant) {
         let hash = self.hasher.hash_one(id);
         let mut ids = self.lock(hash);
@@ -210,7 +218,7 @@ impl<L> Table<L> {
         ids.remember_write(id, now, self.bound);
     }
 
-    /// Does the same for all ids.
+    /// Invalidates all ids as [`written`](Self::written) does for one.
     pub(crate) fn all_written(&self, now: Instant) {
         let mut all: Vec<_> = self.shards.iter().map(Shard::lock).collect();
         for ids in &mut all {
@@ -221,8 +229,8 @@ impl<L> Table<L> {
         self.replicas.clear();
     }
 
-    /// Removes what can no longer be given to anybody: what expired at least `max_stale` ago, or at
-    /// once for an absence. Returns the number of ids.
+    /// Removes the entries that can no longer be returned, and returns their number. A key is
+    /// removed when it has been expired for `max_stale`, an absence as soon as it has expired.
     pub(crate) fn remove_expired(&self, now: Instant, max_stale: Duration) -> usize {
         let removed = Cell::new(0);
         self.cache.retain(|_, entry| {
@@ -231,7 +239,7 @@ impl<L> Table<L> {
             removed.set(removed.get() + usize::from(!stays));
             stays
         });
-        // After the entries, so that no copy is made of one any more: see `Replicas::keep`.
+        // After the entries, so that no new copy of them is made: see `Replicas::keep`.
         self.replicas.remove_expired(now);
         for shard in &self.shards {
             shard.lock().forget_old_writes(now, self.bound);
@@ -253,8 +261,8 @@ impl<L> Table<L> {
         self.replicas.hits_and_misses()
     }
 
-    /// The caller must hold the lock of the id's shard. Evicted entries are removed from the
-    /// replicas, too.
+    /// Caches an entry, and removes the copies of the old one and of evicted ones. The caller must
+    /// hold the lock of the id's shard.
     fn keep(&self, hash: u64, id: &KeyId, entry: Entry) {
         let mut evicted = Vec::new();
         self.cache.insert_with_lifecycle(Hashed { hash, id: id.clone() }, entry, &mut evicted);
@@ -265,8 +273,8 @@ impl<L> Table<L> {
         }
     }
 
-    /// The caller must hold the lock of the id's shard. First the entry, then its copies: see
-    /// [`Replicas::keep`].
+    /// Removes an entry and then its copies, in this order: see [`Replicas::keep`]. The caller must
+    /// hold the lock of the id's shard.
     fn forget(&self, hash: u64, id: &KeyId) {
         self.cache.remove(&Hashed { hash, id });
         self.replicas.purge(hash, id);
@@ -284,15 +292,14 @@ impl<L> Shard<L> {
         Self(Mutex::new(Ids { pending, written, all_written: None }))
     }
 
-    // A poisoned lock is used on: no code of ours can panic while it holds one half-way through a
-    // change.
+    // Poisoning is ignored: no code that holds the lock can panic in the middle of a change.
     fn lock(&self) -> MutexGuard<'_, Ids<L>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<L> Ids<L> {
-    /// Reports whether the answer to a call that began at `begun` may be from before a write.
+    /// Reports whether the answer to a call that began at `begun` may be the state before a write.
     fn may_lag(&self, id: &KeyId, begun: Instant, bound: Duration) -> bool {
         [self.written.get(id), self.all_written.as_ref()]
             .into_iter()
@@ -331,18 +338,19 @@ impl<L> Ticket<L> {
         &self.id
     }
 
-    /// The moment from which what is brought may be old.
+    /// Returns the moment at which the call began, from which the age of its answer is counted.
     pub(crate) fn begun(&self) -> Instant {
         self.begun
     }
 
-    /// Says what a read has brought, and returns what may be used instead if it failed.
+    /// Ends a read with its outcome, and returns the stale entry to use if it failed.
     pub(crate) fn settle(mut self, arrival: Arrival) -> Option<Entry> {
         self.end(arrival, None)
     }
 
-    /// Says what a call that may write has brought. `wrote` is the moment at which it ended if it
-    /// may have changed the store; until the bound has passed, what loads bring is then not kept.
+    /// Ends a call that may write with its outcome. `wrote` is the moment at which it ended, if it
+    /// may have changed the store. Until the bound has passed, the answers of loads are then not
+    /// cached.
     pub(crate) fn settle_write(mut self, arrival: Arrival, wrote: Option<Instant>) {
         self.end(arrival, wrote);
     }
@@ -352,8 +360,8 @@ impl<L> Ticket<L> {
         let table = &self.table;
         let mut ids = table.lock(self.hash);
         let is_valid = ids.pending.get(&self.id).is_some_and(|pending| pending.ticket == self.number);
-        // Whatever the call itself is: a key that it gives back may come from a read that lags
-        // behind an earlier write.
+        // This applies to writing calls, too: `get_or_create` may return a key from a read that
+        // lags behind an earlier write.
         let may_lag = ids.may_lag(&self.id, self.begun, table.bound);
         if is_valid || self.writes {
             ids.pending.remove(&self.id);
@@ -362,8 +370,9 @@ impl<L> Ticket<L> {
             ids.remember_write(&self.id, ended, table.bound);
         }
         if !is_valid {
-            // A younger load may be under way: what it may fall back upon must not outlive this
-            // word of the store, nor anything that was learned during a write.
+            // A later load may be in progress, which could fall back on the stale entry if it
+            // fails. That entry must be removed if the store has just said something else about the
+            // key, or if the call may have written.
             if self.writes || matches!(arrival, Arrival::Unknown | Arrival::Known(Entry { key: None, .. })) {
                 table.forget(self.hash, &self.id);
             }
@@ -386,9 +395,9 @@ impl<L> Ticket<L> {
     }
 }
 
-/// A load that was given up, or that panicked, leaves nothing behind; a write leaves nothing that
-/// others have learned meanwhile, and may have been applied.
 impl<L> Drop for Ticket<L> {
+    /// Ends a call that was dropped or has panicked. A load leaves nothing behind. A write may have
+    /// been applied, so the entry is removed as after a write.
     fn drop(&mut self) {
         if self.settled {
             return;
@@ -404,7 +413,7 @@ impl<L> Drop for Ticket<L> {
     }
 }
 
-/// An id with its hash, which is made once a call.
+/// An id with its hash, so that the hash is computed only once for each call.
 struct Hashed<Id> {
     hash: u64,
     id: Id,
@@ -430,28 +439,29 @@ impl Equivalent<Hashed<KeyId>> for Hashed<&KeyId> {
     }
 }
 
-/// Takes the hash that is there.
-#[derive(Clone, Default)]
-struct AsHashed;
-
+/// A hasher that returns the precomputed hash of a [`Hashed`] id.
 #[derive(Default)]
-struct Given(u64);
+struct PrecomputedHasher(u64);
 
-impl BuildHasher for AsHashed {
-    type Hasher = Given;
+/// The builder of a [`PrecomputedHasher`].
+#[derive(Clone, Default)]
+struct PrecomputedHash;
 
-    fn build_hasher(&self) -> Given {
-        Given::default()
+impl BuildHasher for PrecomputedHash {
+    type Hasher = PrecomputedHasher;
+
+    fn build_hasher(&self) -> PrecomputedHasher {
+        PrecomputedHasher::default()
     }
 }
 
-impl Hasher for Given {
+impl Hasher for PrecomputedHasher {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, _: &[u8]) {
-        unreachable!("only a hash is hashed");
+        unreachable!("`Hashed` writes a single u64");
     }
 
     fn write_u64(&mut self, hash: u64) {
@@ -459,11 +469,11 @@ impl Hasher for Given {
     }
 }
 
-/// Collects what was evicted, until the cache is unlocked.
+/// A hook that collects evicted ids until the cache is unlocked.
 #[derive(Clone)]
-struct Evicted;
+struct CollectEvicted;
 
-impl Lifecycle<Hashed<KeyId>, Entry> for Evicted {
+impl Lifecycle<Hashed<KeyId>, Entry> for CollectEvicted {
     type RequestState = Vec<Hashed<KeyId>>;
 
     fn on_evict(&self, evicted: &mut Self::RequestState, key: Hashed<KeyId>, _: Entry) {

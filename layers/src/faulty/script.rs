@@ -1,4 +1,4 @@
-//! [`Script`]: which call meets which fault.
+//! [`Script`]: the choice of the fault that a call meets.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -14,10 +14,11 @@ pub(super) enum Answer {
     /// The answer of the store beneath.
     Real,
     Error(ErrorKind),
-    /// Nothing, ever.
+    /// No answer: the call never ends.
     None,
 }
 
+/// The prepared faults, and the number of calls so far.
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) faults: VecDeque<Fault>,
@@ -31,7 +32,7 @@ pub(super) struct Chance {
     random: fastrand::Rng,
     failure_rate: f64,
     kinds: Vec<ErrorKind>,
-    /// In nanoseconds: 584 years are long enough.
+    /// In nanoseconds.
     latency: RangeInclusive<u64>,
     applied_rate: f64,
 }
@@ -41,7 +42,7 @@ impl Script {
         Self { faults: faults.into(), chance, calls: HashMap::new() }
     }
 
-    /// Counts a call and says what it meets.
+    /// Counts a call and returns the fault that it meets.
     pub(super) fn next(&mut self, operation: Operation) -> Fault {
         self.count(operation, 1);
         self.faults.retain(|fault| fault.times > 0);
@@ -68,7 +69,7 @@ impl Fault {
 }
 
 impl Chance {
-    /// None if nothing can ever happen.
+    /// Creates the seeded faults, or returns `None` if none can occur.
     pub(super) fn new(
         seed: u64,
         failure_rate: f64,
@@ -84,7 +85,8 @@ impl Chance {
     }
 
     fn draw(&mut self) -> Fault {
-        // All four every time, so that whether this call fails changes nothing for the calls after it.
+        // All four values are drawn each time, so that the outcome of this call does not change
+        // those of later calls.
         let pause = Duration::from_nanos(self.random.u64(self.latency.clone()));
         let fails = self.random.f64() < self.failure_rate;
         let kind = self.random.choice(&self.kinds).copied();

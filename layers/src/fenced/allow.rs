@@ -1,4 +1,4 @@
-//! [`Fenced::allow_new_key`]: the end of an erasure.
+//! [`Fenced::allow_new_key`]: lets an erased user have a key again.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,41 +7,49 @@ use keystead_core::{Consistency, Effect, Error, ErrorKind, Finality, KeyId, KeyS
 use super::Fenced;
 use super::claim::{Claim, Claiming};
 use super::record::RecordNames;
-use super::register::{Erased, Progress, Status};
+use super::register::{Erased, ErasureProgress, Status};
 
 /// The most by which the clocks of two hosts that share tombstones may differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// Allows an erased user to get a new key. What is left of the old key is deleted first. Does
-    /// nothing if the user is not erased.
+    /// Lets an erased user have a new key. A user who is not erased is left as is.
     ///
-    /// It refuses as long as any stack that shares the tombstones, in any process, may still show
-    /// the erased key. The wait is the time to live of the stack's cache plus the visibility bound
-    /// of its store, counted from the end of the last erasure. Each stack records that time with
-    /// the tombstones before its first read, rounded up to a power of two of seconds, and the
-    /// record stays: one process that ever ran with a time to live of a year makes every later call
-    /// wait for a year. The clocks of hosts that share tombstones must agree to within a second.
+    /// If the old key has come back, it is deleted first. The call fails as long as any stack that
+    /// shares the tombstones, in any process, may still return the erased key. The wait is the time
+    /// to live of that stack's cache plus the visibility bound of its store, counted from the end
+    /// of the last erasure.
     ///
-    /// Concurrent calls are safe: one does the work, and the others fail with `Conflict` or find it
-    /// done. One thing remains: a *write* that began before the erasure and reaches the store after
-    /// this call counts as the new key. Therefore also wait for the longest deadline of any writer.
+    /// Each stack records this time with the tombstones before its first read, rounded up to a
+    /// power of two in seconds. The record stays for good: if one process has ever run with a time
+    /// to live of a year, every later call waits for at least a year. The clocks of the hosts that
+    /// share tombstones must agree to within a second.
+    ///
+    /// Concurrent calls are safe: one does the work, and the others fail with `Conflict` or find
+    /// the work done. But a *write* that began before the erasure and reaches the store after this
+    /// call counts as the new key. Therefore call this only when the longest deadline of any writer
+    /// has passed since the erasure, too.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after): the erased key
-    /// may still be visible somewhere; an erasure is under way, or within the last minute one was
-    /// cut off (erase again to finish it) or had no answer to a delete, which may still be applied;
-    /// a key that had come back was deleted just now, and the wait begins again; another call is at
-    /// work; or the user was erased again during this call.
-    /// [`PendingDeletion`](ErrorKind::PendingDeletion) if the old key can still be brought back.
-    /// Those of [`KeyStore::erase_key`] from either store. The user still counts as erased, unless
-    /// the effect is [`Effect::Unknown`].
+    /// Unless the effect of the error is [`Effect::Unknown`], the user is still erased.
+    /// - [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) in these
+    ///   cases:
+    ///   - The erased key may still be visible somewhere.
+    ///   - An erasure of the user is in progress, or was cut off within the last minute (erase the
+    ///     user again to finish it), or made a delete without an answer, which may still be
+    ///     applied.
+    ///   - A key that had come back was deleted just now, so the wait begins again.
+    ///   - Another call allows a new key at the same time.
+    ///   - The user was erased again during this call.
+    /// - [`PendingDeletion`](ErrorKind::PendingDeletion) if the old key can still be restored.
+    /// - The errors of [`KeyStore::erase_key`], from either store.
     pub async fn allow_new_key(&self, id: &KeyId) -> Result<()> {
         let names = self.register.names(id, Operation::Erase).await?;
         let status = self.register.status(&names, Operation::Erase).await.map_err(still_erased)?;
         let Status::Erased(erased) = status else { return Ok(()) };
         match self.wait(&names, &erased).await.map_err(still_erased)? {
-            // Under a claim, a look at the keys takes the place of the missing record.
+            // If no record says when the last erasure ended, the store of the keys is examined
+            // under a claim instead.
             Wait::Over | Wait::NotRecorded => {}
             Wait::For(remaining, why) => return Err(self.contention(why).with_retry_after(remaining)),
         }
@@ -50,32 +58,32 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let mut claim = match claiming {
             Claiming::Granted(claim) => claim,
             Claiming::Held { remaining } => {
-                let why = "another caller deletes what is left of the erased key, or was cut off: try again after the \
-                           pause at the latest";
+                let why = "another caller is deleting the erased key, or was cut off: try again after the pause at the \
+                           latest";
                 return Err(self.contention(why).with_retry_after(remaining));
             }
         };
         let outcome = self.lift(id, &names, &erased, &mut claim).await;
-        // If this fails, the claim ends by itself.
+        // If this fails, the claim expires.
         drop(self.register.finish(&names, claim, Operation::Erase).await);
         outcome
     }
 
-    /// Lifts a tombstone under a claim, if the wait is over.
+    /// Lifts the tombstone under a claim, if the wait is over.
     async fn lift(&self, id: &KeyId, names: &RecordNames, erased: &Erased, claim: &mut Claim) -> Result<()> {
-        // Only the holder of the claim lifts tombstones, but anybody may erase.
+        // Nobody else can lift the tombstone under this claim, but others may have erased again.
         match self.register.status(names, Operation::Erase).await.map_err(still_erased)? {
             Status::Free { .. } => return Ok(()),
             Status::Erased(now) if now != *erased => return Err(self.erased_again()),
             Status::Erased(_) => {}
         }
-        let was_left = self.delete_what_is_left(id, names, claim).await.map_err(still_erased)?;
-        if was_left == Left::Nothing
+        let remains = self.delete_remains(id, names, claim).await.map_err(still_erased)?;
+        if remains == Remains::Nothing
             && matches!(self.wait(names, erased).await.map_err(still_erased)?, Wait::NotRecorded)
         {
             self.register.record_cleaned(names, erased.generation).await.map_err(still_erased)?;
         }
-        // Again, because other stacks may have begun to read meanwhile.
+        // Checked again, because other stacks may have made their first read meanwhile.
         match self.wait(names, erased).await.map_err(still_erased)? {
             Wait::Over => {}
             Wait::NotRecorded => return Err(self.erased_again()),
@@ -89,17 +97,17 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
-    /// Returns how long a new key has to wait.
+    /// Returns how long the user has to wait for a new key.
     async fn wait(&self, names: &RecordNames, erased: &Erased) -> Result<Wait> {
         let visible_for = self.register.longest_visibility().await?;
         let ended_at = match self.register.progress(names, erased, self.claim_lifetime()).await? {
-            Progress::UnderWay { remaining } => {
-                let why = "an erasure of this user is under way or was cut off: erase the user again to finish it, or try \
-                           again after the pause";
+            ErasureProgress::Ongoing { remaining } => {
+                let why = "an erasure of this user is in progress or was cut off: erase the user again to finish it, or \
+                           try again after the pause";
                 return Ok(Wait::For(remaining, why));
             }
-            Progress::CutOff => return Ok(Wait::NotRecorded),
-            Progress::EndedAt(ended_at) => ended_at,
+            ErasureProgress::CutOff => return Ok(Wait::NotRecorded),
+            ErasureProgress::EndedAt(ended_at) => ended_at,
         };
         if visible_for.is_zero() {
             return Ok(Wait::Over);
@@ -115,30 +123,30 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         })
     }
 
-    /// Deletes a key that has come back, and records that, so that the wait begins again.
-    async fn delete_what_is_left(&self, id: &KeyId, names: &RecordNames, claim: &mut Claim) -> Result<Left> {
+    /// Deletes a key that has come back, and records the deletion so that the wait begins again.
+    async fn delete_remains(&self, id: &KeyId, names: &RecordNames, claim: &mut Claim) -> Result<Remains> {
         let mut was_seen = false;
         if self.is_absence_certain() {
             match self.look_beneath(id).await {
-                Err(e) if e.kind() == ErrorKind::NotFound && !claim.took_over() => return Ok(Left::Nothing),
+                Err(e) if e.kind() == ErrorKind::NotFound && !claim.took_over() => return Ok(Remains::Nothing),
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    // The last holder may have deleted a key without recording it.
+                    // The previous holder may have deleted a key without recording it.
                     self.record_cleanup(names, claim, Operation::Erase).await?;
-                    return Ok(Left::Deleted);
+                    return Ok(Remains::Deleted);
                 }
                 Err(e) if e.kind() != ErrorKind::Corrupt => return Err(e),
                 Ok(_) | Err(_) => was_seen = true,
             }
         }
-        let erasure = match self.erase_standing_key(id, &claim.lease()).await {
+        let erasure = match self.erase_stored_key(id, &claim.lease()).await {
             Ok(erasure) => erasure,
             Err(e) => {
-                claim.doubt();
+                claim.leave_to_expire();
                 return Err(e);
             }
         };
         if erasure.unsettled {
-            claim.doubt();
+            claim.leave_to_expire();
             self.record_cleanup(names, claim, Operation::Erase).await?;
             let why =
                 "a delete of this call had no answer at first and may still be applied: try again after the pause";
@@ -154,17 +162,17 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         match until {
             Some(until) => {
                 let remaining = until.duration_since(SystemTime::now()).unwrap_or_default();
-                let why = "the old key can still be brought back: allow a new one when it no longer can";
+                let why = "the old key can still be restored: allow a new one when it no longer can";
                 let e = Error::new(ErrorKind::PendingDeletion, Operation::Erase, self.keys.info().scheme());
                 Err(e.with_retry_after(remaining).with_source(why))
             }
-            None if erasure.existed || claim.took_over() => Ok(Left::Deleted),
-            None => Ok(Left::Nothing),
+            None if erasure.existed || claim.took_over() => Ok(Remains::Deleted),
+            None => Ok(Remains::Nothing),
         }
     }
 
-    /// Reports whether "not found" is the present state of the keys: neither a cache nor a replica
-    /// that lags may have said it.
+    /// Reports whether a "not found" shows the present state of the keys, because it cannot come
+    /// from a cache or a lagging replica.
     pub(super) fn is_absence_certain(&self) -> bool {
         let capabilities = match &self.beneath {
             Some(store) => store.capabilities(),
@@ -178,24 +186,25 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     }
 }
 
-/// The state of an erased user's key.
+/// The remains of an erased user's key.
 #[derive(PartialEq)]
-enum Left {
+enum Remains {
     Nothing,
-    /// A key, perhaps deleted by an earlier caller; that is recorded.
+    /// A key that was deleted by this caller or perhaps by an earlier one. The deletion is
+    /// recorded.
     Deleted,
 }
 
-/// The reason why an erased user cannot have a new key yet.
+/// The time that an erased user has to wait for a new key.
 enum Wait {
     Over,
-    /// Until then, and why.
+    /// The remaining time, and the reason.
     For(Duration, &'static str),
-    /// Nobody has recorded when the last erasure ended.
+    /// Unknown, because nobody has recorded when the last erasure ended.
     NotRecorded,
 }
 
-/// The failure of a step that has changed nothing about the user's state.
+/// Marks the error as one of a step that has left the user erased.
 fn still_erased(e: Error) -> Error {
     e.with_operation(Operation::Erase).with_effect(Effect::NotApplied)
 }

@@ -1,4 +1,4 @@
-//! [`Fenced::check_receipt`]: tells whether a receipt agrees with the stores.
+//! [`Fenced::check_receipt`]: compares a receipt with the stores.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,19 +9,20 @@ use super::register::Status;
 use super::{ErasureReceipt, Fenced};
 
 /// The result of checking a receipt against the stores of a fence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ReceiptCheck {
-    /// The comparison of the receipt's store with the fence's.
+    /// The result of comparing the store that the receipt names with the store of the keys.
     pub store: IdentityMatch,
     /// The state of the tombstone that the receipt names.
     pub tombstone: TombstoneMatch,
 }
 
 impl ReceiptCheck {
-    /// Reports whether the receipt is of this store and a tombstone proves the erasure. What the
-    /// receipt says of `existed`, `verified` and `finality` is not kept in a tombstone, so it is
-    /// not proved.
+    /// Reports whether the receipt is of this store and a tombstone proves the erasure.
+    ///
+    /// It does not prove the receipt's `existed`, `verified` and `finality`, because tombstones do
+    /// not contain them.
     pub fn is_proved(&self) -> bool {
         self.store == IdentityMatch::Same && matches!(self.tombstone, TombstoneMatch::Standing | TombstoneMatch::Lifted)
     }
@@ -31,26 +32,27 @@ impl ReceiptCheck {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TombstoneMatch {
-    /// The user is erased, since the moment that the receipt says.
+    /// The user has been erased since the moment that the receipt names.
     Standing,
-    /// The user was erased at the moment that the receipt says, and was allowed a new key after
-    /// that. The user may have been erased again since.
+    /// The user was erased at the moment that the receipt names, and was allowed a new key later.
+    /// The user may have been erased again since.
     Lifted,
-    /// The user was erased, but not at the moment that the receipt says.
+    /// The user was erased, but not at the moment that the receipt names.
     AnotherTime,
     /// There is no such tombstone.
     Missing,
 }
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// Compares a receipt with the identity of the keys' store and with the tombstones. Writes
-    /// nothing.
+    /// Compares a receipt with the identity of the store of the keys, and with the tombstones. It
+    /// writes nothing.
     ///
-    /// [`is_about`](Self::is_about) tells whether the receipt is about a user.
+    /// To find out whether the receipt is about a certain user, call [`is_about`](Self::is_about).
     ///
     /// # Errors
-    /// [`Config`](keystead_core::ErrorKind::Config) if the store of the tombstones has no fence key:
-    /// no erasure was ever recorded there. Those of [`KeyStore::get_key`] of that store.
+    /// - [`Config`](keystead_core::ErrorKind::Config) if the store of the tombstones has no fence
+    ///   key, which means that no erasure was ever recorded there.
+    /// - The errors of [`KeyStore::get_key`], from the store of the tombstones.
     pub async fn check_receipt(&self, receipt: &ErasureReceipt) -> Result<ReceiptCheck> {
         self.register.fence_key_in_use(Operation::Get).await?;
         self.learn_identity().await;
@@ -62,10 +64,10 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Ok(ReceiptCheck { store, tombstone })
     }
 
-    /// Reports whether a receipt is about this user. Writes nothing.
+    /// Reports whether a receipt is about this user. It writes nothing.
     ///
     /// # Errors
-    /// As for [`check_receipt`](Self::check_receipt).
+    /// The errors of [`check_receipt`](Self::check_receipt).
     pub async fn is_about(&self, receipt: &ErasureReceipt, id: &KeyId) -> Result<bool> {
         let fence_key = self.register.fence_key_in_use(Operation::Get).await?;
         Ok(RecordNames::new(&fence_key, id).as_str() == receipt.tombstone)
@@ -79,7 +81,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         };
         let wanted = unix_seconds(erased_at);
         let mut standing_since = None;
-        // From the last one back, as long as the moments are not earlier than the wanted one.
+        // From the last tombstone back, until one is older than the wanted moment.
         for generation in (1..=last).rev() {
             let Some(since) = self.register.erased_since(names, generation).await? else { break };
             let since = unix_seconds(since);
@@ -96,7 +98,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     }
 }
 
-/// A receipt that was written down has whole seconds, a tombstone has milliseconds.
+/// Returns the whole seconds since 1970-01-01 UTC, because a serialized receipt has no fractions of
+/// a second.
 fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }

@@ -1,27 +1,27 @@
-//! [`Claim`]: the right of one caller at a time to delete what is left of an erased user's key; and
-//! how long such a caller may go on.
+//! [`Claim`]: the right of one caller at a time to delete the key of an erased user, and the time
+//! for which it lasts.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// The time after which a call that began, and said nothing since, is taken for dead; besides what
-/// the visibility bound of the keys adds to it.
+/// The time after which a call that has recorded its start, but not its end, counts as dead. The
+/// visibility bound of the keys adds to it ([`lifetime_of`]).
 pub(crate) const SETTLING: Duration = Duration::from_secs(60);
 
-/// The longest time that a visibility bound adds.
+/// The longest time that the visibility bound adds.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// The time that a call has to delete. After half of it the call begins no other delete, so that
-/// its last one has ended when others take it for dead.
+/// The time in which a call may delete. After half of it the call begins no further delete, so that
+/// its last one has ended when the call counts as dead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lease {
     begun: Instant,
-    /// By the system's clock, which goes on while the system sleeps.
+    /// The same moment by the system's clock, which continues while the system sleeps.
     begun_at: SystemTime,
     lifetime: Duration,
 }
 
 impl Lease {
-    /// A lease that begins now, over keys with this lifetime ([`lifetime_of`]).
+    /// Creates a lease that begins now and has this lifetime ([`lifetime_of`]).
     pub(crate) fn new(lifetime: Duration) -> Self {
         Self { begun: Instant::now(), begun_at: SystemTime::now(), lifetime }
     }
@@ -33,21 +33,23 @@ impl Lease {
     }
 }
 
-/// The right to delete what is left of a user's key, and to lift the tombstone. One caller has it
-/// at a time, so a delete that is still to come can never meet a new key.
+/// The right to delete the key of an erased user and to lift the tombstone. Only one caller has it
+/// at a time, so no delete can still be in flight when a new key is allowed.
 #[derive(Debug)]
 pub(crate) struct Claim {
     index: u32,
     lease: Lease,
-    /// True if the last holder did not finish: it may have deleted a key, and not recorded that.
+    /// True if the previous holder did not finish. It may have deleted a key without recording
+    /// that.
     took_over: bool,
-    is_in_doubt: bool,
+    /// True if the claim must not be finished, but left to expire.
+    must_expire: bool,
 }
 
 /// The outcome of asking for a claim.
 pub(crate) enum Claiming {
     Granted(Claim),
-    /// Another caller has it, for at most this long.
+    /// Another caller has the claim, for at most `remaining`.
     Held {
         remaining: Duration,
     },
@@ -55,7 +57,7 @@ pub(crate) enum Claiming {
 
 impl Claim {
     pub(crate) fn new(index: u32, lease: Lease, took_over: bool) -> Self {
-        Self { index, lease, took_over, is_in_doubt: false }
+        Self { index, lease, took_over, must_expire: false }
     }
 
     pub(crate) fn lease(&self) -> Lease {
@@ -66,19 +68,20 @@ impl Claim {
         self.took_over
     }
 
-    /// Leaves the claim to end by itself: a delete may be applied later, or was not recorded.
-    pub(crate) fn doubt(&mut self) {
-        self.is_in_doubt = true;
+    /// Leaves the claim to expire instead of finishing it, because a delete may still be applied or
+    /// was not recorded.
+    pub(crate) fn leave_to_expire(&mut self) {
+        self.must_expire = true;
     }
 
-    /// The index of the claim that is to be given back.
+    /// Returns the index of the claim, or `None` if it must be left to expire.
     pub(crate) fn index_to_finish(&self) -> Option<u32> {
-        (!self.is_in_doubt).then_some(self.index)
+        (!self.must_expire).then_some(self.index)
     }
 }
 
-/// The lifetime of a claim, and of an erasure, over keys with this visibility bound: an erasure may
-/// wait for the bound several times (`KeyStore::erase_key`).
+/// Returns the lifetime of a claim, and of an erasure, over keys with this visibility bound. The
+/// bound is counted four times, because an erasure may have to wait for it several times.
 pub(crate) fn lifetime_of(bound: Duration) -> Duration {
     SETTLING + bound.saturating_mul(4).min(LONGEST_WAIT)
 }

@@ -1,4 +1,4 @@
-//! Refusing erased users, and deleting keys of theirs that have come back.
+//! The refusal of calls for erased users, and the deletion of their keys that have come back.
 
 use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
 
@@ -7,23 +7,24 @@ use super::claim::{Claim, Claiming};
 use super::record::RecordNames;
 use super::register::Status;
 
-/// The number of times that a caller deletes what has come back, before it leaves that to the next
-/// one.
+/// The number of times that a caller deletes a key that has come back before it leaves that to the
+/// next caller.
 const ROUNDS: u32 = 4;
 
-/// The generations that had been lifted when a call began.
+/// The number of a user's generations when a call began, all of them lifted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generations(u32);
 
-/// The outcome for a key that had come back.
+/// The outcome of cleaning up a key that has come back.
 enum Cleaned {
+    /// There is no key.
     NothingLeft,
-    /// It may still be there, for a later caller to delete.
+    /// The key may still be there. A later caller deletes it.
     MayRemain,
 }
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// Refuses a call for an erased user, and deletes a key that has come back.
+    /// Fails if the user is erased, and then deletes a key that has come back.
     pub(super) async fn ensure_not_erased(
         &self,
         id: &KeyId,
@@ -34,6 +35,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         self.refuse_if_erased(status, id, names, operation).await
     }
 
+    /// Does what [`ensure_not_erased`](Self::ensure_not_erased) does, for a status that is known.
     pub(super) async fn refuse_if_erased(
         &self,
         status: Status,
@@ -44,16 +46,16 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         match status {
             Status::Free { generations } => Ok(Generations(generations)),
             Status::Erased(_) => {
-                // What remains is never returned, and a later caller that meets it tries again.
+                // The outcome does not matter: a key that remains is never returned, and the next
+                // caller tries to delete it again.
                 self.clean(id, names, operation, true).await;
                 Err(self.erased(operation))
             }
         }
     }
 
-    /// Returns the answer to a write, unless the user was erased since it began: then the erasure
-    /// may have missed what was written, and what was written may be of before a new key was
-    /// allowed.
+    /// Returns the answer to a write, unless the user was erased since the write began. In that
+    /// case the erasure may have missed the written key, so the key is deleted and the write fails.
     pub(super) async fn unless_erased_since<A>(
         &self,
         answer: Result<A>,
@@ -69,7 +71,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             Ok(Status::Free { generations }) if Generations(generations) == begun => answer,
             Ok(Status::Free { .. }) => Err(self.erased(operation).with_effect(Effect::Unknown)),
             Err(e) => answer.and(Err(e.with_effect(Effect::Unknown))),
-            // What was written now need not be visible yet, where reads may lag.
+            // On an eventually consistent store the written key may not be visible yet, so it is
+            // deleted without looking for it first.
             Ok(Status::Erased(_)) => match self.clean(id, names, operation, self.is_absence_certain()).await {
                 // A write without an answer may still be applied.
                 Cleaned::NothingLeft if answer.is_ok() => Err(self.erased(operation)),
@@ -78,8 +81,9 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
-    /// Deletes a key of an erased user that has come back, under a claim: nobody allows a new key
-    /// while the delete is under way. `looks_first` if only a key that is seen is to be deleted.
+    /// Deletes a key of an erased user that has come back. It does so under a claim, so that nobody
+    /// allows a new key meanwhile. If `looks_first` is true, it deletes only a key that it has
+    /// seen.
     async fn clean(&self, id: &KeyId, names: &RecordNames, operation: Operation, mut looks_first: bool) -> Cleaned {
         for _ in 0..ROUNDS {
             if looks_first {
@@ -91,7 +95,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             }
             looks_first = true;
             match self.delete_under_a_claim(id, names, operation).await {
-                // Where reads may lag, looking again would show what was just deleted.
+                // On an eventually consistent store, another look could show the deleted key.
                 Deleting::Deleted if self.is_absence_certain() => {}
                 Deleting::NotFound if self.is_absence_certain() => return Cleaned::NothingLeft,
                 _ => return Cleaned::MayRemain,
@@ -100,52 +104,54 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Cleaned::MayRemain
     }
 
-    /// Deletes the key if the user is erased and no other caller is at it. A caller that finds the
-    /// claim taken need not wait: its holder looks again after its delete.
+    /// Deletes the key, unless the user is no longer erased or another caller holds the claim.
+    /// There is no need to wait for that caller, because it looks for the key again after its
+    /// delete.
     async fn delete_under_a_claim(&self, id: &KeyId, names: &RecordNames, operation: Operation) -> Deleting {
         let claiming = self.register.claim(names, self.claim_lifetime(), operation).await;
         let Ok(Claiming::Granted(mut claim)) = claiming else { return Deleting::NotDone };
-        // A new key may have been allowed before the claim was granted. From now on it cannot.
+        // A new key may have been allowed before the claim was granted, but none can be from now
+        // on.
         let is_erased = matches!(self.register.status(names, operation).await, Ok(Status::Erased(_)));
         let outcome = if !is_erased {
             Deleting::NotDone
         } else if !claim.lease().is_fresh() {
-            claim.doubt();
+            claim.leave_to_expire();
             Deleting::NotDone
         } else {
             match self.keys.delete_key(id).await {
                 Ok(deletion) => {
                     if deletion.unsettled {
-                        claim.doubt();
+                        claim.leave_to_expire();
                     }
                     Deleting::Deleted
                 }
                 Err(e) if is_gone(&e) => {
-                    // A lagging read has shown a key that is gone. Until that is over nobody need
-                    // try.
+                    // A lagging read has shown a key that is already gone. While the claim lasts,
+                    // nobody else tries to delete it.
                     if !self.is_absence_certain() {
-                        claim.doubt();
+                        claim.leave_to_expire();
                     }
                     Deleting::NotFound
                 }
                 Err(_) => {
-                    // It may be applied later. Besides, nobody else need try what has failed just
-                    // now.
-                    claim.doubt();
+                    // The delete may be applied later. Also, while the claim lasts, nobody repeats
+                    // a delete that has just failed.
+                    claim.leave_to_expire();
                     Deleting::NotDone
                 }
             }
         };
         if is_erased && (outcome == Deleting::Deleted || claim.took_over()) {
-            // If this fails, the claim ends by itself, and the next holder records it.
+            // If this fails, the claim expires, and the next holder makes the record.
             drop(self.record_cleanup(names, &mut claim, operation).await);
         }
         drop(self.register.finish(names, claim, operation).await);
         outcome
     }
 
-    /// Records that a key was deleted which some cache may have read before: the wait for a new key
-    /// begins again. It counts for the generation that is the last one by now.
+    /// Records the deletion of a key that a cache may have read, so that the wait for a new key
+    /// begins again. The record belongs to the user's present generation.
     pub(super) async fn record_cleanup(
         &self,
         names: &RecordNames,
@@ -158,14 +164,14 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             Err(e) => Err(e),
         };
         if recorded.is_err() {
-            claim.doubt();
+            claim.leave_to_expire();
         }
         recorded
     }
 
     fn erased(&self, operation: Operation) -> Error {
         Error::new(ErrorKind::Erased, operation, self.keys.info().scheme())
-            .with_source("this user was erased: allow_new_key lets a new key be made")
+            .with_source("this user was erased: call allow_new_key before creating a new key")
     }
 }
 
@@ -174,7 +180,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
 enum Deleting {
     Deleted,
     NotFound,
-    /// The user is free, another caller is at it, or the delete had no clear answer.
+    /// The user is not erased, another caller holds the claim, or the delete had no clear answer.
     NotDone,
 }
 

@@ -4,17 +4,20 @@ use std::time::SystemTime;
 
 use keystead_core::{Finality, StoreIdentity};
 
-/// The proof of an erasure: where, when and how final it was. It contains no id:
-/// [`Fenced::tombstone_of`] tells whether it is about a user, and comparing [`store`](Self::store)
-/// with a store's identity tells whether it is of that store.
+/// The proof of an erasure: where it was made, when, and how final it was.
 ///
-/// With feature `serde` it serializes as a map of `store` (the identity's text), `tombstone`,
-/// `erased_at` and `finished_at` (seconds since 1970-01-01 UTC), `existed`, `verified`, `finality`
-/// (`immediate`, `eventual` or `recoverable`), and where they apply `within` (seconds, for
-/// `eventual`) and `recoverable_until` (seconds since 1970-01-01 UTC), both rounded up.
+/// It contains no id. [`Fenced::is_about`] tells whether it is about a certain user, and
+/// [`Fenced::check_receipt`] compares it with the stores.
 ///
-/// [`Fenced::tombstone_of`]: crate::Fenced::tombstone_of
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// With the feature `serde` it serializes as a map with these fields: `store` (the text of the
+/// identity), `tombstone`, `erased_at` and `finished_at` (seconds since 1970-01-01 UTC), `existed`,
+/// `verified`, and `finality` (`immediate`, `eventual` or `recoverable`). `eventual` can have the
+/// field `within` (seconds), and `recoverable` has `recoverable_until` (seconds since 1970-01-01
+/// UTC). Both are rounded up.
+///
+/// [`Fenced::is_about`]: crate::Fenced::is_about
+/// [`Fenced::check_receipt`]: crate::Fenced::check_receipt
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
@@ -24,18 +27,17 @@ use keystead_core::{Finality, StoreIdentity};
 pub struct ErasureReceipt {
     /// The identity of the store that held the key, as far as it was known.
     pub store: StoreIdentity,
-    /// The user's pseudonym: 64 hexadecimal digits, a keyed hash of the id.
+    /// The user's pseudonym: a keyed hash of the id, in 64 hexadecimal digits.
     pub tombstone: String,
     /// The moment at which the user was first erased since a new key was last allowed.
     pub erased_at: SystemTime,
-    /// The moment at which this erasure had ended.
+    /// The moment at which this erasure ended.
     pub finished_at: SystemTime,
-    /// Whether there was a key, see [`Erasure::existed`](keystead_core::Erasure::existed).
+    /// True if there was a key: see [`Erasure::existed`](keystead_core::Erasure::existed).
     pub existed: bool,
-    /// When the key's bytes are beyond recovery by the store.
+    /// The moment from which the engine can no longer recover the stored bytes.
     pub finality: Finality,
-    /// True if a read that began one visibility bound after the last delete said that there is no
-    /// key.
+    /// True if a read that began one visibility bound after the last delete found no key.
     pub verified: bool,
 }
 
@@ -48,7 +50,7 @@ mod shape {
 
     use super::ErasureReceipt;
 
-    /// A receipt as it is written down.
+    /// The serialized form of a receipt.
     #[derive(Clone, Serialize, Deserialize)]
     pub(super) struct Receipt {
         store: StoreIdentity,
@@ -82,7 +84,7 @@ mod shape {
                     let since = until.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                     (Grade::Recoverable, None, Some(seconds_up(since)))
                 }
-                // What a later version knows is not promised here.
+                // A kind of finality that this version does not know: the weakest one is written.
                 _ => (Grade::Eventual, None, None),
             };
             Self {
@@ -99,11 +101,12 @@ mod shape {
         }
     }
 
-    /// A moment before 1970 counts as 1970.
+    /// Returns the seconds since 1970-01-01 UTC, or zero for an earlier moment.
     fn unix_seconds(time: SystemTime) -> u64 {
         time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
+    /// Returns the seconds of a duration, rounded up.
     fn seconds_up(time: Duration) -> u64 {
         time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
     }
@@ -118,7 +121,7 @@ mod shape {
                 (Grade::Immediate, None) => Finality::Immediate,
                 (Grade::Eventual, None) => Finality::Eventual { within: receipt.within.map(Duration::from_secs) },
                 (Grade::Recoverable, Some(until)) => Finality::RecoverableUntil(time(until)?),
-                _ => return Err("recoverable_until goes with recoverable, and with nothing else"),
+                _ => return Err("recoverable_until must be present if finality is recoverable, and absent otherwise"),
             };
             Ok(Self {
                 store: receipt.store,
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_is_read_as_it_was_written() {
+    fn a_receipt_can_be_read_back() {
         let until = SystemTime::UNIX_EPOCH + Duration::from_secs(3);
         let within = Some(Duration::from_secs(4));
         for finality in [
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn no_end_is_written_down_earlier_than_it_is() {
+    fn the_time_until_an_eventual_deletion_is_rounded_up() {
         let within = Some(Duration::from_millis(900));
         let json = serde_json::to_string(&receipt(Finality::Eventual { within })).unwrap();
         assert!(json.contains(r#""within":1"#), "{json}");

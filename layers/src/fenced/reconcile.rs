@@ -1,4 +1,4 @@
-//! [`Fenced::reconcile`]: erases again whom a restored backup has brought back.
+//! [`Fenced::reconcile`]: erases the keys of erased users that a restored backup has brought back.
 
 use futures_util::stream::{self, StreamExt};
 use keystead_core::{Effect, Error, ErrorKind, KeyId, KeyStore, Operation, Result};
@@ -8,21 +8,21 @@ use super::record::RecordNames;
 use super::register::Status;
 use super::{ErasureReceipt, Fenced, LISTED_AT_ONCE};
 
-/// The number of erasures that are under way at once. Each waits for the visibility bound of the
-/// keys' store.
+/// The number of erasures that are in flight at once. Each waits for the visibility bound of the
+/// store of the keys.
 const ERASURES_IN_FLIGHT: usize = 8;
 
-/// The number of times that an erasure is tried which time can mend: a rate limit beneath can keep
-/// it waiting for too long behind the others.
+/// The number of times that an erasure is tried if it fails with an error that time may cure, such
+/// as a timeout because a rate limit beneath delays it.
 const ATTEMPTS: u32 = 4;
 
-/// The counts of one [`Fenced::reconcile`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The result of [`Fenced::reconcile`]: how many ids were examined, and with which outcomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ReconcileReport {
     /// The number of ids that the store of the keys listed.
     pub listed: u64,
-    /// The number of users among them who had been erased, and whose keys were erased again.
+    /// The number of listed users who had been erased, and whose keys were now erased again.
     pub erased: u64,
     /// The number of ids that could not be looked up among the tombstones, or whose keys could not
     /// be erased.
@@ -32,37 +32,43 @@ pub struct ReconcileReport {
 }
 
 impl ReconcileReport {
-    /// Reports whether every entry that was listed was looked up, and every key of an erased user
-    /// was erased. A key that a lagging listing did not show is not covered.
+    /// Reports whether every listed entry was looked up, and every listed key of an erased user was
+    /// erased. It says nothing about a key that a lagging listing did not show.
     pub fn is_complete(&self) -> bool {
         self.failed == 0 && self.unlisted == 0
     }
 }
 
-/// An id that could not be reconciled, and why.
+/// An id that could not be reconciled, with the error.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ReconcileFailure {
     /// The user's id.
     pub id: KeyId,
-    /// The error of the look-up or of the erasure.
+    /// The error of the lookup among the tombstones, or of the erasure.
     pub error: Error,
 }
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// Erases again every listed user who has a tombstone: for after a restore of the keys from a
-    /// backup, which brings back who was erased since. Reads through the fence refuse such keys at
-    /// all times; this deletes them.
+    /// Lists all keys, and erases again those of users who are erased.
     ///
-    /// Calls `on_outcome` with the receipt of each erasure as soon as it has ended, and with each
-    /// failure, after which it goes on. Users who were erased before the *tombstones* were restored from an older backup
-    /// are not found: back them up apart from the keys, and more often.
+    /// Call it after the keys were restored from a backup, which brings back the keys of users who
+    /// were erased since the backup. Reads through the fence refuse such keys in any case; this
+    /// deletes them.
+    ///
+    /// It calls `on_outcome` with the receipt of each erasure as soon as that has ended, and with
+    /// each failure, after which it continues.
+    ///
+    /// If the *tombstones* were restored from a backup, too, users who were erased after that
+    /// backup are not found. Back up the tombstones separately from the keys, and more often.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the store of the tombstones has no fence key: no erasure
-    /// was ever recorded there. Those of listing the keys ([`Unsupported`](ErrorKind::Unsupported)
-    /// if their store cannot list), except for [`Corrupt`](ErrorKind::Corrupt) entries, which are
-    /// counted. What was erased before stays erased.
+    /// The keys that were erased before the error stay erased.
+    /// - [`Config`](ErrorKind::Config) if the store of the tombstones has no fence key, which means
+    ///   that no erasure was ever recorded there.
+    /// - The errors of [`KeyStore::list_keys`], from the store of the keys, such as
+    ///   [`Unsupported`](ErrorKind::Unsupported) if it cannot list. [`Corrupt`](ErrorKind::Corrupt)
+    ///   entries are counted instead.
     pub async fn reconcile(
         &self,
         mut on_outcome: impl FnMut(Result<ErasureReceipt, ReconcileFailure>) + Send,
@@ -92,8 +98,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Ok(report)
     }
 
-    /// Erases those of these ids that have a tombstone. Hands out one outcome for each of them, as
-    /// soon as it is there, and for each that failed.
+    /// Erases the keys of those users who are erased. It calls `on_outcome` for each erasure, and
+    /// for each id whose lookup fails.
     async fn erase_again(
         &self,
         ids: Vec<KeyId>,
@@ -124,7 +130,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
-    /// Erases what has come back of an erased user; `None` for a user who was allowed a new key
+    /// Erases the key of an erased user again, or returns `None` if the user was allowed a new key
     /// meanwhile.
     async fn erase_one_again(&self, id: KeyId, names: RecordNames) -> Result<Option<ErasureReceipt>, ReconcileFailure> {
         for attempt in 1.. {
@@ -137,30 +143,29 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Ok(None)
     }
 
-    /// Deletes under a claim, so that a new key which is allowed meanwhile is not deleted.
+    /// Erases under a claim, so that no new key can be allowed meanwhile and be deleted.
     async fn erase_under_a_claim(&self, id: &KeyId, names: &RecordNames) -> Result<Option<ErasureReceipt>> {
         let operation = Operation::Erase;
         let mut claim = match self.register.claim(names, self.claim_lifetime(), operation).await? {
             Claiming::Granted(claim) => claim,
             Claiming::Held { remaining } => {
-                let why =
-                    "another caller deletes what has come back of this user's key: reconcile again to see that it did";
+                let why = "another caller is deleting this user's key: reconcile again to see whether it succeeded";
                 return Err(self.contention(why).with_retry_after(remaining));
             }
         };
         let receipt = match self.register.status(names, operation).await {
             Ok(Status::Free { .. }) => Ok(None),
-            Ok(Status::Erased(erased)) => match self.erase_standing_key(id, &claim.lease()).await {
+            Ok(Status::Erased(erased)) => match self.erase_stored_key(id, &claim.lease()).await {
                 Ok(erasure) => {
                     if erasure.unsettled {
-                        claim.doubt();
+                        claim.leave_to_expire();
                     }
                     let recorded = self.record_cleanup(names, &mut claim, operation).await;
                     recorded.map(|()| Some(self.receipt(names, &erased, &erasure)))
                 }
                 Err(e) => {
                     if e.effect() == Effect::Unknown {
-                        claim.doubt();
+                        claim.leave_to_expire();
                     }
                     Err(e)
                 }
@@ -172,8 +177,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     }
 }
 
-/// Reports whether time may mend this. After an unknown effect the caller's own claim is in the
-/// way.
+/// Reports whether another attempt may succeed. After an unknown effect it cannot, because this
+/// caller's own claim has not expired yet.
 fn is_worth_another_attempt(e: &Error) -> bool {
     e.is_retryable() && e.kind() != ErrorKind::Conflict && e.effect() == Effect::NotApplied
 }

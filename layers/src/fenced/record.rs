@@ -1,5 +1,5 @@
-//! The records of a fence in the store of the tombstones: their names and their bytes. FORMAT.md
-//! describes both.
+//! The names and the contents of a fence's records in the store of the tombstones, as FORMAT.md
+//! describes them.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,21 +7,21 @@ use hmac::{Hmac, KeyInit, Mac};
 use keystead_core::{Error, ErrorKind, KeyId, Operation, Result, SecretKey};
 use sha2::Sha256;
 
-/// The length in bytes of the key that turns ids into names.
+/// The length in bytes of the fence key, which turns ids into names.
 pub(crate) const FENCE_KEY_LEN: usize = 32;
 
-/// The longest age that can be recorded is 2 to the power of this, in seconds.
+/// The exponent of the longest age that can be recorded: 2 to the power of this, in seconds.
 const LONGEST_AGE_EXPONENT: u32 = 31;
 
-/// The first version of a tombstone: this byte, then the seconds since 1970-01-01 UTC as 8 bytes,
-/// the highest first.
+/// The first byte of a tombstone of version 1. The seconds since 1970-01-01 UTC follow as 8 bytes,
+/// big-endian.
 const VERSION_1: u8 = 1;
 
-/// A record: this byte, then as 8 bytes each two moments in milliseconds since 1970-01-01 UTC, then
-/// 8 random bytes.
+/// The first byte of a record of version 2. Two moments follow, each as the milliseconds since
+/// 1970-01-01 UTC in 8 bytes, big-endian, and then 8 random bytes.
 const VERSION_2: u8 = 2;
 
-/// The name of the fence key. It never looks like a keyed hash.
+/// Returns the id of the fence key. It cannot be a keyed hash.
 pub(crate) fn fence_key_id() -> KeyId {
     KeyId::new("fence-key").expect("it is a valid id")
 }
@@ -31,15 +31,16 @@ pub(crate) fn fence_key_id() -> KeyId {
 pub(crate) struct RecordNames(String);
 
 impl RecordNames {
-    /// HMAC-SHA-256 (RFC 2104, FIPS 180-4) of the id in lower-case hexadecimal digits.
+    /// Computes the keyed hash of an id: HMAC-SHA-256 (RFC 2104, FIPS 180-4) in lower-case
+    /// hexadecimal digits.
     pub(crate) fn new(fence_key: &SecretKey, id: &KeyId) -> Self {
         let mut mac = Hmac::<Sha256>::new_from_slice(fence_key.expose_secret()).expect("a key may have any length");
         mac.update(id.as_str().as_bytes());
         Self(mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// The names that begin with this keyed hash; `None` if it is not one: 64 lower-case hexadecimal
-    /// digits.
+    /// Returns the names that begin with this keyed hash, or `None` if the text does not consist of
+    /// 64 lower-case hexadecimal digits.
     pub(crate) fn of_digits(digits: &str) -> Option<Self> {
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         (digits.len() == 64 && digits.bytes().all(is_digit)).then(|| Self(digits.to_owned()))
@@ -49,7 +50,7 @@ impl RecordNames {
         &self.0
     }
 
-    /// The user's tombstone of this generation, counted from 1.
+    /// Returns the name of the tombstone of this generation, counted from 1.
     pub(crate) fn tombstone(&self, generation: u32) -> KeyId {
         match generation {
             1 => valid(self.0.clone()),
@@ -57,56 +58,56 @@ impl RecordNames {
         }
     }
 
-    /// The record that the call which wrote the tombstone of this generation has ended, so that no
-    /// delete of it is still to come.
+    /// Returns the name of the record that the call which wrote the tombstone of this generation
+    /// has ended, so that none of its deletes can still be applied.
     pub(crate) fn ended(&self, generation: u32) -> KeyId {
         valid(format!("{}-{generation}-ended", self.0))
     }
 
-    /// The `index`th record that a key was deleted which had come back after this generation,
-    /// counted from 1.
+    /// Returns the name of a record that a key which had come back after this generation was
+    /// deleted. `index` counts these records from 1.
     pub(crate) fn cleaned(&self, generation: u32, index: u32) -> KeyId {
         valid(format!("{}-{generation}-cleaned-{index}", self.0))
     }
 
-    /// The record that a new key was allowed after this generation.
+    /// Returns the name of the record that a new key was allowed after this generation.
     pub(crate) fn lifted(&self, generation: u32) -> KeyId {
         valid(format!("{}-{generation}-lifted", self.0))
     }
 
-    /// The `index`th claim to delete what is left of the user's key or to lift a tombstone, counted
-    /// from 1.
+    /// Returns the name of a claim to delete the user's key or to lift a tombstone. `index` counts
+    /// the claims from 1.
     pub(crate) fn claim(&self, index: u32) -> KeyId {
         valid(format!("{}-claim-{index}", self.0))
     }
 
-    /// The record that the holder of this claim has finished.
+    /// Returns the name of the record that the holder of this claim has finished.
     pub(crate) fn finished(&self, index: u32) -> KeyId {
         valid(format!("{}-claim-{index}-finished", self.0))
     }
 }
 
 fn valid(name: String) -> KeyId {
-    KeyId::new(name).expect("it is made of at most 95 letters, digits and hyphens")
+    KeyId::new(name).expect("the name consists of at most 95 letters, digits and hyphens")
 }
 
-/// The marker that some stack may show a key for up to 2 to the power of `exponent` seconds after
-/// it was deleted.
+/// Returns the name of the marker for this age: some stack may return a key for up to 2 to the
+/// power of `exponent` seconds after it was deleted.
 pub(crate) fn age_marker(exponent: u32) -> KeyId {
     valid(format!("visible-for-{}s", age_of(exponent).as_secs()))
 }
 
-/// The age that the marker of this exponent stands for.
+/// Returns the age for which the marker with this exponent stands.
 pub(crate) fn age_of(exponent: u32) -> Duration {
     Duration::from_secs(1 << exponent)
 }
 
-/// The exponents of all markers.
+/// Returns the exponents of all markers.
 pub(crate) fn age_exponents() -> impl Iterator<Item = u32> {
     0..=LONGEST_AGE_EXPONENT
 }
 
-/// The exponent of the smallest marker that covers this age; `None` if none does.
+/// Returns the exponent of the smallest marker that covers this age, or `None` if no marker does.
 pub(crate) fn age_exponent(age: Duration) -> Option<u32> {
     age_exponents().find(|exponent| age_of(*exponent) >= age)
 }
@@ -114,10 +115,10 @@ pub(crate) fn age_exponent(age: Duration) -> Option<u32> {
 /// The content of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// The moment at which it was written, to the millisecond.
+    /// The moment at which the record was written, in whole milliseconds.
     pub(crate) at: SystemTime,
     /// In a tombstone, the moment at which the user was first erased since a new key was last
-    /// allowed. In a claim, the moment at which it ends.
+    /// allowed. In a claim, the moment at which the claim expires. In other records it equals `at`.
     pub(crate) other: SystemTime,
 }
 
@@ -127,8 +128,8 @@ impl Stamp {
         Self { at: now, other: now }
     }
 
-    /// The record as it is kept in a store of keys. No two are equal, so that reading it back
-    /// proves who wrote it.
+    /// Returns the record in the form of a key. It contains random bytes, so that a caller that
+    /// reads it back knows whether it has written it itself.
     pub(crate) fn to_key(self) -> SecretKey {
         let random = SecretKey::generate(8).expect("8 bytes are a valid length of a key");
         let mut bytes = vec![VERSION_2];
@@ -138,8 +139,10 @@ impl Stamp {
         SecretKey::new(bytes).expect("25 bytes are a valid key")
     }
 
+    /// Parses a record.
+    ///
     /// # Errors
-    /// `Corrupt` if this is not such a record: whether the user is erased is then unknown.
+    /// `Corrupt` if the bytes are not a record. It is then unknown whether the user is erased.
     pub(crate) fn read(key: &SecretKey, operation: Operation, store: &'static str) -> Result<Self> {
         let why = "a tombstone is damaged, or the store of the tombstones contains something else: restore it from a \
                    backup, and give the fence a store of its own";
@@ -171,7 +174,7 @@ fn from_unix_millis(millis: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
-/// A moment before 1970 counts as 1970.
+/// Returns the milliseconds since 1970-01-01 UTC, or zero for an earlier moment.
 fn unix_millis(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
+    fn a_record_can_be_read_back() {
         let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
         let stamp = Stamp { at: at(1_700_000_000_123), other: at(1_700_000_000_001) };
         let key = stamp.to_key();
@@ -223,8 +226,8 @@ mod tests {
     fn anything_else_is_corrupt() {
         for bytes in [&[1][..], &[2, 0], &[1; 10], &[1, 255, 255, 255, 255, 255, 255, 255, 255], &[2; 26], &[3; 25]] {
             let key = SecretKey::new(bytes).unwrap();
-            let refused = Stamp::read(&key, Operation::Get, "memory");
-            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt, "{bytes:?}");
+            let e = Stamp::read(&key, Operation::Get, "memory").unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Corrupt, "{bytes:?}");
         }
     }
 

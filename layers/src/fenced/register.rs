@@ -1,8 +1,8 @@
-//! [`Register`]: who is erased, as the store of the tombstones knows it.
+//! [`Register`]: the erased users, as recorded in the store of the tombstones.
 //!
-//! Records are only ever created, never overwritten and never deleted. So no update is lost, and a
-//! caller that was paused at any point can do no harm with them when it goes on: what it creates
-//! then is there already, or belongs to a generation that is over.
+//! Records are only created, never overwritten and never deleted. So no update can be lost. A
+//! caller that was paused at any point does no harm when it continues: the record that it then
+//! creates exists already, or belongs to a generation that is over.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,35 +13,35 @@ use tokio::sync::OnceCell;
 use super::claim::{Claim, Claiming, Lease};
 use super::record::{self, FENCE_KEY_LEN, RecordNames, Stamp};
 
-/// The number of times that a record is tried which other callers create first.
+/// The number of attempts to create a record if other callers create it first each time.
 const ROUNDS: u32 = 100;
 
-/// The pause to ask for after that many.
+/// The `retry_after` of the error when all those attempts have failed.
 const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 
-/// The most erasures of one user within the settling time that are looked at.
+/// The largest number of recent erasures of one user that are examined.
 const RECENT_ERASURES: u32 = 1000;
 
-/// The tombstones of all users.
+/// The records about all users.
 #[derive(Debug)]
 pub(crate) struct Register<T> {
     store: T,
-    /// The time for which the stack around the keys may show a key after it was deleted.
+    /// The time for which the stack around the keys may return a key after it was deleted.
     visible_for: Duration,
     fence_key: OnceCell<SecretKey>,
 }
 
-/// The state of a user.
+/// The status of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// The user is not erased. `generations` is the number of tombstones, all of which are over.
+    /// The user is not erased. `generations` is the number of tombstones, all of them lifted.
     Free {
         generations: u32,
     },
     Erased(Erased),
 }
 
-/// The tombstone that counts: the user's last one.
+/// The last tombstone of an erased user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Erased {
     pub(crate) generation: u32,
@@ -52,12 +52,12 @@ pub(crate) struct Erased {
 }
 
 /// The progress of a user's erasures.
-pub(crate) enum Progress {
-    /// One is under way, or was cut off: until it is too old to go on.
-    UnderWay { remaining: Duration },
-    /// All have ended, the last one at this moment.
+pub(crate) enum ErasureProgress {
+    /// An erasure is in progress, or was cut off. It counts as dead after `remaining`.
+    Ongoing { remaining: Duration },
+    /// All erasures have ended, the last one at this moment.
     EndedAt(SystemTime),
-    /// The last one was cut off long ago, and nobody knows when it ended.
+    /// The last erasure was cut off long ago, and nobody knows when it ended.
     CutOff,
 }
 
@@ -70,12 +70,13 @@ impl<T: KeyStore> Register<T> {
         &self.store
     }
 
-    /// Returns the names of the user's records. The first call creates the fence key if there is
-    /// none, and records how long this stack may show a key after it was deleted, before anything
-    /// is read through it.
+    /// Returns the names of the user's records.
+    ///
+    /// The first call creates the fence key if there is none, and records how long this stack may
+    /// return a key after it was deleted. This happens before anything is read through the stack.
     pub(crate) async fn names(&self, id: &KeyId, operation: Operation) -> Result<RecordNames> {
         let fence_key = self.fence_key.get_or_try_init(|| self.prepare(operation)).await;
-        // Whether the preparations were made or not, nothing was done to the user's key.
+        // Even if the preparations have an unknown effect, nothing was done to the user's key.
         Ok(RecordNames::new(fence_key.map_err(|e| e.with_effect(Effect::NotApplied))?, id))
     }
 
@@ -90,15 +91,15 @@ impl<T: KeyStore> Register<T> {
         Ok(fence_key)
     }
 
-    /// Returns the fence key, and creates it in a store that is empty.
+    /// Returns the fence key, and creates it if the store is empty.
     async fn fence_key(&self, operation: Operation) -> Result<SecretKey> {
         let of_this_call = |e: Error| e.with_operation(operation);
         let id = record::fence_key_id();
         if let Some(key) = self.store.find_key(&id).await.map_err(of_this_call)? {
             return Ok(key);
         }
-        // Without a fence key, other entries are somebody else's, or records that nobody could find
-        // again under a new one.
+        // If the store contains entries but no fence key, they do not belong to a fence, or they
+        // are records that could never be found again under a new fence key.
         let is_empty = match self.store.capabilities().listing {
             Some(_) => self.store.list_keys().next().await.transpose().map_err(of_this_call)?.is_none(),
             None => true,
@@ -107,7 +108,7 @@ impl<T: KeyStore> Register<T> {
             let new = SecretKey::generate(FENCE_KEY_LEN).expect("it is a valid length of a key");
             return self.store.get_or_create(&id, &new).await.map_err(of_this_call);
         }
-        // Unless another process has created it meanwhile.
+        // Another process may have created the fence key meanwhile.
         match self.store.find_key(&id).await.map_err(of_this_call)? {
             Some(key) => Ok(key),
             None => Err(self.no_fence_key(
@@ -118,8 +119,7 @@ impl<T: KeyStore> Register<T> {
         }
     }
 
-    /// Returns the fence key without creating one: refuses a store in which no erasure was ever
-    /// recorded.
+    /// Returns the fence key, and fails if there is none because no erasure was ever recorded.
     pub(crate) async fn fence_key_in_use(&self, operation: Operation) -> Result<SecretKey> {
         if let Some(fence_key) = self.fence_key.get() {
             return Ok(fence_key.clone());
@@ -128,7 +128,7 @@ impl<T: KeyStore> Register<T> {
             Some(fence_key) => Ok(fence_key),
             None => Err(self.no_fence_key(
                 operation,
-                "this store holds no tombstones: name the store in which the erasures were recorded",
+                "this store contains no tombstones: name the store in which the erasures were recorded",
             )),
         }
     }
@@ -139,7 +139,7 @@ impl<T: KeyStore> Register<T> {
             .with_source(why)
     }
 
-    /// Returns the state of a user: one call for a user who was never erased.
+    /// Returns the status of a user, by a single call to the store if the user was never erased.
     pub(crate) async fn status(&self, names: &RecordNames, operation: Operation) -> Result<Status> {
         match self.read(&names.tombstone(1), operation).await? {
             None => Ok(Status::Free { generations: 0 }),
@@ -147,7 +147,8 @@ impl<T: KeyStore> Register<T> {
         }
     }
 
-    /// Returns the states of many users, in their order: one batch for those who were never erased.
+    /// Returns the statuses of many users, in the order of `names`. Users who were never erased
+    /// take one batch together.
     pub(crate) async fn statuses(&self, names: &[RecordNames], operation: Operation) -> Vec<Result<Status>> {
         let firsts: Vec<KeyId> = names.iter().map(|names| names.tombstone(1)).collect();
         let mut statuses = Vec::with_capacity(names.len());
@@ -161,7 +162,7 @@ impl<T: KeyStore> Register<T> {
         statuses
     }
 
-    /// Returns the state of a user with this first tombstone.
+    /// Returns the status of a user with this first tombstone.
     async fn status_after(&self, names: &RecordNames, first: Stamp, operation: Operation) -> Result<Status> {
         let (generation, last) = self.last(first, |index| names.tombstone(index), operation).await?;
         Ok(match self.read(&names.lifted(generation), operation).await? {
@@ -170,8 +171,8 @@ impl<T: KeyStore> Register<T> {
         })
     }
 
-    /// Returns the last of the records that are numbered from 1, and its index. As the numbers have
-    /// no gaps, it is found by doubling and then by halving.
+    /// Returns the last of the records whose indexes start at 1, with its index. As the indexes
+    /// have no gaps, an exponential and then a binary search finds it.
     async fn last(&self, first: Stamp, name: impl Fn(u32) -> KeyId, operation: Operation) -> Result<(u32, Stamp)> {
         let mut last = (1, first);
         let mut missing = 2;
@@ -189,8 +190,8 @@ impl<T: KeyStore> Register<T> {
         Ok(last)
     }
 
-    /// Records an erasure that begins now, as a generation of its own, and returns the time that
-    /// its call has to delete.
+    /// Writes the tombstone of an erasure that begins now, as a new generation, and returns the
+    /// lease within which the erasure may delete.
     pub(crate) async fn raise(&self, names: &RecordNames, lifetime: Duration) -> Result<(Erased, Lease)> {
         let first = Stamp::now();
         for _ in 0..ROUNDS {
@@ -198,8 +199,8 @@ impl<T: KeyStore> Register<T> {
                 Status::Free { generations } => (generations + 1, first.at),
                 Status::Erased(erased) => (erased.generation + 1, erased.since),
             };
-            // Not before the look-up, which may take long: others judge by it whether this call is
-            // dead.
+            // The lease and the stamp begin after the lookup, which may take long, because others
+            // judge by the stamp whether this call is dead.
             let lease = Lease::new(lifetime);
             let stamp = Stamp { other: since, ..Stamp::now() };
             if self.create(&names.tombstone(generation), stamp, Operation::Erase).await? {
@@ -209,8 +210,8 @@ impl<T: KeyStore> Register<T> {
         Err(self.contention(Operation::Erase))
     }
 
-    /// Returns the moment since which the user was erased when the tombstone of this generation was
-    /// written; `None` if there is no such tombstone.
+    /// Returns the moment since which the user had been erased when the tombstone of this
+    /// generation was written, or `None` if there is no such tombstone.
     pub(crate) async fn erased_since(&self, names: &RecordNames, generation: u32) -> Result<Option<SystemTime>> {
         Ok(self.read(&names.tombstone(generation), Operation::Get).await?.map(|stamp| stamp.other))
     }
@@ -220,8 +221,7 @@ impl<T: KeyStore> Register<T> {
         self.create(&names.ended(generation), Stamp::now(), Operation::Erase).await.map(drop)
     }
 
-    /// Records that a key which had come back is deleted by now: until then a cache may have read
-    /// it.
+    /// Records that a key which had come back has been deleted. A cache may have read it until now.
     pub(crate) async fn record_cleaned(&self, names: &RecordNames, generation: u32) -> Result<()> {
         let name = |index| names.cleaned(generation, index);
         for _ in 0..ROUNDS {
@@ -236,36 +236,42 @@ impl<T: KeyStore> Register<T> {
         Err(self.contention(Operation::Erase))
     }
 
-    /// Returns how far the erasures of this user have come. One that began longer ago than
-    /// `lifetime` deletes nothing any more.
-    pub(crate) async fn progress(&self, names: &RecordNames, erased: &Erased, lifetime: Duration) -> Result<Progress> {
+    /// Returns the progress of this user's erasures. One that began longer ago than `lifetime` no
+    /// longer deletes anything.
+    pub(crate) async fn progress(
+        &self,
+        names: &RecordNames,
+        erased: &Erased,
+        lifetime: Duration,
+    ) -> Result<ErasureProgress> {
         let operation = Operation::Erase;
         let name = |index| names.cleaned(erased.generation, index);
         let mut ended_at = match self.read(&name(1), operation).await? {
             None => None,
             Some(first) => Some(self.last(first, name, operation).await?.1.at),
         };
-        // From the last one back to those that cannot be under way any more.
+        // From the last generation back to one that is too old to be in progress.
         for generation in (1..=erased.generation).rev() {
             if erased.generation - generation >= RECENT_ERASURES {
-                return Ok(Progress::UnderWay { remaining: lifetime });
+                return Ok(ErasureProgress::Ongoing { remaining: lifetime });
             }
             let began = self.read(&names.tombstone(generation), operation).await?.map_or(erased.at, |stamp| stamp.at);
-            // By another host's clock it may begin in the future.
+            // If another host's clock is ahead, the erasure may seem to begin in the future.
             let remaining = (began + lifetime).duration_since(SystemTime::now()).unwrap_or_default();
             match self.read(&names.ended(generation), operation).await? {
                 Some(ended) => ended_at = ended_at.max(Some(ended.at)),
-                None if !remaining.is_zero() => return Ok(Progress::UnderWay { remaining }),
+                None if !remaining.is_zero() => return Ok(ErasureProgress::Ongoing { remaining }),
                 None => {}
             }
             if remaining.is_zero() {
                 break;
             }
         }
-        Ok(ended_at.map_or(Progress::CutOff, Progress::EndedAt))
+        Ok(ended_at.map_or(ErasureProgress::CutOff, ErasureProgress::EndedAt))
     }
 
-    /// Ends this generation: the user may have a new key, unless there is a later one.
+    /// Lifts the tombstone of this generation: the user may have a new key, unless there is a later
+    /// tombstone.
     pub(crate) async fn lift(&self, names: &RecordNames, generation: u32) -> Result<()> {
         self.create(&names.lifted(generation), Stamp::now(), Operation::Erase).await.map(drop)
     }
@@ -275,8 +281,8 @@ impl<T: KeyStore> Register<T> {
         Ok(self.read(&names.lifted(generation), Operation::Erase).await?.is_some())
     }
 
-    /// Asks for the right to delete what is left of the user's key and to lift tombstones.
-    /// `lifetime` is for how long the caller needs it at most.
+    /// Claims the right to delete the key of an erased user and to lift tombstones. The claim
+    /// expires after `lifetime`.
     pub(crate) async fn claim(
         &self,
         names: &RecordNames,
@@ -300,8 +306,8 @@ impl<T: KeyStore> Register<T> {
                     last + 1
                 }
             };
-            // Begins before the record is written, so that it ends before another caller may take
-            // over.
+            // The lease begins before the record is written, so that it ends before another caller
+            // can take over.
             let lease = Lease::new(lifetime);
             let now = Stamp::now();
             let stamp = Stamp { other: now.at + lifetime, ..now };
@@ -312,7 +318,8 @@ impl<T: KeyStore> Register<T> {
         Err(self.contention(operation))
     }
 
-    /// Gives the claim back, unless a delete under it may still be applied: then it ends by itself.
+    /// Finishes the claim, so that another caller can have it at once, unless it must be left to
+    /// expire.
     pub(crate) async fn finish(&self, names: &RecordNames, claim: Claim, operation: Operation) -> Result<()> {
         match claim.index_to_finish() {
             Some(index) => self.create(&names.finished(index), Stamp::now(), operation).await.map(drop),
@@ -320,9 +327,10 @@ impl<T: KeyStore> Register<T> {
         }
     }
 
-    /// Returns how long after an erasure some stack with these tombstones may still show the key.
-    /// Ages are recorded as powers of two and never removed, so this can be up to twice the longest
-    /// age in use, or in use earlier.
+    /// Returns how long after an erasure any stack with these tombstones may still return the key.
+    ///
+    /// The stacks record this as powers of two and never remove a record. So the result can be up
+    /// to twice the longest time that any stack needs or has ever needed.
     pub(crate) async fn longest_visibility(&self) -> Result<Duration> {
         let markers: Vec<KeyId> = record::age_exponents().map(record::age_marker).collect();
         let mut longest = self.visible_for;
@@ -346,11 +354,11 @@ impl<T: KeyStore> Register<T> {
         }
     }
 
-    /// Creates a record and returns whether it is ours, rather than one that was there already.
+    /// Creates a record, and returns false if there already was one with this name.
     async fn create(&self, name: &KeyId, stamp: Stamp, operation: Operation) -> Result<bool> {
         let record = stamp.to_key();
         match self.store.get_or_create(name, &record).await {
-            Ok(standing) => Ok(standing == record),
+            Ok(stored) => Ok(stored == record),
             Err(e) => Err(e.with_operation(operation)),
         }
     }
@@ -358,6 +366,6 @@ impl<T: KeyStore> Register<T> {
     fn contention(&self, operation: Operation) -> Error {
         Error::new(ErrorKind::Conflict, operation, self.store.info().scheme())
             .with_retry_after(CONTENTION_PAUSE)
-            .with_source("other callers erase this user or allow a new key at the same time: try again after the pause")
+            .with_source("other callers are erasing this user or allowing a new key: try again after the pause")
     }
 }

@@ -1,5 +1,4 @@
-//! [`Batch`]: the attempts of a batch, of which each is for a few ids, so that what has arrived is
-//! kept.
+//! [`Batch`]: a batch that is sent in chunks, so that received answers are kept when a chunk fails.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,17 +12,20 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::RetrySettings;
 use super::call::{after, timed_out};
 
-/// The number of ids in one attempt if the store does not say how many one of its calls handles.
+/// The number of ids in one attempt if the batch size of the store is not known.
 const USUAL_CHUNK: usize = 100;
 
-/// The most attempts of one batch that are under way at once, and the most ids in them.
-const ATTEMPTS_UNDER_WAY: usize = 16;
-const IDS_UNDER_WAY: usize = 200;
+/// The largest number of attempts of one batch in flight.
+const ATTEMPTS_IN_FLIGHT: usize = 16;
 
-/// An id that was in so many attempts without an answer is tried by itself: if it is the one that
-/// hangs, those that wait behind it in the store must not fail with it.
+/// The largest number of ids in those attempts.
+const IDS_IN_FLIGHT: usize = 200;
+
+/// The number of timeouts after which an id is suspected to hang. A suspect is tried alone, because
+/// the ids that wait behind it in the store would time out with it.
 const TIMEOUTS_OF_A_SUSPECT: u32 = 2;
 
+/// A batch and the progress of its ids.
 pub(super) struct Batch<T> {
     settings: RetrySettings,
     operation: Operation,
@@ -31,15 +33,15 @@ pub(super) struct Batch<T> {
     members: Vec<Member<T>>,
     /// The first member that was never sent.
     next_fresh: usize,
-    retries: BTreeMap<Place, Vec<usize>>,
-    next_number: u64,
+    retries: BTreeMap<RetryOrder, Vec<usize>>,
+    next_sequence: u64,
     /// The earliest moment at which the store may be asked for ids that were never sent, after it
     /// has throttled.
     not_before: Option<Instant>,
     flow: Flow,
-    /// The moment at which the batch ends if no other id gets its outcome before.
+    /// The moment at which the batch ends unless another id gets its outcome before.
     give_up: Instant,
-    /// The moment of the last quick answer.
+    /// The moment of the last fast answer.
     last_quick: Option<Instant>,
 }
 
@@ -49,7 +51,7 @@ struct Member<T> {
     attempts: u32,
     /// The number of attempts that ended without an answer in time.
     timeouts: u32,
-    /// True if an attempt may have had an effect that its caller was not told of.
+    /// True if an attempt may have been applied although it failed.
     unsure: bool,
     outcome: Outcome<T>,
 }
@@ -57,57 +59,62 @@ struct Member<T> {
 enum Outcome<T> {
     NotSent,
     UnderWay,
-    /// It will be tried again, unless the batch ends before.
+    /// Failed, and to be retried unless the batch ends before.
     Failed(Error),
     Final(Result<T>),
 }
 
-/// The place of a retry in their order.
+/// The position of a retry in the order of retries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    /// Zero, or for a suspect how often it was one.
+struct RetryOrder {
+    /// Zero, or greater than zero for an id that is suspected to hang.
     suspicion: u32,
     not_before: Instant,
-    number: u64,
+    /// Makes each position unique.
+    sequence: u64,
 }
 
-/// The part of the batch that is sent at once. It grows while answers come quickly, because a store
-/// that answers slowly has a queue in which attempts would wait for each other until they time out.
+/// The part of the batch that is sent at once. It grows while answers come fast. A store that
+/// answers slowly has a queue, in which more attempts would only wait for each other until they
+/// time out.
 struct Flow {
     /// The number of ids in one attempt.
     chunk: usize,
     longest_chunk: usize,
-    /// True if a chunk is what the store handles with one call, so that a smaller one would not be
-    /// answered sooner.
+    /// True if the store handles a chunk in one call, so that a smaller one would not be answered
+    /// sooner.
     is_one_call: bool,
     attempts: usize,
 }
 
+/// The speed with which an attempt was answered.
 enum Speed {
     Quick,
     Slow,
     TimedOut,
-    /// Without an answer, while another attempt was answered quickly: there is no queue to wait in.
+    /// Timed out while another attempt was answered fast, so the cause is not a queue in the store.
     TimedOutAlone,
 }
 
+/// The ids of one attempt, before it is made.
 struct Chunk {
     indexes: Vec<usize>,
     ids: Vec<KeyId>,
     not_before: Option<Instant>,
 }
 
+/// An attempt that has ended.
 struct Attempt<T> {
     indexes: Vec<usize>,
     start: Instant,
     took: Duration,
-    /// None if there was no answer in time.
+    /// `None` if the attempt has timed out.
     answers: Option<Vec<Result<T>>>,
 }
 
 impl<T: Send> Batch<T> {
-    /// `batch_size` is the number of ids that one call of the store handles, if that is known. The
-    /// ids are distinct.
+    /// Creates a batch of distinct ids. `batch_size` is the number of ids that one call of the
+    /// store handles, if that is known.
     pub(super) fn new(
         settings: RetrySettings,
         operation: Operation,
@@ -125,7 +132,7 @@ impl<T: Send> Batch<T> {
             members: ids.iter().map(member).collect(),
             next_fresh: 0,
             retries: BTreeMap::new(),
-            next_number: 0,
+            next_sequence: 0,
             not_before: None,
             flow: Flow { chunk: longest_chunk, longest_chunk, is_one_call: batch_size.is_some(), attempts: 1 },
             give_up: after(Instant::now(), settings.deadline),
@@ -133,37 +140,38 @@ impl<T: Send> Batch<T> {
         }
     }
 
-    /// Sends chunks of ids until each id has its outcome, or until none has got one for the
-    /// deadline. `settle` decides what an answer means, given whether an earlier attempt for the id
-    /// may have had an effect.
+    /// Sends chunks until each id has its outcome, or until none has got one for the time of the
+    /// deadline. `settle` turns an answer into an outcome; its second argument tells whether an
+    /// earlier attempt for the id may have been applied.
     pub(super) async fn run<'a>(
         mut self,
         send: impl Fn(Vec<KeyId>) -> BoxFuture<'a, Vec<Result<T>>> + Send,
         settle: impl Fn(Result<T>, bool) -> Result<T> + Send,
     ) -> Vec<Result<T>> {
-        let mut under_way = FuturesUnordered::new();
+        let mut in_flight = FuturesUnordered::new();
         loop {
-            while let Some(chunk) = self.next_chunk(under_way.len()) {
+            while let Some(chunk) = self.next_chunk(in_flight.len()) {
                 let Chunk { indexes, ids, not_before } = chunk;
                 let answers = send(ids);
-                under_way.push(attempt(indexes, not_before, self.settings.attempt_timeout, answers).boxed());
+                in_flight.push(attempt(indexes, not_before, self.settings.attempt_timeout, answers).boxed());
             }
-            match timeout_at(self.give_up, under_way.next()).await {
+            match timeout_at(self.give_up, in_flight.next()).await {
                 Ok(Some(attempt)) => self.take(attempt, &settle),
                 Ok(None) | Err(_) => break,
             }
         }
-        self.members.into_iter().map(|member| member.last_word(self.operation, self.scheme)).collect()
+        self.members.into_iter().map(|member| member.into_outcome(self.operation, self.scheme)).collect()
     }
 
-    /// The next ids to send while so many attempts are under way.
-    fn next_chunk(&mut self, under_way: usize) -> Option<Chunk> {
-        if under_way >= self.flow.attempts {
+    /// Returns the next ids to send, if another attempt may be made while `in_flight` are in
+    /// flight.
+    fn next_chunk(&mut self, in_flight: usize) -> Option<Chunk> {
+        if in_flight >= self.flow.attempts {
             return None;
         }
         let retry = self.retries.first_key_value().map(|(place, _)| *place);
-        // Of a chunk without an answer most ids have one by themselves, which shows that the store
-        // still answers.
+        // The ids of a chunk that has timed out come before new ids. Most of them have an answer
+        // when tried alone, which shows that the store still answers.
         let is_due = retry.is_some_and(|place| place.suspicion == 0 && place.not_before <= Instant::now());
         if self.next_fresh < self.members.len() && !is_due {
             let end = self.members.len().min(self.next_fresh + self.flow.chunk);
@@ -172,9 +180,9 @@ impl<T: Send> Batch<T> {
             return Some(self.chunk(indexes, self.not_before));
         }
         if retry?.suspicion > 0 {
-            // From here on only suspects are left, which are tried one after the other.
+            // Only suspects are left, which are tried one after the other.
             self.flow.attempts = 1;
-            if under_way > 0 {
+            if in_flight > 0 {
                 return None;
             }
         }
@@ -230,8 +238,8 @@ impl<T: Send> Batch<T> {
         self.try_again(failed);
     }
 
-    /// Those that have no answer are tried again one by one, as one of them may be what keeps the
-    /// others waiting.
+    /// Schedules retries. Ids that have timed out are retried one by one, because one of them may
+    /// have delayed the others.
     fn try_again(&mut self, failed: Vec<(usize, Error)>) {
         let now = Instant::now();
         let mut together = Vec::new();
@@ -260,21 +268,21 @@ impl<T: Send> Batch<T> {
     }
 
     fn retry(&mut self, indexes: Vec<usize>, suspicion: u32, not_before: Instant) {
-        let number = self.next_number;
-        self.next_number += 1;
-        self.retries.insert(Place { suspicion, not_before, number }, indexes);
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.retries.insert(RetryOrder { suspicion, not_before, sequence }, indexes);
     }
 }
 
 impl<T> Member<T> {
-    fn last_word(self, operation: Operation, scheme: &'static str) -> Result<T> {
+    fn into_outcome(self, operation: Operation, scheme: &'static str) -> Result<T> {
         match self.outcome {
             Outcome::Final(Err(e)) | Outcome::Failed(e) if self.unsure => Err(e.with_effect(Effect::Unknown)),
             Outcome::Failed(e) => Err(e),
             Outcome::Final(outcome) => outcome,
             Outcome::UnderWay => Err(timed_out(operation, scheme)),
             Outcome::NotSent => {
-                let why = "no call for this id was made, because those before it had no success for too long: see \
+                let why = "no call for this id was made, because earlier ones had no success for too long: check \
                            whether the store can be reached, and try again";
                 Err(Error::new(ErrorKind::Timeout, operation, scheme).with_effect(Effect::NotApplied).with_source(why))
             }
@@ -287,7 +295,7 @@ impl Flow {
         match speed {
             Speed::Quick => {
                 self.chunk = (self.chunk * 2).min(self.longest_chunk);
-                let most = ATTEMPTS_UNDER_WAY.min(IDS_UNDER_WAY / self.chunk).max(1);
+                let most = ATTEMPTS_IN_FLIGHT.min(IDS_IN_FLIGHT / self.chunk).max(1);
                 self.attempts = most.min(self.attempts + 1);
             }
             Speed::Slow => self.attempts = (self.attempts / 2).max(1),

@@ -1,4 +1,4 @@
-//! [`TimedCall`]: the time and the attempts that one call has.
+//! [`TimedCall`]: the time limits and the attempts of one call.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::RetrySettings;
 
+/// A call with its time limits and the attempts made so far.
 pub(super) struct TimedCall {
     settings: RetrySettings,
     operation: Operation,
@@ -14,12 +15,13 @@ pub(super) struct TimedCall {
     attempt_timeout: Duration,
     deadline: Instant,
     attempts: u32,
-    /// True if an attempt ended without an answer, so that it may have been applied.
+    /// True if an attempt may have been applied although it failed.
     unsure: bool,
 }
 
 impl TimedCall {
-    /// The limits are longer by `wait`, which the store needs for itself.
+    /// Creates a call whose limits are extended by `wait`, the time for which the store itself
+    /// waits.
     pub(super) fn new(settings: RetrySettings, wait: Duration, operation: Operation, scheme: &'static str) -> Self {
         let attempt_timeout = settings.attempt_timeout.saturating_add(wait);
         let deadline = after(Instant::now(), settings.deadline.saturating_add(wait));
@@ -38,7 +40,7 @@ impl TimedCall {
         tokio::time::sleep_until(after(Instant::now(), time).min(self.deadline)).await;
     }
 
-    /// One attempt, which ends in time.
+    /// Makes one attempt, within its time limit.
     pub(super) async fn attempt<T>(&mut self, once: impl Future<Output = Result<T>> + Send) -> Result<T> {
         self.attempts += 1;
         let answer = self.look(once).await;
@@ -48,24 +50,24 @@ impl TimedCall {
         answer
     }
 
-    /// A read besides the attempts, which ends in time as well.
+    /// Makes a read that does not count as an attempt, within the same time limit.
     pub(super) async fn look<T>(&self, read: impl Future<Output = Result<T>> + Send) -> Result<T> {
         timeout_at(self.attempt_end(), read).await.unwrap_or_else(|_| Err(self.timed_out()))
     }
 
-    /// One step of a listing; `is_first` if it counts as an attempt. After that the deadline is
-    /// over with.
+    /// Makes one step of a listing. The first step counts as an attempt (`is_first`). The deadline
+    /// does not apply to later ones.
     pub(super) async fn step<T>(&mut self, step: impl Future<Output = T> + Send, is_first: bool) -> Result<T> {
         let end = if is_first { self.attempt_end() } else { after(Instant::now(), self.attempt_timeout) };
         self.attempts += u32::from(is_first);
         timeout_at(end, step).await.map_err(|_| self.timed_out())
     }
 
-    /// Waits for the next attempt.
+    /// Waits until the next attempt may be made.
     ///
     /// # Errors
-    /// The error of the last one, if there is to be no other: it can't help, there were enough, or
-    /// no time is left.
+    /// The given error of the last attempt, if there is to be no other: see
+    /// [`pause_after`](RetrySettings::pause_after).
     pub(super) async fn pause(&self, e: Error) -> Result<()> {
         match self.settings.pause_after(&e, self.attempts, self.deadline) {
             Some(pause) => {
@@ -87,8 +89,8 @@ impl TimedCall {
 }
 
 impl RetrySettings {
-    /// Returns the pause after a failed attempt, or `None` if there is to be no other attempt: it
-    /// can't help, there were enough, or the deadline does not allow for the pause.
+    /// Returns the pause after a failed attempt, or `None` if there is to be no other attempt
+    /// because it cannot help, all attempts are used up, or the pause would exceed the deadline.
     pub(super) fn pause_after(&self, e: &Error, attempts: u32, deadline: Instant) -> Option<Duration> {
         if !e.is_retryable() || attempts >= self.max_attempts {
             return None;
@@ -105,7 +107,7 @@ pub(super) fn timed_out(operation: Operation, scheme: &'static str) -> Error {
         .with_source("the store did not answer within the time set for it: see whether it can be reached")
 }
 
-/// A limit too far off to be told is none that anybody waits for.
+/// Returns the moment after this time. A very long time is shortened, so that it cannot overflow.
 pub(super) fn after(now: Instant, time: Duration) -> Instant {
     const FAR_OFF: Duration = Duration::from_secs(30 * 365 * 86_400);
     now + time.min(FAR_OFF)

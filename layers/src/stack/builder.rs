@@ -1,4 +1,4 @@
-//! [`StackBuilder`]: the settings of a stack, and the one order of its layers.
+//! [`StackBuilder`]: the settings of a stack and the order of its layers.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -14,19 +14,22 @@ use crate::limited::{Limit, Limited};
 use crate::observed::Observed;
 use crate::resilient::Resilient;
 
-/// The shortest and the longest pause between two looks for expired keys.
+/// The shortest pause between two searches for expired keys.
 const SHORTEST_EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause between two searches for expired keys.
 const LONGEST_EXPIRY_PAUSE: Duration = Duration::from_secs(60);
 
-/// The part of the deadline that one attempt has.
+/// The number of attempts that fit into the deadline.
 const ATTEMPTS_IN_DEADLINE: u32 = 3;
 
-/// The least time for one attempt, if the deadline allows it.
+/// The shortest time limit of an attempt, if the deadline is not shorter.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The default deadline.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// After twice this time, a fence takes a call for dead that has said nothing.
+/// The longest deadline behind a fence, for which a call counts as dead after twice this time.
 const LONGEST_FENCED_DEADLINE: Duration = SETTLING.checked_div(2).expect("two is not zero");
 
 /// A builder of a [`Stack`]. The setters cannot fail; [`build`](Self::build) checks everything.
@@ -72,8 +75,8 @@ impl StackBuilder {
         }
     }
 
-    /// Sets the store of the tombstones, without which users can be deleted but not erased: see
-    /// [`Fenced`]. The stack bounds and retries its calls as it does those of the keys.
+    /// Sets the store of the tombstones: see [`Fenced`]. Without one, keys can be deleted, but
+    /// users cannot be erased. The stack applies the same deadline and retries to both stores.
     pub fn tombstones(mut self, store: impl KeyStore) -> Self {
         self.tombstones = Some(Arc::new(store));
         self
@@ -86,22 +89,23 @@ impl StackBuilder {
         self
     }
 
-    /// Sets the time to live of cached keys, at most one year. Without it, nothing is cached. Every
-    /// process that shares the tombstones waits for the longest one before it allows a new key to
-    /// an erased user, even if it was used once only.
+    /// Sets the time to live of cached keys, at most one year. Without it, nothing is cached.
+    ///
+    /// Before an erased user can have a new key, every process that shares the tombstones waits for
+    /// the longest time to live that any of them has ever used.
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.cache.ttl = Some(ttl);
         self
     }
 
-    /// Sets how many keys are cached; 10,000 by default.
+    /// Sets the largest number of cached keys, 10,000 by default.
     pub fn cache_max_keys(mut self, keys: usize) -> Self {
         self.cache.max_keys = Some(keys);
         self
     }
 
-    /// Sets how long an expired key may still be served while the store does not answer. By default
-    /// it is not served.
+    /// Sets how long an expired key may still be returned while the store does not answer. By
+    /// default it is not returned.
     pub fn cache_stale_if_error(mut self, time: Duration) -> Self {
         self.cache.stale_if_error = Some(time);
         self
@@ -114,67 +118,81 @@ impl StackBuilder {
         self
     }
 
-    /// Sets the number of calls a second that read from the store of the keys. By default there is
-    /// no limit.
+    /// Sets the number of calls per second that read from the store of the keys. By default there
+    /// is no limit.
     pub fn read_rate(mut self, calls_per_second: f64) -> Self {
         self.limits.read_rate = Some(calls_per_second);
         self
     }
 
-    /// Sets the number of calls a second that write to the store of the keys. By default there is
+    /// Sets the number of calls per second that write to the store of the keys. By default there is
     /// no limit.
     pub fn write_rate(mut self, calls_per_second: f64) -> Self {
         self.limits.write_rate = Some(calls_per_second);
         self
     }
 
-    /// Sets the number of reads, and the number of writes, that are under way at the store of the
-    /// keys at once. By default there is no limit.
+    /// Sets the largest number of reads in flight, and also the largest number of writes in flight,
+    /// at the store of the keys. By default there is no limit.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.limits.concurrency = Some(calls);
         self
     }
 
-    /// Sets the number of ids that the store reads or lists per call. The rate then counts calls,
-    /// not ids. By default it is what the store says of itself
-    /// ([`Capabilities::batch_size`](keystead_core::Capabilities::batch_size)), or 1.
+    /// Sets the number of ids that the store reads or lists in one call, so that the rate counts
+    /// calls and not ids.
+    ///
+    /// The default is the store's own [`Capabilities::batch_size`], or 1 if that is not known.
+    ///
+    /// [`Capabilities::batch_size`]: keystead_core::Capabilities::batch_size
     pub fn read_batch_size(mut self, ids: usize) -> Self {
         self.limits.read_batch_size = Some(ids);
         self
     }
 
-    /// Sets the number of ids that the store deletes per call: 10 for Parameter Store. By default
-    /// 1.
+    /// Sets the number of ids that the store deletes in one call, such as 10 for Parameter Store.
+    ///
+    /// The default is the store's own [`Capabilities::delete_batch_size`], or else its
+    /// [`Capabilities::batch_size`], or 1 if neither is known.
+    ///
+    /// [`Capabilities::delete_batch_size`]: keystead_core::Capabilities::delete_batch_size
+    /// [`Capabilities::batch_size`]: keystead_core::Capabilities::batch_size
     pub fn delete_batch_size(mut self, ids: usize) -> Self {
         self.limits.delete_batch_size = Some(ids);
         self
     }
 
-    /// Sets how long one call to one of the two stores may take with all its attempts; 20 seconds
-    /// by default. Each attempt gets one third of it, or 5 seconds if that is longer and within the
-    /// deadline. With tombstones it is at most 30 seconds. Behind a fence a read makes up to two
-    /// such calls, one after the other, a write four, and an erasure some more.
+    /// Sets the time limit of one call to one of the two stores, with all its attempts: 20 seconds
+    /// by default, and at most 30 seconds with tombstones.
+    ///
+    /// The limit of each attempt is one third of it, but at least 5 seconds if the deadline allows
+    /// that. Behind a fence, a read makes up to two such calls one after the other, a write up to
+    /// four, and an erasure some more.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Sets whether operations are traced and counted ([`Observed`]); they are by default. Switch
-    /// it off if another `Observed` is put around the stack.
+    /// Sets whether operations are traced and counted by [`Observed`], as they are by default. Turn
+    /// it off if you put another `Observed` around the stack.
     pub fn observed(mut self, observed: bool) -> Self {
         self.observed = observed;
         self
     }
 
-    /// Builds the stack. No store is called yet.
+    /// Builds the stack. It makes no call to either engine.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if the keys are cached or fenced already, if a setting is out
-    /// of the bounds that its layer names, if a setting of the cache is given without a time to
-    /// live, if the tombstones are not fit for these keys
-    /// ([`FencedBuilder::build`](crate::FencedBuilder::build)), or if a durability is accepted
-    /// without tombstones. [`Unavailable`](ErrorKind::Unavailable) if the thread that wipes expired
-    /// keys cannot be started.
+    /// - [`Config`](ErrorKind::Config) in these cases:
+    ///   - The keys are cached or fenced already.
+    ///   - A setting is out of the bounds that its layer names.
+    ///   - A setting of the cache is given without a time to live.
+    ///   - A batch size is given without a rate or a concurrency.
+    ///   - The tombstones do not fit the keys
+    ///     ([`FencedBuilder::build`](crate::FencedBuilder::build)).
+    ///   - A durability of tombstones is accepted, but there are no tombstones.
+    /// - [`Unavailable`](ErrorKind::Unavailable) if the thread that wipes expired keys cannot be
+    ///   started.
     pub fn build(self) -> Result<Stack> {
         let keys = self.keys.capabilities();
         let CacheSettings { ttl, max_keys, stale_if_error, negative_ttl } = self.cache;
@@ -188,7 +206,7 @@ impl StackBuilder {
         } else if self.limits.has_unused_batch_size() {
             "a batch size is given, but neither a rate nor a concurrency: set one, or leave the batch size out"
         } else if self.tombstones.is_some() && self.deadline > LONGEST_FENCED_DEADLINE {
-            "the deadline is longer than 30 seconds: behind a fence, a call that takes longer is taken for dead"
+            "the deadline is longer than 30 seconds, the limit for calls behind a fence: set a shorter one"
         } else if self.tombstones.is_none() && self.accepted_durability.is_some() {
             "a durability of tombstones is accepted, but there are none: set tombstones, too"
         } else {
@@ -217,7 +235,7 @@ impl StackBuilder {
         };
         let innermost: Arc<dyn KeyStore> = match (&fence, &cache) {
             (Some(fence), _) => fence.clone(),
-            // Without a fence an erasure through the cache must not say verified.
+            // Without a fence, an erasure through the cache must not return `verified: true`.
             (None, Some(cache)) => Arc::new(cache.clone()),
             (None, None) => beneath,
         };
@@ -231,7 +249,7 @@ impl StackBuilder {
         Ok(Stack { outermost, observer, fence, cache, _expiry: expiry })
     }
 
-    /// Time limits and retries around one of the two stores.
+    /// Puts time limits and retries around one of the two stores.
     fn resilient(&self, store: Arc<dyn KeyStore>) -> Result<Arc<dyn KeyStore>> {
         let attempt_timeout = (self.deadline / ATTEMPTS_IN_DEADLINE).max(ATTEMPT_TIMEOUT.min(self.deadline));
         let resilient = Resilient::builder(store).deadline(self.deadline).attempt_timeout(attempt_timeout).build()?;
@@ -240,7 +258,7 @@ impl StackBuilder {
 }
 
 impl CacheSettings {
-    /// A cache around this store, if a time to live is set.
+    /// Returns a cache around this store, if a time to live is set.
     fn around(self, store: &Arc<dyn KeyStore>) -> Result<Option<Cached<Arc<dyn KeyStore>>>> {
         let Some(ttl) = self.ttl else { return Ok(None) };
         let mut builder = Cached::builder(store.clone()).ttl(ttl);
@@ -266,7 +284,7 @@ impl LimitSettings {
         self.is_unlimited() && (self.read_batch_size.is_some() || self.delete_batch_size.is_some())
     }
 
-    /// This store behind its limits, or as it is if none is set.
+    /// Returns this store behind its limits, or the store itself if no limit is set.
     fn around(self, store: Arc<dyn KeyStore>) -> Result<Arc<dyn KeyStore>> {
         if self.is_unlimited() {
             return Ok(store);
@@ -279,13 +297,13 @@ impl LimitSettings {
         Ok(Arc::new(Limited::with_limits(store, reads, writes)))
     }
 
-    /// The limit of one kind of calls.
+    /// Returns the limit for the reads or for the writes.
     fn limit(self, rate: Option<f64>, batch_size: usize) -> Result<Limit> {
         let builder = Limit::builder().batch_size(batch_size);
         let builder = match (rate, self.concurrency) {
             (Some(rate), _) => builder.rate(rate),
             (None, Some(_)) => builder,
-            // A limit that is never reached, because only the other kind of call is limited.
+            // Only the other kind of call is limited, so this limit must never be reached.
             (None, None) => builder.rate(1e6).burst(u32::MAX),
         };
         match self.concurrency {
@@ -295,8 +313,10 @@ impl LimitSettings {
     }
 }
 
-/// Starts a thread that wipes expired keys until the sender is dropped. A task would end with its
-/// runtime. It holds the cached keys only, not the store: that is closed when the stack is dropped.
+/// Starts a thread that wipes expired keys until the returned sender is dropped.
+///
+/// It is not a task, because a task would end with its runtime. It keeps the cached keys alive, but
+/// not the store, so that the store is closed when the stack is dropped.
 fn wipe_expired_keys(cache: &Cached<Arc<dyn KeyStore>>) -> std::io::Result<Sender<()>> {
     let (sender, stop) = mpsc::channel();
     let pause = cache.ttl().clamp(SHORTEST_EXPIRY_PAUSE, LONGEST_EXPIRY_PAUSE);

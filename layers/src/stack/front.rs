@@ -1,4 +1,4 @@
-//! [`Front`]: the keys behind the fence, with a cache or without.
+//! [`Front`]: the store behind the fence of a stack, with or without a cache.
 
 use std::sync::Arc;
 
@@ -9,9 +9,11 @@ use keystead_core::{
 
 use crate::cached::Cached;
 
-/// The keys as the fence of a stack sees them. It differs from the cache in one call: an erasure
-/// says what the store beneath has verified. That is right behind a fence only, which keeps every
-/// reader from what other caches still hold.
+/// The store behind the fence of a stack.
+///
+/// It differs from its cache in one call: an erasure returns `verified` as the store beneath does.
+/// That is right only behind a fence, which keeps readers from the keys that other caches still
+/// hold.
 #[derive(Clone, Debug)]
 pub(super) enum Front {
     Uncached(Arc<dyn KeyStore>),

@@ -1,4 +1,4 @@
-//! Tests of the age that an answer may have, with a clock that the tests advance.
+//! The age of cached answers, in virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep};
 use crate::{Gated, TTL, begin_get, cached, id, key, kind};
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_given_for_the_time_to_live_and_not_longer() {
+async fn a_key_is_returned_for_the_time_to_live_and_not_longer() {
     let store = Gated::open();
     store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
     let cached = cached(&store);
     cached.get_key(&id("alice")).await.unwrap();
     store.memory.put_key(&id("alice"), &key(2)).await.unwrap();
     sleep(TTL - Duration::from_millis(1)).await;
-    // So often that every copy is looked at.
+    // Often enough that every copy is read.
     for _ in 0..200 {
         assert_eq!(cached.get_key(&id("alice")).await.unwrap(), key(1));
     }
@@ -61,7 +61,8 @@ async fn nobody_joins_a_load_older_than_the_time_to_live() {
 #[tokio::test(start_paused = true)]
 async fn a_delete_through_another_cache_is_seen_within_the_declared_bound() {
     let store = Gated::open();
-    let (one, two) = (cached(&store), cached(&store));
+    let one = cached(&store);
+    let two = cached(&store);
     one.put_key(&id("alice"), &key(1)).await.unwrap();
     two.get_key(&id("alice")).await.unwrap();
     one.delete_key(&id("alice")).await.unwrap();
@@ -72,7 +73,7 @@ async fn a_delete_through_another_cache_is_seen_within_the_declared_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_key_bridges_an_outage_if_that_is_asked_for() {
+async fn a_stale_key_is_returned_during_an_outage_if_that_is_configured() {
     for (failure, bridged) in [
         (ErrorKind::Unavailable, true),
         (ErrorKind::Timeout, true),
@@ -92,15 +93,14 @@ async fn a_stale_key_bridges_an_outage_if_that_is_asked_for() {
             Ok(stale) => assert!(bridged && stale == key(1), "{failure:?}"),
             Err(e) => assert!(!bridged && e.kind() == failure, "{failure:?}"),
         }
-        // Whatever else it was, it was the store's word: no outage afterwards brings the old key
-        // back.
+        // The store has answered, so the old key does not come back during a later outage.
         faulty.inject(Fault::error(ErrorKind::Unavailable).on(Operation::Get));
         assert_eq!(cached.get_key(&id("alice")).await.is_ok(), bridged, "{failure:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_outage_brings_a_key_back_that_was_written_or_is_too_old() {
+async fn a_stale_key_is_not_returned_after_a_write_or_when_it_is_too_old() {
     let faulty = Arc::new(Faulty::builder(MemoryStore::new()).build().unwrap());
     let cached = Cached::builder(faulty.clone()).ttl(TTL).stale_if_error(TTL).build().unwrap();
     let outage = || faulty.inject(Fault::error(ErrorKind::Unavailable).on(Operation::Get));
@@ -119,7 +119,7 @@ async fn no_outage_brings_a_key_back_that_was_written_or_is_too_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_being_asked_a_stale_key_bridges_nothing() {
+async fn a_stale_key_is_not_returned_by_default() {
     let faulty = Arc::new(Faulty::builder(MemoryStore::new()).build().unwrap());
     faulty.put_key(&id("alice"), &key(1)).await.unwrap();
     let cached = Cached::builder(faulty.clone()).ttl(TTL).build().unwrap();
@@ -130,8 +130,9 @@ async fn without_being_asked_a_stale_key_bridges_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn absence_is_kept_only_if_asked_for_and_briefly() {
-    let (store, brief) = (Gated::open(), Duration::from_secs(2));
+async fn absence_is_cached_only_if_that_is_configured_and_briefly() {
+    let store = Gated::open();
+    let brief = Duration::from_secs(2);
     let plain = cached(&store);
     for _ in 0..2 {
         assert_eq!(kind(plain.get_key(&id("alice")).await), ErrorKind::NotFound);
@@ -150,7 +151,7 @@ async fn absence_is_kept_only_if_asked_for_and_briefly() {
 }
 
 #[tokio::test]
-async fn a_refused_create_tells_that_absence_is_over() {
+async fn a_create_that_finds_a_key_ends_a_cached_absence() {
     let store = Gated::open();
     let cached = Cached::builder(store.clone()).ttl(TTL).negative_ttl(TTL).build().unwrap();
     assert!(cached.find_key(&id("alice")).await.unwrap().is_none());
@@ -159,7 +160,7 @@ async fn a_refused_create_tells_that_absence_is_over() {
     assert_eq!(cached.get_key(&id("alice")).await.unwrap(), key(1));
 }
 
-/// A store whose reads show a key for a while after it was deleted.
+/// A store whose reads return a key for a while after it was deleted.
 #[derive(Debug)]
 struct Lagging {
     store: MemoryStore,
@@ -204,7 +205,7 @@ impl KeyStore for Lagging {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_lagging_store_shows_right_after_a_delete_is_not_kept() {
+async fn a_stale_read_right_after_a_delete_is_not_cached() {
     let lagging = Lagging { store: MemoryStore::new(), old: key(1), until: Instant::now() + BOUND, bound: BOUND };
     lagging.store.put_key(&id("alice"), &key(1)).await.unwrap();
     let cached = Cached::builder(lagging).ttl(TTL).build().unwrap();
@@ -218,9 +219,9 @@ async fn what_a_lagging_store_shows_right_after_a_delete_is_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_not_found_of_whichever_load_no_outage_brings_the_old_key_back() {
-    // The second read hangs longer than anybody joins it, so that a third one is made; the answers
-    // come out of order.
+async fn after_a_not_found_from_any_load_the_old_key_is_not_returned_as_stale() {
+    // The second read hangs for longer than the join window, so that a third one is made. Their
+    // answers arrive out of order.
     let faulty = Faulty::builder(MemoryStore::new())
         .fault(Fault::latency(Duration::ZERO).on(Operation::Get))
         .fault(Fault::latency(TTL * 5 / 4).on(Operation::Get))
@@ -245,8 +246,9 @@ async fn after_not_found_of_whichever_load_no_outage_brings_the_old_key_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_write_to_a_store_that_lags_without_end_nothing_is_kept_of_the_id() {
-    let (store, now) = (MemoryStore::new(), Instant::now());
+async fn after_a_write_to_a_store_with_an_endless_bound_the_id_is_not_cached() {
+    let store = MemoryStore::new();
+    let now = Instant::now();
     let lagging = Lagging { store: store.clone(), old: key(1), until: now, bound: Duration::MAX };
     let cached = Cached::builder(lagging).ttl(TTL).build().unwrap();
     assert_eq!(cached.capabilities().consistency, Consistency::Eventual { within: Duration::MAX });

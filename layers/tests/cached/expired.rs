@@ -1,4 +1,4 @@
-//! Expired keys are removed from memory when that is asked for.
+//! The removal of expired keys from memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::{TTL, id, key, kind};
 use keystead_core::{ErrorKind, Operation};
 
 #[tokio::test(start_paused = true)]
-async fn only_what_has_expired_is_removed() {
+async fn only_expired_entries_are_removed() {
     let cached = Cached::builder(MemoryStore::new()).ttl(TTL).build().unwrap();
-    for number in 0..300 {
-        cached.put_key(&id(&format!("old-{number}")), &key(1)).await.unwrap();
-        // So often that copies are made, too.
+    for index in 0..300 {
+        cached.put_key(&id(&format!("old-{index}")), &key(1)).await.unwrap();
+        // Often enough that copies are made, too.
         for _ in 0..100 {
-            cached.get_key(&id(&format!("old-{number}"))).await.unwrap();
+            cached.get_key(&id(&format!("old-{index}"))).await.unwrap();
         }
     }
     sleep(TTL / 2).await;
@@ -37,7 +37,7 @@ async fn only_what_has_expired_is_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_may_bridge_an_outage_stays_and_an_absence_does_not() {
+async fn a_key_that_may_be_returned_as_stale_stays_and_an_absence_does_not() {
     let store = Arc::new(Faulty::builder(MemoryStore::new()).build().unwrap());
     let negative = Duration::from_secs(2);
     let cached = Cached::builder(store.clone()).ttl(TTL).stale_if_error(TTL).negative_ttl(negative).build().unwrap();

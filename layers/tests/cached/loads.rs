@@ -19,14 +19,14 @@ use tokio::time::{sleep, timeout};
 
 use crate::{Gated, TTL, begin_get, id, key, kind};
 
-/// A store whose calls wait at a gate, and then panic as often as they are told to.
+/// A store whose calls wait at a gate, and of which a given number then panics.
 #[derive(Debug)]
 struct Panicking {
     memory: MemoryStore,
     gate: Semaphore,
     panics: AtomicU64,
     begun: AtomicU64,
-    /// True to panic before there is a future at all.
+    /// True if a call panics before it returns a future.
     at_once: bool,
 }
 
@@ -117,7 +117,8 @@ async fn misses(cached: &Cached<Arc<Panicking>>, misses: u64) {
     }
 }
 
-/// The one that panicked, and the errors of the others; nobody may wait for ever.
+/// Returns the number of readers that panicked, and the errors of the others. None of them may
+/// hang.
 async fn outcomes(readers: Vec<Reader>) -> (usize, Vec<Error>) {
     let ended = timeout(Duration::from_secs(60), join_all(readers)).await.expect("somebody waits for ever");
     let mut panics = 0;
@@ -132,7 +133,7 @@ async fn outcomes(readers: Vec<Reader>) -> (usize, Vec<Error>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_the_store_panics_nobody_waits_for_ever() {
+async fn when_the_store_panics_no_caller_hangs() {
     for (leader_stays, panics) in [(true, 1), (false, 0)] {
         let store = Panicking::new(1, false);
         store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
@@ -159,7 +160,7 @@ async fn when_the_store_panics_nobody_waits_for_ever() {
 }
 
 #[tokio::test]
-async fn a_store_that_panics_before_it_has_a_future_does_no_more_harm() {
+async fn a_store_that_panics_before_it_returns_a_future_is_handled_the_same_way() {
     let store = Panicking::new(1, true);
     store.gate.add_permits(1_000);
     store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
@@ -170,7 +171,7 @@ async fn a_store_that_panics_before_it_has_a_future_does_no_more_harm() {
 }
 
 #[tokio::test]
-async fn a_batch_that_panics_fails_for_those_that_joined_it() {
+async fn a_batch_that_panics_fails_for_the_callers_that_joined_it() {
     let store = Panicking::new(1, false);
     for name in ["alice", "bob"] {
         store.memory.put_key(&id(name), &key(1)).await.unwrap();
@@ -220,7 +221,7 @@ async fn a_write_that_panics_leaves_nothing_behind() {
     assert_eq!(cached.statistics().loads, loads + 1, "what was cached before the write is gone");
 }
 
-/// A store that answers too few ids of a batch.
+/// A store that returns too few answers for a batch.
 #[derive(Debug)]
 struct Short(MemoryStore);
 
@@ -260,7 +261,7 @@ impl KeyStore for Short {
 }
 
 #[tokio::test]
-async fn a_store_that_answers_too_few_ids_gets_an_error_for_the_rest() {
+async fn missing_answers_of_a_batch_are_errors() {
     let cached = Cached::builder(Short(MemoryStore::new())).ttl(TTL).build().unwrap();
     let kinds: Vec<_> = cached.get_keys(&["a", "b", "c"].map(id)).await.into_iter().map(kind).collect();
     assert_eq!(kinds, [ErrorKind::NotFound, ErrorKind::Other, ErrorKind::Other]);
@@ -274,18 +275,19 @@ async fn a_load_that_hangs_is_joined_for_the_join_window_only() {
     let cached = Cached::builder(store.clone()).ttl(TTL).join_window(window).build().unwrap();
     let old = begin_get(&cached, &store, &id("alice")).await;
     let ended = Arc::new(Mutex::new(Vec::new()));
-    // Callers come once a second for a minute.
+    // A caller arrives each second for a minute.
     let mut readers = Vec::new();
     for _ in 0..60 {
         sleep(Duration::from_secs(1)).await;
-        let (cached, ended) = (cached.clone(), ended.clone());
+        let cached = cached.clone();
+        let ended = ended.clone();
         readers.push(tokio::spawn(async move {
             let answer = cached.get_key(&id("alice")).await;
             ended.lock().unwrap().push(answer.unwrap());
         }));
         yield_now().await;
     }
-    // The first load, and one more each time that the window is over.
+    // There was the first load, and one more each time that the window was over.
     sleep(Duration::from_millis(1)).await;
     assert_eq!(store.gets(), 21);
     // Another process has changed the key since the first load read it.
@@ -303,7 +305,7 @@ async fn a_load_that_hangs_is_joined_for_the_join_window_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_setting_a_load_is_joined_for_ten_seconds() {
+async fn by_default_a_load_is_joined_for_ten_seconds() {
     let store = Gated::closed();
     let cached = Cached::builder(store.clone()).ttl(Duration::from_secs(3600)).build().unwrap();
     let _old = begin_get(&cached, &store, &id("alice")).await;

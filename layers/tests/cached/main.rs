@@ -1,4 +1,4 @@
-//! Tests of the cache's promises, under races and with a clock that the tests advance.
+//! The promises of the cache, in races and in virtual time.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod age;
@@ -25,7 +25,7 @@ use tokio::time::sleep;
 
 const TTL: Duration = Duration::from_secs(60);
 
-/// A store whose reads read at once and answer when they are let go.
+/// A store whose reads read the key at once, and return it when the test releases them.
 #[derive(Debug)]
 struct Gated {
     memory: MemoryStore,
@@ -126,7 +126,9 @@ async fn begin_get(
     store: &Gated,
     id: &KeyId,
 ) -> tokio::task::JoinHandle<Result<SecretKey>> {
-    let (before, cached, id) = (store.gets(), cached.clone(), id.clone());
+    let before = store.gets();
+    let cached = cached.clone();
+    let id = id.clone();
     let get = tokio::spawn(async move { cached.get_key(&id).await });
     while store.gets() == before {
         tokio::task::yield_now().await;
@@ -135,7 +137,7 @@ async fn begin_get(
 }
 
 #[tokio::test]
-async fn a_key_deleted_during_its_load_is_not_kept() {
+async fn a_key_deleted_during_its_load_is_not_cached() {
     let store = Gated::closed();
     store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
     let cached = cached(&store);
@@ -160,7 +162,7 @@ async fn nobody_joins_a_load_that_began_before_a_delete() {
 }
 
 #[tokio::test]
-async fn a_key_put_during_a_load_is_what_is_read_next() {
+async fn a_key_put_during_a_load_is_returned_by_the_next_read() {
     let store = Gated::closed();
     store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
     let cached = cached(&store);
@@ -172,21 +174,21 @@ async fn a_key_put_during_a_load_is_what_is_read_next() {
 }
 
 #[tokio::test]
-async fn a_write_that_is_given_up_takes_the_key_away_as_well() {
+async fn a_write_whose_future_is_dropped_removes_the_key_as_well() {
     let store = Gated::open();
     let cached = cached(&store);
     cached.put_key(&id("alice"), &key(1)).await.unwrap();
     cached.get_key(&id("alice")).await.unwrap();
     let alice = id("alice");
     let mut write = Box::pin(cached.delete_key(&alice));
-    // Polled once, and dropped.
+    // The future is polled once and dropped.
     drop((&mut write).now_or_never());
     drop(write);
     assert_eq!(kind(cached.get_key(&id("alice")).await), ErrorKind::NotFound);
 }
 
 #[tokio::test]
-async fn a_failed_load_fails_for_all_who_waited_and_is_not_kept() {
+async fn a_failed_load_fails_for_all_callers_that_joined_it_and_is_not_cached() {
     let faulty = Faulty::builder(MemoryStore::new()).fault(Fault::error(ErrorKind::Throttled).on(Operation::Get));
     let faulty = Arc::new(faulty.build().unwrap());
     faulty.put_key(&id("alice"), &key(1)).await.unwrap();
@@ -224,7 +226,7 @@ async fn a_thousand_readers_of_one_expired_key_make_one_call() {
 }
 
 #[tokio::test]
-async fn when_the_reader_that_made_the_call_is_given_up_the_others_finish_it() {
+async fn when_the_first_reader_is_dropped_the_others_finish_the_load() {
     let store = Gated::closed();
     store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
     let cached = cached(&store);
@@ -241,7 +243,7 @@ async fn when_the_reader_that_made_the_call_is_given_up_the_others_finish_it() {
 }
 
 #[tokio::test]
-async fn when_all_readers_are_given_up_the_next_one_makes_a_call_of_its_own() {
+async fn when_all_readers_are_dropped_the_next_one_makes_another_call() {
     let store = Gated::closed();
     store.memory.put_key(&id("alice"), &key(1)).await.unwrap();
     let cached = cached(&store);
@@ -259,7 +261,7 @@ async fn read_alice(cached: Cached<Arc<Gated>>) -> Result<SecretKey> {
 }
 
 #[tokio::test]
-async fn an_erasure_through_a_cache_never_says_that_it_is_verified() {
+async fn an_erasure_through_a_cache_is_never_verified() {
     let cached = cached(&Gated::open());
     cached.put_key(&id("alice"), &key(1)).await.unwrap();
     let erasure: Erasure = cached.erase_key(&id("alice")).await.unwrap();
@@ -271,9 +273,9 @@ async fn there_are_never_more_keys_than_allowed() {
     for max_keys in [1, 2, 63, 64, 100, 1_000] {
         let store = Gated::open();
         let cached = Cached::builder(store.clone()).max_keys(max_keys).build().unwrap();
-        for number in 0..3 * max_keys {
-            store.memory.put_key(&id(&format!("user-{number}")), &key(1)).await.unwrap();
-            cached.get_key(&id(&format!("user-{number}"))).await.unwrap();
+        for index in 0..3 * max_keys {
+            store.memory.put_key(&id(&format!("user-{index}")), &key(1)).await.unwrap();
+            cached.get_key(&id(&format!("user-{index}"))).await.unwrap();
             assert!(cached.statistics().keys <= max_keys);
         }
         let statistics = cached.statistics();
@@ -283,14 +285,14 @@ async fn there_are_never_more_keys_than_allowed() {
 }
 
 #[tokio::test]
-async fn a_batch_asks_once_for_what_is_not_cached() {
+async fn a_batch_reads_the_keys_that_are_not_cached_in_one_call() {
     let store = Gated::open();
-    for number in 0..10 {
-        store.memory.put_key(&id(&format!("user-{number}")), &key(number)).await.unwrap();
+    for index in 0..10 {
+        store.memory.put_key(&id(&format!("user-{index}")), &key(index)).await.unwrap();
     }
     let cached = cached(&store);
     cached.get_key(&id("user-3")).await.unwrap();
-    let ids: Vec<KeyId> = (0..10).chain([3, 7]).map(|number| id(&format!("user-{number}"))).collect();
+    let ids: Vec<KeyId> = (0..10).chain([3, 7]).map(|index| id(&format!("user-{index}"))).collect();
     let answers = cached.get_keys(&ids).await;
     let expected: Vec<SecretKey> = (0..10).chain([3, 7]).map(key).collect();
     assert_eq!(answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(), expected);
@@ -301,7 +303,7 @@ async fn a_batch_asks_once_for_what_is_not_cached() {
 }
 
 #[tokio::test]
-async fn a_read_joins_a_batch_that_is_under_way() {
+async fn a_read_joins_a_batch_in_progress() {
     let store = Gated::closed();
     for name in ["alice", "bob"] {
         store.memory.put_key(&id(name), &key(1)).await.unwrap();
@@ -325,7 +327,7 @@ async fn a_read_joins_a_batch_that_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_made_is_cached() {
+async fn a_created_key_is_cached() {
     let store = Gated::open();
     let cached = cached(&store);
     let made = cached.get_or_create_key(&id("alice")).await.unwrap();
@@ -364,9 +366,10 @@ async fn statistics_tell_hits_from_misses() {
 }
 
 #[tokio::test]
-async fn a_cache_that_could_not_work_is_not_built() {
+async fn invalid_settings_are_refused() {
     let builder = || Cached::builder(MemoryStore::new());
-    let (zero, year) = (Duration::ZERO, Duration::from_secs(366 * 86_400));
+    let zero = Duration::ZERO;
+    let year = Duration::from_secs(366 * 86_400);
     for wrong in [
         builder().ttl(zero),
         builder().ttl(year),
@@ -381,12 +384,12 @@ async fn a_cache_that_could_not_work_is_not_built() {
 }
 
 #[tokio::test]
-async fn a_cache_around_a_fence_is_not_built() {
+async fn a_cache_around_a_fence_is_refused() {
     let fence = Arc::new(Fenced::builder(MemoryStore::new(), MemoryStore::new()).build().unwrap());
     let between: Arc<dyn KeyStore> = Arc::new(Observed::new(fence.clone()));
     assert_eq!(Cached::builder(fence).build().unwrap_err().kind(), ErrorKind::Config);
-    let refused = Cached::builder(between).build().unwrap_err();
-    assert!(refused.source().unwrap().to_string().contains("put the cache inside the fence"));
+    let error = Cached::builder(between).build().unwrap_err();
+    assert!(error.source().unwrap().to_string().contains("put the cache inside the fence"));
 
     let inside = Cached::builder(MemoryStore::new()).build().unwrap();
     assert!(inside.capabilities().cached && !inside.capabilities().fenced);
@@ -395,24 +398,27 @@ async fn a_cache_around_a_fence_is_not_built() {
 }
 
 #[test]
-fn it_says_how_long_after_its_load_a_key_may_be_given() {
+fn its_longest_age_includes_stale_and_negative_answers() {
     let cached =
         Cached::builder(MemoryStore::new()).ttl(TTL).stale_if_error(TTL * 2).negative_ttl(TTL).build().unwrap();
     assert_eq!((cached.ttl(), cached.longest_age()), (TTL, TTL * 3));
     assert_eq!(cached.statistics(), CacheStats::default());
 }
 
-/// Readers who never pause, a writer, and the rule: once a delete has returned, no read that begins
-/// afterwards gives the key.
+/// Several readers never pause while a writer works. Once a delete has returned, no read that
+/// begins afterwards may return the key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_read_brings_back_a_deleted_key_in_ten_thousand_rounds() {
     let cached = Cached::builder(MemoryStore::new()).build().unwrap();
     let alice = id("alice");
-    // Even: the key of this number stands or is being written. Odd: it was deleted.
+    // An even number is the version of the key that exists or is being written. An odd number means
+    // that the version before it was deleted.
     let state = Arc::new(AtomicU64::new(1));
     let readers: Vec<_> = (0..3)
         .map(|_| {
-            let (cached, alice, state) = (cached.clone(), alice.clone(), state.clone());
+            let cached = cached.clone();
+            let alice = alice.clone();
+            let state = state.clone();
             tokio::spawn(async move {
                 loop {
                     let before = state.load(Ordering::SeqCst);
@@ -422,8 +428,8 @@ async fn no_read_brings_back_a_deleted_key_in_ten_thousand_rounds() {
                     let answers =
                         [cached.get_key(&alice).await, cached.get_keys(slice::from_ref(&alice)).await.remove(0)];
                     for found in answers.into_iter().flatten() {
-                        let number = u64::from_be_bytes(found.expose_secret().try_into().unwrap());
-                        assert!(number >= before, "a key came back: {number} after {before}");
+                        let version = u64::from_be_bytes(found.expose_secret().try_into().unwrap());
+                        assert!(version >= before, "a key came back: {version} after {before}");
                     }
                     tokio::task::yield_now().await;
                 }
@@ -431,21 +437,21 @@ async fn no_read_brings_back_a_deleted_key_in_ten_thousand_rounds() {
         })
         .collect();
     for round in 1..=10_000_u64 {
-        let number = 2 * round;
-        let key = SecretKey::new(number.to_be_bytes()).unwrap();
+        let version = 2 * round;
+        let key = SecretKey::new(version.to_be_bytes()).unwrap();
         match round % 3 {
             0 => cached.put_key(&alice, &key).await.unwrap(),
             1 => cached.create_key(&alice, &key).await.unwrap(),
             _ => assert_eq!(cached.get_or_create(&alice, &key).await.unwrap(), key),
         }
-        state.store(number, Ordering::SeqCst);
+        state.store(version, Ordering::SeqCst);
         assert_eq!(cached.get_key(&alice).await.unwrap(), key);
         if round % 2 == 0 {
             cached.delete_key(&alice).await.unwrap();
         } else {
             cached.erase_key(&alice).await.unwrap();
         }
-        state.store(number + 1, Ordering::SeqCst);
+        state.store(version + 1, Ordering::SeqCst);
         assert_eq!(kind(cached.get_key(&alice).await), ErrorKind::NotFound);
     }
     state.store(u64::MAX, Ordering::SeqCst);

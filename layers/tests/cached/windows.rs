@@ -1,4 +1,4 @@
-//! Within the store's visibility bound after a write nothing is kept that may be from before it.
+//! The time until the store's visibility bound is over after a write: stale answers are not cached.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::{TTL, id, key, kind};
 
 const BOUND: Duration = Duration::from_secs(5);
 
-/// A store whose reads answer as of a bound ago, and whose writes are applied at once: what an
-/// eventually consistent store may do.
+/// An eventually consistent store: its writes are applied at once, and its reads return the state
+/// of one bound ago.
 #[derive(Clone, Debug, Default)]
 struct Replica {
     memory: MemoryStore,
-    /// The writes of the one key; the youngest is last.
+    /// The writes of its only key, the latest last.
     history: Arc<Mutex<Vec<Written>>>,
     pause: Duration,
 }
@@ -90,9 +90,8 @@ fn cached(store: &Replica) -> Cached<Replica> {
     Cached::builder(store.clone()).ttl(TTL).build().unwrap()
 }
 
-/// Asserts that the cache gives what the store shows once its bound is over, now and for the time
-/// to live.
-async fn expect_what_the_store_holds(cached: &Cached<Replica>, store: &Replica) {
+/// Asserts that the cache returns the latest state of the store, now and for the time to live.
+async fn expect_same_as_store(cached: &Cached<Replica>, store: &Replica) {
     for _ in 0..4 {
         sleep(BOUND).await;
         let stored = store.memory.find_key(&alice()).await.unwrap();
@@ -101,7 +100,7 @@ async fn expect_what_the_store_holds(cached: &Cached<Replica>, store: &Replica) 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_key_that_get_or_create_returns_after_a_write_is_not_kept() {
+async fn a_stale_key_that_get_or_create_returns_after_a_write_is_not_cached() {
     for candidate in [3, 1] {
         let store = Replica::default();
         let cached = cached(&store);
@@ -109,15 +108,15 @@ async fn a_stale_key_that_get_or_create_returns_after_a_write_is_not_kept() {
         sleep(2 * BOUND).await;
         cached.delete_key(&alice()).await.unwrap();
         cached.put_key(&alice(), &key(2)).await.unwrap();
-        // Refused, because the second key stands; what is read then is the first, which a candidate
-        // may even equal.
+        // The create is refused, because the second key exists. The read that follows returns the
+        // first key, which the candidate may even equal.
         assert_eq!(cached.get_or_create(&alice(), &key(candidate)).await.unwrap(), key(1), "the store's own lag");
-        expect_what_the_store_holds(&cached, &store).await;
+        expect_same_as_store(&cached, &store).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_within_the_bound_after_a_creation_is_not_kept() {
+async fn a_read_within_the_bound_after_a_creation_is_not_cached() {
     let brief = Duration::from_secs(1);
     let cached = Cached::builder(Replica::default()).ttl(brief).negative_ttl(brief).build().unwrap();
     assert_eq!(cached.get_or_create(&alice(), &key(1)).await.unwrap(), key(1));
@@ -129,7 +128,7 @@ async fn what_is_read_within_the_bound_after_a_creation_is_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_within_the_bound_after_word_of_another_process_is_not_kept() {
+async fn a_read_within_the_bound_after_an_invalidation_is_not_cached() {
     for all in [false, true] {
         let store = Replica::default();
         let cached = cached(&store);
@@ -143,25 +142,25 @@ async fn what_is_read_within_the_bound_after_word_of_another_process_is_not_kept
             cached.invalidate(&alice());
         }
         assert_eq!(cached.get_key(&alice()).await.unwrap(), key(1), "the store's own lag");
-        expect_what_the_store_holds(&cached, &store).await;
+        expect_same_as_store(&cached, &store).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_within_the_bound_after_a_creation_that_was_given_up_is_not_kept() {
+async fn a_read_within_the_bound_after_a_dropped_creation_is_not_cached() {
     let store = Replica { pause: BOUND / 2, ..Replica::default() };
     let cached = Cached::builder(store.clone()).ttl(TTL).negative_ttl(TTL).build().unwrap();
-    // Another process has won, so that the call reads, and is dropped then: what it did is not
-    // known to the cache.
+    // Another process has won, so the call reads, and is dropped meanwhile. The cache does not know
+    // what the call has done.
     store.put_key(&alice(), &key(9)).await.unwrap();
     let given_up = tokio::time::timeout(BOUND / 4, cached.get_or_create(&alice(), &key(1))).await;
     assert!(given_up.is_err());
     assert_eq!(kind(cached.get_key(&alice()).await), ErrorKind::NotFound, "the store's own lag");
-    expect_what_the_store_holds(&cached, &store).await;
+    expect_same_as_store(&cached, &store).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_within_the_bound_after_a_write_keeps_only_what_was_not_written() {
+async fn a_batch_within_the_bound_after_a_write_caches_only_other_ids() {
     let store = Replica::default();
     let cached = cached(&store);
     cached.put_key(&alice(), &key(1)).await.unwrap();
@@ -170,7 +169,7 @@ async fn a_batch_within_the_bound_after_a_write_keeps_only_what_was_not_written(
     let ids = [alice(), id("bob")];
     assert!(cached.get_keys(&ids).await.into_iter().all(|answer| answer.is_ok()), "the store's own lag");
     assert_eq!(cached.statistics().keys, 1);
-    expect_what_the_store_holds(&cached, &store).await;
+    expect_same_as_store(&cached, &store).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,17 +195,17 @@ async fn a_load_that_began_within_the_bound_is_not_joined_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_memory_of_writes_is_bounded_and_forgets_none() {
+async fn the_memory_of_recent_writes_is_bounded_and_complete() {
     let store = Replica::default();
     let cached = cached(&store);
     cached.put_key(&alice(), &key(1)).await.unwrap();
     sleep(2 * BOUND).await;
     cached.delete_key(&alice()).await.unwrap();
-    // So many that no shard can remember them one by one.
-    for number in 0..200_000 {
-        drop(cached.delete_key(&id(&format!("user-{number}"))).await);
+    // More than the shards can remember individually.
+    for index in 0..200_000 {
+        drop(cached.delete_key(&id(&format!("user-{index}"))).await);
     }
     assert_eq!(cached.get_key(&alice()).await.unwrap(), key(1), "the store's own lag");
     assert_eq!(cached.statistics().keys, 0);
-    expect_what_the_store_holds(&cached, &store).await;
+    expect_same_as_store(&cached, &store).await;
 }

@@ -1,4 +1,4 @@
-//! The conformance suite over the cache, each client with a cache of its own.
+//! The conformance suite over the cache. Each client has its own cache.
 
 mod over_memory;
 

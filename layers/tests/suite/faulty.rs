@@ -1,4 +1,4 @@
-//! The conformance suite over the layer of faults while there are none.
+//! The conformance suite over the fault layer without any faults.
 
 mod over_memory;
 

@@ -1,4 +1,4 @@
-//! The conformance suite over limits that are never reached for long.
+//! The conformance suite over limits that are hardly ever reached.
 
 mod over_memory;
 

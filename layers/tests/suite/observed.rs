@@ -1,4 +1,4 @@
-//! The conformance suite over the layer that watches.
+//! The conformance suite over the observer.
 
 mod over_memory;
 

@@ -8,7 +8,7 @@ use keystead_conformance::{Harness, Namespace, async_trait};
 use keystead_core::{BoxError, KeyStore, Result};
 use keystead_memory::MemoryStore;
 
-/// The stores underneath the layers of one namespace.
+/// The stores beneath the layers of one namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beneath {
     pub(crate) keys: MemoryStore,
@@ -16,10 +16,10 @@ pub(crate) struct Beneath {
     pub(crate) tombstones: MemoryStore,
 }
 
-/// Puts the layers on.
+/// Builds the layers around the stores.
 type Build = fn(Beneath) -> Result<Arc<dyn KeyStore>>;
 
-/// A second client has layers of its own over the same stores.
+/// The harness of a layer. Reopening puts other layers around the same stores.
 struct OverMemory {
     name: &'static str,
     build: Build,

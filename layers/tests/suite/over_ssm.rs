@@ -1,4 +1,4 @@
-//! The harness: a layer over Parameter Store, the emulator behind the strict proxy.
+//! The harness: a layer over Parameter Store, which an emulator behind a strict proxy provides.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use keystead_ssm::{SsmConfig, SsmStore};
 /// The visibility bound of the stores under test. The emulator does not lag.
 const BOUND: Duration = Duration::from_millis(200);
 
-/// The stores underneath the layers of one namespace.
+/// The stores beneath the layers of one namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct Beneath {
     pub(crate) keys: SsmStore,
@@ -22,10 +22,10 @@ pub(crate) struct Beneath {
     pub(crate) tombstones: FileStore,
 }
 
-/// Puts the layers on.
+/// Builds the layers around the stores.
 type Build = fn(Beneath) -> Result<Arc<dyn KeyStore>>;
 
-/// A second client has layers and connections of its own.
+/// The harness of a layer. Reopening makes other layers and connections.
 struct OverSsm {
     name: &'static str,
     build: Build,
@@ -36,7 +36,8 @@ struct OverSsm {
 }
 
 impl OverSsm {
-    /// The tombstones of a namespace, in a file: they must outlive the process, as the keys do.
+    /// Returns the store of a namespace's tombstones. It is a file store, because tombstones must
+    /// be durable if the keys are.
     async fn tombstones(&self, ns: &Namespace) -> Result<FileStore, BoxError> {
         let known = self.tombstones.lock().expect("no harness call panics").get(ns).cloned();
         if let Some(store) = known {
@@ -57,7 +58,7 @@ impl Harness for OverSsm {
     async fn open(&self, ns: &Namespace) -> Result<Arc<dyn KeyStore>, BoxError> {
         let config = SsmConfig::new(KMS_KEY, format!("/{ns}/user-keys/%s"))?;
         let store = SsmStore::builder(config).sdk_config(&self.bed.sdk_config()).sdk_attempts(1);
-        // The emulator answers within milliseconds, so a silent one is given up soon.
+        // The emulator answers within milliseconds, so a short timeout is enough.
         let store = store.attempt_timeout(Duration::from_secs(2)).operation_timeout(Duration::from_secs(2));
         let keys = store.visibility_bound(BOUND).build()?;
         Ok((self.build)(Beneath { keys, tombstones: self.tombstones(ns).await? })?)
@@ -72,7 +73,8 @@ impl Harness for OverSsm {
     }
 }
 
-/// `call_bound` is how long a call may take whatever the engine does; none where the layer hides what the engine does.
+/// Runs the suite. `call_bound` is the longest time of a call, whatever the engine does, or `None`
+/// if the layer hides the engine's faults.
 pub(crate) fn suite(name: &'static str, call_bound: Option<Duration>, build: Build) -> Result<ExitCode, BoxError> {
     let bed = TestBed::shared()?;
     let faults = call_bound.map(|bound| bed.faults(bound));

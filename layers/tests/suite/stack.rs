@@ -1,4 +1,4 @@
-//! The conformance suite over a whole stack, around a store that fails now and then.
+//! The conformance suite over a whole stack around a store that fails now and then.
 
 mod over_memory;
 
