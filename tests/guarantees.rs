@@ -57,7 +57,7 @@ async fn subjects(directory: &Path) -> Vec<Subject> {
     let ssm = SsmConfig::new("alias/app", "/app/user-keys/%s").unwrap();
     let ssm = SsmStore::builder(ssm).sdk_config(&aws).region("us-east-1").build().unwrap();
     let forced = SecretsManagerConfig::new("alias/app", "/app/user-keys/%s").unwrap();
-    let recoverable = forced.clone().recovery_window(30).unwrap();
+    let recoverable = forced.clone().recovery_window(30);
     let secrets = |config| {
         let store = SecretsManagerStore::builder(config).sdk_config(&aws).region("us-east-1");
         Arc::new(store.build().unwrap())
