@@ -45,7 +45,7 @@ step "rustdoc"
 RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --all-features --no-deps --locked
 
 step "features: none, each backend alone, the others"
-for features in "" memory file ssm secretsmanager credentials-login layers copy metrics serde uuid fuzzing memory,file layers,memory copy,memory layers,serde; do
+for features in "" memory file postgres sealing ssm secretsmanager credentials-login layers copy metrics serde uuid fuzzing memory,file layers,memory copy,memory layers,serde; do
     cargo clippy --package keystead --tests --no-default-features --features "$features" --locked -- --deny warnings
 done
 for features in "" serde uuid; do
@@ -56,7 +56,7 @@ cargo clippy --package keystead-cli --all-targets --no-default-features --locked
 cargo clippy --package keystead-cli --no-default-features --features ssm --locked -- --deny warnings
 
 step "published crates alone, as their users build them"
-for package in memory file sealing layers copy conformance; do
+for package in memory file postgres sealing layers copy conformance; do
     cargo clippy --package "keystead-$package" --locked -- --deny warnings
 done
 cargo clippy --package keystead-ssm --package keystead-secretsmanager --locked -- --deny warnings

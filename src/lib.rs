@@ -32,6 +32,8 @@
 //! |---|---|
 //! | `memory` | `memory::MemoryStore`: keys in the process's memory, for unit tests |
 //! | `file` | `file::FileStore`: keys in one encrypted local file |
+//! | `postgres` | `postgres::PostgresStore`: keys in PostgreSQL, sealed, for any number of hosts |
+//! | `sealing` | `sealing::table::SealedStore`: a store over any table of rows; part of `file` and `postgres` |
 //! | `ssm` | `ssm::SsmStore`: keys in AWS SSM Parameter Store |
 //! | `secretsmanager` | `secretsmanager::SecretsManagerStore`: keys in AWS Secrets Manager |
 //! | `layers` | cache, erasure fence, retries, limits, traces; `layers::Stack` composes them; turns on `copy` |
@@ -71,6 +73,22 @@ pub mod file {
     pub use keystead_file::*;
 
     pub use crate::open::{FileUrl, SecretFile, SecretFileError};
+}
+
+/// Keys in PostgreSQL, sealed, for any number of hosts.
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    pub use keystead_postgres::*;
+
+    pub use crate::open::{PostgresUrl, SecretFile, SecretFileError};
+}
+
+/// Sealed records and keyrings, and [`table`](sealing::table): a store over any table of rows.
+#[cfg(feature = "sealing")]
+pub mod sealing {
+    pub use keystead_sealing::*;
+
+    pub use crate::open::{SecretFile, SecretFileError};
 }
 
 /// Keys in AWS SSM Parameter Store.

@@ -7,7 +7,11 @@ mod creation;
 #[cfg(feature = "file")]
 mod file;
 mod opener;
-#[cfg(feature = "file")]
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "file", feature = "postgres"))]
+mod root_source;
+#[cfg(feature = "sealing")]
 mod secret_file;
 mod url;
 
@@ -18,7 +22,9 @@ pub use self::aws::AwsUrl;
 #[cfg(feature = "file")]
 pub use self::file::FileUrl;
 pub use self::opener::Opener;
-#[cfg(feature = "file")]
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresUrl;
+#[cfg(feature = "sealing")]
 pub use self::secret_file::{SecretFile, SecretFileError};
 use crate::{Effect, Error, ErrorKind, KeyStore, Operation, Result};
 
@@ -27,6 +33,7 @@ use crate::{Effect, Error, ErrorKind, KeyStore, Operation, Result};
 const BUILT_IN: &[(&str, bool)] = &[
     ("memory", cfg!(feature = "memory")),
     ("file", cfg!(feature = "file")),
+    ("postgres", cfg!(feature = "postgres")),
     ("ssm", cfg!(feature = "ssm")),
     ("secretsmanager", cfg!(feature = "secretsmanager")),
 ];
@@ -37,6 +44,7 @@ const BUILT_IN: &[(&str, bool)] = &[
 /// |---|---|
 /// | `memory:` | a new, empty store in memory |
 /// | `file:///PATH?...` | the file store at this absolute path |
+/// | `postgres://HOST/DB?...` | the store in this PostgreSQL database |
 /// | `ssm:///app/user-keys/%s?kms_key=...` | parameters in Parameter Store; `%s` stands for the user's id |
 /// | `secretsmanager:///app/user-keys/%s?kms_key=...` | secrets in Secrets Manager; `%s` stands for the user's id |
 ///
@@ -57,6 +65,20 @@ const BUILT_IN: &[(&str, bool)] = &[
 ///
 /// Create the file of a secret with mode 0600. Links are followed. A file that others may write is
 /// refused; a file that others may read is refused if this user can run `chmod` on it.
+///
+/// # Stores in PostgreSQL
+/// The URL needs one of the four parameters that name a root secret, as a file store. `create=true`
+/// creates the tables and the store if they do not exist. These parameters are optional:
+///
+/// | parameter | value |
+/// |---|---|
+/// | `schema` | the schema of the tables; `keystead` unless set |
+/// | `user` | the role; the user of this process unless set |
+/// | `password_file`, `password_env` | the file or the environment variable that contains the password |
+/// | `host` | the directory of a Unix socket, in `postgres:///DB?host=...` |
+/// | `sslmode`, `target_session_attrs` | as in libpq; TLS is required unless the host is local or `sslmode=disable` is given |
+/// | `replicated` | `true` if a commit waits for a replica |
+/// | `call_timeout`, `max_connections` | the time limit of a call in whole seconds, and the largest number of connections |
 ///
 /// # Stores in AWS
 /// The URL needs `kms_key` (a key id, an ARN or `alias/...`). `ssm:` takes `tier` (`standard`,
@@ -147,6 +169,8 @@ enum ParsedUrl {
     Memory,
     #[cfg(feature = "file")]
     File(FileUrl),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<PostgresUrl>),
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
     Aws(AwsUrl),
 }
@@ -165,6 +189,8 @@ impl ParsedUrl {
             }
             #[cfg(feature = "file")]
             "file" => Ok(Some(Self::File(FileUrl::parse(url)?.with_root_secret()?))),
+            #[cfg(feature = "postgres")]
+            "postgres" => Ok(Some(Self::Postgres(Box::new(PostgresUrl::parse(url)?)))),
             #[cfg(feature = "ssm")]
             "ssm" => Ok(Some(Self::Aws(AwsUrl::parse(url)?))),
             #[cfg(feature = "secretsmanager")]
@@ -179,6 +205,8 @@ impl ParsedUrl {
             Self::Memory => Ok(Arc::new(keystead_memory::MemoryStore::new())),
             #[cfg(feature = "file")]
             Self::File(url) => Ok(Arc::new(url.open_with(url.root_secret()?).await?)),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => Ok(Arc::new(url.open().await?)),
             #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
             Self::Aws(url) => url.open().await,
         }

@@ -1,21 +1,15 @@
 //! [`FileUrl`]: the contents of a `file:` URL.
 
-use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use keystead_file::{FileOptions, FileStore, RootSecret};
-use percent_encoding::percent_decode_str;
-use zeroize::Zeroizing;
 
-use super::secret_file::SecretFile;
+use super::root_source::{RootSource, SOURCES, boolean, decoded, is_secret, secret_in_url};
 use super::{refusal, url};
 use crate::{BoxError, Result};
 
 const SCHEME: &str = "file";
-
-/// The parameters that name a root secret, for people.
-const SOURCES: &str = "root_secret_file, root_secret_env, passphrase_file or passphrase_env";
 
 /// The checked contents of a `file:` URL. No secret has been read and nothing has been opened yet.
 ///
@@ -28,8 +22,7 @@ pub struct FileUrl {
     path: PathBuf,
     create: bool,
     group_access: bool,
-    /// The parameter that names the root secret, and its value.
-    source: Option<(String, OsString)>,
+    root: Option<RootSource>,
 }
 
 impl FileUrl {
@@ -53,29 +46,22 @@ impl FileUrl {
         if !path.is_absolute() {
             return Err("a file URL needs an absolute path; write file:///PATH".into());
         }
-        let mut source = None;
+        let mut root = None;
         let mut create = false;
         let mut group_access = false;
         for (name, value) in url.parameters {
             match name {
-                "root_secret_file" | "root_secret_env" | "passphrase_file" | "passphrase_env" => {
-                    if source.replace((name.to_owned(), decoded(value)?)).is_some() {
-                        return Err(format!("the root secret is given twice; give one of {SOURCES}").into());
-                    }
-                }
+                _ if RootSource::is_parameter(name) => RootSource::set(&mut root, name, value)?,
                 "create" => create = boolean(name, value)?,
                 "group_access" => group_access = boolean(name, value)?,
-                "root_secret" | "passphrase" | "password" | "secret" | "key" => {
-                    let text = "a secret must not stand in a URL, because URLs are logged and listed";
-                    return Err(format!("{text}; give {SOURCES}").into());
-                }
+                _ if is_secret(name) => return Err(secret_in_url().into()),
                 _ => {
                     let text = "unknown parameter; a file URL takes create, group_access";
                     return Err(format!("{text} and one of {SOURCES}").into());
                 }
             }
         }
-        Ok(Self { path, create, group_access, source })
+        Ok(Self { path, create, group_access, root })
     }
 
     /// Returns the path of the store.
@@ -90,19 +76,18 @@ impl FileUrl {
 
     /// Reports whether the URL names the root secret.
     pub fn names_root_secret(&self) -> bool {
-        self.source.is_some()
+        self.root.is_some()
     }
 
     /// Returns the file in `root_secret_file`, if the URL has this parameter.
     pub fn root_secret_file(&self) -> Option<&Path> {
-        let (parameter, source) = self.source.as_ref()?;
-        (parameter == "root_secret_file").then_some(Path::new(source))
+        self.root.as_ref()?.file("root_secret_file")
     }
 
     /// Returns the file in `root_secret_file` or `passphrase_file`, if the URL has one of these.
     pub fn secret_file(&self) -> Option<&Path> {
-        let (parameter, source) = self.source.as_ref()?;
-        parameter.ends_with("_file").then_some(Path::new(source))
+        let root = self.root.as_ref()?;
+        root.file("root_secret_file").or_else(|| root.file("passphrase_file"))
     }
 
     /// Reads the root secret from the file or the variable that the URL names. A file is checked as
@@ -113,18 +98,7 @@ impl FileUrl {
     /// variable is refused, cannot be read or contains something else. The error names the
     /// parameter.
     pub fn root_secret(&self) -> Result<RootSecret> {
-        let read = || -> Result<RootSecret, BoxError> {
-            let (parameter, source) = self.source()?;
-            let is_passphrase = parameter.starts_with("passphrase");
-            if parameter.ends_with("_env") {
-                let contents = variable(parameter, source)?;
-                let parse = if is_passphrase { RootSecret::parse_passphrase } else { RootSecret::parse };
-                return parse(&contents).map_err(|e| format!("{parameter}: {e}").into());
-            }
-            let read = if is_passphrase { SecretFile::read_passphrase } else { SecretFile::read_root_secret };
-            SecretFile::open(source).and_then(read).map_err(|e| format!("{parameter}: {e}").into())
-        };
-        read().map_err(|e| refusal(SCHEME, e))
+        RootSource::required(self.root.as_ref()).and_then(RootSource::read).map_err(|e| refusal(SCHEME, e))
     }
 
     /// Opens the store with this root secret, or creates it if it does not exist and the URL has
@@ -141,18 +115,8 @@ impl FileUrl {
 
     /// Returns the URL if it names a root secret.
     pub(super) fn with_root_secret(self) -> Result<Self> {
-        self.source().map_err(|e| refusal(SCHEME, e))?;
+        RootSource::required(self.root.as_ref()).map_err(|e| refusal(SCHEME, e))?;
         Ok(self)
-    }
-
-    /// Returns the parameter that names the root secret, and its value.
-    fn source(&self) -> Result<(&str, &OsStr), BoxError> {
-        let missing = || format!("no root secret is given; give one of {SOURCES}");
-        Ok(self
-            .source
-            .as_ref()
-            .map(|(parameter, source)| (parameter.as_str(), source.as_os_str()))
-            .ok_or_else(missing)?)
     }
 }
 
@@ -163,36 +127,4 @@ impl fmt::Debug for FileUrl {
             .field("group_access", &self.group_access)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns the value of a parameter that is true or false.
-fn boolean(name: &str, value: &str) -> Result<bool, BoxError> {
-    match value {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(format!("the parameter {name} is neither true nor false; give one of these").into()),
-    }
-}
-
-/// Decodes a part of a URL into the system's own string type.
-fn decoded(text: &str) -> Result<OsString, BoxError> {
-    let is_hex = |index: usize| text.as_bytes().get(index).is_some_and(u8::is_ascii_hexdigit);
-    if text.match_indices('%').any(|(index, _)| !is_hex(index + 1) || !is_hex(index + 2)) {
-        return Err("a % is not followed by two hexadecimal digits; write % itself as %25".into());
-    }
-    let bytes: Vec<u8> = percent_decode_str(text).collect();
-    if bytes.contains(&0) {
-        return Err("a path or name contains a zero byte; remove %00".into());
-    }
-    #[cfg(unix)]
-    return Ok(std::os::unix::ffi::OsStringExt::from_vec(bytes));
-    #[cfg(not(unix))]
-    return Ok(String::from_utf8(bytes).map_err(|_| "a path or name is not UTF-8; correct the %XX in it")?.into());
-}
-
-/// Returns the contents of the variable that a parameter names.
-fn variable(parameter: &str, name: &OsStr) -> Result<Zeroizing<Vec<u8>>, BoxError> {
-    let value = std::env::var_os(name);
-    let value = value.ok_or_else(|| format!("the variable that {parameter} names is not set; set it"))?;
-    Ok(Zeroizing::new(value.into_encoded_bytes()))
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use keystead_file::{InvalidRootSecret, RootSecret};
+use keystead_sealing::{InvalidRootSecret, RootSecret};
 use zeroize::Zeroizing;
 
 /// The length in bytes of the longest file with a root secret or a passphrase.

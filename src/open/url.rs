@@ -15,30 +15,51 @@ pub(super) fn is_scheme(text: &str) -> bool {
 }
 
 /// The path and the parameters of a URL, still percent-encoded.
-#[cfg(any(feature = "file", feature = "ssm", feature = "secretsmanager"))]
+#[cfg(any(feature = "file", feature = "postgres", feature = "ssm", feature = "secretsmanager"))]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UrlParts<'a> {
     pub(super) path: &'a str,
     pub(super) parameters: Vec<(&'a str, &'a str)>,
 }
 
-#[cfg(any(feature = "file", feature = "ssm", feature = "secretsmanager"))]
+#[cfg(any(feature = "file", feature = "postgres", feature = "ssm", feature = "secretsmanager"))]
 impl<'a> UrlParts<'a> {
-    /// Splits a URL: `SCHEME:PATH?NAME=VALUE&...` or `SCHEME://PATH?...`.
+    /// Splits a URL without a host: `SCHEME:PATH?NAME=VALUE&...` or `SCHEME:///PATH?...`.
+    #[cfg(any(feature = "file", feature = "ssm", feature = "secretsmanager"))]
     pub(super) fn parse(url: &'a str) -> Result<Self, &'static str> {
+        let (host, parts) = Self::split(url)?;
+        match host {
+            None | Some("") => Ok(parts),
+            Some(_) => Err("the URL has a host; write three slashes, as in file:///PATH"),
+        }
+    }
+
+    /// Splits a URL with a host and perhaps a port, which may be empty:
+    /// `SCHEME://HOST:PORT/PATH?NAME=VALUE&...`.
+    #[cfg(feature = "postgres")]
+    pub(super) fn parse_with_host(url: &'a str) -> Result<(&'a str, Self), &'static str> {
+        let (host, parts) = Self::split(url)?;
+        Ok((host.ok_or("the URL has no host; write two slashes before it, as in postgres://HOST/DB")?, parts))
+    }
+
+    fn split(url: &'a str) -> Result<(Option<&'a str>, Self), &'static str> {
         let (_, rest) = url.split_once(':').unwrap_or_default();
         if rest.contains('#') {
             return Err("the URL has a fragment (#...); remove it, or write # as %23");
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let path = match path.strip_prefix("//") {
-            Some(path) if path.starts_with('/') => path,
-            Some(authority) if authority.split('/').next().is_some_and(|host| host.contains('@')) => {
-                return Err("the URL has user info (...@); remove it, because credentials don't belong in a URL");
+        let (host, path) = match path.strip_prefix("//") {
+            Some(path) if path.starts_with('/') => (Some(""), path),
+            Some(authority) => {
+                let end = authority.find('/').unwrap_or(authority.len());
+                let (host, path) = authority.split_at(end);
+                (Some(host), path)
             }
-            Some(_) => return Err("the URL has a host; write three slashes, as in file:///PATH"),
-            None => path,
+            None => (None, path),
         };
+        if host.is_some_and(|host| host.contains('@')) {
+            return Err("the URL has user info (...@); remove it, because credentials don't belong in a URL");
+        }
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| pair.split_once('=').ok_or("a parameter has no value; write NAME=VALUE"));
         let parameters = pairs.collect::<Result<Vec<_>, _>>()?;
@@ -48,7 +69,7 @@ impl<'a> UrlParts<'a> {
         if parameters.iter().enumerate().any(is_repeated) {
             return Err("a parameter is given twice; give it once");
         }
-        Ok(Self { path, parameters })
+        Ok((host, Self { path, parameters }))
     }
 }
 
