@@ -12,7 +12,7 @@ use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt, Operation, SecretKe
 use keystead_file::{FileStore, RootSecret};
 use tempfile::TempDir;
 
-struct Place {
+struct Fixture {
     directory: TempDir,
     store: FileStore,
 }
@@ -29,7 +29,7 @@ fn key() -> SecretKey {
     SecretKey::generate(700).unwrap()
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = block_on(FileStore::create(directory.path().join("keys.db"), root())).unwrap();
@@ -43,71 +43,74 @@ impl Place {
 
 #[test]
 fn a_copy_is_a_store_of_its_own_with_all_keys() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let keys: Vec<(KeyId, SecretKey)> = (0..300).map(|number| (id(&format!("user-{number}")), key())).collect();
     for (id, key) in &keys {
-        block_on(place.store.put_key(id, key)).unwrap();
+        block_on(fixture.store.put_key(id, key)).unwrap();
     }
-    block_on(place.store.backup(place.copy())).unwrap();
-    assert_eq!(fs::metadata(place.copy()).unwrap().permissions().mode() & 0o777, 0o600);
-    let directory = place.copy().parent().unwrap().to_owned();
+    block_on(fixture.store.backup(fixture.copy())).unwrap();
+    assert_eq!(fs::metadata(fixture.copy()).unwrap().permissions().mode() & 0o777, 0o600);
+    let directory = fixture.copy().parent().unwrap().to_owned();
     assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(fs::read_dir(directory).unwrap().count(), 1, "something was left beside the copy");
 
     // What happens to the one does not touch the other.
-    block_on(place.store.delete_key(&keys[0].0)).unwrap();
-    let copy = block_on(FileStore::open(place.copy(), root())).unwrap();
+    block_on(fixture.store.delete_key(&keys[0].0)).unwrap();
+    let copy = block_on(FileStore::open(fixture.copy(), root())).unwrap();
     for (id, key) in &keys {
         assert_eq!(&block_on(copy.get_key(id)).unwrap(), key);
     }
     block_on(copy.delete_key(&keys[1].0)).unwrap();
-    assert_eq!(block_on(place.store.get_key(&keys[1].0)).unwrap(), keys[1].1);
+    assert_eq!(block_on(fixture.store.get_key(&keys[1].0)).unwrap(), keys[1].1);
 }
 
 #[test]
 fn what_stands_at_the_path_is_never_overwritten() {
-    let place = Place::new();
-    block_on(place.store.backup(place.copy())).unwrap();
-    let before = fs::read(place.copy()).unwrap();
-    block_on(place.store.put_key(&id("alice"), &key())).unwrap();
-    let error = block_on(place.store.backup(place.copy())).unwrap_err();
+    let fixture = Fixture::new();
+    block_on(fixture.store.backup(fixture.copy())).unwrap();
+    let before = fs::read(fixture.copy()).unwrap();
+    block_on(fixture.store.put_key(&id("alice"), &key())).unwrap();
+    let error = block_on(fixture.store.backup(fixture.copy())).unwrap_err();
     assert_eq!((error.kind(), error.operation()), (ErrorKind::AlreadyExists, Operation::Backup));
-    assert_eq!(fs::read(place.copy()).unwrap(), before);
-    let own = block_on(place.store.backup(place.directory.path().join("keys.db"))).unwrap_err();
+    assert_eq!(fs::read(fixture.copy()).unwrap(), before);
+    let own = block_on(fixture.store.backup(fixture.directory.path().join("keys.db"))).unwrap_err();
     assert_eq!(own.kind(), ErrorKind::AlreadyExists);
-    assert!(block_on(place.store.find_key(&id("alice"))).unwrap().is_some());
+    assert!(block_on(fixture.store.find_key(&id("alice"))).unwrap().is_some());
 
-    let file = place.directory.path().join("empty");
+    let file = fixture.directory.path().join("empty");
     fs::write(&file, "").unwrap();
-    assert_eq!(block_on(place.store.backup(&file)).unwrap_err().kind(), ErrorKind::AlreadyExists);
-    std::os::unix::fs::symlink(place.directory.path().join("nowhere"), place.directory.path().join("link")).unwrap();
-    let link = block_on(place.store.backup(place.directory.path().join("link"))).unwrap_err();
+    assert_eq!(block_on(fixture.store.backup(&file)).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    std::os::unix::fs::symlink(fixture.directory.path().join("nowhere"), fixture.directory.path().join("link"))
+        .unwrap();
+    let link = block_on(fixture.store.backup(fixture.directory.path().join("link"))).unwrap_err();
     assert_eq!(link.kind(), ErrorKind::AlreadyExists);
 }
 
 #[test]
 fn a_copy_is_of_one_moment_while_writers_go_on() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     // Both keys of a pair are written in turn, so at any moment they are equal or the first is one
     // step ahead.
     let steps: Vec<SecretKey> = (1..=100).map(|len| SecretKey::generate(len).unwrap()).collect();
-    let (first, second, stop) = (id("first"), id("second"), AtomicBool::new(false));
+    let first = id("first");
+    let second = id("second");
+    let stop = AtomicBool::new(false);
     for number in 0..2_000 {
-        drop(block_on(place.store.get_or_create_key(&id(&format!("ballast-{}", number % 200)))));
+        drop(block_on(fixture.store.get_or_create_key(&id(&format!("ballast-{}", number % 200)))));
     }
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for step in steps.iter().cycle() {
-                block_on(place.store.put_key(&first, step)).unwrap();
-                block_on(place.store.put_key(&second, step)).unwrap();
+                block_on(fixture.store.put_key(&first, step)).unwrap();
+                block_on(fixture.store.put_key(&second, step)).unwrap();
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
             }
         });
         for number in 0..10 {
-            let path = place.directory.path().join(format!("copies/{number}.db"));
-            block_on(place.store.backup(&path)).unwrap();
+            let path = fixture.directory.path().join(format!("copies/{number}.db"));
+            block_on(fixture.store.backup(&path)).unwrap();
             let copy = block_on(FileStore::open(&path, root())).unwrap();
             assert!(block_on(copy.verify(|_| {})).unwrap().is_intact());
             let len = |id| block_on(copy.find_key(id)).unwrap().map_or(0, |key| key.expose_secret().len());
@@ -120,16 +123,17 @@ fn a_copy_is_of_one_moment_while_writers_go_on() {
 
 #[test]
 fn a_copy_that_fails_leaves_nothing_behind() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     for directory in ["keys.db/below", "x\0y"] {
-        let error = block_on(place.store.backup(place.directory.path().join(directory).join("copy.db"))).unwrap_err();
+        let error =
+            block_on(fixture.store.backup(fixture.directory.path().join(directory).join("copy.db"))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
     }
-    let open = place.directory.path().join("open");
+    let open = fixture.directory.path().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-    assert_eq!(block_on(place.store.backup(open.join("copy.db"))).unwrap_err().kind(), ErrorKind::Config);
-    block_on(place.store.close()).unwrap();
-    assert_eq!(block_on(place.store.backup(place.copy())).unwrap_err().kind(), ErrorKind::Other);
-    assert!(!place.copy().exists() && !place.directory.path().join("copies").exists());
+    assert_eq!(block_on(fixture.store.backup(open.join("copy.db"))).unwrap_err().kind(), ErrorKind::Config);
+    block_on(fixture.store.close()).unwrap();
+    assert_eq!(block_on(fixture.store.backup(fixture.copy())).unwrap_err().kind(), ErrorKind::Other);
+    assert!(!fixture.copy().exists() && !fixture.directory.path().join("copies").exists());
 }

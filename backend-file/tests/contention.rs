@@ -14,13 +14,13 @@ use keystead_file::{FileStore, RootSecret};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-struct Place {
+struct Fixture {
     _directory: TempDir,
     path: PathBuf,
     store: FileStore,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.db");
@@ -50,34 +50,36 @@ fn key() -> SecretKey {
 
 #[test]
 fn reading_does_not_wait_for_another_process_that_writes() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let key = key();
-    block_on(place.store.put_key(&id("alice"), &key)).unwrap();
-    let _lock = place.lock();
-    let tool = Connection::open(&place.path).unwrap();
+    block_on(fixture.store.put_key(&id("alice"), &key)).unwrap();
+    let _lock = fixture.lock();
+    let tool = Connection::open(&fixture.path).unwrap();
     tool.execute_batch("BEGIN IMMEDIATE; DELETE FROM cells").unwrap();
-    assert_eq!(block_on(place.store.get_key(&id("alice"))).unwrap(), key);
+    assert_eq!(block_on(fixture.store.get_key(&id("alice"))).unwrap(), key);
 }
 
 #[test]
 fn a_write_whose_caller_has_gone_is_dropped_before_it_starts() {
-    let place = Place::new();
-    let lock = place.lock();
-    let (first, second) = (id("first"), id("second"));
-    let (one, two) = (key(), key());
+    let fixture = Fixture::new();
+    let lock = fixture.lock();
+    let first = id("first");
+    let second = id("second");
+    let one = key();
+    let two = key();
     // The writer takes the first write and waits for the lock with it; the second one waits in the
     // queue.
     for id in [&first, &second] {
-        let mut abandoned = pin!(place.store.put_key(id, &one));
+        let mut abandoned = pin!(fixture.store.put_key(id, &one));
         assert!(poll(abandoned.as_mut()).is_pending());
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     drop(lock);
-    block_on(place.store.scrub()).unwrap();
+    block_on(fixture.store.scrub()).unwrap();
     for id in [&first, &second] {
-        assert_eq!(block_on(place.store.find_key(id)).unwrap(), None);
+        assert_eq!(block_on(fixture.store.find_key(id)).unwrap(), None);
         // And nothing is blocked by it.
-        block_on(place.store.create_key(id, &two)).unwrap();
+        block_on(fixture.store.create_key(id, &two)).unwrap();
     }
 }
 
@@ -87,38 +89,38 @@ fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
 
 #[test]
 fn a_foreign_program_that_holds_the_database_is_a_timeout_without_effect() {
-    let place = Place::new();
-    block_on(place.store.put_key(&id("alice"), &key())).unwrap();
-    let tool = Connection::open(&place.path).unwrap();
+    let fixture = Fixture::new();
+    block_on(fixture.store.put_key(&id("alice"), &key())).unwrap();
+    let tool = Connection::open(&fixture.path).unwrap();
     tool.execute_batch("BEGIN IMMEDIATE").unwrap();
     for error in [
-        block_on(place.store.put_key(&id("bob"), &key())).unwrap_err(),
-        block_on(place.store.delete_key(&id("alice"))).unwrap_err(),
+        block_on(fixture.store.put_key(&id("bob"), &key())).unwrap_err(),
+        block_on(fixture.store.delete_key(&id("alice"))).unwrap_err(),
     ] {
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::NotApplied));
         assert!(error.is_retryable());
     }
     tool.execute_batch("ROLLBACK").unwrap();
-    block_on(place.store.put_key(&id("bob"), &key())).unwrap();
-    assert!(block_on(place.store.find_key(&id("alice"))).unwrap().is_some());
+    block_on(fixture.store.put_key(&id("bob"), &key())).unwrap();
+    assert!(block_on(fixture.store.find_key(&id("alice"))).unwrap().is_some());
 }
 
 #[test]
 fn the_log_is_begun_again_before_it_grows_large() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let mut longest = 0;
     for round in 0..60 {
         let ids: Vec<KeyId> = (0..50).map(|number| id(&format!("user-{round}-{number}"))).collect();
         let keys: Vec<SecretKey> = ids.iter().map(|_| SecretKey::generate(3000).unwrap()).collect();
-        let puts = ids.iter().zip(&keys).map(|(id, key)| place.store.put_key(id, key));
+        let puts = ids.iter().zip(&keys).map(|(id, key)| fixture.store.put_key(id, key));
         for outcome in block_on(join_all(puts)) {
             outcome.unwrap();
         }
-        longest = longest.max(place.log_len());
+        longest = longest.max(fixture.log_len());
     }
     // All in all there were some 60 MiB of pages.
     assert!((4 << 20..8 << 20).contains(&longest), "{longest} bytes at most");
     // What it holds by then is scrubbed as ever.
-    block_on(place.store.delete_key(&id("user-0-0"))).unwrap();
-    assert_eq!(place.log_len(), 0);
+    block_on(fixture.store.delete_key(&id("user-0-0"))).unwrap();
+    assert_eq!(fixture.log_len(), 0);
 }

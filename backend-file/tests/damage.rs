@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 /// A store with a short key, of one part, and a long one, of several; and a connection of somebody
 /// else.
-struct Place {
+struct Fixture {
     _directory: TempDir,
     path: PathBuf,
     store: FileStore,
@@ -33,7 +33,7 @@ fn root() -> RootSecret {
     RootSecret::from_bytes([7; 32])
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.db");
@@ -84,123 +84,125 @@ impl Place {
 
 #[test]
 fn every_flipped_bit_of_a_record_is_seen() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     for short in [true, false] {
         let name = if short { "short" } else { "long" };
-        for (part, bytes) in place.cells_of(short) {
+        for (part, bytes) in fixture.cells_of(short) {
             for bit in 0..8 * bytes.len() {
                 let mut flipped = bytes.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                place.set(&part, &flipped);
-                assert_eq!(place.kind_of(name), Some(ErrorKind::Corrupt), "bit {bit}");
+                fixture.set(&part, &flipped);
+                assert_eq!(fixture.kind_of(name), Some(ErrorKind::Corrupt), "bit {bit}");
             }
-            place.set(&part, &bytes);
+            fixture.set(&part, &bytes);
         }
-        assert_eq!(place.kind_of(name), None);
+        assert_eq!(fixture.kind_of(name), None);
     }
 }
 
 #[test]
 fn every_other_length_of_a_part_is_seen() {
-    let place = Place::new();
-    let (part, bytes) = place.cells_of(true).remove(0);
+    let fixture = Fixture::new();
+    let (part, bytes) = fixture.cells_of(true).remove(0);
     for len in 0..bytes.len() {
-        place.set(&part, &bytes[..len]);
-        assert_eq!(place.kind_of("short"), Some(ErrorKind::Corrupt), "{len} bytes");
+        fixture.set(&part, &bytes[..len]);
+        assert_eq!(fixture.kind_of("short"), Some(ErrorKind::Corrupt), "{len} bytes");
     }
     for more in 1..=64 {
-        place.set(&part, &[bytes.as_slice(), &vec![0; more]].concat());
-        assert_eq!(place.kind_of("short"), Some(ErrorKind::Corrupt), "{more} more");
+        fixture.set(&part, &[bytes.as_slice(), &vec![0; more]].concat());
+        assert_eq!(fixture.kind_of("short"), Some(ErrorKind::Corrupt), "{more} more");
     }
-    place.is_seen_in("short");
-    place.set(&part, &bytes);
-    assert_eq!(place.kind_of("short"), None);
+    fixture.is_seen_in("short");
+    fixture.set(&part, &bytes);
+    assert_eq!(fixture.kind_of("short"), None);
 
-    for (part, bytes) in place.cells_of(false) {
+    for (part, bytes) in fixture.cells_of(false) {
         for len in [0, 1, 255, 257, 320, 512] {
             let other: Vec<u8> = bytes.iter().copied().chain([0; 256]).take(len).collect();
-            place.set(&part, &other);
-            assert_eq!(place.kind_of("long"), Some(ErrorKind::Corrupt), "{len} bytes");
+            fixture.set(&part, &other);
+            assert_eq!(fixture.kind_of("long"), Some(ErrorKind::Corrupt), "{len} bytes");
         }
-        place.set(&part, &bytes);
+        fixture.set(&part, &bytes);
     }
-    assert_eq!(place.kind_of("long"), None);
+    assert_eq!(fixture.kind_of("long"), None);
 }
 
 #[test]
 fn a_missing_part_is_seen_wherever_it_was() {
     for number in 0..4_usize {
-        let place = Place::new();
-        let parts = place.cells_of(false);
+        let fixture = Fixture::new();
+        let parts = fixture.cells_of(false);
         assert_eq!(parts.len(), 4);
         let (part, _) = &parts[number];
-        place.tool.execute("DELETE FROM cells WHERE part = ?1", [part]).unwrap();
-        place.is_seen_in("long");
+        fixture.tool.execute("DELETE FROM cells WHERE part = ?1", [part]).unwrap();
+        fixture.is_seen_in("long");
     }
 }
 
 #[test]
 fn a_part_too_many_is_seen() {
-    let place = Place::new();
-    let (part, bytes) = place.cells_of(true).remove(0);
+    let fixture = Fixture::new();
+    let (part, bytes) = fixture.cells_of(true).remove(0);
     let second = [&part[..32], &[1]].concat();
-    place.tool.execute("INSERT INTO cells VALUES (?1, ?2, zeroblob(9))", params![second, bytes]).unwrap();
-    place.is_seen_in("short");
+    fixture.tool.execute("INSERT INTO cells VALUES (?1, ?2, zeroblob(9))", params![second, bytes]).unwrap();
+    fixture.is_seen_in("short");
 }
 
 #[test]
 fn swapped_parts_and_records_are_seen() {
-    let place = Place::new();
-    let long = place.cells_of(false);
-    place.set(&long[0].0, &long[1].1);
-    place.set(&long[1].0, &long[0].1);
-    place.is_seen_in("long");
+    let fixture = Fixture::new();
+    let long = fixture.cells_of(false);
+    fixture.set(&long[0].0, &long[1].1);
+    fixture.set(&long[1].0, &long[0].1);
+    fixture.is_seen_in("long");
 
-    let place = Place::new();
-    block_on(place.store.put_key(&id("other"), &key(32))).unwrap();
-    let short = place.cells_of(true);
-    place.set(&short[0].0, &short[1].1);
-    place.set(&short[1].0, &short[0].1);
-    place.is_seen_in("short");
-    place.is_seen_in("other");
+    let fixture = Fixture::new();
+    block_on(fixture.store.put_key(&id("other"), &key(32))).unwrap();
+    let short = fixture.cells_of(true);
+    fixture.set(&short[0].0, &short[1].1);
+    fixture.set(&short[1].0, &short[0].1);
+    fixture.is_seen_in("short");
+    fixture.is_seen_in("other");
 }
 
 #[test]
 fn parts_and_records_swapped_between_ids_are_seen() {
     for parts in [vec![0], vec![3], vec![0, 1, 2, 3]] {
-        let place = Place::new();
-        block_on(place.store.put_key(&id("other"), &key(700))).unwrap();
-        let cells = place.cells_of(false);
+        let fixture = Fixture::new();
+        block_on(fixture.store.put_key(&id("other"), &key(700))).unwrap();
+        let cells = fixture.cells_of(false);
         let (one, other) = cells.split_at(4);
         for part in parts {
-            place.set(&one[part].0, &other[part].1);
-            place.set(&other[part].0, &one[part].1);
+            fixture.set(&one[part].0, &other[part].1);
+            fixture.set(&other[part].0, &one[part].1);
         }
-        place.is_seen_in("long");
-        place.is_seen_in("other");
+        fixture.is_seen_in("long");
+        fixture.is_seen_in("other");
     }
 }
 
 #[test]
 fn a_part_or_a_record_of_another_store_is_seen() {
-    let (place, other) = (Place::new(), Place::new());
+    let fixture = Fixture::new();
+    let other = Fixture::new();
     for (name, short) in [("short", true), ("long", false)] {
-        let (own, foreign) = (place.cells_of(short), other.cells_of(short));
+        let own = fixture.cells_of(short);
+        let foreign = other.cells_of(short);
         for (own, foreign) in own.iter().zip(&foreign) {
-            place.set(&own.0, &foreign.1);
-            place.is_seen_in(name);
-            place.set(&own.0, &own.1);
-            assert_eq!(place.kind_of(name), None);
+            fixture.set(&own.0, &foreign.1);
+            fixture.is_seen_in(name);
+            fixture.set(&own.0, &own.1);
+            assert_eq!(fixture.kind_of(name), None);
         }
-        own.iter().zip(&foreign).for_each(|(own, foreign)| place.set(&own.0, &foreign.1));
-        place.is_seen_in(name);
-        own.iter().for_each(|own| place.set(&own.0, &own.1));
+        own.iter().zip(&foreign).for_each(|(own, foreign)| fixture.set(&own.0, &foreign.1));
+        fixture.is_seen_in(name);
+        own.iter().for_each(|own| fixture.set(&own.0, &own.1));
     }
     // Under the row key that it had there it is nobody's here.
     for (part, bytes) in other.cells_of(true) {
-        place.tool.execute("INSERT INTO cells VALUES (?1, ?2, zeroblob(9))", params![part, bytes]).unwrap();
+        fixture.tool.execute("INSERT INTO cells VALUES (?1, ?2, zeroblob(9))", params![part, bytes]).unwrap();
     }
-    let listed: Vec<_> = block_on(place.store.list_keys().collect());
+    let listed: Vec<_> = block_on(fixture.store.list_keys().collect());
     assert_eq!(listed.iter().filter(|item| item.is_err()).count(), 1);
     assert_eq!(listed.iter().flatten().count(), 2);
 }
@@ -208,37 +210,37 @@ fn a_part_or_a_record_of_another_store_is_seen() {
 #[test]
 fn an_older_record_of_the_same_id_is_the_only_thing_that_passes() {
     // Said in SECURITY.md: who can write the file can put an old record of the same id back.
-    let place = Place::new();
-    let (part, old) = place.cells_of(true).remove(0);
-    block_on(place.store.put_key(&id("short"), &key(32))).unwrap();
-    place.set(&part, &old);
-    assert_eq!(place.kind_of("short"), None);
+    let fixture = Fixture::new();
+    let (part, old) = fixture.cells_of(true).remove(0);
+    block_on(fixture.store.put_key(&id("short"), &key(32))).unwrap();
+    fixture.set(&part, &old);
+    assert_eq!(fixture.kind_of("short"), None);
 }
 
 #[test]
 fn every_flipped_bit_of_a_row_key_or_a_parts_number_is_seen_by_the_listing() {
-    let place = Place::new();
-    let (part, _) = place.cells_of(true).remove(0);
+    let fixture = Fixture::new();
+    let (part, _) = fixture.cells_of(true).remove(0);
     let rename = |from: &[u8], to: &[u8]| {
-        place.tool.execute("UPDATE cells SET part = ?2 WHERE part = ?1", params![from, to]).unwrap();
+        fixture.tool.execute("UPDATE cells SET part = ?2 WHERE part = ?1", params![from, to]).unwrap();
     };
     for bit in 0..8 * part.len() {
         let mut moved = part.clone();
         moved[bit / 8] ^= 1 << (bit % 8);
         rename(&part, &moved);
-        assert_eq!(place.kind_of("short"), Some(ErrorKind::Corrupt), "bit {bit}");
-        let listed: Vec<_> = block_on(place.store.list_keys().collect());
+        assert_eq!(fixture.kind_of("short"), Some(ErrorKind::Corrupt), "bit {bit}");
+        let listed: Vec<_> = block_on(fixture.store.list_keys().collect());
         assert!(listed.iter().any(Result::is_err), "bit {bit}");
         assert_eq!(listed.iter().flatten().collect::<Vec<_>>(), [&id("long")], "bit {bit}");
         rename(&moved, &part);
     }
-    assert_eq!(place.kind_of("short"), None);
+    assert_eq!(fixture.kind_of("short"), None);
 }
 
 #[test]
 fn cells_of_no_record_end_no_listing() {
-    let place = Place::new();
-    place
+    let fixture = Fixture::new();
+    fixture
         .tool
         .execute_batch(
             "INSERT INTO cells VALUES (x'', x'', x''), (x'00', NULL, NULL), ('text', 'text', 7), (7, 7, 7);
@@ -247,7 +249,7 @@ fn cells_of_no_record_end_no_listing() {
              INSERT INTO cells SELECT zeroblob(40) || CAST(i AS BLOB), zeroblob(256), zeroblob(9) FROM n;",
         )
         .unwrap();
-    let listed: Vec<_> = block_on(place.store.list_keys().collect());
+    let listed: Vec<_> = block_on(fixture.store.list_keys().collect());
     let mut ids: Vec<_> = listed.iter().flatten().map(KeyId::as_str).collect();
     ids.sort_unstable();
     assert_eq!(ids, ["long", "short"]);
@@ -257,24 +259,24 @@ fn cells_of_no_record_end_no_listing() {
 #[test]
 fn a_damaged_record_can_be_replaced_or_deleted_by_its_owner() {
     for delete in [true, false] {
-        let place = Place::new();
-        for (part, _) in place.cells_of(false) {
-            place.set(&part, &[0; 256]);
+        let fixture = Fixture::new();
+        for (part, _) in fixture.cells_of(false) {
+            fixture.set(&part, &[0; 256]);
         }
-        place.is_seen_in("long");
+        fixture.is_seen_in("long");
         if delete {
-            block_on(place.store.delete_key(&id("long"))).unwrap();
-            assert_eq!(place.kind_of("long"), Some(ErrorKind::NotFound));
+            block_on(fixture.store.delete_key(&id("long"))).unwrap();
+            assert_eq!(fixture.kind_of("long"), Some(ErrorKind::NotFound));
         } else {
-            block_on(place.store.put_key(&id("long"), &key(5))).unwrap();
-            assert_eq!(place.kind_of("long"), None);
+            block_on(fixture.store.put_key(&id("long"), &key(5))).unwrap();
+            assert_eq!(fixture.kind_of("long"), None);
         }
     }
 }
 
 #[test]
 fn a_key_on_a_destroyed_page_is_corrupt_and_not_absent() {
-    let Place { _directory, path, store, tool } = Place::new();
+    let Fixture { _directory, path, store, tool } = Fixture::new();
     let ids: Vec<KeyId> = (0..200).map(|number| id(&format!("user-{number}"))).collect();
     for id in &ids {
         block_on(store.put_key(id, &key(32))).unwrap();

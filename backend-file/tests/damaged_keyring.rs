@@ -12,7 +12,7 @@ use keystead_file::{FileStore, RootSecret};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-struct Place {
+struct Fixture {
     _directory: TempDir,
     path: PathBuf,
     key: SecretKey,
@@ -26,7 +26,7 @@ fn alice() -> KeyId {
     KeyId::new("alice").unwrap()
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.db");
@@ -74,49 +74,50 @@ impl Place {
 /// it.
 #[test]
 fn flipped_bits_are_seen() {
-    let place = Place::new();
-    let sealed = place.keyring();
+    let fixture = Fixture::new();
+    let sealed = fixture.keyring();
     for at in (0..sealed.len()).step_by(7) {
         let mut flipped = sealed.clone();
         flipped[at] ^= 1 << (at % 8);
-        place.set_keyring(&flipped);
-        place.is_corrupt(&format!("byte {at}"));
+        fixture.set_keyring(&flipped);
+        fixture.is_corrupt(&format!("byte {at}"));
     }
-    place.set_keyring(&sealed);
-    place.is_whole();
+    fixture.set_keyring(&sealed);
+    fixture.is_whole();
 }
 
 #[test]
 fn other_lengths_are_seen() {
-    let place = Place::new();
-    let sealed = place.keyring();
+    let fixture = Fixture::new();
+    let sealed = fixture.keyring();
     for len in (0..sealed.len()).step_by(31).chain([sealed.len() - 1]) {
-        place.set_keyring(&sealed[..len]);
-        place.is_corrupt(&format!("{len} bytes"));
+        fixture.set_keyring(&sealed[..len]);
+        fixture.is_corrupt(&format!("{len} bytes"));
     }
     for more in 1..=64 {
-        place.set_keyring(&[sealed.as_slice(), &vec![0; more]].concat());
-        place.is_corrupt(&format!("{more} bytes more"));
+        fixture.set_keyring(&[sealed.as_slice(), &vec![0; more]].concat());
+        fixture.is_corrupt(&format!("{more} bytes more"));
     }
-    place.set_keyring(&sealed);
-    place.is_whole();
+    fixture.set_keyring(&sealed);
+    fixture.is_whole();
 }
 
 #[test]
 fn with_the_keyring_of_another_store_no_record_opens() {
-    let (place, other) = (Place::new(), Place::new());
-    let sealed = place.keyring();
-    place.set_keyring(&other.keyring());
+    let fixture = Fixture::new();
+    let other = Fixture::new();
+    let sealed = fixture.keyring();
+    fixture.set_keyring(&other.keyring());
     // Else the mark beside the file tells the two stores apart.
-    fs::remove_file(place.path.with_extension("db.id")).unwrap();
+    fs::remove_file(fixture.path.with_extension("db.id")).unwrap();
     block_on(async {
-        let store = FileStore::open(&place.path, root()).await.unwrap();
+        let store = FileStore::open(&fixture.path, root()).await.unwrap();
         assert_eq!(store.get_key(&alice()).await.unwrap_err().kind(), ErrorKind::NotFound);
         let listed: Vec<_> = store.list_keys().collect().await;
         assert_eq!(listed.into_iter().map(|id| id.unwrap_err().kind()).collect::<Vec<_>>(), [ErrorKind::Corrupt]);
         store.close().await.unwrap();
     });
-    place.set_keyring(&sealed);
-    fs::remove_file(place.path.with_extension("db.id")).unwrap();
-    place.is_whole();
+    fixture.set_keyring(&sealed);
+    fs::remove_file(fixture.path.with_extension("db.id")).unwrap();
+    fixture.is_whole();
 }

@@ -14,12 +14,12 @@ fn root() -> RootSecret {
     RootSecret::from_bytes([7; 32])
 }
 
-struct Place {
+struct Fixture {
     _directory: TempDir,
     path: PathBuf,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.db");
@@ -61,24 +61,24 @@ fn key() -> SecretKey {
 
 #[test]
 fn a_writer_seals_under_the_epoch_that_another_process_began() {
-    let place = Place::new();
-    let store = place.open(root());
+    let fixture = Fixture::new();
+    let store = fixture.open(root());
     block_on(store.put_key(&id("before"), &key())).unwrap();
-    assert_eq!(place.epochs(), [1]);
-    place.begin_epoch(&root());
+    assert_eq!(fixture.epochs(), [1]);
+    fixture.begin_epoch(&root());
     let new = key();
     block_on(store.put_key(&id("after"), &new)).unwrap();
-    assert_eq!(place.epochs(), [1, 2]);
+    assert_eq!(fixture.epochs(), [1, 2]);
     assert_eq!(block_on(store.get_key(&id("after"))).unwrap(), new);
     assert!(block_on(store.find_key(&id("before"))).unwrap().is_some());
 }
 
 #[test]
 fn a_reader_follows_to_an_epoch_that_it_does_not_know() {
-    let place = Place::new();
-    let old = place.open(root());
-    place.begin_epoch(&root());
-    let other = place.open(root());
+    let fixture = Fixture::new();
+    let old = fixture.open(root());
+    fixture.begin_epoch(&root());
+    let other = fixture.open(root());
     let new = key();
     block_on(other.put_key(&id("alice"), &new)).unwrap();
     assert_eq!(block_on(old.get_key(&id("alice"))).unwrap(), new);
@@ -87,11 +87,11 @@ fn a_reader_follows_to_an_epoch_that_it_does_not_know() {
 
 #[test]
 fn a_handle_with_the_old_root_secret_says_so_and_writes_nothing() {
-    let place = Place::new();
-    let old = place.open(root());
+    let fixture = Fixture::new();
+    let old = fixture.open(root());
     let new_root = RootSecret::generate();
-    place.begin_epoch(&new_root);
-    let other = place.open(new_root);
+    fixture.begin_epoch(&new_root);
+    let other = fixture.open(new_root);
     block_on(other.put_key(&id("alice"), &key())).unwrap();
     for error in [
         block_on(old.get_key(&id("alice"))).unwrap_err(),

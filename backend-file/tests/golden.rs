@@ -116,7 +116,8 @@ fn fill(store: &FileStore) {
     let ids = ["alice@example.com", "67e55044-10b1-426f-9247-bb680e5fe0c8", "\u{1F511} a/b", " ", &"x".repeat(127)];
     for (number, len) in [1, 32, 52, 179, 180, 256, 1024, 3072].into_iter().enumerate() {
         for id in ids {
-            let (id, key) = (KeyId::new(format!("{id}{number}")).unwrap(), SecretKey::generate(len).unwrap());
+            let id = KeyId::new(format!("{id}{number}")).unwrap();
+            let key = SecretKey::generate(len).unwrap();
             block_on(store.put_key(&id, &key)).unwrap();
         }
     }

@@ -124,18 +124,21 @@ impl World {
     fn take(&mut self, step: &Step) {
         match step {
             Step::Put(user, len) => {
-                let (id, key) = (id(*user), self.key(*len));
+                let id = id(*user);
+                let key = self.key(*len);
                 block_on(self.store.put_key(&id, &key)).unwrap();
                 self.model.insert(id, key);
             }
             Step::Create(user, len) => {
-                let (id, key) = (id(*user), self.key(*len));
+                let id = id(*user);
+                let key = self.key(*len);
                 let created = block_on(self.store.put_key_with(&id, &key, PutMode::Create));
                 assert_eq!(created.err().map(|e| e.kind()), self.model.get(&id).map(|_| ErrorKind::AlreadyExists));
                 self.model.entry(id).or_insert(key);
             }
             Step::GetOrCreate(user, len) => {
-                let (id, key) = (id(*user), self.key(*len));
+                let id = id(*user);
+                let key = self.key(*len);
                 let got = block_on(self.store.get_or_create(&id, &key)).unwrap();
                 assert_eq!(&got, self.model.entry(id).or_insert(key));
             }

@@ -22,21 +22,22 @@ fn alice() -> KeyId {
 }
 
 /// A directory of its own with a store of one key in it.
-struct Place {
+struct Fixture {
     directory: TempDir,
     key: SecretKey,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
-        let (directory, key) = (tempfile::tempdir().unwrap(), SecretKey::generate(32).unwrap());
-        let place = Self { directory, key };
+        let directory = tempfile::tempdir().unwrap();
+        let key = SecretKey::generate(32).unwrap();
+        let fixture = Self { directory, key };
         block_on(async {
-            let store = FileStore::create(place.path(), root()).await.unwrap();
-            store.put_key(&alice(), &place.key).await.unwrap();
+            let store = FileStore::create(fixture.path(), root()).await.unwrap();
+            store.put_key(&alice(), &fixture.key).await.unwrap();
             store.close().await.unwrap();
         });
-        place
+        fixture
     }
 
     fn path(&self) -> PathBuf {
@@ -84,9 +85,9 @@ fn snapshot(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 #[test]
 fn a_closed_store_leaves_no_log_behind() {
-    let place = Place::new();
-    let names: Vec<_> = snapshot(place.directory.path()).into_iter().map(|(path, _)| path).collect();
-    let expected = ["keys.db", "keys.db.id", "keys.db.lock"].map(|name| place.directory.path().join(name));
+    let fixture = Fixture::new();
+    let names: Vec<_> = snapshot(fixture.directory.path()).into_iter().map(|(path, _)| path).collect();
+    let expected = ["keys.db", "keys.db.id", "keys.db.lock"].map(|name| fixture.directory.path().join(name));
     assert_eq!(names, expected);
 }
 
@@ -103,24 +104,24 @@ fn a_missing_store_is_told_and_not_created() {
 
 #[test]
 fn an_existing_store_is_not_created_again() {
-    let place = Place::new();
-    let error = block_on(FileStore::create(place.path(), RootSecret::generate())).unwrap_err();
+    let fixture = Fixture::new();
+    let error = block_on(FileStore::create(fixture.path(), RootSecret::generate())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-    place.is_whole();
+    fixture.is_whole();
 }
 
 #[test]
 fn a_wrong_root_secret_is_told_as_that() {
-    let place = Place::new();
-    let before = snapshot(place.directory.path());
-    let (kind, text) = refusal(&place.path(), RootSecret::generate());
+    let fixture = Fixture::new();
+    let before = snapshot(fixture.directory.path());
+    let (kind, text) = refusal(&fixture.path(), RootSecret::generate());
     assert_eq!(kind, ErrorKind::KeyUnavailable);
     assert!(text.contains("root secret is not that of this store"), "{text}");
-    let (kind, text) = refusal(&place.path(), RootSecret::passphrase("hunter2"));
+    let (kind, text) = refusal(&fixture.path(), RootSecret::passphrase("hunter2"));
     assert_eq!(kind, ErrorKind::KeyUnavailable);
     assert!(text.contains("needs a root secret of 32 bytes"), "{text}");
-    assert_eq!(snapshot(place.directory.path()), before);
-    place.is_whole();
+    assert_eq!(snapshot(fixture.directory.path()), before);
+    fixture.is_whole();
 }
 
 #[test]
@@ -174,15 +175,15 @@ fn files_of_others_are_refused_and_left_alone() {
 
 #[test]
 fn a_newer_format_is_refused_with_advice_and_left_alone() {
-    let place = Place::new();
-    place.sql("PRAGMA user_version = 3");
-    let before = snapshot(place.directory.path());
-    let (kind, text) = refusal(&place.path(), root());
+    let fixture = Fixture::new();
+    fixture.sql("PRAGMA user_version = 3");
+    let before = snapshot(fixture.directory.path());
+    let (kind, text) = refusal(&fixture.path(), root());
     assert_eq!(kind, ErrorKind::Unsupported);
     assert!(text.contains("format 3") && text.contains("update"), "{text}");
-    assert_eq!(snapshot(place.directory.path()), before);
-    place.sql("PRAGMA user_version = 2");
-    place.is_whole();
+    assert_eq!(snapshot(fixture.directory.path()), before);
+    fixture.sql("PRAGMA user_version = 2");
+    fixture.is_whole();
 }
 
 #[test]
@@ -196,47 +197,47 @@ fn a_damaged_keyring_is_told_from_a_wrong_secret() {
         |sealed| [&[0xff], &sealed[1..]].concat(),
     ];
     for damage in damages {
-        let place = Place::new();
-        let tool = rusqlite::Connection::open(place.path()).unwrap();
+        let fixture = Fixture::new();
+        let tool = rusqlite::Connection::open(fixture.path()).unwrap();
         let sealed: Vec<u8> =
             tool.query_row("SELECT bytes FROM keyring WHERE number = 1", [], |row| row.get(0)).unwrap();
         tool.execute("UPDATE keyring SET bytes = ?1 WHERE number = 1", [damage(&sealed)]).unwrap();
         drop(tool);
-        is_a_damaged_keyring(&place);
+        is_a_damaged_keyring(&fixture);
     }
     for damage in [
         "UPDATE keyring SET bytes = 7 WHERE number = 1",
         "UPDATE keyring SET number = 3 WHERE number = 1",
         "DELETE FROM keyring",
     ] {
-        let place = Place::new();
-        place.sql(damage);
-        is_a_damaged_keyring(&place);
+        let fixture = Fixture::new();
+        fixture.sql(damage);
+        is_a_damaged_keyring(&fixture);
     }
 }
 
-fn is_a_damaged_keyring(place: &Place) {
-    let (kind, text) = refusal(&place.path(), root());
+fn is_a_damaged_keyring(fixture: &Fixture) {
+    let (kind, text) = refusal(&fixture.path(), root());
     assert_eq!(kind, ErrorKind::Corrupt, "{text}");
     assert!(text.contains("keyring is damaged: restore"), "{text}");
 }
 
 #[test]
 fn strange_tables_are_refused() {
-    let place = Place::new();
-    place.sql("CREATE INDEX leak ON cells (bytes)");
-    let (kind, text) = refusal(&place.path(), root());
+    let fixture = Fixture::new();
+    fixture.sql("CREATE INDEX leak ON cells (bytes)");
+    let (kind, text) = refusal(&fixture.path(), root());
     assert_eq!(kind, ErrorKind::Corrupt);
     assert!(text.contains("tables are not those that keystead creates"), "{text}");
-    place.sql("DROP INDEX leak");
-    place.is_whole();
+    fixture.sql("DROP INDEX leak");
+    fixture.is_whole();
 }
 
 #[test]
 fn a_symbolic_link_is_refused() {
-    let place = Place::new();
-    let link = place.directory.path().join("link.db");
-    symlink(place.path(), &link).unwrap();
+    let fixture = Fixture::new();
+    let link = fixture.directory.path().join("link.db");
+    symlink(fixture.path(), &link).unwrap();
     let (kind, text) = refusal(&link, root());
     assert_eq!(kind, ErrorKind::Config);
     assert!(text.contains("symbolic link"), "{text}");
@@ -244,12 +245,12 @@ fn a_symbolic_link_is_refused() {
 
 #[test]
 fn a_directory_that_is_reached_through_a_link_is_fine() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let elsewhere = tempfile::tempdir().unwrap();
     let link = elsewhere.path().join("link");
-    symlink(place.directory.path(), &link).unwrap();
+    symlink(fixture.directory.path(), &link).unwrap();
     let store = block_on(FileStore::open(link.join("keys.db"), root())).unwrap();
-    assert_eq!(block_on(store.get_key(&alice())).unwrap(), place.key);
+    assert_eq!(block_on(store.get_key(&alice())).unwrap(), fixture.key);
 }
 
 #[test]
@@ -271,42 +272,42 @@ fn what_is_no_regular_file_is_refused() {
 
 #[test]
 fn a_file_or_directory_that_is_open_to_others_is_refused_with_the_command_that_mends_it() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     for mode in [0o640, 0o604, 0o620, 0o666] {
-        fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).unwrap();
-        let (kind, text) = refusal(&place.path(), root());
+        fs::set_permissions(fixture.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let (kind, text) = refusal(&fixture.path(), root());
         assert_eq!(kind, ErrorKind::Config);
-        assert!(text.contains(&format!("chmod 600 '{}'", place.path().display())), "{text}");
+        assert!(text.contains(&format!("chmod 600 '{}'", fixture.path().display())), "{text}");
     }
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o600)).unwrap();
     for (mode, mend) in [(0o777, "chmod o-w"), (0o1777, "directory of its own")] {
-        fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(mode)).unwrap();
-        let (kind, text) = refusal(&place.path(), root());
+        fs::set_permissions(fixture.directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let (kind, text) = refusal(&fixture.path(), root());
         assert_eq!(kind, ErrorKind::Config);
         assert!(text.contains(mend), "{text}");
     }
-    fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    place.is_whole();
+    fs::set_permissions(fixture.directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    fixture.is_whole();
 }
 
 #[test]
 fn a_read_only_directory_or_file_is_refused_and_works_again_when_it_is_mended() {
-    let place = Place::new();
-    let before = snapshot(place.directory.path());
-    fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(0o500)).unwrap();
-    for path in [place.path(), place.directory.path().join("new.db")] {
+    let fixture = Fixture::new();
+    let before = snapshot(fixture.directory.path());
+    fs::set_permissions(fixture.directory.path(), fs::Permissions::from_mode(0o500)).unwrap();
+    for path in [fixture.path(), fixture.directory.path().join("new.db")] {
         let (kind, text) = refusal(&path, root());
         assert_eq!(kind, ErrorKind::PermissionDenied);
         assert!(text.contains("chmod u+w"), "{text}");
     }
-    fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o400)).unwrap();
-    let (kind, text) = refusal(&place.path(), root());
+    fs::set_permissions(fixture.directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o400)).unwrap();
+    let (kind, text) = refusal(&fixture.path(), root());
     assert_eq!(kind, ErrorKind::PermissionDenied);
     assert!(text.contains("chmod u+w"), "{text}");
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(snapshot(place.directory.path()), before);
-    place.is_whole();
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(snapshot(fixture.directory.path()), before);
+    fixture.is_whole();
 }
 
 #[test]
@@ -335,11 +336,11 @@ fn a_creation_that_was_cut_off_is_begun_again() {
 
 #[test]
 fn a_store_whose_file_is_removed_or_replaced_says_so_and_works_again_when_it_is_back() {
-    let place = Place::new();
-    let store = block_on(FileStore::open(place.path(), root())).unwrap();
-    assert_eq!(block_on(store.get_key(&alice())).unwrap(), place.key);
-    let moved = place.directory.path().join("moved.db");
-    fs::rename(place.path(), &moved).unwrap();
+    let fixture = Fixture::new();
+    let store = block_on(FileStore::open(fixture.path(), root())).unwrap();
+    assert_eq!(block_on(store.get_key(&alice())).unwrap(), fixture.key);
+    let moved = fixture.directory.path().join("moved.db");
+    fs::rename(fixture.path(), &moved).unwrap();
     let says_so = || {
         // A reader trusts for 10 ms that the file is in place.
         std::thread::sleep(std::time::Duration::from_millis(15));
@@ -355,38 +356,38 @@ fn a_store_whose_file_is_removed_or_replaced_says_so_and_works_again_when_it_is_
         }
     };
     says_so();
-    fs::write(place.path(), "another file").unwrap();
+    fs::write(fixture.path(), "another file").unwrap();
     says_so();
-    fs::rename(&moved, place.path()).unwrap();
-    assert_eq!(block_on(store.get_key(&alice())).unwrap(), place.key);
+    fs::rename(&moved, fixture.path()).unwrap();
+    assert_eq!(block_on(store.get_key(&alice())).unwrap(), fixture.key);
     block_on(store.close()).unwrap();
-    place.is_whole();
+    fixture.is_whole();
 }
 
 #[test]
 fn a_path_that_cannot_be_one_is_refused() {
-    let place = Place::new();
-    let before = snapshot(place.directory.path());
+    let fixture = Fixture::new();
+    let before = snapshot(fixture.directory.path());
     for (path, reason) in [
         (
-            place.directory.path().join("x".repeat(200)).join("y".repeat(200)).join("z".repeat(200)),
+            fixture.directory.path().join("x".repeat(200)).join("y".repeat(200)).join("z".repeat(200)),
             "longer than 500 bytes",
         ),
-        (place.directory.path().join("x".repeat(300)), "cannot be the path"),
-        (place.path().join("below/a/file.db"), "cannot be the path"),
+        (fixture.directory.path().join("x".repeat(300)), "cannot be the path"),
+        (fixture.path().join("below/a/file.db"), "cannot be the path"),
     ] {
         let error = block_on(FileStore::open_or_create(&path, root())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{}", chain(&error));
         assert!(chain(&error).contains(reason), "{}", chain(&error));
         assert!(!error.is_retryable());
     }
-    assert_eq!(snapshot(place.directory.path()), before);
+    assert_eq!(snapshot(fixture.directory.path()), before);
 }
 
 #[test]
 fn a_closed_store_says_so_and_closing_again_does_nothing() {
-    let place = Place::new();
-    let store = block_on(FileStore::open(place.path(), root())).unwrap();
+    let fixture = Fixture::new();
+    let store = block_on(FileStore::open(fixture.path(), root())).unwrap();
     let handle = store.clone();
     block_on(store.close()).unwrap();
     block_on(handle.close()).unwrap();
@@ -399,14 +400,14 @@ fn a_closed_store_says_so_and_closing_again_does_nothing() {
         assert!(chain(&error).contains("has been closed: open it again"), "{}", chain(&error));
         assert!(!error.is_retryable());
     }
-    place.is_whole();
+    fixture.is_whole();
 }
 
 #[test]
 fn two_stores_over_one_path_in_one_process_see_each_other() {
-    let place = Place::new();
-    let one = block_on(FileStore::open(place.path(), root())).unwrap();
-    let two = block_on(FileStore::open_or_create(place.path(), root())).unwrap();
+    let fixture = Fixture::new();
+    let one = block_on(FileStore::open(fixture.path(), root())).unwrap();
+    let two = block_on(FileStore::open_or_create(fixture.path(), root())).unwrap();
     let key = SecretKey::generate(64).unwrap();
     block_on(one.put_key(&alice(), &key)).unwrap();
     assert_eq!(block_on(two.get_key(&alice())).unwrap(), key);

@@ -46,7 +46,8 @@ fn fill(store: &FileStore) -> Vec<String> {
         block_on(store.put_key(&id, &key)).unwrap();
         lines.push(format!("{} {}", hex(id.as_str().as_bytes()), hex(key.expose_secret())));
     }
-    let (longest, deleted) = (KeyId::new(ids[4]).unwrap(), KeyId::new("deleted").unwrap());
+    let longest = KeyId::new(ids[4]).unwrap();
+    let deleted = KeyId::new("deleted").unwrap();
     let key = block_on(store.get_or_create_key(&longest)).unwrap();
     lines.push(format!("{} {}", hex(longest.as_str().as_bytes()), hex(key.expose_secret())));
     block_on(store.get_or_create_key(&deleted)).unwrap();
@@ -58,7 +59,8 @@ fn fill(store: &FileStore) -> Vec<String> {
 #[test]
 fn it_reads_every_record_of_a_store_with_a_root_secret_of_bytes() {
     let directory = tempfile::tempdir().unwrap();
-    let (path, secret) = (directory.path().join("keys.db"), directory.path().join("root"));
+    let path = directory.path().join("keys.db");
+    let secret = directory.path().join("root");
     let root = RootSecret::generate();
     fs::write(&secret, root.to_hex().unwrap().as_bytes()).unwrap();
     let store = block_on(FileStore::create(&path, root)).unwrap();
@@ -74,7 +76,8 @@ fn it_reads_every_record_of_a_store_with_a_root_secret_of_bytes() {
 #[test]
 fn it_reads_every_record_of_a_store_with_a_passphrase() {
     let directory = tempfile::tempdir().unwrap();
-    let (path, secret) = (directory.path().join("keys.db"), directory.path().join("phrase"));
+    let path = directory.path().join("keys.db");
+    let secret = directory.path().join("phrase");
     fs::write(&secret, "correct horse \u{e9}").unwrap();
     let store = block_on(FileStore::create(&path, RootSecret::passphrase("correct horse \u{e9}"))).unwrap();
     let lines = fill(&store);
@@ -85,7 +88,8 @@ fn it_reads_every_record_of_a_store_with_a_passphrase() {
 #[test]
 fn it_reads_every_record_of_the_files_that_are_kept() {
     let directory = tempfile::tempdir().unwrap();
-    let (path, secret) = (directory.path().join("keys.db"), directory.path().join("secret"));
+    let path = directory.path().join("keys.db");
+    let secret = directory.path().join("secret");
     let stores = [
         ("bytes", "--root-hex-file", "07".repeat(32)),
         ("passphrase", "--passphrase-file", "correct horse \u{e9}".to_owned()),

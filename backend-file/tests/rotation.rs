@@ -32,14 +32,14 @@ fn root(number: u8) -> RootSecret {
     RootSecret::from_bytes([number; 32])
 }
 
-struct Place {
+struct Fixture {
     directory: TempDir,
     path: PathBuf,
     store: FileStore,
     keys: Keys,
 }
 
-impl Place {
+impl Fixture {
     fn new(root: RootSecret, users: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.db");
@@ -87,7 +87,8 @@ struct Vault(std::sync::Mutex<Vec<SecretKey>>);
 
 impl RootProvider for Vault {
     fn create(&self) -> Result<(SecretKey, Vec<u8>), BoxError> {
-        let (mut secrets, secret) = (self.0.lock().unwrap(), SecretKey::generate(32)?);
+        let mut secrets = self.0.lock().unwrap();
+        let secret = SecretKey::generate(32)?;
         secrets.push(secret.clone());
         Ok((secret, vec![secrets.len() as u8 - 1]))
     }
@@ -111,40 +112,41 @@ fn every_kind_of_root_secret_gives_way_to_every_other() {
         root(3),
         root(3),
     ];
-    let place = Place::new(roots[0].clone(), 20);
+    let fixture = Fixture::new(roots[0].clone(), 20);
     for (number, pair) in roots.windows(2).enumerate() {
         let [old, new] = pair else { unreachable!() };
-        place.rotate(new.clone());
-        assert_eq!(place.prefixes(), [[1, 0, 0, 0, number as u8 + 2]]);
-        opens(&place.path, new.clone(), &place.keys);
+        fixture.rotate(new.clone());
+        assert_eq!(fixture.prefixes(), [[1, 0, 0, 0, number as u8 + 2]]);
+        opens(&fixture.path, new.clone(), &fixture.keys);
         if number < 4 {
-            is_refused(&place.path, old.clone());
+            is_refused(&fixture.path, old.clone());
         }
         // The handle that rotated goes on.
-        let (alice, key) = (id("alice"), key(32));
-        block_on(place.store.put_key(&alice, &key)).unwrap();
-        assert_eq!(block_on(place.store.get_key(&alice)).unwrap(), key);
-        block_on(place.store.delete_key(&alice)).unwrap();
+        let alice = id("alice");
+        let key = key(32);
+        block_on(fixture.store.put_key(&alice, &key)).unwrap();
+        assert_eq!(block_on(fixture.store.get_key(&alice)).unwrap(), key);
+        block_on(fixture.store.delete_key(&alice)).unwrap();
     }
 }
 
 #[test]
 fn an_old_copy_opens_with_the_old_root_secret_in_every_part_and_with_the_new_one_in_none() {
-    let place = Place::new(root(1), 50);
-    let copy = place.directory.path().join("copies/old.db");
-    block_on(place.store.backup(&copy)).unwrap();
-    place.rotate(root(2));
+    let fixture = Fixture::new(root(1), 50);
+    let copy = fixture.directory.path().join("copies/old.db");
+    block_on(fixture.store.backup(&copy)).unwrap();
+    fixture.rotate(root(2));
     is_refused(&copy, root(2));
-    opens(&copy, root(1), &place.keys);
-    is_refused(&place.path, root(1));
-    opens(&place.path, root(2), &place.keys);
+    opens(&copy, root(1), &fixture.keys);
+    is_refused(&fixture.path, root(1));
+    opens(&fixture.path, root(2), &fixture.keys);
 }
 
 #[test]
 fn progress_is_told_page_by_page_up_to_the_end() {
-    let place = Place::new(root(1), MANY);
+    let fixture = Fixture::new(root(1), MANY);
     let mut told = Vec::new();
-    block_on(place.store.rotate(root(2), |progress| told.push((progress.done, progress.total)))).unwrap();
+    block_on(fixture.store.rotate(root(2), |progress| told.push((progress.done, progress.total)))).unwrap();
     assert!(told.len() > 2);
     assert!(told.is_sorted_by(|earlier, later| earlier.0 < later.0));
     assert_eq!(told.last(), Some(&(MANY as u64, MANY as u64)));
@@ -152,7 +154,8 @@ fn progress_is_told_page_by_page_up_to_the_end() {
 
 /// Begins a rotation and drops it after its first page.
 fn begin_and_drop(store: &FileStore, root: RootSecret) {
-    let (told, waker) = (AtomicBool::new(false), Waker::noop());
+    let told = AtomicBool::new(false);
+    let waker = Waker::noop();
     let mut rotation = pin!(store.rotate(root, |_| told.store(true, Ordering::Relaxed)));
     while !told.load(Ordering::Relaxed) {
         assert!(rotation.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
@@ -163,61 +166,61 @@ fn begin_and_drop(store: &FileStore, root: RootSecret) {
 #[test]
 fn a_rotation_that_was_cut_off_is_ended_by_the_next_one_to_the_same_root_secret() {
     for new_root in [root(2), RootSecret::passphrase("new")] {
-        let place = Place::new(root(1), MANY);
-        begin_and_drop(&place.store, new_root.clone());
-        assert!(block_on(place.store.verify(|_| {})).unwrap().in_rotation);
-        assert!(block_on(place.store.is_in_rotation()).unwrap());
-        block_on(place.store.close()).unwrap();
-        is_refused(&place.path, root(1));
+        let fixture = Fixture::new(root(1), MANY);
+        begin_and_drop(&fixture.store, new_root.clone());
+        assert!(block_on(fixture.store.verify(|_| {})).unwrap().in_rotation);
+        assert!(block_on(fixture.store.is_in_rotation()).unwrap());
+        block_on(fixture.store.close()).unwrap();
+        is_refused(&fixture.path, root(1));
 
-        let store = block_on(FileStore::open(&place.path, new_root.clone())).unwrap();
-        assert!(place.prefixes().len() > 1, "nothing was left to do");
+        let store = block_on(FileStore::open(&fixture.path, new_root.clone())).unwrap();
+        assert!(fixture.prefixes().len() > 1, "nothing was left to do");
         block_on(store.rotate(new_root.clone(), |_| {})).unwrap();
         assert!(!block_on(store.verify(|_| {})).unwrap().in_rotation);
         assert!(!block_on(store.is_in_rotation()).unwrap());
-        assert_eq!(place.prefixes(), [[1, 0, 0, 0, 2]]);
-        opens(&place.path, new_root, &place.keys);
+        assert_eq!(fixture.prefixes(), [[1, 0, 0, 0, 2]]);
+        opens(&fixture.path, new_root, &fixture.keys);
     }
 }
 
 #[test]
 fn a_rotation_to_a_further_root_secret_ends_one_that_was_cut_off() {
-    let place = Place::new(root(1), MANY);
-    begin_and_drop(&place.store, root(2));
-    place.rotate(root(3));
-    assert_eq!(place.prefixes(), [[1, 0, 0, 0, 3]]);
-    is_refused(&place.path, root(2));
-    opens(&place.path, root(3), &place.keys);
+    let fixture = Fixture::new(root(1), MANY);
+    begin_and_drop(&fixture.store, root(2));
+    fixture.rotate(root(3));
+    assert_eq!(fixture.prefixes(), [[1, 0, 0, 0, 3]]);
+    is_refused(&fixture.path, root(2));
+    opens(&fixture.path, root(3), &fixture.keys);
 }
 
 #[test]
 fn rotations_that_never_end_are_refused_before_there_are_too_many() {
-    let place = Place::new(root(0), MANY);
+    let fixture = Fixture::new(root(0), MANY);
     for number in 1..16 {
-        begin_and_drop(&place.store, root(number));
+        begin_and_drop(&fixture.store, root(number));
     }
-    let error = block_on(place.store.rotate(root(99), |_| {})).unwrap_err();
+    let error = block_on(fixture.store.rotate(root(99), |_| {})).unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::QuotaExceeded, Effect::NotApplied));
     assert_eq!(error.operation(), Operation::Rotate);
-    place.rotate(root(15));
-    place.rotate(root(99));
-    opens(&place.path, root(99), &place.keys);
+    fixture.rotate(root(15));
+    fixture.rotate(root(99));
+    opens(&fixture.path, root(99), &fixture.keys);
 }
 
 #[test]
 fn a_root_secret_that_cannot_be_used_changes_nothing() {
-    let place = Place::new(root(1), 3);
-    let error = block_on(place.store.rotate(RootSecret::passphrase(""), |_| {})).unwrap_err();
+    let fixture = Fixture::new(root(1), 3);
+    let error = block_on(fixture.store.rotate(RootSecret::passphrase(""), |_| {})).unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Config, Effect::NotApplied));
-    opens(&place.path, root(1), &place.keys);
+    opens(&fixture.path, root(1), &fixture.keys);
 }
 
 #[test]
 fn two_rotations_at_once_leave_one_of_the_two_in_force() {
-    let place = Place::new(root(1), 300);
-    let other = block_on(FileStore::open(&place.path, root(1))).unwrap();
+    let fixture = Fixture::new(root(1), 300);
+    let other = block_on(FileStore::open(&fixture.path, root(1))).unwrap();
     let outcomes = std::thread::scope(|scope| {
-        let one = scope.spawn(|| block_on(place.store.rotate(root(2), |_| {})));
+        let one = scope.spawn(|| block_on(fixture.store.rotate(root(2), |_| {})));
         let two = scope.spawn(|| block_on(other.rotate(root(3), |_| {})));
         [one.join().unwrap(), two.join().unwrap()]
     });
@@ -226,17 +229,17 @@ fn two_rotations_at_once_leave_one_of_the_two_in_force() {
     let (winner, loser) = if one.is_ok() { (root(2), two) } else { (root(3), one) };
     let refusal = loser.unwrap_err();
     assert_eq!((refusal.kind(), refusal.effect()), (ErrorKind::KeyUnavailable, Effect::NotApplied));
-    opens(&place.path, winner, &place.keys);
+    opens(&fixture.path, winner, &fixture.keys);
 }
 
 #[test]
 fn reading_and_writing_go_on_during_a_rotation() {
-    let place = Place::new(root(1), MANY);
+    let fixture = Fixture::new(root(1), MANY);
     let stop = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            for (id, key) in place.keys.iter().cycle() {
-                assert_eq!(&block_on(place.store.get_key(id)).unwrap(), key);
+            for (id, key) in fixture.keys.iter().cycle() {
+                assert_eq!(&block_on(fixture.store.get_key(id)).unwrap(), key);
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
@@ -245,35 +248,37 @@ fn reading_and_writing_go_on_during_a_rotation() {
         let writer = scope.spawn(|| {
             let mut written = Keys::new();
             while !stop.load(Ordering::Relaxed) {
-                let (id, key) = (id(&format!("new-{}", written.len() % 50)), key(300));
-                block_on(place.store.put_key(&id, &key)).unwrap();
+                let id = id(&format!("new-{}", written.len() % 50));
+                let key = key(300);
+                block_on(fixture.store.put_key(&id, &key)).unwrap();
                 written.insert(id, key);
             }
             written
         });
         for number in 2..6 {
-            place.rotate(root(number));
+            fixture.rotate(root(number));
         }
         stop.store(true, Ordering::Relaxed);
         reader.join().unwrap();
         writer.join().unwrap()
     });
     assert!(!written.is_empty());
-    assert_eq!(place.prefixes(), [[1, 0, 0, 0, 5]]);
-    let all: Keys = place.keys.clone().into_iter().chain(written).collect();
-    opens(&place.path, root(5), &all);
+    assert_eq!(fixture.prefixes(), [[1, 0, 0, 0, 5]]);
+    let all: Keys = fixture.keys.clone().into_iter().chain(written).collect();
+    opens(&fixture.path, root(5), &all);
 }
 
 #[test]
 fn a_handle_with_the_old_root_secret_writes_nothing_that_nobody_can_open() {
-    let place = Place::new(root(1), 300);
-    let old = block_on(FileStore::open(&place.path, root(1))).unwrap();
+    let fixture = Fixture::new(root(1), 300);
+    let old = block_on(FileStore::open(&fixture.path, root(1))).unwrap();
     let stop = AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut written = Keys::new();
             for number in 0.. {
-                let (id, key) = (id(&format!("old-{number}")), key(32));
+                let id = id(&format!("old-{number}"));
+                let key = key(32);
                 match block_on(old.put_key(&id, &key)) {
                     Ok(()) => drop(written.insert(id, key)),
                     Err(e) => assert_eq!((e.kind(), e.effect()), (ErrorKind::KeyUnavailable, Effect::NotApplied)),
@@ -284,47 +289,47 @@ fn a_handle_with_the_old_root_secret_writes_nothing_that_nobody_can_open() {
             }
             unreachable!()
         });
-        place.rotate(root(2));
+        fixture.rotate(root(2));
         stop.store(true, Ordering::Relaxed);
         writer.join().unwrap()
     });
-    let all: Keys = place.keys.clone().into_iter().chain(written).collect();
-    opens(&place.path, root(2), &all);
+    let all: Keys = fixture.keys.clone().into_iter().chain(written).collect();
+    opens(&fixture.path, root(2), &all);
 }
 
 #[test]
 fn a_damaged_record_keeps_the_old_epoch_and_is_left_as_it_is() {
-    let mut place = Place::new(root(1), 40);
+    let mut fixture = Fixture::new(root(1), 40);
     let victim = id("user-7");
-    let row = place.store.row_key(&victim);
+    let row = fixture.store.row_key(&victim);
     let damage = "UPDATE cells SET bytes = substr(bytes, 1, 200) || zeroblob(56) WHERE substr(part, 1, 32) = ?1";
-    Connection::open(&place.path).unwrap().execute(damage, [row.as_bytes()]).unwrap();
-    let error = block_on(place.store.rotate(root(2), |_| {})).unwrap_err();
+    Connection::open(&fixture.path).unwrap().execute(damage, [row.as_bytes()]).unwrap();
+    let error = block_on(fixture.store.rotate(root(2), |_| {})).unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Corrupt, Effect::Unknown));
     assert!(format!("{error:?}").contains("new root secret opens the store already"), "{error:?}");
 
-    is_refused(&place.path, root(1));
-    let report = block_on(place.store.verify(|_| {})).unwrap();
+    is_refused(&fixture.path, root(1));
+    let report = block_on(fixture.store.verify(|_| {})).unwrap();
     assert_eq!((report.intact, report.damaged, report.in_rotation), (39, vec![row], true));
-    assert_eq!(block_on(place.store.get_key(&victim)).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(block_on(fixture.store.get_key(&victim)).unwrap_err().kind(), ErrorKind::Corrupt);
 
-    block_on(place.store.delete_key(&victim)).unwrap();
-    place.rotate(root(2));
-    place.keys.remove(&victim);
-    opens(&place.path, root(2), &place.keys);
+    block_on(fixture.store.delete_key(&victim)).unwrap();
+    fixture.rotate(root(2));
+    fixture.keys.remove(&victim);
+    opens(&fixture.path, root(2), &fixture.keys);
 }
 
 #[test]
 fn a_record_that_no_id_leads_to_can_be_deleted_by_its_row_so_that_the_rotation_ends() {
-    let mut place = Place::new(root(1), 40);
-    let row = place.store.row_key(&id("user-0"));
+    let mut fixture = Fixture::new(root(1), 40);
+    let row = fixture.store.row_key(&id("user-0"));
     let mut moved = *row.as_bytes();
     moved[0] ^= 1;
     let change = "UPDATE cells SET part = CAST(?2 || substr(part, 33) AS BLOB) WHERE substr(part, 1, 32) = ?1";
-    Connection::open(&place.path).unwrap().execute(change, [row.as_bytes(), &moved]).unwrap();
-    place.keys.remove(&id("user-0"));
-    assert_eq!(block_on(place.store.rotate(root(2), |_| {})).unwrap_err().kind(), ErrorKind::Corrupt);
-    let damaged = block_on(place.store.verify(|_| {})).unwrap().damaged;
+    Connection::open(&fixture.path).unwrap().execute(change, [row.as_bytes(), &moved]).unwrap();
+    fixture.keys.remove(&id("user-0"));
+    assert_eq!(block_on(fixture.store.rotate(root(2), |_| {})).unwrap_err().kind(), ErrorKind::Corrupt);
+    let damaged = block_on(fixture.store.verify(|_| {})).unwrap().damaged;
     // Its own row is missing, of which the chain knows the beginning.
     let mut missing = [0; 32];
     missing[..8].copy_from_slice(&row.as_bytes()[..8]);
@@ -336,22 +341,22 @@ fn a_record_that_no_id_leads_to_can_be_deleted_by_its_row_so_that_the_rotation_e
     rows.retain(|row| row.as_bytes()[8..] != [255; 24]);
     rows.sort_unstable();
     assert_eq!(rows, expected);
-    assert_eq!(block_on(place.store.delete_damaged(&damaged)).unwrap(), 2);
-    assert!(block_on(place.store.verify(|_| {})).unwrap().is_intact());
-    assert_eq!(block_on(place.store.get_key(&id("user-0"))).unwrap_err().kind(), ErrorKind::NotFound);
-    place.rotate(root(2));
-    opens(&place.path, root(2), &place.keys);
+    assert_eq!(block_on(fixture.store.delete_damaged(&damaged)).unwrap(), 2);
+    assert!(block_on(fixture.store.verify(|_| {})).unwrap().is_intact());
+    assert_eq!(block_on(fixture.store.get_key(&id("user-0"))).unwrap_err().kind(), ErrorKind::NotFound);
+    fixture.rotate(root(2));
+    opens(&fixture.path, root(2), &fixture.keys);
 }
 
 #[test]
 fn an_older_keyring_put_back_under_an_open_store_is_refused_before_anything_is_written() {
-    let place = Place::new(root(1), 3);
-    let tool = Connection::open(&place.path).unwrap();
+    let fixture = Fixture::new(root(1), 3);
+    let tool = Connection::open(&fixture.path).unwrap();
     let old: Vec<u8> = tool.query_row("SELECT bytes FROM keyring WHERE number = 1", [], |row| row.get(0)).unwrap();
-    place.rotate(root(2));
+    fixture.rotate(root(2));
     tool.execute("UPDATE keyring SET bytes = ?1 WHERE number = 1", [old]).unwrap();
-    let error = block_on(place.store.put_key(&id("alice"), &key(32))).unwrap_err();
+    let error = block_on(fixture.store.put_key(&id("alice"), &key(32))).unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
-    assert_eq!(block_on(place.store.check()).unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(block_on(place.store.rotate(root(3), |_| {})).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(block_on(fixture.store.check()).unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(block_on(fixture.store.rotate(root(3), |_| {})).unwrap_err().kind(), ErrorKind::Unavailable);
 }

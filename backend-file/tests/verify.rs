@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 const USERS: usize = 1_200;
 
-struct Place {
+struct Fixture {
     _directory: TempDir,
     path: PathBuf,
     store: FileStore,
@@ -29,7 +29,7 @@ fn open(path: &Path) -> FileStore {
     block_on(FileStore::open_or_create(path, root())).unwrap()
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.db");
@@ -44,9 +44,9 @@ impl Place {
 
 #[test]
 fn a_whole_store_is_intact_and_progress_reaches_the_end() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let mut told = Vec::new();
-    let report = block_on(place.store.verify(|progress| told.push((progress.done, progress.total)))).unwrap();
+    let report = block_on(fixture.store.verify(|progress| told.push((progress.done, progress.total)))).unwrap();
     assert!(report.is_intact() && !report.in_rotation);
     assert_eq!(report.intact, USERS as u64);
     assert!(told.len() > 2);
@@ -63,9 +63,9 @@ fn an_empty_store_is_intact() {
 
 #[test]
 fn damaged_records_are_told_by_their_rows_and_left_alone() {
-    let place = Place::new();
-    let tool = Connection::open(&place.path).unwrap();
-    let row = |number: usize| place.store.row_key(&place.ids[number]);
+    let fixture = Fixture::new();
+    let tool = Connection::open(&fixture.path).unwrap();
+    let row = |number: usize| fixture.store.row_key(&fixture.ids[number]);
     let part_0 = |number| [row(number).as_ref(), &[0]].concat();
     // A flipped bit, a record in pieces, one under another's row, one whose row key was changed.
     let flip = "UPDATE cells SET bytes = substr(bytes, 1, 99) || x'00' || substr(bytes, 101) WHERE part = ?1";
@@ -83,7 +83,7 @@ fn damaged_records_are_told_by_their_rows_and_left_alone() {
 
     let cells = || -> i64 { tool.query_row("SELECT count(*) FROM cells", [], |row| row.get(0)).unwrap() };
     let before = cells();
-    let report = block_on(place.store.verify(|_| {})).unwrap();
+    let report = block_on(fixture.store.verify(|_| {})).unwrap();
     let mut missing = [0; 32];
     missing[..8].copy_from_slice(&row(6).as_bytes()[..8]);
     // The link of a cell is bound to its key, so that of the one that was renamed is damaged, too.
@@ -98,53 +98,53 @@ fn damaged_records_are_told_by_their_rows_and_left_alone() {
     assert_eq!(cells(), before);
 
     // Only the damaged ones of the named rows are deleted.
-    assert_eq!(block_on(place.store.delete_damaged(&[row(1), row(7), moved])).unwrap(), 2);
-    assert_eq!(block_on(place.store.delete_damaged(&[row(1), head])).unwrap(), 0);
+    assert_eq!(block_on(fixture.store.delete_damaged(&[row(1), row(7), moved])).unwrap(), 2);
+    assert_eq!(block_on(fixture.store.delete_damaged(&[row(1), head])).unwrap(), 0);
     assert_eq!(cells(), before - 2);
-    let report = block_on(place.store.verify(|_| {})).unwrap();
+    let report = block_on(fixture.store.verify(|_| {})).unwrap();
     assert_eq!((report.intact, report.damaged.len()), (USERS as u64 - 5, 4));
-    assert!(block_on(place.store.find_key(&place.ids[7])).unwrap().is_some());
+    assert!(block_on(fixture.store.find_key(&fixture.ids[7])).unwrap().is_some());
 }
 
 #[test]
 fn giving_up_damaged_records_closes_the_gap_although_the_next_cell_is_damaged() {
-    let place = Place::new();
-    let tool = Connection::open(&place.path).unwrap();
-    let mut rows: Vec<_> = place.ids.iter().map(|id| place.store.row_key(id)).collect();
+    let fixture = Fixture::new();
+    let tool = Connection::open(&fixture.path).unwrap();
+    let mut rows: Vec<_> = fixture.ids.iter().map(|id| fixture.store.row_key(id)).collect();
     rows.sort_unstable();
     let bounds = |row: RowKey| [[row.as_ref(), &[0]].concat(), [row.as_ref(), &[u8::MAX]].concat()];
     tool.execute("DELETE FROM cells WHERE part BETWEEN ?1 AND ?2", bounds(rows[500])).unwrap();
     tool.execute("UPDATE cells SET next = x'00' WHERE part BETWEEN ?1 AND ?2", bounds(rows[501])).unwrap();
 
-    let report = block_on(place.store.verify(|_| {})).unwrap();
+    let report = block_on(fixture.store.verify(|_| {})).unwrap();
     // One record is missing, and the other is whole: what is behind it may be missing, too.
     assert_eq!((report.intact, report.damaged.len()), (USERS as u64 - 1, 2));
-    assert_eq!(block_on(place.store.delete_damaged(&report.damaged)).unwrap(), 2);
-    let report = block_on(place.store.verify(|_| {})).unwrap();
+    assert_eq!(block_on(fixture.store.delete_damaged(&report.damaged)).unwrap(), 2);
+    let report = block_on(fixture.store.verify(|_| {})).unwrap();
     assert!(report.is_intact(), "{report:?}");
     // The chain is whole from end to end: each absence is proved, and a rotation can drop the old
     // epoch.
     for number in 0..10 * USERS {
         let absent = KeyId::new(format!("absent-{number}")).unwrap();
-        assert_eq!(block_on(place.store.find_key(&absent)).unwrap(), None);
+        assert_eq!(block_on(fixture.store.find_key(&absent)).unwrap(), None);
     }
-    block_on(place.store.rotate(RootSecret::from_bytes([8; 32]), |_| {})).unwrap();
+    block_on(fixture.store.rotate(RootSecret::from_bytes([8; 32]), |_| {})).unwrap();
 }
 
 #[test]
 fn what_lies_on_destroyed_pages_is_told_and_the_rest_is_read() {
-    let place = Place::new();
-    block_on(place.store.close()).unwrap();
-    let mut file = fs::read(&place.path).unwrap();
+    let fixture = Fixture::new();
+    block_on(fixture.store.close()).unwrap();
+    let mut file = fs::read(&fixture.path).unwrap();
     let pages = file.len() / 4096;
     // Far from each other in the file, and leaves as nearly all pages are.
     for page in [pages / 3, pages / 2, pages - 2] {
         file[page * 4096..page * 4096 + 200].fill(0xee);
     }
-    fs::write(&place.path, &file).unwrap();
+    fs::write(&fixture.path, &file).unwrap();
 
-    let store = open(&place.path);
-    let readable = place.ids.iter().filter(|id| match block_on(store.get_key(id)) {
+    let store = open(&fixture.path);
+    let readable = fixture.ids.iter().filter(|id| match block_on(store.get_key(id)) {
         Ok(_) => true,
         Err(e) => {
             assert_eq!(e.kind(), ErrorKind::Corrupt);
@@ -175,12 +175,12 @@ fn what_lies_on_destroyed_pages_is_told_and_the_rest_is_read() {
 
 #[test]
 fn an_open_store_looks_for_damaged_pages_by_itself() {
-    let place = Place::new();
-    block_on(place.store.close()).unwrap();
-    let mut file = fs::read(&place.path).unwrap();
+    let fixture = Fixture::new();
+    block_on(fixture.store.close()).unwrap();
+    let mut file = fs::read(&fixture.path).unwrap();
     let page = file.len() / 4096 / 2;
     file[page * 4096..page * 4096 + 200].fill(0xee);
-    fs::write(&place.path, &file).unwrap();
+    fs::write(&fixture.path, &file).unwrap();
 
     let mut number = 0;
     // Of so many, most lie on other pages than the damaged one.
@@ -199,12 +199,12 @@ fn an_open_store_looks_for_damaged_pages_by_itself() {
         created.count()
     };
     let options = FileOptions::new().check_interval(Duration::ZERO);
-    let store = block_on(options.open(&place.path, root())).unwrap();
+    let store = block_on(options.open(&fixture.path, root())).unwrap();
     assert!(create_some(&store) > 10, "nobody has looked yet");
     block_on(store.close()).unwrap();
 
     let options = FileOptions::new().check_interval(Duration::from_millis(10));
-    let store = block_on(options.open(&place.path, root())).unwrap();
+    let store = block_on(options.open(&fixture.path, root())).unwrap();
     let begun = Instant::now();
     while create_some(&store) > 0 {
         assert!(begun.elapsed() < Duration::from_secs(30), "the store has not looked");
@@ -213,15 +213,15 @@ fn an_open_store_looks_for_damaged_pages_by_itself() {
 
 #[test]
 fn a_damaged_keyring_is_an_error() {
-    let place = Place::new();
-    let tool = Connection::open(&place.path).unwrap();
+    let fixture = Fixture::new();
+    let tool = Connection::open(&fixture.path).unwrap();
     tool.execute("UPDATE keyring SET bytes = zeroblob(100) WHERE number = 1", []).unwrap();
-    assert_eq!(block_on(place.store.verify(|_| {})).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(block_on(fixture.store.verify(|_| {})).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[test]
 fn a_closed_store_is_not_verified() {
-    let place = Place::new();
-    block_on(place.store.close()).unwrap();
-    assert_eq!(block_on(place.store.verify(|_| {})).unwrap_err().kind(), ErrorKind::Other);
+    let fixture = Fixture::new();
+    block_on(fixture.store.close()).unwrap();
+    assert_eq!(block_on(fixture.store.verify(|_| {})).unwrap_err().kind(), ErrorKind::Other);
 }

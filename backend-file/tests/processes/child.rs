@@ -33,7 +33,8 @@ impl Worker {
     fn spawn(mut command: Command, role: &str, arguments: &[&str]) -> Self {
         command.args(["worker", role]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
-        let (input, output) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
+        let input = process.stdin.take().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
         Self { process, input, output }
     }
 

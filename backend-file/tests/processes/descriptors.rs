@@ -27,7 +27,8 @@ pub(crate) fn none_left() {
 /// `DIRECTORY`
 pub(crate) fn run_out(arguments: &[String]) {
     let [directory] = arguments else { panic!("DIRECTORY") };
-    let (path, alice) = (Path::new(directory).join("keys.db"), id("alice"));
+    let path = Path::new(directory).join("keys.db");
+    let alice = id("alice");
     let mut key = SecretKey::generate(700).unwrap();
     block_on(open(&path).put_key(&alice, &key)).unwrap();
     let mut refused = [0; 3];

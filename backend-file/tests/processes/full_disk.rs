@@ -112,7 +112,8 @@ fn restores(directory: &Path) {
 fn writes(directory: &Path) {
     let path = directory.join("keys.db");
     let store = open(&path);
-    let (mut random, mut expected) = (Random::new(1), HashMap::new());
+    let mut random = Random::new(1);
+    let mut expected = HashMap::new();
     for user in 0..USERS {
         let key = new_key(&mut random);
         block_on(store.put_key(&id(format!("user-{user}")), &key)).unwrap();

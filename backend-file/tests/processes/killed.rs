@@ -44,7 +44,8 @@ pub(crate) fn at_random_moments() {
     let kills = std::env::var("KEYSTEAD_KILLS").map_or(KILLS, |count| count.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys.db");
-    let (mut random, mut known) = (Random::new(7), Known::default());
+    let mut random = Random::new(7);
+    let mut known = Known::default();
     for round in 0..kills.div_ceil(PROCESSES) {
         let root = known.in_force.to_string();
         let workers: Vec<(Worker, Duration)> = (0..PROCESSES)
@@ -184,7 +185,8 @@ pub(crate) fn churn(arguments: &[String]) {
     let mut store = follow(&mut root);
     let tool = Connection::open(path).unwrap();
     let mut random = Random::new(1000 + seed.parse::<u64>().unwrap());
-    let (mut said, mut said_keyring) = (Cells::new(), Vec::new());
+    let mut said = Cells::new();
+    let mut said_keyring = Vec::new();
     loop {
         for (part, bytes) in cells(&tool) {
             if said.get(&part) != Some(&bytes) {
@@ -197,8 +199,10 @@ pub(crate) fn churn(arguments: &[String]) {
             println!("keyring {}", to_hex(&keyring));
             said_keyring = keyring;
         }
-        let (user, len) = (user(process, random.below(USERS)), random.key_len());
-        let (id, key) = (id(&user), random.bytes(len));
+        let user = user(process, random.below(USERS));
+        let len = random.key_len();
+        let id = id(&user);
+        let key = random.bytes(len);
         let outcome = match random.below(40) {
             0..2 => {
                 println!("rotate {}", root + 1);

@@ -26,7 +26,8 @@ const KEYS_AT_ONCE: usize = 20;
 
 pub(crate) fn stays_short() {
     let directory = tempfile::tempdir().unwrap();
-    let (path, log) = (directory.path().join("keys.db"), directory.path().join("keys.db-wal"));
+    let path = directory.path().join("keys.db");
+    let log = directory.path().join("keys.db-wal");
     let store = open(&path);
     put(&store, 0..USERS);
 
@@ -44,7 +45,8 @@ pub(crate) fn stays_short() {
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
         for number in 0..READERS {
-            let (store, enough) = (&store, &enough);
+            let store = &store;
+            let enough = &enough;
             scope.spawn(move || read_until(store, number as u64, || enough.load(Ordering::Relaxed)));
         }
         // In a thread of its own, so that the readers end even if it fails.
@@ -57,7 +59,8 @@ pub(crate) fn stays_short() {
 /// New keys, among which the log is begun again for its length alone, and overwritten ones, each of
 /// which is scrubbed.
 fn stays_short_while_we_write(store: &FileStore, log: &Path, first_user: usize) {
-    let (mut longest, mut random) = (0, Random::new(1));
+    let mut longest = 0;
+    let mut random = Random::new(1);
     for round in 0..ENOUGH / (KEY_LEN * KEYS_AT_ONCE) {
         let first = if round % 32 == 31 { random.below(USERS) } else { first_user + USERS * (1 + round) };
         put(store, first..first + KEYS_AT_ONCE);

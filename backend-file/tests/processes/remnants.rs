@@ -101,7 +101,8 @@ pub(crate) fn random_histories() {
 /// Follows one worker through its history; how often the files were scanned.
 fn watch(directory: &Path, path: &Path, seed: &str) -> usize {
     let mut worker = Worker::start("history", &[path.to_str().unwrap(), seed, STEPS, "alone"]);
-    let (mut search, mut scans) = (Search::default(), 0);
+    let mut search = Search::default();
+    let mut scans = 0;
     while let Some(line) = worker.line() {
         match line.split_once(' ') {
             Some(("dead", bytes)) => search.add_dead(&from_hex(bytes)),
@@ -125,10 +126,12 @@ pub(crate) fn history(arguments: &[String]) {
     let mut random = Random::new(seed.parse().unwrap());
     let stores: Vec<_> = (0..3).map(|_| open(path)).collect();
     let tool = Connection::open(path).unwrap();
-    let (mut before, mut rows) = (cells(&tool), HashSet::new());
+    let mut before = cells(&tool);
+    let mut rows = HashSet::new();
     let users = 5 + random.below(40);
     for step in 0..steps.parse().unwrap() {
-        let (store, id) = (&stores[random.below(3)], id(format!("user-{}", random.below(users))));
+        let store = &stores[random.below(3)];
+        let id = id(format!("user-{}", random.below(users)));
         let len = random.key_len();
         let key = SecretKey::new(random.bytes(len)).unwrap();
         match random.below(10) {
@@ -201,7 +204,9 @@ pub(crate) fn two_processes() {
 pub(crate) fn long_reader() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keys.db");
-    let (store, alice, bob) = (open(&path), id("alice"), id("bob"));
+    let store = open(&path);
+    let alice = id("alice");
+    let bob = id("bob");
     assert_eq!(store.capabilities().deletion, DeletionGrade::Immediate);
     for id in [&alice, &bob] {
         block_on(store.put_key(id, &SecretKey::generate(700).unwrap())).unwrap();

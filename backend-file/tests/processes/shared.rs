@@ -25,7 +25,8 @@ pub(crate) fn four_processes_lose_nothing() {
     workers.iter_mut().for_each(|worker| worker.expect("ready"));
     workers.iter_mut().for_each(|worker| worker.say("go"));
 
-    let (mut writes, mut live) = (Vec::new(), 0);
+    let mut writes = Vec::new();
+    let mut live = 0;
     for worker in workers {
         let lines = worker.finish();
         let [count, own] = lines.iter().map(|line| line.parse().unwrap()).collect::<Vec<usize>>()[..] else {
@@ -34,7 +35,8 @@ pub(crate) fn four_processes_lose_nothing() {
         writes.push(count);
         live += own;
     }
-    let (least, most) = (writes.iter().min().unwrap(), writes.iter().max().unwrap());
+    let least = writes.iter().min().unwrap();
+    let most = writes.iter().max().unwrap();
     println!("writes a process in {SECONDS} s: {writes:?}");
     assert!(*most <= 3 * least, "one process starves: {writes:?}");
     let store = open(&path);
