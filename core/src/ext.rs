@@ -11,6 +11,15 @@ const NEW_KEY_LEN: usize = 32;
 ///
 /// The trait is implemented for all stores, so a store cannot override its methods. Each calls a
 /// method of `KeyStore`, which layers do override.
+///
+/// ```
+/// use keystead_core::{KeyId, KeyStore, KeyStoreExt, Result, SecretKey};
+///
+/// /// Returns the key that encrypts a user's data, if the user has one.
+/// async fn existing_key(store: &dyn KeyStore, user: &KeyId) -> Result<Option<SecretKey>> {
+///     store.find_key(user).await
+/// }
+/// ```
 pub trait KeyStoreExt: KeyStore {
     /// Creates or overwrites the key of `id`. [`create_key`](Self::create_key) never overwrites.
     ///

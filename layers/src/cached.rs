@@ -39,8 +39,10 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 ///
 /// A key that has been read is returned from memory for the *time to live* (60 seconds by default),
 /// counted from the moment before the call to the store began. The cache holds at most 10,000 keys
-/// by default, and evicts the least used ones. Evicted keys are wiped from memory. An expired key
-/// is never returned, but stays in memory until the next read of it, until it is evicted, or until
+/// by default, and evicts the least used ones. Evicted keys are wiped from memory.
+///
+/// An expired key is not returned, unless [`stale_if_error`](CachedBuilder::stale_if_error) allows
+/// it. It stays in memory until the next read of it, until it is evicted, or until
 /// [`remove_expired`](Self::remove_expired) is called. A process that reads rarely should call that
 /// from time to time.
 ///

@@ -145,7 +145,7 @@ impl Fault {
     }
 
     /// Sets the [`details`](Error::details) of the error.
-    pub fn with_details(mut self, details: ErrorDetails) -> Self {
+    pub fn details(mut self, details: ErrorDetails) -> Self {
         self.details = Some(details);
         self
     }

@@ -73,7 +73,8 @@ const RATES: std::ops::RangeInclusive<f64> = 1.0 / 86_400.0..=1_000_000.0;
 /// # use futures_util::stream::{self, StreamExt};
 /// # use keystead_core::{KeyId, KeyStoreExt, SecretKey};
 /// # use keystead_layers::Limited;
-/// # async fn deadlock(store: &Limited<keystead_memory::MemoryStore>, ids: Vec<KeyId>, key: &SecretKey) -> keystead_core::Result<()> {
+/// # use keystead_memory::MemoryStore;
+/// # async fn deadlock(store: &Limited<MemoryStore>, ids: Vec<KeyId>, key: &SecretKey) -> keystead_core::Result<()> {
 /// let mut missing = stream::iter(ids).map(|id| async move { (store.find_key(&id).await, id) }).buffered(4);
 /// while let Some((found, id)) = missing.next().await {
 ///     if found?.is_none() {

@@ -32,15 +32,16 @@ const CANCELLED: &str = "cancelled";
 /// conventions for database clients, in the form that `tracing-opentelemetry` reads, except for
 /// `keystead.outcome`:
 ///
-/// | field | |
-/// |---|---|
-/// | `otel.name`, `db.operation.name` | `get`, `put`, `create`, `get_or_create`, `delete`, `erase`, `list`, `check`, `identify`, `BATCH get`, `BATCH delete`, `BATCH create` |
-/// | `otel.kind` | `client` |
-/// | `db.system.name` | the scheme of the store, such as `ssm` |
-/// | `db.operation.batch.size` | the number of ids in a batch; a batch of one id is a plain `get`, `delete` or `create` |
-/// | `keystead.outcome` | `ok`, or the [`ErrorKind`] in the form `permission_denied`, or `cancelled` if the future was dropped, for example by a timeout |
-/// | `error.type`, `otel.status_code` | for a failure: the [`ErrorKind`] again, and `ERROR` |
-/// | `db.response.status_code` | for a failure: the service's error code, if it sent one |
+/// - `otel.name` and `db.operation.name`: `get`, `put`, `create`, `get_or_create`, `delete`,
+///   `erase`, `list`, `check`, `identify`, `BATCH get`, `BATCH delete` or `BATCH create`.
+/// - `otel.kind`: `client`.
+/// - `db.system.name`: the scheme of the store, such as `ssm`.
+/// - `db.operation.batch.size`: the number of ids in a batch. A batch of one id is a plain `get`,
+///   `delete` or `create`.
+/// - `keystead.outcome`: `ok`, or the [`ErrorKind`] in the form `permission_denied`, or `cancelled`
+///   if the future was dropped, for example by a timeout.
+/// - `error.type` and `otel.status_code`, for a failure: the [`ErrorKind`] again, and `ERROR`.
+/// - `db.response.status_code`, for a failure: the service's error code, if it sent one.
 ///
 /// An error is a **failure** unless it only tells the state of a key:
 /// [`NotFound`](ErrorKind::NotFound), [`AlreadyExists`](ErrorKind::AlreadyExists),

@@ -107,7 +107,7 @@ fn an_applied_write_takes_effect_and_the_error_says_that_it_is_unknown() {
 fn an_error_has_the_properties_that_the_test_has_set() {
     block_on(async {
         let details = ErrorDetails { error_code: Some("ThrottlingException".into()), ..ErrorDetails::default() };
-        let fault = Fault::error(ErrorKind::Throttled).retry_after(SECOND).with_details(details.clone());
+        let fault = Fault::error(ErrorKind::Throttled).retry_after(SECOND).details(details.clone());
         let store = builder().fault(fault).build().unwrap();
         let error = store.check().await.unwrap_err();
         assert_eq!((error.kind(), error.operation()), (ErrorKind::Throttled, Check));

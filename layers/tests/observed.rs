@@ -154,7 +154,7 @@ fn a_failure_is_a_warning_in_the_span_with_the_details_of_the_service() {
         message: Some("a message that is not told".into()),
         ..ErrorDetails::default()
     };
-    let fault = Fault::error(ErrorKind::PermissionDenied).with_details(details);
+    let fault = Fault::error(ErrorKind::PermissionDenied).details(details);
     let traced = traced(async {
         faulty([fault]).get_key(&id("a")).await.unwrap_err();
     });

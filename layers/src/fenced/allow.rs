@@ -102,8 +102,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let visible_for = self.register.longest_visibility().await?;
         let ended_at = match self.register.progress(names, erased, self.claim_lifetime()).await? {
             ErasureProgress::Ongoing { remaining } => {
-                let why = "an erasure of this user is in progress or was cut off: erase the user again to finish it, or \
-                           try again after the pause";
+                let why = "an erasure of this user is in progress or was cut off: erase the user again to finish it, \
+                           or try again after the pause";
                 return Ok(Wait::For(remaining, why));
             }
             ErasureProgress::CutOff => return Ok(Wait::NotRecorded),

@@ -113,8 +113,9 @@ impl<T: KeyStore> Register<T> {
             Some(key) => Ok(key),
             None => Err(self.no_fence_key(
                 operation,
-                "the store of the tombstones contains entries but no fence key: it holds something else, perhaps the keys \
-                 themselves, or has lost its fence key; name the right store, or restore the fence key from a backup",
+                "the store of the tombstones contains entries but no fence key: it holds something else, perhaps the \
+                 keys themselves, or has lost its fence key; name the right store, or restore the fence key from a \
+                 backup",
             )),
         }
     }
