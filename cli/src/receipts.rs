@@ -62,23 +62,44 @@ impl ReceiptsArgs {
 pub(crate) struct Keeper(ReceiptLog);
 
 impl Keeper {
-    /// Adds a receipt, which is on the disk when this returns its number in the log. Runs to its end
-    /// even if the command is interrupted.
+    /// Adds a receipt to the log and syncs the log to the disk. Returns the line number of the
+    /// receipt. Runs to its end even if the command is interrupted.
     ///
     /// # Errors
-    /// A failure with the code [`ReceiptNotKept`](Code::ReceiptNotKept): the user is erased.
-    pub(crate) fn keep(&mut self, receipt: &ErasureReceipt) -> Outcome<u64> {
+    /// The user is erased, but the receipt is not in the log. Print it instead.
+    pub(crate) fn keep(&mut self, receipt: &ErasureReceipt) -> Result<u64, NotKept> {
         let log = &mut self.0;
         block_in_place(|| log.append(receipt)).map_err(|e| {
-            let shown = log.path().display();
-            let what = format!("the user was erased, but the receipt could not be added to {shown}");
             let lines = e.lines();
             let reasons: Vec<&str> = lines.iter().map(|line| line.strip_prefix("because ").unwrap_or(line)).collect();
-            let why = format!(
-                "{}; the receipt is on standard output: keep it. Erasing again is safe, and gives another receipt",
-                reasons.join(": ")
-            );
-            Failure::new(Code::ReceiptNotKept, what).because(why)
+            NotKept { log: log.path().to_owned(), why: reasons.join(": ") }
         })
+    }
+}
+
+/// The reason why the receipt of an erased user could not be added to the log.
+#[derive(Debug)]
+pub(crate) struct NotKept {
+    log: PathBuf,
+    why: String,
+}
+
+impl NotKept {
+    /// Returns the failure of the command, with the code [`ReceiptNotKept`](Code::ReceiptNotKept).
+    /// `is_printed` tells whether the receipt was written to standard output instead.
+    pub(crate) fn into_failure(self, is_printed: bool) -> Failure {
+        let log = self.log.display();
+        let (what, advice) = if is_printed {
+            (
+                format!("the user was erased, but the receipt could not be added to {log}"),
+                "the receipt is on standard output: keep it; erasing the user again is safe and gives another receipt",
+            )
+        } else {
+            (
+                format!("the user was erased, but the receipt could neither be added to {log} nor be printed"),
+                "erase the user again with a log that can be written: this is safe and gives another receipt",
+            )
+        };
+        Failure::new(Code::ReceiptNotKept, what).because(self.why).advise(advice)
     }
 }

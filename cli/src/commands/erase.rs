@@ -74,10 +74,11 @@ async fn erase_one(session: &Session, args: EraseArgs) -> Outcome {
         (Some(Err(_)), Some(receipt)) => text.push_str(&format!("\n{}", json!({ "receipt": receipt }))),
         _ => {}
     }
-    session.output.result(text, erased.to_json())?;
-    if let Some(Err(failure)) = kept {
-        return Err(failure);
+    let printed = session.output.result(text, erased.to_json());
+    if let Some(Err(not_kept)) = kept {
+        return Err(not_kept.into_failure(printed.is_ok()));
     }
+    printed?;
     let code = args.finality.code(erased.verified, erased.finality);
     if !session.output.json {
         note(code, eraser.scheme());

@@ -57,10 +57,14 @@ pub(super) async fn run(session: &Session, args: &EraseArgs, file: &Path) -> Out
     let mut run = Run { session, args, keeper, has_receipts, tally, is_stopped: false, broken: None };
     run.erase_all(&eraser, to_erase).await;
     let Run { tally, broken, .. } = run;
-    if let Some(failure) = broken {
-        return Err(failure);
+    let printed = match broken {
+        Some(failure) => Err(failure),
+        None => session.output.result(tally.text(args.finality), tally.to_json(args.finality)),
+    };
+    if printed.is_err() && tally.not_kept > 0 {
+        return Err(tally.receipts_lost());
     }
-    session.output.result(tally.text(args.finality), tally.to_json(args.finality))?;
+    printed?;
     if !session.output.json {
         erase::note(Code::Done, eraser.scheme());
     }
@@ -165,30 +169,29 @@ impl Run<'_> {
 
     fn record(&mut self, user: &User, erased: &Erased) {
         self.tally.record(erased);
-        let kept = match (&mut self.keeper, &erased.receipt) {
-            (Some(keeper), Some(receipt)) => keeper.keep(receipt),
-            _ => Ok(0),
+        let not_kept = match (&mut self.keeper, &erased.receipt) {
+            (Some(keeper), Some(receipt)) => keeper.keep(receipt).err(),
+            _ => None,
         };
-        let is_kept = kept.is_ok();
-        if let Err(failure) = kept {
-            // Without a log, no further user is erased.
-            self.is_stopped = true;
-            self.tally.not_kept += 1;
-            self.tell_failure(&format!("line {}", user.line), &failure);
-        }
-        if self.writes_each() || !is_kept {
+        if self.writes_each() || not_kept.is_some() {
             let mut value = erased.to_json();
             if let Value::Object(fields) = &mut value {
                 fields.insert("line".to_owned(), json!(user.line));
             }
             let tombstone = erased.receipt.as_ref().map(|receipt| format!("; tombstone {}", receipt.tombstone));
             let mut text = format!("line {}: {}{}", user.line, erased.text(), tombstone.unwrap_or_default());
-            if !is_kept {
+            if not_kept.is_some() {
                 text.push_str(&format!("\n{}", json!({ "receipt": erased.receipt })));
             }
             if let Err(failure) = self.session.output.result(text, value) {
                 self.stop(failure);
             }
+        }
+        if let Some(not_kept) = not_kept {
+            // Without a log, no further user is erased.
+            self.is_stopped = true;
+            self.tally.not_kept += 1;
+            self.tell_failure(&format!("line {}", user.line), &not_kept.into_failure(self.broken.is_none()));
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::exit::{Code, Failure, Outcome};
 use crate::finality::FinalityArgs;
 use crate::output::{self, Output, finality_text};
-use crate::receipts::ReceiptsArgs;
+use crate::receipts::{NotKept, ReceiptsArgs};
 use crate::session::Session;
 use crate::stores::{self, Fence, Guarded};
 use crate::terminal;
@@ -47,19 +47,22 @@ pub(crate) async fn run(session: &Session, args: ReconcileArgs) -> Outcome {
 pub(crate) async fn erase_again(session: &Session, fence: &Fence, args: &AgainArgs) -> Outcome {
     let output = session.output;
     let mut keeper = args.receipts.open().await?;
-    let mut written = Ok(());
+    let mut printed = Ok(());
+    // The first receipt that is not in the log, and whether one is neither there nor printed.
     let mut not_kept = None;
+    let mut is_lost = false;
     let mut worst = Code::Done;
     let mut first_failure = None;
     let report = fence
         .reconcile(|outcome| match outcome {
             Ok(receipt) => {
-                let kept = keeper.as_mut().map_or(Ok(0), |keeper| keeper.keep(&receipt));
-                if written.is_ok() {
-                    written = write_receipt(output, &receipt, kept.is_err());
+                let failed = keeper.as_mut().and_then(|keeper| keeper.keep(&receipt).err());
+                if printed.is_ok() {
+                    printed = write_receipt(output, &receipt, failed.is_some());
                 }
-                if let Err(failure) = kept {
-                    not_kept.get_or_insert(failure);
+                if let Some(failed) = failed {
+                    not_kept.get_or_insert(failed);
+                    is_lost |= printed.is_err();
                 }
                 let code = args.finality.code(receipt.verified, receipt.finality);
                 if worst != Code::NotVerified && code != Code::Done {
@@ -72,11 +75,11 @@ pub(crate) async fn erase_again(session: &Session, fence: &Fence, args: &AgainAr
             }
         })
         .await;
+    let not_kept = not_kept.map(|not_kept: NotKept| not_kept.into_failure(!is_lost));
     let report = match report {
         Ok(report) => report,
         Err(e) => return Err(not_kept.unwrap_or_else(|| e.into())),
     };
-    written?;
     let value = json!({
         "complete": report.is_complete(),
         "listed": report.listed,
@@ -84,10 +87,11 @@ pub(crate) async fn erase_again(session: &Session, fence: &Fence, args: &AgainAr
         "failed": report.failed,
         "unlisted": report.unlisted,
     });
-    output.result(text(&report), value)?;
+    let printed = printed.and_then(|()| output.result(text(&report), value));
     if let Some(failure) = not_kept {
         return Err(failure);
     }
+    printed?;
     Ok(match first_failure {
         Some(kind) => kind.into(),
         None if report.unlisted > 0 => Code::Damaged,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::erase::EraseArgs;
 use super::super::eraser::Erased;
-use crate::exit::Code;
+use crate::exit::{Code, Failure};
 use crate::finality::FinalityArgs;
 
 /// The counts of users. Each user who was begun and has ended is in one of the five from `erased` to
@@ -78,6 +78,18 @@ impl Tally {
             None if self.unbounded > 0 => unbounded,
             None => Code::Done,
         }
+    }
+
+    /// Returns the failure of a command whose standard output failed after receipts could not be
+    /// added to the log.
+    pub(super) fn receipts_lost(&self) -> Failure {
+        let what = format!(
+            "receipts of erased users could not be added to the log: {}; not all of them could be printed",
+            self.not_kept
+        );
+        Failure::new(Code::ReceiptNotKept, what).advise(
+            "run the same command again with a log that can be written: this is safe and gives each user a receipt",
+        )
     }
 
     pub(super) fn text(&self, finality: FinalityArgs) -> String {
