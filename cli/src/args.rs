@@ -27,7 +27,7 @@ use crate::commands::restore::RestoreArgs;
 use crate::commands::rotate::RotateArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::examples;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, CommandError};
 
 /// Keeps one secret encryption key per user, in the store you trust: delete the key and the user's data is gone.
 ///
@@ -210,12 +210,12 @@ pub(crate) fn parse() -> Result<Cli, clap::Error> {
 }
 
 /// Shows help, or says what is wrong with the arguments without repeating values: one of them may be a key.
-pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
+pub(crate) fn report(mut e: clap::Error) -> ExitCode {
     match e.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             return match e.print() {
                 Ok(()) => Code::Done.into(),
-                Err(e) => Failure::stdout(e).report(false),
+                Err(e) => CommandError::stdout(e).report(false),
             };
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {}

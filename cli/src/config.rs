@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use crate::args::DurabilityArg;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 
 const SHAPE: &str = "it takes nothing but [stores.NAME] with url, tombstones, accept_tombstone_durability, read_only and \
                      passphrase_file";
@@ -48,7 +48,7 @@ pub(crate) struct Said {
 pub(crate) fn named(
     name: &str,
     asked_for: Option<&Path>,
-    otherwise: impl FnOnce() -> Option<Failure>,
+    otherwise: impl FnOnce() -> Option<CommandError>,
 ) -> Outcome<Said> {
     let path = asked_for.map_or_else(default_path, |path| Ok(path.to_owned()))?;
     let shown = path.display();
@@ -56,7 +56,7 @@ pub(crate) fn named(
         Ok(text) => text,
         Err(e) => {
             let what = format!("reading the configuration file {shown} failed, where stores are looked up by name");
-            let failure = Failure::usage(what).because(format!("{e}: write the file, or give the store's URL"));
+            let failure = CommandError::usage(what).because(format!("{e}: write the file, or give the store's URL"));
             let is_missing = e.kind() == io::ErrorKind::NotFound;
             return Err(if is_missing { otherwise().unwrap_or(failure) } else { failure });
         }
@@ -66,7 +66,7 @@ pub(crate) fn named(
         let names: Vec<&str> = stores.keys().map(String::as_str).collect();
         let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return Err(otherwise().unwrap_or_else(|| {
-            Failure::usage(format!("the configuration file {shown} has no store of this name"))
+            CommandError::usage(format!("the configuration file {shown} has no store of this name"))
                 .because(format!("it has {known}: give one of these, or a URL"))
         }));
     };
@@ -98,7 +98,7 @@ pub(crate) fn of_url(url: &str, asked_for: Option<&Path>) -> Outcome<Said> {
         Err(e) => {
             let what = format!("reading the configuration file {} failed", path.display());
             return Err(
-                Failure::usage(what).because(format!("{e}: it may say more of this store, so nothing was done"))
+                CommandError::usage(what).because(format!("{e}: it may say more of this store, so nothing was done"))
             );
         }
     };
@@ -134,7 +134,7 @@ fn agree(
         "the names of that store are {}: give them the same tombstones there, and one of the names here",
         names.join(", ")
     );
-    Err(Failure::usage(what).because(why))
+    Err(CommandError::usage(what).because(why))
 }
 
 fn keeps_tombstones(stores: &BTreeMap<String, Entry>, place: &Place) -> bool {
@@ -184,7 +184,7 @@ fn resolved(path: &Path) -> PathBuf {
 /// `~/.config/keystead/config.toml` or what the system has instead.
 fn default_path() -> Outcome<PathBuf> {
     let directories = choose_base_strategy().map_err(|e| {
-        Failure::usage("the directory of the configuration file is not known: give --config FILE").because(e)
+        CommandError::usage("the directory of the configuration file is not known: give --config FILE").because(e)
     })?;
     Ok(directories.config_dir().join("keystead").join("config.toml"))
 }
@@ -193,13 +193,13 @@ fn parse(text: &str, path: &Path) -> Outcome<BTreeMap<String, Entry>> {
     let shown = path.display();
     let stores = stores_in(text).map_err(|line| {
         let place = line.map_or_else(String::new, |line| format!(", line {line}"));
-        Failure::usage(format!("the configuration file {shown} will not do{place}")).because(SHAPE)
+        CommandError::usage(format!("the configuration file {shown} will not do{place}")).because(SHAPE)
     })?;
     let relative = |entry: &Entry| entry.passphrase_file.as_ref().is_some_and(|file| file.is_relative());
     if let Some((name, _)) = stores.iter().find(|(_, entry)| relative(entry)) {
         let what =
             format!("the configuration file {shown} will not do: the passphrase_file of {name} is no absolute path");
-        return Err(Failure::usage(what).because("commands run in any directory: write the path from / on"));
+        return Err(CommandError::usage(what).because("commands run in any directory: write the path from / on"));
     }
     Ok(stores)
 }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use keystead::SecretKey;
 use zeroize::Zeroizing;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 
 /// No written key is longer: base64 and hexadecimal digits of the longest key, and a line break.
 pub(crate) const MAX_WRITTEN_LEN: usize = 2 * SecretKey::MAX_LEN + 2;
@@ -61,10 +61,12 @@ impl Format {
             Self::Base64 => STANDARD.decode_vec(line, &mut bytes).ok(),
         };
         let name = self.name();
-        decoded
-            .ok_or_else(|| Failure::usage(format!("the key is not written in {name}: give it so, or say --format")))?;
+        decoded.ok_or_else(|| {
+            CommandError::usage(format!("the key is not written in {name}: give it so, or say --format"))
+        })?;
         // Takes the buffer, so that there is one copy only.
-        SecretKey::new(std::mem::take(&mut *bytes)).map_err(|e| Failure::usage(format!("the key will not do: {e}")))
+        SecretKey::new(std::mem::take(&mut *bytes))
+            .map_err(|e| CommandError::usage(format!("the key will not do: {e}")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`Code`] and [`Failure`]: how a run ends, for scripts and for people.
+//! [`Code`] and [`CommandError`]: how a run ends, for scripts and for people.
 
 use std::error::Error as StdError;
 use std::io::{self, Write};
@@ -52,7 +52,7 @@ impl From<ErrorKind> for Code {
 
 /// Why a command failed. Its texts hold no key, no id and no URL.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CommandError {
     code: Code,
     what: String,
     cause: Option<BoxError>,
@@ -63,9 +63,9 @@ pub(crate) struct Failure {
 }
 
 /// How a command ends: with a code that is an answer, or with a failure.
-pub(crate) type Outcome<T = Code> = Result<T, Failure>;
+pub(crate) type Outcome<T = Code> = Result<T, CommandError>;
 
-impl Failure {
+impl CommandError {
     pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
         Self { code, what: what.into(), cause: None, store: None, advice: None }
     }
@@ -203,7 +203,7 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CommandError {
     fn from(error: Error) -> Self {
         Self { code: error.kind().into(), what: error.to_string(), cause: None, store: Some(error), advice: None }
     }
@@ -262,7 +262,7 @@ mod tests {
         };
         let cause: Box<dyn StdError + Send + Sync> = "slow: come back".into();
         let error = Error::new(ErrorKind::Timeout, Operation::Put, "ssm").with_source(cause).with_details(details);
-        let failure = Failure::from(error);
+        let failure = CommandError::from(error);
         assert_eq!(
             failure.to_text(),
             "error: put on ssm failed: timed out\n  because slow: come back\n  AWS says: not [2Jyours\n  AWS request id: r-1\n  \

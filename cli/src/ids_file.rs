@@ -7,7 +7,7 @@ use std::path::Path;
 
 use keystead::KeyId;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::input;
 
 /// The length in bytes of the longest line: the longest id and the longest line break.
@@ -40,7 +40,7 @@ pub(crate) async fn read(file: &Path) -> Outcome<Users> {
     });
     let users = users.await??;
     if users.distinct.is_empty() {
-        return Err(Failure::usage("there is no id in the file of --ids-file: give one with an id on each line"));
+        return Err(CommandError::usage("there is no id in the file of --ids-file: give one with an id on each line"));
     }
     Ok(users)
 }
@@ -49,8 +49,8 @@ fn open(path: &Path) -> Outcome<File> {
     File::open(path).map_err(unreadable)
 }
 
-fn unreadable(e: io::Error) -> Failure {
-    Failure::usage("the file of --ids-file cannot be read").because(e)
+fn unreadable(e: io::Error) -> CommandError {
+    CommandError::usage("the file of --ids-file cannot be read").because(e)
 }
 
 /// Empty lines are left out. Everything else on a line is part of the id, blanks at its ends, too.
@@ -65,7 +65,7 @@ fn parse(mut lines: impl BufRead) -> Outcome<Users> {
             break;
         }
         let wrong =
-            |why: &str| Failure::usage(format!("line {line} of the ids is wrong: nothing was done")).because(why);
+            |why: &str| CommandError::usage(format!("line {line} of the ids is wrong: nothing was done")).because(why);
         let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8, or longer than an id may be"))?;
         let text = input::without_line_break(text);
         if text.is_empty() {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::args::IdArgs;
 use crate::encoding::{Format, MAX_WRITTEN_LEN};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::verbose;
 
 impl IdArgs {
@@ -26,18 +26,18 @@ impl IdArgs {
             (_, file) => {
                 // Room for the longest id and the longest line break behind it.
                 let contents = read(file.as_deref(), "the id", KeyId::MAX_LEN + 2).await?;
-                let text = std::str::from_utf8(&contents).map_err(|_| Failure::usage("the id is not UTF-8"))?;
+                let text = std::str::from_utf8(&contents).map_err(|_| CommandError::usage("the id is not UTF-8"))?;
                 Zeroizing::new(without_line_break(text).to_owned())
             }
         };
-        KeyId::new(text.as_str()).map_err(|e| Failure::usage("the id will not do").because(e))
+        KeyId::new(text.as_str()).map_err(|e| CommandError::usage("the id will not do").because(e))
     }
 }
 
 /// Reads a key that is written in this format.
 pub(crate) async fn key(file: Option<&Path>, format: Format) -> Outcome<SecretKey> {
     if file.is_none() && io::stdin().is_terminal() {
-        return Err(Failure::refused(
+        return Err(CommandError::refused(
             "a key that is typed would stand on the terminal: pipe it in, or give --key-file FILE",
         ));
     }
@@ -49,13 +49,13 @@ pub(crate) async fn passphrase(file: &Path, option: &'static str) -> Outcome<Roo
     verbose::step(format!("reading the passphrase from {}", file.display()));
     let file = file.to_owned();
     let read = waiting(move || SecretFile::open(file).and_then(SecretFile::read_passphrase)).await?;
-    read.map_err(|e| Failure::usage(format!("the file of {option} gives no passphrase")).because(e))
+    read.map_err(|e| CommandError::usage(format!("the file of {option} gives no passphrase")).because(e))
 }
 
 /// Runs what may wait for a pipe's writer on a thread of its own, so that Ctrl-C still ends the program.
 pub(crate) async fn waiting<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
     let reading = tokio::task::spawn_blocking(read).await;
-    reading.map_err(|_| Failure::other("the secret cannot be read: the reading thread ended"))
+    reading.map_err(|_| CommandError::other("the secret cannot be read: the reading thread ended"))
 }
 
 pub(crate) fn without_line_break(text: &str) -> &str {
@@ -80,11 +80,11 @@ pub(crate) async fn read(file: Option<&Path>, what: &'static str, max: usize) ->
         Ok::<_, io::Error>(contents)
     });
     let contents = match reading.await {
-        Ok(contents) => contents.map_err(|e| Failure::usage(format!("{what} cannot be read")).because(e))?,
-        Err(_) => return Err(Failure::other(format!("{what} cannot be read: the reading thread ended"))),
+        Ok(contents) => contents.map_err(|e| CommandError::usage(format!("{what} cannot be read")).because(e))?,
+        Err(_) => return Err(CommandError::other(format!("{what} cannot be read: the reading thread ended"))),
     };
     if contents.len() > max {
-        return Err(Failure::usage(format!("{what} has more than {max} bytes: give nothing else with it")));
+        return Err(CommandError::usage(format!("{what} has more than {max} bytes: give nothing else with it")));
     }
     Ok(contents)
 }

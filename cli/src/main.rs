@@ -23,7 +23,7 @@ mod verbose;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::exit::Failure;
+use crate::exit::CommandError;
 use crate::output::Output;
 
 /// How long what is left of a run may hold up the end.
@@ -32,13 +32,13 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let cli = match args::parse() {
         Ok(cli) => cli,
-        Err(e) => return args::refused(e),
+        Err(e) => return args::report(e),
     };
     let output = Output { json: cli.global.json };
     verbose::listen(cli.global.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return Failure::other("starting the program's threads failed").because(e).report(output.json),
+        Err(e) => return CommandError::other("starting the program's threads failed").because(e).report(output.json),
     };
     let (outcome, scratch) = runtime.block_on(session::run(cli));
     match scratch.is_empty() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::encoding::{Format, MAX_WRITTEN_LEN};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::files;
 
 /// Writes results in the way that was asked for.
@@ -27,7 +27,7 @@ impl Output {
 
     /// A result that is written already.
     pub(crate) fn text(self, text: &str) -> Outcome<()> {
-        writeln!(io::stdout(), "{text}").map_err(Failure::stdout)
+        writeln!(io::stdout(), "{text}").map_err(CommandError::stdout)
     }
 
     /// A key, to a new file or to standard output.
@@ -43,10 +43,10 @@ impl Output {
         }
         let raw = format == Format::Raw;
         if self.json && raw {
-            return Err(Failure::usage("raw bytes cannot stand in JSON: say --format hex or base64"));
+            return Err(CommandError::usage("raw bytes cannot stand in JSON: say --format hex or base64"));
         }
         if raw && !force && io::stdout().is_terminal() {
-            return Err(Failure::refused(
+            return Err(CommandError::refused(
                 "raw bytes would upset the terminal, and stand on it: send them to a file or pipe, or say --force",
             ));
         }
@@ -61,7 +61,7 @@ impl Output {
             line.extend_from_slice(&written);
             line.extend_from_slice(if raw { b"" } else { b"\n" });
         }
-        unbuffered_stdout().and_then(|mut stdout| stdout.write_all(&line)).map_err(Failure::stdout)
+        unbuffered_stdout().and_then(|mut stdout| stdout.write_all(&line)).map_err(CommandError::stdout)
     }
 }
 
@@ -113,16 +113,20 @@ fn unix_seconds(time: SystemTime) -> u64 {
 /// A moment for people, to the second.
 pub(crate) fn utc(time: SystemTime) -> String {
     let seconds = unix_seconds(time);
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
+    let day = seconds / 86_400;
+    let second_of_day = seconds % 86_400;
     // Years that begin in March end with the leap day; 719,468 days before 1970 the first of 400 such years began.
-    let (era, of_era) = ((day + 719_468) / 146_097, (day + 719_468) % 146_097);
+    let era = (day + 719_468) / 146_097;
+    let of_era = (day + 719_468) % 146_097;
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * of_year + 2) / 153;
     let day_of_month = of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = 400 * era + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    let hour = second_of_day / 3_600;
+    let minute = second_of_day / 60 % 60;
+    let second = second_of_day % 60;
     format!("{year}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 

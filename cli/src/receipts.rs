@@ -20,7 +20,7 @@ pub(crate) use self::chain::{Broken, Demands, Kept, Summary, read};
 pub(crate) use self::entry::{Hash, version_of};
 pub(crate) use self::keys::{PublicKey, Signer};
 use self::log::ReceiptLog;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 
 /// The log that keeps the receipts of a command that erases.
 #[derive(Args, Clone, Debug)]
@@ -38,7 +38,7 @@ impl ReceiptsArgs {
     /// Refuses a log where there are no receipts: without tombstones.
     pub(crate) fn check(&self, has_tombstones: bool) -> Outcome<()> {
         if self.receipts.is_some() && !has_tombstones {
-            return Err(Failure::usage(
+            return Err(CommandError::usage(
                 "without tombstones there are no receipts: name the store of the tombstones, or leave out --receipts",
             ));
         }
@@ -87,7 +87,7 @@ pub(crate) struct NotKept {
 impl NotKept {
     /// Returns the failure of the command, with the code [`ReceiptNotKept`](Code::ReceiptNotKept).
     /// `is_printed` tells whether the receipt was written to standard output instead.
-    pub(crate) fn into_failure(self, is_printed: bool) -> Failure {
+    pub(crate) fn into_failure(self, is_printed: bool) -> CommandError {
         let log = self.log.display();
         let (what, advice) = if is_printed {
             (
@@ -100,6 +100,6 @@ impl NotKept {
                 "erase the user again with a log that can be written: this is safe and gives another receipt",
             )
         };
-        Failure::new(Code::ReceiptNotKept, what).because(self.why).advise(advice)
+        CommandError::new(Code::ReceiptNotKept, what).because(self.why).advise(advice)
     }
 }

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::args::{Cli, Global};
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::output::Output;
 use crate::{commands, output, terminal, verbose};
 
@@ -53,7 +53,7 @@ struct Left {
 struct CleanUp {
     work: BoxFuture<'static, Outcome<()>>,
     /// The failure if the work does not come to its end.
-    cut_off: Failure,
+    cut_off: CommandError,
 }
 
 impl Session {
@@ -69,7 +69,11 @@ impl Session {
 
     /// Has this work done at the end, which deletes what the command has written for itself.
     /// `cut_off` is the failure if the work takes too long or is interrupted, too.
-    pub(crate) fn clean_up_later(&self, work: impl Future<Output = Outcome<()>> + Send + 'static, cut_off: Failure) {
+    pub(crate) fn clean_up_later(
+        &self,
+        work: impl Future<Output = Outcome<()>> + Send + 'static,
+        cut_off: CommandError,
+    ) {
         self.left().clean_up = Some(CleanUp { work: work.boxed(), cut_off });
     }
 
@@ -100,11 +104,11 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
     // Before the command begins: a question that hides what is typed is not to be ended without a word.
     let mut end_signals = match EndSignals::listen() {
         Ok(signals) => signals,
-        Err(e) => return (Err(Failure::other("listening for signals failed").because(e)), Vec::new()),
+        Err(e) => return (Err(CommandError::other("listening for signals failed").because(e)), Vec::new()),
     };
     let mut command = tokio::spawn(commands::run(session, cli.command));
     let outcome = tokio::select! {
-        ended = &mut command => ended.unwrap_or_else(|_| Err(Failure::other("the command ended unexpectedly, see above"))),
+        ended = &mut command => ended.unwrap_or_else(|_| Err(CommandError::other("the command ended unexpectedly, see above"))),
         end = end_signals.recv_within(limit) => {
             // Dropped, a write that waits is withdrawn, and one that runs is finished whole.
             command.abort();
@@ -115,9 +119,9 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
             match (timeout(LET_GO, command).await, end) {
                 // It had ended before it could be interrupted.
                 (Ok(Ok(outcome)), _) => outcome,
-                (_, End::Signal) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
+                (_, End::Signal) => Err(CommandError::new(Code::Interrupted, format!("interrupted: {advice}"))),
                 (_, End::Timeout) => {
-                    Err(Failure::new(Code::Unavailable, format!("the time of --timeout is up: {advice}")))
+                    Err(CommandError::new(Code::Unavailable, format!("the time of --timeout is up: {advice}")))
                 }
             }
         }
@@ -155,7 +159,7 @@ pub(crate) fn remove(scratch: Vec<PathBuf>) -> Outcome<()> {
         if let Err(e) = remove_directory(&directory) {
             let shown = directory.display();
             let text = format!("removing the directory {shown} failed, which this command has made: remove it");
-            removed = Err(Failure::new(Code::LeftBehind, text).because(e));
+            removed = Err(CommandError::new(Code::LeftBehind, text).because(e));
         }
     }
     removed
@@ -194,7 +198,7 @@ fn remove_unfinished(file: &Path) -> Outcome<()> {
     match fs::remove_file(file) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             let text = format!("interrupted, and the unfinished file {} cannot be removed: remove it", file.display());
-            Err(Failure::new(Code::LeftBehind, text).because(e))
+            Err(CommandError::new(Code::LeftBehind, text).because(e))
         }
         _ => Ok(()),
     }

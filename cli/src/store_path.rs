@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::exit::Failure;
+use crate::exit::CommandError;
 
 /// Returns the refusal of a text that is a path, with the URL that was meant; `None` if the text is not a path.
-pub(crate) fn refusal(store: &str) -> Option<Failure> {
+pub(crate) fn refusal(store: &str) -> Option<CommandError> {
     let path = without_tilde(store);
     let is_path = if store.contains(':') {
         begins_with_drive(store)
@@ -19,7 +19,7 @@ pub(crate) fn refusal(store: &str) -> Option<Failure> {
     let is_here = begins_with_drive(store) == cfg!(windows) && is_beyond_doubt(store, &path);
     let url = std::path::absolute(&path).ok().filter(|_| is_here).and_then(|path| url_of(&path));
     let url = url.as_deref().unwrap_or("file:///ABSOLUTE/PATH");
-    Some(Failure::usage(format!(
+    Some(CommandError::usage(format!(
         "a path is given where the URL or the name of a store belongs: give '{url}?root_secret_file=FILE', \
          or '{url}' if the store opens with a passphrase"
     )))

@@ -10,7 +10,7 @@ use keystead::{Consistency, Durability, KeyStore};
 
 use crate::args::DurabilityArg;
 use crate::config::{self, Entry, Said};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::session::Session;
 use crate::{input, store_path, terminal, verbose};
 
@@ -81,7 +81,7 @@ impl Asked {
     ) -> Outcome<Self> {
         if !self.is_file() {
             return match file {
-                Some(_) => Err(Failure::usage(format!("only a file store has a passphrase: leave out {option}"))),
+                Some(_) => Err(CommandError::usage(format!("only a file store has a passphrase: leave out {option}"))),
                 None => Ok(self),
             };
         }
@@ -98,7 +98,7 @@ impl Asked {
     /// Refuses a command that would change a store which is to be read only.
     pub(crate) fn writable(self) -> Outcome<Self> {
         if self.is_read_only {
-            return Err(Failure::refused(
+            return Err(CommandError::refused(
                 "the configuration file says read_only of this store: nothing was done; change it there if it is to be written",
             ));
         }
@@ -108,7 +108,7 @@ impl Asked {
     /// Refuses a command that would write keys or take away tombstones.
     pub(crate) fn keeps_keys(self) -> Outcome<Self> {
         if self.keeps_tombstones {
-            return Err(Failure::refused(
+            return Err(CommandError::refused(
                 "the configuration file names this store as one of tombstones, without which erased users come back: nothing \
                  was done; give the store of the keys",
             ));
@@ -119,7 +119,7 @@ impl Asked {
     /// The URL of this store, which is one in a file.
     pub(crate) fn file_url(&self) -> Outcome<FileUrl> {
         if !self.is_file() {
-            return Err(Failure::usage("only a file store can do that: give the URL of one, file:///PATH"));
+            return Err(CommandError::usage("only a file store can do that: give the URL of one, file:///PATH"));
         }
         Ok(FileUrl::parse(&self.url)?)
     }
@@ -145,7 +145,7 @@ impl Asked {
 
 /// The store that was asked for with `--store`.
 pub(crate) fn asked(session: &Session) -> Outcome<Asked> {
-    let missing = || Failure::usage("no store is given: give --store URL or --store NAME, or set KEYSTEAD_STORE");
+    let missing = || CommandError::usage("no store is given: give --store URL or --store NAME, or set KEYSTEAD_STORE");
     let store = session.global.store.as_deref().filter(|store| !store.is_empty()).ok_or_else(missing)?;
     let mut asked = resolve(session, store)?;
     if let Some(file) = &session.global.passphrase_file {
@@ -190,18 +190,20 @@ fn tombstones(session: &Session, entry: Option<&Entry>) -> Outcome<Option<Tombst
     if let (Some(configured), Some(given)) = (configured, &global.tombstones)
         && configured != given
     {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "the configuration file names other tombstones for this store: leave out --tombstones, or change the file",
         ));
     }
     let default = match std::env::var("KEYSTEAD_TOMBSTONES") {
         Ok(store) => Some(store).filter(|store| !store.is_empty()),
         Err(VarError::NotPresent) => None,
-        Err(VarError::NotUnicode(_)) => return Err(Failure::usage("the variable KEYSTEAD_TOMBSTONES is not UTF-8")),
+        Err(VarError::NotUnicode(_)) => {
+            return Err(CommandError::usage("the variable KEYSTEAD_TOMBSTONES is not UTF-8"));
+        }
     };
     let store = configured.map(str::to_owned).or_else(|| global.tombstones.clone()).or(default);
     if store.is_none() && global.accept_tombstone_durability.is_some() {
-        return Err(Failure::usage("--accept-tombstone-durability goes with tombstones: give --tombstones, too"));
+        return Err(CommandError::usage("--accept-tombstone-durability goes with tombstones: give --tombstones, too"));
     }
     let accepted = global.accept_tombstone_durability.or(entry.and_then(|entry| entry.accept_tombstone_durability));
     Ok(store.map(|store| Tombstones { store, accepted }))
@@ -210,16 +212,16 @@ fn tombstones(session: &Session, entry: Option<&Entry>) -> Outcome<Option<Tombst
 /// A URL with one parameter more, for AWS.
 fn with_parameter(url: String, name: &str, value: &str) -> Outcome<String> {
     if !matches!(scheme(&url).to_ascii_lowercase().as_str(), "ssm" | "secretsmanager") {
-        return Err(Failure::usage(format!("--{name} is for stores in AWS: leave it out")));
+        return Err(CommandError::usage(format!("--{name} is for stores in AWS: leave it out")));
     }
     if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-        return Err(Failure::usage(format!(
+        return Err(CommandError::usage(format!(
             "this {name} has characters that --{name} does not take: set it in the URL"
         )));
     }
     let (_, parameters) = url.split_once('?').unwrap_or_default();
     if parameters.split('&').any(|parameter| parameter.split('=').next() == Some(name)) {
-        return Err(Failure::usage(format!("the {name} is given twice: by the URL and by --{name}")));
+        return Err(CommandError::usage(format!("the {name} is given twice: by the URL and by --{name}")));
     }
     let separator = if url.contains('?') { '&' } else { '?' };
     Ok(format!("{url}{separator}{name}={value}"))
@@ -255,7 +257,7 @@ pub(crate) async fn open_to_write(session: &Session, asked: Asked) -> Outcome<Gu
 fn lasting(store: Arc<dyn KeyStore>, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
     if store.capabilities().durability == Durability::Process {
         let scheme = scheme(&asked.url).to_ascii_lowercase();
-        return Err(Failure::usage(format!("{scheme}: is gone when this command ends: give a store that lasts")));
+        return Err(CommandError::usage(format!("{scheme}: is gone when this command ends: give a store that lasts")));
     }
     Ok(store)
 }
@@ -299,7 +301,7 @@ pub(crate) async fn open_bare(session: &Session, asked: &Asked) -> Outcome<Arc<d
 /// Refuses a file store that is missing, even if its URL says that it is to be created.
 fn must_exist(asked: &Asked) -> Outcome<()> {
     match asked.is_file() {
-        true if !asked.file_url()?.path().exists() => Err(Failure::usage(format!(
+        true if !asked.file_url()?.path().exists() => Err(CommandError::usage(format!(
             "there is no store at {}, and this command creates none: give the path of one, or create it with init",
             asked.file_url()?.path().display()
         ))),
@@ -315,8 +317,10 @@ pub(crate) async fn described(store: &dyn KeyStore) -> String {
 }
 
 /// Nothing can be done without tombstones.
-pub(crate) fn no_tombstones() -> Failure {
-    Failure::usage("no tombstones are given: give --tombstones URL or NAME, or name them in the configuration file")
+pub(crate) fn no_tombstones() -> CommandError {
+    CommandError::usage(
+        "no tombstones are given: give --tombstones URL or NAME, or name them in the configuration file",
+    )
 }
 
 /// A fence around the store, if it has tombstones.
@@ -333,19 +337,19 @@ pub(crate) async fn open_tombstones(session: &Session, named: &Tombstones) -> Ou
         asked.passphrase_by = "in the configuration file passphrase_file =";
     }
     if asked.is_read_only {
-        return Err(Failure::refused(
+        return Err(CommandError::refused(
             "the configuration file says read_only of the store of the tombstones: a fence has to write there",
         ));
     }
     must_exist(&asked)?;
     let store = open_bare(session, &asked).await?;
     if store.capabilities().consistency != Consistency::Strong {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "the store of the tombstones is not strongly consistent: use one that is, such as a file store",
         ));
     }
     if store.capabilities().durability == Durability::Process {
-        return Err(Failure::usage("the tombstones would end with this command: give a store that lasts"));
+        return Err(CommandError::usage("the tombstones would end with this command: give a store that lasts"));
     }
     Ok(store)
 }
@@ -354,7 +358,7 @@ pub(crate) async fn open_tombstones(session: &Session, named: &Tombstones) -> Ou
 pub(crate) fn fence(store: Arc<dyn KeyStore>, tombstones: Arc<dyn KeyStore>, named: &Tombstones) -> Outcome<Fence> {
     let durability = tombstones.capabilities().durability;
     if named.accepted.is_none() && durability < store.capabilities().durability {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "the tombstones are less durable than the keys: if they are lost, erased users can be created again; give a \
              more durable store, or accept that with --accept-tombstone-durability host",
         ));
@@ -380,9 +384,10 @@ pub(crate) async fn open_file(session: &Session, asked: &Asked) -> Outcome<FileS
 /// The root secret that the URL, the options or the configuration file name, else a passphrase from the terminal.
 pub(crate) async fn root_secret(asked: &Asked, url: &FileUrl) -> Outcome<RootSecret> {
     match (&asked.passphrase_file, url.names_root_secret()) {
-        (Some(_), true) => {
-            Err(Failure::usage(format!("the root secret is given twice: by the URL and by {}", asked.passphrase_by)))
-        }
+        (Some(_), true) => Err(CommandError::usage(format!(
+            "the root secret is given twice: by the URL and by {}",
+            asked.passphrase_by
+        ))),
         (None, true) => {
             if let Some(file) = url.secret_file() {
                 verbose::step(format!("reading the secret of the store from {}", file.display()));

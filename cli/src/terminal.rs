@@ -13,7 +13,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::verbose;
 
 /// Asks for a new passphrase, twice.
@@ -21,27 +21,27 @@ pub(crate) async fn new_passphrase(store: &Path) -> Outcome<Zeroizing<String>> {
     let prompt = format!("new passphrase of {}: ", store.display());
     let first = passphrase(&prompt, "--passphrase-file").await?;
     if first.is_empty() {
-        return Err(Failure::usage("the passphrase is empty: give one that is not"));
+        return Err(CommandError::usage("the passphrase is empty: give one that is not"));
     }
     if passphrase("the same again: ", "--passphrase-file").await? != first {
-        return Err(Failure::usage("the two passphrases differ: nothing was done, try again"));
+        return Err(CommandError::usage("the two passphrases differ: nothing was done, try again"));
     }
     Ok(first)
 }
 
 /// Asks for a passphrase, which is not shown. `option` is the one that names a file with it.
 pub(crate) async fn passphrase(prompt: &str, option: &str) -> Outcome<Zeroizing<String>> {
-    line(prompt.to_owned(), true)
-        .await?
-        .ok_or_else(|| Failure::refused(format!("there is no terminal to ask for the passphrase: give {option} FILE")))
+    line(prompt.to_owned(), true).await?.ok_or_else(|| {
+        CommandError::refused(format!("there is no terminal to ask for the passphrase: give {option} FILE"))
+    })
 }
 
 /// Asks before something is done that cannot be undone; `nothing` says what was not done if the answer is not `yes`.
 pub(crate) async fn confirm(question: &str, nothing: &str) -> Outcome<()> {
     match confirms(format!("{question} type yes: ")).await? {
         Some(true) => Ok(()),
-        Some(false) => Err(Failure::refused(format!("{nothing}: the answer was not yes"))),
-        None => Err(Failure::refused(format!("{nothing}: there is no terminal to ask on, say --yes"))),
+        Some(false) => Err(CommandError::refused(format!("{nothing}: the answer was not yes"))),
+        None => Err(CommandError::refused(format!("{nothing}: there is no terminal to ask on, say --yes"))),
     }
 }
 
@@ -52,12 +52,12 @@ async fn confirms(question: String) -> Outcome<Option<bool>> {
 
 /// A line that is typed, on a thread of its own: nothing else stops for who types slowly.
 async fn line(prompt: String, hidden: bool) -> Outcome<Option<Zeroizing<String>>> {
-    let failed = |e| Failure::other("asking on the terminal failed").because(e);
+    let failed = |e| CommandError::other("asking on the terminal failed").because(e);
     imp::listen_for_stops().map_err(failed)?;
     verbose::step("asking on the terminal");
     match tokio::task::spawn_blocking(move || imp::line(prompt, hidden)).await {
         Ok(line) => line.map_err(failed),
-        Err(_) => Err(Failure::other("asking on the terminal failed: the asking thread ended")),
+        Err(_) => Err(CommandError::other("asking on the terminal failed: the asking thread ended")),
     }
 }
 

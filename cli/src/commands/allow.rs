@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::args::IdArgs;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::output::utc;
 use crate::session::Session;
 use crate::stores::{self, Guarded};
@@ -17,7 +17,7 @@ pub(crate) async fn run(session: &Session, id: IdArgs) -> Outcome {
     let erased_at = fence.erased_at(&id).await?;
     fence.allow_new_key(&id).await.map_err(|e| {
         let pause = e.retry_after();
-        let failure = Failure::from(e);
+        let failure = CommandError::from(e);
         match pause {
             // To the second: nobody types the command again sooner.
             Some(pause) => failure.advise(format!("try again in {} s", pause.as_secs() + 1)),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::{output, stores, verbose};
 
@@ -13,7 +13,7 @@ pub(crate) async fn run(session: &Session, target: PathBuf) -> Outcome {
     let store = stores::open_file(session, &stores::asked(session)?).await?;
     if fs::symlink_metadata(&target).is_ok() {
         let shown = target.display();
-        return Err(Failure::refused(format!(
+        return Err(CommandError::refused(format!(
             "something stands at {shown} already, and was left alone: give another path"
         )));
     }

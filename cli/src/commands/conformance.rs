@@ -11,7 +11,7 @@ use keystead_conformance::{Options, Progress, Report, cases, run_with_progress};
 use serde_json::json;
 
 use self::scratch::{Run, Scratch};
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
 use crate::{output, stores};
@@ -72,12 +72,14 @@ pub(crate) async fn run(session: &Session, args: ConformanceArgs) -> Outcome {
 /// Refuses what will not do, and returns the number of cases that are to run.
 fn check(args: &ConformanceArgs) -> Outcome<usize> {
     if !(args.scale > 0.0 && args.scale <= 1e3) {
-        return Err(Failure::usage("this scale will not do: give a number above 0 and up to 1000, such as 0.5"));
+        return Err(CommandError::usage("this scale will not do: give a number above 0 and up to 1000, such as 0.5"));
     }
     let selected = |id: &str| args.filter.is_empty() || args.filter.iter().any(|text| id.contains(text));
     let count = cases().iter().filter(|case| selected(case.id())).count();
     if count == 0 {
-        return Err(Failure::usage("no case has such an id: give a part of one, as in CASES.md, or nothing for all"));
+        return Err(CommandError::usage(
+            "no case has such an id: give a part of one, as in CASES.md, or nothing for all",
+        ));
     }
     if let Some(file) = &args.junit {
         junit::check(file)?;

@@ -12,7 +12,7 @@ use keystead::copy::{
 use keystead::{Durability, Error, KeyId, KeyStore};
 use serde_json::{Value, json};
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
 use crate::{output, shown, stores, terminal, verbose};
@@ -227,9 +227,11 @@ fn check_journal(args: &CopyArgs) -> Outcome<()> {
     let Some(journal) = &args.journal else { return Ok(()) };
     let shown = journal.display();
     match (args.resume, std::fs::symlink_metadata(journal).is_ok()) {
-        (true, false) => Err(Failure::usage(format!("there is no journal {shown} to go on with: leave out --resume"))),
+        (true, false) => {
+            Err(CommandError::usage(format!("there is no journal {shown} to go on with: leave out --resume")))
+        }
         (false, true) => {
-            Err(Failure::refused(format!("there is a file {shown} already: say --resume to go on with its copy")))
+            Err(CommandError::refused(format!("there is a file {shown} already: say --resume to go on with its copy")))
         }
         _ => Ok(()),
     }
@@ -379,7 +381,7 @@ pub(crate) fn ids_json(ids: &Bounded<KeyId>, show_ids: bool) -> Value {
 }
 
 pub(crate) fn failures_json(failures: &Bounded<KeyFailure>, show_ids: bool) -> Value {
-    let error = |error: &Error| Failure::from(error.clone()).to_json();
+    let error = |error: &Error| CommandError::from(error.clone()).to_json();
     let first = failures.first.iter().map(|failure| {
         let id = show_ids.then(|| failure.id.as_str());
         json!({ "id": id, "error": error(&failure.error) })

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::commands::prices::{self, Backend};
 use crate::encoding::hex;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::stores::{self, Asked, Tombstones};
 
@@ -33,7 +33,7 @@ pub(crate) struct DoctorArgs {
 struct Check {
     name: &'static str,
     means: &'static str,
-    failure: Option<Failure>,
+    failure: Option<CommandError>,
 }
 
 /// The file of the store's root secret or passphrase.
@@ -96,15 +96,15 @@ pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
     };
     session.output.result(diagnosis.to_text(), diagnosis.to_json())?;
     let failure = diagnosis.checks.iter().find_map(|check| check.failure.as_ref());
-    Ok(failure.map_or(Code::Done, Failure::code))
+    Ok(failure.map_or(Code::Done, CommandError::code))
 }
 
 /// Looks at the file of the store's secret. The store is open, so the file was accepted a moment ago.
 fn secret_file(asked: &Asked) -> Outcome<Option<SecretFileState>> {
     let Some(file) = asked.secret_file()? else { return Ok(None) };
     let opened = SecretFile::open(&file);
-    let opened =
-        opened.map_err(|e| Failure::usage("the secret's file has changed since the store was opened").because(e))?;
+    let opened = opened
+        .map_err(|e| CommandError::usage("the secret's file has changed since the store was opened").because(e))?;
     Ok(Some(SecretFileState { file, is_readable_by_others: opened.is_readable_by_others() }))
 }
 
@@ -113,18 +113,18 @@ async fn examine(store: &Arc<dyn KeyStore>, url: &str) -> Outcome<(Option<u64>, 
     let reach = Check {
         name: "reach",
         means: "the store answers, and knows who asks",
-        failure: store.check().await.err().map(Failure::from),
+        failure: store.check().await.err().map(CommandError::from),
     };
     let read = match store.get_key(&nobody()?).await {
         Err(e) if e.kind() == ErrorKind::NotFound => None,
-        answer => answer.err().map(Failure::from),
+        answer => answer.err().map(CommandError::from),
     };
     let read = Check { name: "read", means: "a key can be read", failure: read };
     let described = described_count(url).await;
     // The first ids show the right to list; all of them are needed only to count them.
     let listed = listed_count(store, if described.is_some() { 1 } else { usize::MAX }).await;
     let count = described.or(listed.as_ref().ok().copied());
-    let list = Check { name: "list", means: "the ids can be listed", failure: listed.err().map(Failure::from) };
+    let list = Check { name: "list", means: "the ids can be listed", failure: listed.err().map(CommandError::from) };
     Ok((count, vec![reach, read, list]))
 }
 
@@ -175,7 +175,7 @@ async fn examine_tombstones(
     };
     let shown = stores::described(&*opened).await;
     let failure = match stores::fence(keys, opened.clone(), named) {
-        Ok(_) => opened.check().await.err().map(Failure::from),
+        Ok(_) => opened.check().await.err().map(CommandError::from),
         Err(failure) => Some(failure),
     };
     checks.push(Check { name: "tombstones", means, failure });
@@ -188,31 +188,32 @@ async fn examine_structure(store: &FileStore) -> Check {
         Ok(0) => None,
         Ok(faults) => {
             let cause = format!("{faults} faults were found: see verify, and put a backup in its place with restore");
-            Some(Failure::from(Error::new(ErrorKind::Corrupt, Operation::Verify, "file").with_source(cause)))
+            Some(CommandError::from(Error::new(ErrorKind::Corrupt, Operation::Verify, "file").with_source(cause)))
         }
-        Err(e) => Some(Failure::from(e)),
+        Err(e) => Some(CommandError::from(e)),
     };
     Check { name: "structure", means: "the pages of the file fit together", failure }
 }
 
 /// The rights to write, by a key that is gone afterwards.
 async fn examine_writes(store: &Arc<dyn KeyStore>) -> Outcome<[Check; 2]> {
-    let (id, key) = (nobody()?, random()?);
+    let id = nobody()?;
+    let key = random()?;
     let created = store.create_key(&id, &key).await;
     // Not a plain delete: where none was created there is none to delete, and a store may lag.
     let deleted = store.erase_key(&id).await.map(drop);
-    let check = |name, means, answer: Result<()>| Check { name, means, failure: answer.err().map(Failure::from) };
+    let check = |name, means, answer: Result<()>| Check { name, means, failure: answer.err().map(CommandError::from) };
     Ok([check("create", "a key can be created", created), check("delete", "a key can be deleted", deleted)])
 }
 
 /// An id that nobody has.
 fn nobody() -> Outcome<KeyId> {
     KeyId::new(format!("keystead-doctor-{}", hex(random()?.expose_secret())))
-        .map_err(|e| Failure::other("making a random id failed").because(e))
+        .map_err(|e| CommandError::other("making a random id failed").because(e))
 }
 
 fn random() -> Outcome<SecretKey> {
-    SecretKey::generate(16).map_err(|e| Failure::other("making random bytes failed").because(e))
+    SecretKey::generate(16).map_err(|e| CommandError::other("making random bytes failed").because(e))
 }
 
 /// What the store is in the table of prices.
@@ -320,7 +321,7 @@ impl SecretFileState {
 }
 
 fn check_json(check: &Check) -> Value {
-    json!({ "check": check.name, "ok": check.failure.is_none(), "error": check.failure.as_ref().map(Failure::to_json) })
+    json!({ "check": check.name, "ok": check.failure.is_none(), "error": check.failure.as_ref().map(CommandError::to_json) })
 }
 
 fn costs_json(users: u64) -> Value {

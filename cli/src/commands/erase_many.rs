@@ -17,7 +17,7 @@ use self::patience::Patience;
 use self::tally::Tally;
 use super::erase::{self, EraseArgs};
 use super::eraser::{Erased, Eraser};
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::ids_file::{self, User, Users};
 use crate::progress::Meter;
 use crate::receipts::{self, Demands, Keeper};
@@ -78,7 +78,7 @@ async fn without_erased(eraser: &Eraser, args: &EraseArgs, users: Vec<User>) -> 
     };
     if !path.exists() {
         let shown = path.display();
-        return Err(Failure::usage(format!("there is no receipt log {shown} to resume from: leave out --resume")));
+        return Err(CommandError::usage(format!("there is no receipt log {shown} to resume from: leave out --resume")));
     }
     // What is not known yet of the store's identity is asked for once.
     drop(fence.identify().await);
@@ -91,7 +91,7 @@ async fn without_erased(eraser: &Eraser, args: &EraseArgs, users: Vec<User>) -> 
         }
     })?;
     read.map_err(|broken| {
-        Failure::new(Code::Damaged, format!("nothing was erased: line {} of the log {}", broken.line, broken.why))
+        CommandError::new(Code::Damaged, format!("nothing was erased: line {} of the log {}", broken.line, broken.why))
             .advise("keep this log as it is, and name a new file without --resume")
     })?;
     if receipts.is_empty() {
@@ -125,7 +125,7 @@ struct Run<'s> {
     /// True if no further erasure is to be begun, because what has happened could not be written down.
     is_stopped: bool,
     /// The failure of standard output.
-    broken: Option<Failure>,
+    broken: Option<CommandError>,
 }
 
 impl Run<'_> {
@@ -196,7 +196,7 @@ impl Run<'_> {
     }
 
     fn record_failure(&mut self, user: &User, error: Error) {
-        let failure = Failure::from(error);
+        let failure = CommandError::from(error);
         self.tally.record_failure(failure.code());
         if self.session.output.json {
             let value = json!({ "line": user.line, "error": failure.to_json() });
@@ -208,7 +208,7 @@ impl Run<'_> {
         }
     }
 
-    fn tell_failure(&self, what: &str, failure: &Failure) {
+    fn tell_failure(&self, what: &str, failure: &CommandError) {
         match (self.tally.failed + self.tally.not_kept).cmp(&(FAILURES_TOLD + 1)) {
             std::cmp::Ordering::Less => output::note(format!("{what}: {}", failure.lines().join("; "))),
             std::cmp::Ordering::Equal => output::note("further failures are only counted"),
@@ -217,7 +217,7 @@ impl Run<'_> {
     }
 
     /// Begins no further erasure, and ends with this failure once those under way have ended.
-    fn stop(&mut self, failure: Failure) {
+    fn stop(&mut self, failure: CommandError) {
         self.is_stopped = true;
         self.broken.get_or_insert(failure);
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::args::IdArgs;
 use crate::encoding::Format;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::stores;
 
@@ -42,10 +42,11 @@ impl GenerateArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: GenerateArgs) -> Outcome {
-    let key = SecretKey::generate(args.length).map_err(|e| Failure::usage("this length will not do").because(e))?;
+    let key =
+        SecretKey::generate(args.length).map_err(|e| CommandError::usage("this length will not do").because(e))?;
     if !args.has_id() {
         if session.global.tombstones.is_some() {
-            return Err(Failure::usage("tombstones go with an id: give the one whose key is to be created"));
+            return Err(CommandError::usage("tombstones go with an id: give the one whose key is to be created"));
         }
         session.output.key(&key, args.format, args.out.as_deref(), args.force)?;
         return Ok(Code::Done);

@@ -8,7 +8,7 @@ use keystead::file::{FileUrl, RootSecret};
 use keystead::{Effect, ErrorKind, KeyStore};
 use serde_json::json;
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::stores::{self, Asked};
 use crate::{files, output, terminal};
@@ -55,7 +55,8 @@ pub(crate) async fn run(session: &Session, args: InitArgs) -> Outcome {
         }
     };
     session.close_later(&store);
-    let (store, file) = (store.info().to_string(), made.map(|file| file.display().to_string()));
+    let store = store.info().to_string();
+    let file = made.map(|file| file.display().to_string());
     session.output.result(format!("created {store}"), json!({ "store": store, "root_secret_file": file }))?;
     if let Some(file) = file {
         output::note(format!("its root secret is in {file}: keep it elsewhere, too; if it is lost, all keys are"));
@@ -68,7 +69,7 @@ pub(crate) async fn run(session: &Session, args: InitArgs) -> Outcome {
 
 /// Writes a new root secret into a new file.
 pub(crate) fn write(root: &RootSecret, file: &Path) -> Outcome<()> {
-    let digits = root.to_hex().ok_or_else(|| Failure::other("a generated root secret has no digits"))?;
+    let digits = root.to_hex().ok_or_else(|| CommandError::other("a generated root secret has no digits"))?;
     files::create_private(file, digits.as_bytes())
 }
 
@@ -99,14 +100,14 @@ async fn given(asked: &Asked, url: &FileUrl) -> Outcome<RootSecret> {
     stores::root_secret(asked, url).await
 }
 
-fn stands_already(store: &Path) -> Failure {
-    Failure::refused(format!("there is a file {} already, and it was left alone", store.display())).advise(
+fn stands_already(store: &Path) -> CommandError {
+    CommandError::refused(format!("there is a file {} already, and it was left alone", store.display())).advise(
         "if it is a store, open it with its root secret: doctor says whether it opens; for another store give another path",
     )
 }
 
-fn secret_stands_already(file: &Path) -> Failure {
+fn secret_stands_already(file: &Path) -> CommandError {
     let what = format!("there is a file {} already, and it was left alone: nothing was created", file.display());
-    Failure::refused(what)
+    CommandError::refused(what)
         .advise("to make the store with the root secret in it, say --existing-root-secret; otherwise name another file")
 }

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use keystead::{ErrorKind, KeyId, KeyStore};
 use serde_json::json;
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::{output, shown, stores, verbose};
 
@@ -116,7 +116,7 @@ impl Lines {
 
     fn write(&mut self) -> Outcome<()> {
         // Standard output writes what ends with a line break at once, in one call.
-        io::stdout().write_all(self.text.as_bytes()).map_err(Failure::stdout)?;
+        io::stdout().write_all(self.text.as_bytes()).map_err(CommandError::stdout)?;
         self.text.clear();
         Ok(())
     }

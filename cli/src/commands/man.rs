@@ -9,7 +9,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 use serde_json::json;
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::{args, examples};
 
@@ -28,15 +28,15 @@ struct Page {
 pub(crate) fn run(session: &Session, directory: &Path) -> Outcome {
     let shown = directory.display();
     if !directory.is_dir() {
-        return Err(Failure::usage(format!("there is no directory {shown}: make it first, with mkdir -p")));
+        return Err(CommandError::usage(format!("there is no directory {shown}: make it first, with mkdir -p")));
     }
-    let pages = pages(directory).map_err(|e| Failure::other("making the pages failed").because(e))?;
+    let pages = pages(directory).map_err(|e| CommandError::other("making the pages failed").because(e))?;
     for page in &pages {
         check(&page.file)?;
     }
     for Page { file, contents } in &pages {
         fs::write(file, contents)
-            .map_err(|e| Failure::other(format!("writing the page {} failed", file.display())).because(e))?;
+            .map_err(|e| CommandError::other(format!("writing the page {} failed", file.display())).because(e))?;
     }
     let files: Vec<String> = pages.iter().map(|page| page.file.display().to_string()).collect();
     let text = format!("wrote {} pages to {shown}: read the first with man {shown}/keystead.1", files.len());
@@ -49,12 +49,12 @@ fn check(file: &Path) -> Outcome<()> {
     let shown = file.display();
     match is_page(file) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::refused(format!(
+        Ok(false) => Err(CommandError::refused(format!(
             "{shown} exists, and was not written by keystead man: no page was written, move that file or give another \
              directory"
         ))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Failure::usage(format!("reading {shown} failed, where a page would be written")).because(e)),
+        Err(e) => Err(CommandError::usage(format!("reading {shown} failed, where a page would be written")).because(e)),
     }
 }
 

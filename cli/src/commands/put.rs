@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::args::IdArgs;
 use crate::encoding::Format;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::{input, stores};
 
@@ -71,7 +71,7 @@ pub(crate) async fn create(session: &Session, args: CreateArgs) -> Outcome {
 impl CreateArgs {
     fn check(&self) -> Outcome<()> {
         if self.id.is_on_stdin() && self.key_file.is_none() {
-            return Err(Failure::usage(
+            return Err(CommandError::usage(
                 "both the id and the key are to come from standard input: give --key-file FILE",
             ));
         }

@@ -4,7 +4,7 @@ use clap::Args;
 use keystead::layers::{ErasureReceipt, ReconcileFailure, ReconcileReport};
 use serde_json::json;
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::finality::FinalityArgs;
 use crate::output::{self, Output, finality_text};
 use crate::receipts::{NotKept, ReceiptsArgs};
@@ -113,7 +113,7 @@ fn write_receipt(output: Output, receipt: &ErasureReceipt, is_only_copy: bool) -
 
 fn note_failure(failure: &ReconcileFailure, show_ids: bool) {
     let id = if show_ids { failure.id.as_str() } else { "a user (say --show-ids to see who)" };
-    let reasons = Failure::from(failure.error.clone()).lines().join("; ");
+    let reasons = CommandError::from(failure.error.clone()).lines().join("; ");
     output::note(format!("not reconciled: {id}: {reasons}"));
 }
 

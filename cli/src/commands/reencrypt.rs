@@ -5,7 +5,7 @@ use keystead::reencrypt::{NeedsAttention, ReencryptOptions, ReencryptReport, ree
 use keystead::{Error, KeyId};
 use serde_json::{Value, json};
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
 use crate::{output, shown, stores};
@@ -87,11 +87,11 @@ fn text(report: &ReencryptReport, show_ids: bool) -> String {
     }
     if let Some(error) = &report.listing_error {
         lines.push("  the listing failed before all keys were seen; run reencrypt again".to_owned());
-        lines.push(format!("    {}", Failure::from(error.clone()).lines().join("; ")));
+        lines.push(format!("    {}", CommandError::from(error.clone()).lines().join("; ")));
     }
     for (id, error) in &report.failures {
         let id = if show_ids { shown::id(id) } else { "a key (say --show-ids to see which)".into() };
-        lines.push(format!("    {id}: {}", Failure::from(error.clone()).lines().join("; ")));
+        lines.push(format!("    {id}: {}", CommandError::from(error.clone()).lines().join("; ")));
     }
     lines.join("\n")
 }
@@ -101,7 +101,7 @@ fn to_json(report: &ReencryptReport, show_ids: bool) -> Value {
     let ids =
         |ids: &[KeyId]| json!({ "total": ids.len(), "ids": show_ids.then(|| ids.iter().map(id).collect::<Vec<_>>()) });
     let failure = |(of, error): &(KeyId, Error)| {
-        let error = Failure::from(error.clone()).to_json();
+        let error = CommandError::from(error.clone()).to_json();
         json!({ "id": id(of), "error": error })
     };
     json!({
@@ -112,7 +112,7 @@ fn to_json(report: &ReencryptReport, show_ids: bool) -> Value {
         "newer_restored": ids(&report.newer_restored),
         "deleted_again": ids(&report.deleted_again),
         "needs_attention": ids(&report.needs_attention),
-        "listing_error": report.listing_error.as_ref().map(|error| Failure::from(error.clone()).to_json()),
+        "listing_error": report.listing_error.as_ref().map(|error| CommandError::from(error.clone()).to_json()),
         "failed": { "total": report.failed, "first": report.failures.iter().map(failure).collect::<Vec<_>>() },
     })
 }

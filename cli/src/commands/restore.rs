@@ -10,7 +10,7 @@ use keystead::layers::is_fence_key;
 use serde_json::json;
 
 use crate::commands::reconcile::{self, AgainArgs};
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::{output, stores, terminal};
 
@@ -97,7 +97,7 @@ async fn must_hold_tombstones(store: &dyn KeyStore) -> Outcome<()> {
             return Ok(());
         }
     }
-    Err(Failure::refused(format!(
+    Err(CommandError::refused(format!(
         "nothing was restored: {} holds no tombstones, so it cannot tell who was erased since the backup",
         store.info()
     ))

@@ -9,7 +9,7 @@ use keystead::{Effect, KeyStore};
 use serde_json::json;
 
 use crate::commands::init;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
 use crate::{input, output, stores, terminal};
@@ -38,7 +38,7 @@ pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
     let store = url.open_with(root.clone()).await?;
     session.close_later(&store);
     if args.resume && !store.is_in_rotation().await? {
-        return Err(Failure::refused(format!(
+        return Err(CommandError::refused(format!(
             "no rotation of {} was cut off, so there is none to resume: it opens with the root secret that was given",
             store.info()
         )));

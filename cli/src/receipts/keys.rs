@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::entry::from_hex;
 use crate::encoding::hex;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::{files, input};
 
 /// The length in bytes of a signature.
@@ -47,7 +47,7 @@ impl fmt::Debug for Signer {
 impl Signer {
     /// Makes a new key and writes it to a new file of mode 0600.
     pub(crate) fn create(path: &Path) -> Outcome<Self> {
-        let failed = || Failure::other("making a signing key failed");
+        let failed = || CommandError::other("making a signing key failed");
         let signer = Self::of(Ed25519KeyPair::generate().map_err(|e| failed().because(e))?)
             .ok_or_else(|| failed().because("its public key has an unexpected length"))?;
         // Version 1, which OpenSSL reads.
@@ -60,9 +60,9 @@ impl Signer {
     pub(crate) async fn load(path: &Path) -> Outcome<Self> {
         let path = path.to_owned();
         let read = input::waiting(move || SecretFile::open(path)?.read_with(Self::from_pem)).await?;
-        let signer = read.map_err(|e| Failure::usage("the file of --signing-key gives no key").because(e))?;
+        let signer = read.map_err(|e| CommandError::usage("the file of --signing-key gives no key").because(e))?;
         signer.ok_or_else(|| {
-            Failure::usage("the file of --signing-key holds no Ed25519 private key in PEM").because(
+            CommandError::usage("the file of --signing-key holds no Ed25519 private key in PEM").because(
                 "it takes what keystead receipt keygen writes, or openssl genpkey -algorithm ed25519: give such a file",
             )
         })
@@ -99,7 +99,7 @@ impl PublicKey {
     pub(crate) async fn load(path: PathBuf) -> Outcome<Self> {
         let contents = input::read(Some(&path), "the file of --public-key", MAX_PUBLIC_FILE_LEN).await?;
         Self::from_pem(&contents).ok_or_else(|| {
-            Failure::usage("the file of --public-key holds no Ed25519 public key in PEM")
+            CommandError::usage("the file of --public-key holds no Ed25519 public key in PEM")
                 .because("it takes what keystead receipt keygen prints, or openssl pkey -pubout: give such a file")
         })
     }

@@ -14,7 +14,7 @@ use super::chain::{self, Broken, Demands};
 use super::entry::{self, Body, Entry, Hash, MAX_LINE_LEN, Place, Torn};
 use super::keys::Signer;
 use crate::encoding::hex;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::{files, output};
 
 /// The longest wait for another program that holds the lock of a log.
@@ -75,12 +75,15 @@ impl ReceiptLog {
             .seek(SeekFrom::Start(0))
             .and_then(|_| chain::read_lines(BufReader::new(file), &Demands::default(), |_, _| {}));
         let summary = read.map_err(|e| self.failed("read", e))?.map_err(|Broken { line, why }| {
-            Failure::new(Code::Damaged, format!("nothing was erased: line {line} of the receipt log {shown} {why}"))
-                .advise("keep this log as it is, and name a new file")
+            CommandError::new(
+                Code::Damaged,
+                format!("nothing was erased: line {line} of the receipt log {shown} {why}"),
+            )
+            .advise("keep this log as it is, and name a new file")
         })?;
         match &self.signer {
             Some(signer) if !summary.signed_by.contains(&signer.public_key()) => {
-                Err(Failure::usage(format!("nothing was erased: another key has signed the receipt log {shown}"))
+                Err(CommandError::usage(format!("nothing was erased: another key has signed the receipt log {shown}"))
                     .advise("give that key, or name a new file"))
             }
             _ => Ok(()),
@@ -107,18 +110,18 @@ impl ReceiptLog {
         read.map_err(|e| self.failed("read", e))?;
         let line = first.strip_suffix(b"\n").unwrap_or(&first);
         if let Some(version) = entry::version_of(line).filter(|version| !entry::is_known(*version)) {
-            return Err(Failure::usage(format!("the receipt log {shown} has the format version {version}"))
+            return Err(CommandError::usage(format!("the receipt log {shown} has the format version {version}"))
                 .because("a later version of keystead wrote it: use that one, or name a new file"));
         }
         match Entry::parse(line) {
             Some(Entry { body: Body::Begin { .. }, signature, .. }) => match (&self.signer, signature) {
-                (Some(_), None) => Err(Failure::usage(format!("the receipt log {shown} is not signed"))
+                (Some(_), None) => Err(CommandError::usage(format!("the receipt log {shown} is not signed"))
                     .because("signed and unsigned lines do not mix: leave out --signing-key, or name a new file")),
-                (None, Some(_)) => Err(Failure::usage(format!("the receipt log {shown} is signed"))
+                (None, Some(_)) => Err(CommandError::usage(format!("the receipt log {shown} is signed"))
                     .because("signed and unsigned lines do not mix: give --signing-key, or name a new file")),
                 _ => Ok(()),
             },
-            _ => Err(Failure::usage(format!("{shown} is not a receipt log, and was left alone: name a new file"))),
+            _ => Err(CommandError::usage(format!("{shown} is not a receipt log, and was left alone: name a new file"))),
         }
     }
 
@@ -138,7 +141,7 @@ impl ReceiptLog {
             use std::os::unix::fs::MetadataExt;
             let metadata = self.file.metadata().map_err(|e| self.failed("look at", e))?;
             if metadata.nlink() == 0 {
-                return Err(Failure::other(format!("the receipt log {} was removed", self.path.display())));
+                return Err(CommandError::other(format!("the receipt log {} was removed", self.path.display())));
             }
         }
         Ok(())
@@ -161,8 +164,11 @@ impl ReceiptLog {
             if start == 0 || end - start > MAX_LINE_LEN {
                 let why = "it does not end with anything that its writers have left: look at it with keystead receipt \
                            verify, keep it, and name a new file";
-                return Err(Failure::new(Code::Damaged, format!("the receipt log {} is damaged", self.path.display()))
-                    .because(why));
+                return Err(CommandError::new(
+                    Code::Damaged,
+                    format!("the receipt log {} is damaged", self.path.display()),
+                )
+                .because(why));
             }
             end = start - 1;
         }
@@ -206,18 +212,18 @@ impl ReceiptLog {
         Ok(seq)
     }
 
-    fn unwritable(&self, why: &'static str) -> Failure {
-        Failure::other(format!("cannot add a line to the receipt log {}", self.path.display())).because(why)
+    fn unwritable(&self, why: &'static str) -> CommandError {
+        CommandError::other(format!("cannot add a line to the receipt log {}", self.path.display())).because(why)
     }
 
-    fn failed(&self, doing: &str, e: io::Error) -> Failure {
+    fn failed(&self, doing: &str, e: io::Error) -> CommandError {
         failed(doing, &self.path, e)
     }
 }
 
 /// Writes the first line to a new file, which gets its name only when it is whole.
 fn begin(path: &Path, signer: Option<&Signer>) -> Outcome<()> {
-    let log = SecretKey::generate(16).map_err(|e| Failure::other("no random bytes are to be had").because(e))?;
+    let log = SecretKey::generate(16).map_err(|e| CommandError::other("no random bytes are to be had").because(e))?;
     let place = Place { seq: 0, prev: Hash::NONE, at: unix_seconds() };
     let line = entry::line(place, Body::Begin { log: hex(log.expose_secret()) }, signer);
     let mut line = line.map_err(|why| failed("begin", path, io::Error::other(why)))?;
@@ -251,7 +257,7 @@ fn open_existing(path: &Path) -> Outcome<File> {
         let metadata = file.metadata().map_err(|e| failed("look at", path, e))?;
         if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o002 != 0 {
             let shown = path.display();
-            return Err(Failure::usage(format!(
+            return Err(CommandError::usage(format!(
                 "everybody may write to the receipt log {shown}: run chmod o-w '{shown}'"
             )));
         }
@@ -265,7 +271,7 @@ pub(super) fn check_kind(path: &Path) -> Outcome<()> {
     if metadata.is_file() {
         return Ok(());
     }
-    Err(Failure::usage(format!("{} is not a regular file: name another one", path.display())))
+    Err(CommandError::usage(format!("{} is not a regular file: name another one", path.display())))
 }
 
 /// Takes a lock, for which it waits as long as another program may reasonably need it.
@@ -283,20 +289,22 @@ pub(super) fn wait_for_lock(
                 let shown = path.display();
                 let seconds = LOCK_WAIT.as_secs();
                 let what = format!("another program has held the lock of the receipt log {shown} for {seconds} s");
-                return Err(Failure::new(Code::Unavailable, what).because("wait until it has ended, and try again"));
+                return Err(
+                    CommandError::new(Code::Unavailable, what).because("wait until it has ended, and try again")
+                );
             }
             Err(TryLockError::Error(e)) => return Err(failed("lock", path, e)),
         }
     }
 }
 
-pub(super) fn failed(doing: &str, path: &Path, e: io::Error) -> Failure {
+pub(super) fn failed(doing: &str, path: &Path, e: io::Error) -> CommandError {
     let code = match e.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::Denied,
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Code::Usage,
         _ => Code::Other,
     };
-    Failure::new(code, format!("cannot {doing} the receipt log {}", path.display())).because(e)
+    CommandError::new(code, format!("cannot {doing} the receipt log {}", path.display())).because(e)
 }
 
 fn unix_seconds() -> u64 {

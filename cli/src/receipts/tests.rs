@@ -22,7 +22,8 @@ fn read_bytes(log: &[u8], demands: &Demands) -> Result<Summary, Broken> {
 fn notices_each_change(log: &[u8], demands: &Demands) {
     assert_eq!(read_bytes(log, demands).unwrap().receipts, 5);
     for at in 0..log.len() {
-        let (before, after) = (&log[..at], &log[at + 1..]);
+        let before = &log[..at];
+        let after = &log[at + 1..];
         for changed in [&[log[at] ^ 1][..], b"", &[log[at], b'\n']] {
             let changed = [before, changed, after].concat();
             assert!(changed == log || read_bytes(&changed, demands).is_err(), "a change at {at} was not noticed");

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::aws::Aws;
-use crate::room::Ran;
+use crate::fixture::Ran;
 
 fn denied() -> String {
     json!({ "__type": "AccessDeniedException", "message": "User is not authorized" }).to_string()
@@ -26,15 +26,15 @@ impl Aws {
             runtime.block_on(aws.bed.ask_emulator("AmazonSSM.PutParameter", parameter)).unwrap();
         }
         let ids: String = (0..count).map(|user| format!("user-{user}\n")).collect();
-        fs::write(aws.room.path("ids"), ids).unwrap();
+        fs::write(aws.fixture.path("ids"), ids).unwrap();
         aws
     }
 
     /// The options for tombstones in a file store.
     fn tombstones(&self) -> [String; 4] {
-        let directory = self.room.directory().display();
+        let directory = self.fixture.directory().display();
         let url = format!("file://{directory}/tombstones.db?root_secret_file={directory}/tombstones.secret");
-        self.room.run(&["--store", &url, "init"]).done();
+        self.fixture.run(&["--store", &url, "init"]).done();
         ["--tombstones".to_owned(), url, "--accept-tombstone-durability".to_owned(), "host".to_owned()]
     }
 
@@ -148,7 +148,7 @@ fn a_key_that_can_be_brought_back_is_not_gone() {
     aws.run(&["erase", "alice", "--yes", "--accept-recoverable", "--require-final"]).failed(2);
     assert_eq!(aws.run(&["erase", "alice", "--yes", "--require-final"]).code, 9);
 
-    fs::write(aws.room.path("ids"), "bob\nnobody\n").unwrap();
+    fs::write(aws.fixture.path("ids"), "bob\nnobody\n").unwrap();
     let ran = aws.run(&["erase", "--ids-file", "ids", "--yes"]);
     assert!(ran.code == 9 && ran.stdout.contains("can still bring the key back: 1"), "{ran:?}");
     aws.run(&["erase", "--ids-file", "ids", "--yes", "--accept-recoverable"]).done();
@@ -161,7 +161,7 @@ fn a_key_that_can_be_brought_back_is_not_gone() {
     aws.url = forced;
     aws.run(&["erase", "erin", "--yes"]).done();
     assert_eq!(aws.run(&["erase", "erin", "--yes", "--require-final"]).code, 9);
-    fs::write(aws.room.path("ids"), "erin\n").unwrap();
+    fs::write(aws.fixture.path("ids"), "erin\n").unwrap();
     assert_eq!(aws.run(&["erase", "--ids-file", "ids", "--yes", "--require-final"]).code, 9);
     aws.run(&["erase", "--ids-file", "ids", "--yes"]).done();
 }
@@ -171,7 +171,7 @@ fn a_key_that_can_be_brought_back_is_not_gone() {
 fn a_receipt_that_cannot_be_kept_is_printed_and_has_a_code_of_its_own() {
     let aws = Aws::with_users(40);
     let tombstones = aws.tombstones();
-    let log = aws.room.path("log");
+    let log = aws.fixture.path("log");
     let one = aws.spawn(&[&["erase", "user-0", "--yes", "--receipts", "log"][..], &strs(&tombstones)].concat());
     aws.wait_for_calls("DeleteParameter", 1);
     fs::remove_file(&log).unwrap();
@@ -180,7 +180,7 @@ fn a_receipt_that_cannot_be_kept_is_printed_and_has_a_code_of_its_own() {
     assert!(ran.stderr.contains("the user was erased, but the receipt could not be added to log"), "{ran:?}");
     assert!(ran.stderr.contains("the receipt log log was removed"), "{ran:?}");
     let receipt = ran.stdout.lines().last().unwrap();
-    fs::write(aws.room.path("receipt"), receipt).unwrap();
+    fs::write(aws.fixture.path("receipt"), receipt).unwrap();
     let check = [&["receipt", "check", "receipt", "user-0"][..], &strs(&tombstones)].concat();
     assert!(aws.run(&check).done().contains("proved: 1 of 1"));
 

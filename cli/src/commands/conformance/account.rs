@@ -10,7 +10,7 @@ use keystead_conformance::Namespace;
 use tokio::time::sleep;
 
 use super::scratch::Run;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::{output, stores};
 
 /// The path under which all runs write.
@@ -119,13 +119,13 @@ impl Account {
     }
 
     /// The failure of a clean-up that did not come to its end.
-    pub(super) fn cut_off(&self) -> Failure {
+    pub(super) fn cut_off(&self) -> CommandError {
         self.left_behind().because("the clean-up took too long, or was interrupted")
     }
 
-    fn left_behind(&self) -> Failure {
+    fn left_behind(&self) -> CommandError {
         let Self { run, path, .. } = self;
-        Failure::new(
+        CommandError::new(
             Code::LeftBehind,
             format!(
                 "what the suite wrote in {path} could not be deleted: run keystead conformance --clean-up \

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 
 /// The beginning of every report of the suite.
 const BEGINNING: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"keystead-conformance: ";
@@ -15,15 +15,17 @@ pub(super) fn check(file: &Path) -> Outcome<()> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
         let text = format!("there is no directory {} for the report: make it, or give another file", parent.display());
-        return Err(Failure::usage(text));
+        return Err(CommandError::usage(text));
     }
     match is_report(file) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::refused(format!(
+        Ok(false) => Err(CommandError::refused(format!(
             "{shown} exists, and is not a report of the suite: it was left unchanged, give another file"
         ))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Failure::usage(format!("reading {shown} failed, where the report would be written")).because(e)),
+        Err(e) => {
+            Err(CommandError::usage(format!("reading {shown} failed, where the report would be written")).because(e))
+        }
     }
 }
 
@@ -31,7 +33,7 @@ pub(super) fn check(file: &Path) -> Outcome<()> {
 pub(super) fn write(file: &Path, report: &str) -> Outcome<()> {
     check(file)?;
     let shown = file.display();
-    fs::write(file, report).map_err(|e| Failure::other(format!("writing the report to {shown} failed")).because(e))
+    fs::write(file, report).map_err(|e| CommandError::other(format!("writing the report to {shown} failed")).because(e))
 }
 
 fn is_report(file: &Path) -> io::Result<bool> {

@@ -14,7 +14,7 @@ use keystead::{BoxError, KeyStore};
 use keystead_conformance::{Harness, Namespace};
 
 use super::account::Account;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::session::Session;
 use crate::stores;
 
@@ -36,7 +36,7 @@ impl Run {
             |rest: &str| rest.len() == 14 && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         match name.strip_prefix("ks").filter(|rest| is_name(rest)) {
             Some(_) => Ok(Self(name.to_owned())),
-            None => Err(Failure::usage(
+            None => Err(CommandError::usage(
                 "this is not a namespace of the suite: give the name that the run has shown, ks and 14 letters \
                  and digits",
             )),
@@ -160,9 +160,9 @@ fn make_directory(directory: &Path) -> Outcome<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(directory)
-        .map_err(|e| Failure::other("making a directory beside the store failed, where the suite would run").because(e))
+    builder.create(directory).map_err(|e| {
+        CommandError::other("making a directory beside the store failed, where the suite would run").because(e)
+    })
 }
 
 /// Deletes what a run that has ended has left, and returns the number of keys (in AWS) or of stores
@@ -173,7 +173,7 @@ pub(super) async fn clean_up(url: &str, run: &Run, tell: impl FnMut(u64, u64) + 
     }
     keystead::open(url).await?;
     if is_memory(url) {
-        return Err(Failure::usage("a run over memory: leaves nothing: give the store that the run was over"));
+        return Err(CommandError::usage("a run over memory: leaves nothing: give the store that the run was over"));
     }
     Account::new(url, run).empty_all(tell).await
 }
@@ -184,15 +184,15 @@ fn remove_directory(directory: &Path) -> Outcome<u64> {
     let stores = match stores_in(directory) {
         Ok(Some(stores)) => stores,
         Ok(None) => {
-            return Err(Failure::refused(format!(
+            return Err(CommandError::refused(format!(
                 "{shown} holds what the suite does not write, and was left unchanged: look at it"
             )));
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(e) => return Err(Failure::other(format!("reading the directory {shown} failed")).because(e)),
+        Err(e) => return Err(CommandError::other(format!("reading the directory {shown} failed")).because(e)),
     };
     fs::remove_dir_all(directory)
-        .map_err(|e| Failure::other(format!("removing the directory {shown} failed")).because(e))?;
+        .map_err(|e| CommandError::other(format!("removing the directory {shown} failed")).because(e))?;
     Ok(stores)
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::erase::EraseArgs;
 use super::super::eraser::Erased;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, CommandError};
 use crate::finality::FinalityArgs;
 
 /// The counts of users. Each user who was begun and has ended is in one of the five from `erased` to
@@ -82,12 +82,12 @@ impl Tally {
 
     /// Returns the failure of a command whose standard output failed after receipts could not be
     /// added to the log.
-    pub(super) fn receipts_lost(&self) -> Failure {
+    pub(super) fn receipts_lost(&self) -> CommandError {
         let what = format!(
             "receipts of erased users could not be added to the log: {}; not all of them could be printed",
             self.not_kept
         );
-        Failure::new(Code::ReceiptNotKept, what).advise(
+        CommandError::new(Code::ReceiptNotKept, what).advise(
             "run the same command again with a log that can be written: this is safe and gives each user a receipt",
         )
     }

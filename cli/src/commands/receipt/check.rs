@@ -13,7 +13,7 @@ use tokio::task::block_in_place;
 
 use super::verify::{broken_json, broken_text};
 use crate::args::IdArgs;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::output::utc;
 use crate::receipts::{self, Broken, Demands, PublicKey};
 use crate::session::Session;
@@ -103,7 +103,7 @@ pub(super) async fn run(session: &Session, args: CheckArgs) -> Outcome {
 
 /// Reads the receipts of a log or of any other file.
 fn find(path: &Path, demands: &Demands) -> Outcome<Found> {
-    let unreadable = |e| Failure::usage(format!("cannot read {}", path.display())).because(e);
+    let unreadable = |e| CommandError::usage(format!("cannot read {}", path.display())).because(e);
     let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
     let mut first = Vec::new();
     (&mut reader).take(MAX_FIRST_LINE_LEN).read_until(b'\n', &mut first).map_err(unreadable)?;
@@ -113,18 +113,18 @@ fn find(path: &Path, demands: &Demands) -> Outcome<Found> {
         return Ok(Found { receipts, is_log: true, broken: read.err(), without: 0 });
     }
     if !demands.public_keys.is_empty() {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "only a log of receipts is signed, and this file is not one: leave out --public-key",
         ));
     }
     let mut contents = first;
     reader.take(MAX_FILE_LEN).read_to_end(&mut contents).map_err(unreadable)?;
     if contents.len() as u64 > MAX_FILE_LEN {
-        return Err(Failure::usage(format!("{} is longer than 64 MiB: keep receipts in a log", path.display())));
+        return Err(CommandError::usage(format!("{} is longer than 64 MiB: keep receipts in a log", path.display())));
     }
     let mut found = Found { receipts: Vec::new(), is_log: false, broken: None, without: 0 };
     for (value, place) in Deserializer::from_slice(&contents).into_iter::<Value>().zip(1..) {
-        let wrong = |why| Failure::usage(format!("value {place} of {} is wrong", path.display())).because(why);
+        let wrong = |why| CommandError::usage(format!("value {place} of {} is wrong", path.display())).because(why);
         let mut value = value.map_err(|_| wrong("it is not JSON: give what erase prints with --json, or a log"))?;
         // What `erase` prints has the receipt in a field.
         let receipt = match value.get_mut("receipt").map(Value::take) {
