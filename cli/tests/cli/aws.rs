@@ -185,7 +185,7 @@ fn keys_are_encrypted_anew_under_another_kms_key() {
             args.push("--exclusive");
         }
         let text = aws.run(&args).done();
-        assert_eq!(text, "complete: 2 keys were encrypted anew, 0 were as they should be already\n");
+        assert_eq!(text, "complete: 2 keys were re-encrypted, 0 were already as the URL says\n");
         let told = aws.run(&["--json"].iter().chain(&args).copied().collect::<Vec<_>>()).json();
         assert_eq!((&told["complete"], &told["current"]), (&json!(true), &json!(2)), "{told}");
         assert_eq!(aws.run(&["get", "alice-canary"]).done(), alice);

@@ -49,7 +49,7 @@ fn a_file_with_anything_else_in_it_is_refused_and_not_quoted() {
     ] {
         write(&fixture, "config/keystead/config.toml", text);
         let refusal = count(&fixture, &["--store", "live"]).failed(2);
-        assert!(refusal.contains("line ") && refusal.contains("takes nothing but"), "{refusal}");
+        assert!(refusal.contains("line ") && refusal.contains("may contain only"), "{refusal}");
         assert!(!refusal.contains("hunter2"), "{refusal}");
     }
 }

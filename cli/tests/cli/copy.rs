@@ -51,11 +51,16 @@ fn a_key_that_differs_is_left_skipped_or_overwritten_as_it_is_said() {
 
     let ran = fixture.run(&["copy", "--to", &other]);
     assert!(
-        ran.code == 4 && ran.stdout.contains("NOT complete") && ran.stdout.contains("different, left: 1"),
+        ran.code == 4 && ran.stdout.contains("NOT complete") && ran.stdout.contains("different, left unchanged: 1"),
         "{ran:?}"
     );
     assert!(!ran.stdout.contains("alice") && ran.stderr.contains("--on-conflict"), "{ran:?}");
-    assert!(fixture.run(&["copy", "--to", &other, "--show-ids"]).stdout.ends_with("different, left: 1\n    alice\n"));
+    assert!(
+        fixture
+            .run(&["copy", "--to", &other, "--show-ids"])
+            .stdout
+            .ends_with("different, left unchanged: 1\n    alice\n")
+    );
     assert!(fixture.run(&["verify", "--against", &other, "--show-ids"]).stdout.ends_with("different: 1\n    alice\n"));
 
     let text = fixture.run(&["copy", "--to", &other, "--on-conflict", "skip"]).done();
@@ -170,7 +175,7 @@ fn a_store_that_ends_with_the_command_keeps_no_keys() {
         let ran = fixture.run_with(args, KEY);
         assert!(ran.failed(2).contains("memory: is gone when this command ends: give a store that lasts"), "{args:?}");
     }
-    assert!(fixture.run(&["--store", "memory:", "init"]).failed(2).contains("only a file store"));
+    assert!(fixture.run(&["--store", "memory:", "init"]).failed(2).contains("only to file stores"));
     assert_eq!(fixture.run(&["count"]).done(), "1\n");
     // What only reads, and what is for trying a store, takes it.
     assert_eq!(fixture.run(&["--store", "memory:", "count"]).done(), "0\n");

@@ -24,7 +24,10 @@ fn url(fixture: &Fixture, name: &str, parameters: &str) -> String {
 fn init_makes_a_store_and_its_root_secret_and_overwrites_neither() {
     let fixture = Fixture::empty();
     let ran = fixture.run(&["init"]);
-    assert!(ran.stdout.starts_with("created file:") && ran.stderr.contains("if it is lost, all keys are"), "{ran:?}");
+    assert!(
+        ran.stdout.starts_with("created file:") && ran.stderr.contains("if the secret is lost, so are all keys"),
+        "{ran:?}"
+    );
     assert_eq!(ran.code, 0);
     for name in ["keys.db", "root.secret"] {
         assert_eq!(fs::metadata(fixture.path(name)).unwrap().permissions().mode() & 0o777, 0o600);
@@ -32,9 +35,9 @@ fn init_makes_a_store_and_its_root_secret_and_overwrites_neither() {
     let root = fs::read(fixture.path("root.secret")).unwrap();
     assert_eq!(root.len(), 64);
 
-    assert!(fixture.run(&["init"]).failed(4).contains("left alone"));
+    assert!(fixture.run(&["init"]).failed(4).contains("left unchanged"));
     let refusal = fixture.run(&["init", "--existing-root-secret"]).failed(4);
-    assert!(refusal.contains("left alone") && refusal.contains("doctor") && !refusal.contains("id"), "{refusal}");
+    assert!(refusal.contains("left unchanged") && refusal.contains("doctor") && !refusal.contains("id"), "{refusal}");
     fs::remove_file(fixture.path("keys.db")).unwrap();
     fs::remove_file(fixture.path("keys.db.id")).unwrap();
     let refusal = fixture.run(&["init"]).failed(4);
@@ -129,7 +132,7 @@ fn doctor_reports_a_secret_that_others_may_read() {
     let fixture = Fixture::new();
     let shown = fixture.path("root.secret").display().to_string();
     let told = |fixture: &Fixture| fixture.run(&["--json", "doctor"]).json()["secret_file"].clone();
-    assert!(fixture.run(&["doctor"]).done().contains(&format!("secret file  only its owner may read {shown}\n")));
+    assert!(fixture.run(&["doctor"]).done().contains(&format!("secret file  only its owner can read {shown}\n")));
     assert_eq!(told(&fixture), json!({ "file": shown, "readable_by_others": false }));
 
     fs::set_permissions(fixture.path("root.secret"), fs::Permissions::from_mode(0o444)).unwrap();
@@ -139,7 +142,10 @@ fn doctor_reports_a_secret_that_others_may_read() {
         return;
     }
     let text = fixture.run(&["doctor"]).done();
-    assert!(text.contains(&format!("secret file  others may read {shown}; this user cannot change that\n")), "{text}");
+    assert!(
+        text.contains(&format!("secret file  others can read {shown}, and this user cannot change that\n")),
+        "{text}"
+    );
     assert_eq!(told(&fixture), json!({ "file": shown, "readable_by_others": true }));
     let memory = fixture.run(&["--json", "--store", "memory:", "doctor"]).json();
     assert!(memory["secret_file"].is_null() && memory.get("secret_file").is_some(), "{memory}");
@@ -151,13 +157,13 @@ fn verify_reads_every_record() {
     fixture.fill((0..10).map(|number| number.to_string()));
     assert_eq!(
         fixture.run(&["verify"]).done(),
-        "records: 10 intact, 0 damaged; stretches that cannot be read: 0; structural faults: 0\n"
+        "records: 10 intact, 0 damaged; unreadable parts of the file: 0; structural faults: 0\n"
     );
     fixture.damage("keys.db");
     let ran = fixture.run(&["verify"]);
     assert_eq!(ran.code, 7, "{ran:?}");
     assert!(ran.stdout.starts_with("records: 9 intact, 1 damaged"), "{ran:?}");
-    assert!(ran.stderr.contains("with keystead restore"), "{ran:?}");
+    assert!(ran.stderr.contains("run keystead restore"), "{ran:?}");
 }
 
 #[test]
@@ -184,7 +190,7 @@ fn rotate_gives_a_new_root_secret_and_the_old_one_opens_the_copies_only() {
     assert!(
         with_store(&fixture, &new, &["rotate", "--new-root-secret-file", "root.secret"])
             .failed(4)
-            .contains("left alone")
+            .contains("left unchanged")
     );
     let refusal = with_store(&fixture, &new, &["rotate", "--resume"]).failed(4);
     assert!(refusal.contains("none to resume") && !refusal.contains("destroy"), "{refusal}");
@@ -199,7 +205,7 @@ fn rotate_gives_a_new_root_secret_and_the_old_one_opens_the_copies_only() {
     );
     let same = ["rotate", "--passphrase-file", "phrase", "--new-passphrase-file", "phrase"];
     let ran = with_store(&fixture, &bare, &same);
-    assert!(ran.code == 0 && ran.stderr.contains("same as before") && !ran.stderr.contains("destroy"), "{ran:?}");
+    assert!(ran.code == 0 && ran.stderr.contains("same as the old one") && !ran.stderr.contains("destroy"), "{ran:?}");
 }
 
 #[test]
@@ -219,12 +225,12 @@ fn a_backup_is_a_store_and_overwrites_nothing() {
     let ran = fixture.run(&["backup", "copies/copy.db"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "copied to copies/copy.db\n"), "{ran:?}");
     assert!(ran.stderr.contains("same root secret"), "{ran:?}");
-    assert!(fixture.run(&["backup", "copies/copy.db"]).failed(4).contains("left alone"));
+    assert!(fixture.run(&["backup", "copies/copy.db"]).failed(4).contains("left unchanged"));
 
     let copy = url(&fixture, "copies/copy.db", &format!("?root_secret_file={}", fixture.path("root.secret").display()));
     assert_eq!(
         with_store(&fixture, &copy, &["verify"]).done(),
-        "records: 1 intact, 0 damaged; stretches that cannot be read: 0; structural faults: 0\n"
+        "records: 1 intact, 0 damaged; unreadable parts of the file: 0; structural faults: 0\n"
     );
 }
 
@@ -288,7 +294,7 @@ fn a_restore_that_is_refused_changes_nothing() {
     fixture.run(&["backup", "copy.db"]).done();
     fixture.run(&["generate", "bob"]).done();
 
-    assert!(fixture.run(&["restore", "copy.db"]).failed(4).contains("say --yes"));
+    assert!(fixture.run(&["restore", "copy.db"]).failed(4).contains("give --yes"));
     assert!(fixture.run(&["restore", "nothing.db", "--yes"]).failed(2).contains("there is no backup"));
     assert!(fixture.run(&["restore", "root.secret", "--yes"]).failed(2).contains("not a keystead store"));
     let other = url(&fixture, "other.db", &format!("?root_secret_file={}", fixture.path("other.secret").display()));
@@ -347,7 +353,7 @@ fn a_backup_that_was_copied_over_the_store_of_a_killed_process_is_refused_and_re
     for args in [&["count"][..], &["get", "alice"], &["verify"], &["doctor"]] {
         let text = fixture.run(args).failed(7);
         assert!(text.contains("keys.db-wal is not the log of"), "{text}");
-        assert!(text.contains("restore it from there with keystead restore, which keeps the log"), "{text}");
+        assert!(text.contains("restore it from there run keystead restore, which keeps the log"), "{text}");
     }
     let ran = fixture.run(&["restore", "monday.db", "--yes"]);
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -396,14 +402,14 @@ fn group_access_lets_the_group_use_a_store() {
 #[test]
 fn scrub_says_whether_the_files_are_clean() {
     let fixture = Fixture::new();
-    assert_eq!(fixture.run(&["scrub"]).done(), "clean: nothing is left of deleted and overwritten keys\n");
+    assert_eq!(fixture.run(&["scrub"]).done(), "clean: nothing remains of deleted and overwritten keys\n");
 }
 
 #[test]
 fn what_only_a_file_store_can_do_is_refused_elsewhere() {
     let fixture = Fixture::empty();
     for args in [&["init"][..], &["verify"], &["scrub"], &["backup", "x"], &["restore", "x"], &["rotate", "--resume"]] {
-        assert!(with_store(&fixture, "memory:", args).failed(2).contains("only a file store"), "{args:?}");
+        assert!(with_store(&fixture, "memory:", args).failed(2).contains("only on file stores"), "{args:?}");
     }
 }
 

@@ -139,6 +139,17 @@ fn the_program_alone_shows_its_help_as_an_error() {
 }
 
 #[test]
+fn the_usage_line_does_not_ask_for_a_store_that_the_environment_names() {
+    let fixture = Fixture::empty();
+    for (args, usage) in
+        [(&["get"][..], "Usage: keystead get <ID>\n"), (&["copy"], "Usage: keystead copy --to <URL|NAME>\n")]
+    {
+        let text = fixture.run(args).failed(2);
+        assert!(text.contains(usage), "{text}");
+    }
+}
+
+#[test]
 fn an_unknown_command_is_shown_if_it_is_a_word_and_else_not() {
     let fixture = Fixture::empty();
     for word in ["frobnicate", "lst", "re-encrypt", "keys"] {

@@ -109,7 +109,7 @@ fn a_put_that_is_interrupted_at_any_moment_is_made_whole_or_not_at_all() {
     assert!(interrupted > 0, "none was interrupted in time");
     assert_eq!(
         fixture.run(&["verify"]).done(),
-        "records: 1 intact, 0 damaged; stretches that cannot be read: 0; structural faults: 0\n"
+        "records: 1 intact, 0 damaged; unreadable parts of the file: 0; structural faults: 0\n"
     );
 }
 
@@ -204,25 +204,28 @@ fn what_may_have_happened_is_told_by_command() {
         (&["doctor"], unchanged),
         (&[&copy[..], &["--dry-run"]].concat(), unchanged),
         (&["init"], "if there is no store, run init again, with --existing-root-secret if that file exists"),
-        (&["generate", "alice"], "the key was written whole or not at all"),
-        (&["delete", "alice"], "the key was deleted or not"),
-        (&["erase", "alice", "--yes"], "the user may count as erased already. Run erase again"),
+        (&["generate", "alice"], "the key was written completely or not at all"),
+        (&["delete", "alice"], "the key may have been deleted"),
+        (&["erase", "alice", "--yes"], "the user may already count as erased; run erase again"),
         (&["reconcile", "--tombstones", &other, "--yes"], "run reconcile again to finish"),
-        (&["rotate", "--new-root-secret-file", "new.secret"], "rotate again, with another new file"),
+        (&["rotate", "--new-root-secret-file", "new.secret"], "run rotate again, with another new file"),
         (&["scrub"], "no key was changed: run scrub again"),
-        (&["backup", "copy.db"], "the unfinished copy was removed, the store is as it was"),
+        (&["backup", "copy.db"], "the unfinished copy was removed, and the store was not changed"),
         (&["restore", "copy.db", "--yes"], "run restore again with the same backup"),
-        (&["doctor", "--write"], "look with list --prefix keystead-doctor-"),
-        (&copy, "the source is as it was. Copy again: what is at the target already is not written again\n"),
+        (&["doctor", "--write"], "find it with list --prefix keystead-doctor-"),
+        (
+            &copy,
+            "the source was not changed; run the same command again: keys that are at the target are not written again\n",
+        ),
         (
             &[&copy[..], &["--journal", "j"]].concat(),
-            "the source is as it was. Go on with --resume and the same journal\n",
+            "the source was not changed; resume with --resume and the same journal\n",
         ),
-        (&[&copy[..], &["--on-conflict", "overwrite"]].concat(), "keys that differed may be replaced at the target"),
+        (&[&copy[..], &["--on-conflict", "overwrite"]].concat(), "different keys at the target may have been replaced"),
         (
             &[&copy[..], &["--delete-source", "--yes"]].concat(),
-            "a key was deleted at the source only after it was read at the target. A key whose id begins with \
-             keystead-copy- may be left at the target. Copy again",
+            "keys were deleted at the source only after they were read at the target; a key whose id begins with \
+             keystead-copy- may be left at the target; run the same command again",
         ),
     ] {
         let told = interrupted_while_it_opens(&fixture, args);

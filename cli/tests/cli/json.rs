@@ -188,7 +188,7 @@ fn an_error_is_a_value_on_standard_error() {
             "exit_code": 3,
             "message": "get on file failed: not found",
             "causes": [],
-            "advice": ["there is no key of this id: look at its spelling, every byte and case count"],
+            "advice": ["there is no key with this id: check its spelling; ids are compared byte by byte"],
             "kind": "not_found",
             "operation": "get",
             "store": "file",

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use crate::fixture::{Fixture, KEY};
 
 #[test]
@@ -33,10 +35,12 @@ fn put_replaces_a_key_only_when_told_to_and_create_never() {
     assert!(refusal.contains("already exists") && refusal.contains("left unchanged"), "{refusal}");
     for args in [&["create", "alice"][..], &["put", "alice"], &["generate", "alice"]] {
         let refusal = fixture.run_with(args, "bb\n").failed(4);
-        assert!(refusal.contains("left unchanged") && !refusal.contains("put"), "{refusal}");
+        assert!(refusal.contains("left unchanged"), "{refusal}");
+        // The operation of the store is `create` each time, the user typed another command.
+        assert!(refusal.starts_with(&format!("error: {} on file failed: already exists\n", args[0])), "{refusal}");
     }
     assert_eq!(fixture.run(&["get", "alice"]).done(), "aa\n");
-    assert_eq!(fixture.run_with(&["put", "alice"], "aa").done(), "this very key is stored already\n");
+    assert_eq!(fixture.run_with(&["put", "alice"], "aa").done(), "the same key is already stored\n");
     fixture.run_with(&["create", "alice"], "aa").failed(4);
     assert_eq!(fixture.run_with(&["put", "alice", "--overwrite"], "cc").done(), "stored\n");
     assert_eq!(fixture.run(&["get", "alice"]).done(), "cc\n");
@@ -55,7 +59,7 @@ fn a_generated_key_goes_to_standard_output_a_file_or_the_store() {
     let written = fs::read_to_string(fixture.path("key.hex")).unwrap();
     assert_eq!(written.len(), 65);
     assert_eq!(mode(&fixture, "key.hex"), 0o600);
-    assert!(fixture.run_storeless(&["generate", "--out", "key.hex"]).failed(4).contains("left alone"));
+    assert!(fixture.run_storeless(&["generate", "--out", "key.hex"]).failed(4).contains("left unchanged"));
     assert_eq!(fs::read_to_string(fixture.path("key.hex")).unwrap(), written);
 
     assert_eq!(fixture.run(&["generate", "alice"]).done(), "created\n");
@@ -85,7 +89,7 @@ fn an_id_comes_from_the_command_line_a_file_or_standard_input() {
     assert_eq!(fixture.run(&["exists", "alice@example.com"]).done(), "yes\n");
     assert_eq!(fixture.run(&["exists", "--", "-n"]).code, 3);
 
-    assert!(fixture.run_with(&["put", "-"], KEY).failed(2).contains("both the id and the key"));
+    assert!(fixture.run_with(&["put", "-"], KEY).failed(2).contains("the id and the key cannot both"));
     assert!(fixture.run(&["get", "a\tb"]).failed(2).contains("control character"));
     assert!(fixture.run(&["get", &"x".repeat(129)]).failed(2).contains("at most 128"));
     assert!(fixture.run_with(&["get", "-"], vec![b'x'; 5000]).failed(2).contains("more than 130 bytes"));
@@ -184,6 +188,12 @@ fn a_restore_is_reconciled_with_the_tombstones() {
     let restored = format!("file://{directory}/monday.db?root_secret_file={directory}/root.secret");
     let reconcile = ["--store", &restored, "reconcile", "--tombstones", &tombstones];
     assert!(fixture.run(&reconcile).failed(4).contains("nothing was erased"));
+    assert_eq!(fixture.run(&["--store", &restored, "exists", "alice"]).done(), "yes\n");
+
+    let told = fixture.run(&[&["--json"], &reconcile[..], &["--dry-run"]].concat()).json();
+    assert_eq!(told, json!({ "dry_run": true, "listed": 3, "to_erase": 1, "unlisted": 0 }));
+    let told = fixture.run(&[&reconcile[..], &["--dry-run"]].concat()).done();
+    assert!(told.ends_with("keys of erased users that would be erased again: 1\n"), "{told}");
     assert_eq!(fixture.run(&["--store", &restored, "exists", "alice"]).done(), "yes\n");
 
     let reconcile = [&reconcile[..], &["--yes"]].concat();

@@ -143,7 +143,7 @@ fn what_the_file_says_is_not_replaced_by_a_flag_and_a_variable_is_a_default() {
 #[test]
 fn an_erased_user_is_allowed_back() {
     let policy = Policy::new().with_key("alice");
-    assert_eq!(policy.run(&["allow", "alice"]).done(), "this user is not erased, and can get a key\n");
+    assert_eq!(policy.run(&["allow", "alice"]).done(), "this user is not erased and can get a key\n");
     policy.run(&["erase", "alice", "--yes"]).done();
     policy.run(&["generate", "alice"]).failed(4);
     let allowed = policy.run(&["allow", "alice"]);
@@ -160,7 +160,10 @@ fn a_store_to_be_read_only_is_only_read() {
     let policy = Policy::new().with_key("alice").with_key("erased");
     policy.run(&["backup", "monday.db"]).done();
     let directory = policy.fixture.directory().display().to_string();
-    policy.add(&format!("[stores.reports]\nurl = \"file://{directory}/monday.db?root_secret_file={directory}/root.secret\"\nread_only = true\n"));
+    policy.add(&format!(
+        "[stores.reports]\nurl = \"file://{directory}/monday.db?root_secret_file={directory}/root.secret\"\n\
+         read_only = true\n"
+    ));
     let run = |args: &[&str]| policy.fixture.run_storeless(&[&["--store", "reports"], args].concat());
     fs::write(policy.fixture.path("key"), KEY).unwrap();
     let before = fs::read(policy.fixture.path("monday.db")).unwrap();
@@ -213,7 +216,7 @@ fn a_passphrase_has_a_file_for_each_store() {
          [stores.two]\nurl = \"file://{directory}/two.db\"\npassphrase_file = \"{directory}/two\"\n\
          [stores.three]\nurl = \"file://{directory}/three.db\"\npassphrase_file = \"three\"\n"
     ));
-    assert!(policy.fixture.run_storeless(&["--store", "one", "init"]).failed(2).contains("no absolute path"));
+    assert!(policy.fixture.run_storeless(&["--store", "one", "init"]).failed(2).contains("a relative path"));
     let text = fs::read_to_string(policy.fixture.path("config/keystead/config.toml")).unwrap();
     policy.write(text.split("[stores.three]").next().unwrap());
     for store in ["one", "two"] {
@@ -350,7 +353,7 @@ fn two_policies_for_one_place_are_not_chosen_from() {
 fn a_region_and_a_profile_go_with_an_aws_url_that_names_none() {
     let fixture = Fixture::new();
     let refusal = fixture.run(&["count", "--region", "eu-central-1"]).failed(2);
-    assert!(refusal.contains("for stores in AWS"), "{refusal}");
+    assert!(refusal.contains("only to stores in AWS"), "{refusal}");
     #[cfg(feature = "ssm")]
     {
         let ssm = "ssm:///app/%s?region=eu-central-1";
@@ -381,7 +384,7 @@ fn a_command_ends_when_its_time_is_up() {
     let ran = Ran::from(child.wait_with_output().unwrap());
     drop(stdin);
     assert!(
-        ran.code == 6 && ran.stderr.contains("--timeout is up") && ran.stderr.contains("look with exists"),
+        ran.code == 6 && ran.stderr.contains("--timeout is up") && ran.stderr.contains("check with exists"),
         "{ran:?}"
     );
     assert_eq!(fixture.run(&["count", "--timeout", "60"]).done(), "0\n");

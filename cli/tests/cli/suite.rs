@@ -22,7 +22,7 @@ pub(crate) fn namespace_of_running(child: &mut Child) -> String {
     let mut namespace = String::new();
     for line in &mut lines {
         if let Some((_, rest)) = line.split_once("--clean-up ") {
-            namespace = rest.split(',').next().unwrap().to_owned();
+            namespace = rest.split(' ').next().unwrap().to_owned();
         }
         if line.starts_with("cases [") {
             break;
@@ -39,7 +39,7 @@ fn the_suite_runs_over_a_memory_store_and_a_file_store() {
         let ran = fixture.run(&["--store", store, "conformance", "--scale", "0.1", "get.", "delete."]);
         assert_eq!(ran.code, 0, "{ran:?}");
         assert!(ran.stdout.starts_with(&format!("{name}: ")) && ran.stdout.contains(" 0 failed, "), "{ran:?}");
-        assert!(ran.stderr.contains(" cases over ") && ran.stderr.contains("\ncases [...."), "{ran:?}");
+        assert!(ran.stderr.contains(" cases against ") && ran.stderr.contains("\ncases [...."), "{ran:?}");
         assert_eq!(ran.stderr.contains("--clean-up ks"), name == "file", "{ran:?}");
     }
     assert_eq!(fixture.run(&["count"]).done(), "0\n");
@@ -63,7 +63,7 @@ fn the_suite_writes_a_report_for_ci_and_replaces_no_other_file() {
     ] {
         fs::write(fixture.path(name), contents).unwrap();
         let text = run(name).failed(4);
-        assert!(text.contains("left unchanged") && !text.contains("cases over"), "{text}");
+        assert!(text.contains("left unchanged") && !text.contains("cases against"), "{text}");
         assert_eq!(fs::read_to_string(fixture.path(name)).unwrap(), contents);
     }
     assert!(run("directory").failed(4).contains("left unchanged"));

@@ -45,7 +45,7 @@ impl Account {
 }
 
 fn namespace_in(text: &str) -> &str {
-    text.split_once("--clean-up ").unwrap().1.split([',', '\n']).next().unwrap()
+    text.split_once("--clean-up ").unwrap().1.split([' ', '\n']).next().unwrap()
 }
 
 /// One test, because what the bed answers to the runs of all is told by their common path.

@@ -135,11 +135,11 @@ fn a_question_is_repeated_after_ctrl_z_and_fg() {
     let fixture = Fixture::new();
     fixture.run(&["generate", "alice"]).done();
     let steps = json!([
-        ["type yes: ", "\u{1a}"],
+        ["type yes to confirm: ", "\u{1a}"],
         ["ready> ", "fg\n"],
-        ["type yes: ", "\u{1a}"],
+        ["type yes to confirm: ", "\u{1a}"],
         ["ready> ", "fg\n"],
-        ["type yes: ", "yes\n"],
+        ["type yes to confirm: ", "yes\n"],
         ["verified", ""],
     ]);
     in_shell(&fixture, &fixture.url(), &["/bin/sh", "-i"], "PROGRAM erase alice", steps);
@@ -181,7 +181,7 @@ fn questions_are_asked_on_the_terminal_wherever_input_and_output_lead() {
 
     let fixture = Fixture::new();
     fixture.run(&["generate", "alice"]).done();
-    let steps = json!([["type yes: ", "yes\n"]]);
+    let steps = json!([["type yes to confirm: ", "yes\n"]]);
     in_shell(
         &fixture,
         &fixture.url(),
@@ -218,12 +218,12 @@ fn erase_asks_and_takes_nothing_but_yes() {
     let fixture = Fixture::new();
     fixture.run(&["generate", "alice"]).done();
     for answer in ["no\n", "y\n", "\n", "\u{4}"] {
-        let session = typed(&fixture, &fixture.url(), &["erase", "alice"], json!([["type yes: ", answer]]));
+        let session = typed(&fixture, &fixture.url(), &["erase", "alice"], json!([["type yes to confirm: ", answer]]));
         assert!(session.code == 4 && session.shown.contains("nothing was erased"), "{}", session.shown);
         assert!(!session.shown.contains("alice"), "{}", session.shown);
     }
     assert_eq!(fixture.run(&["exists", "alice"]).done(), "yes\n");
-    let session = typed(&fixture, &fixture.url(), &["erase", "alice"], json!([["type yes: ", "yes\n"]]));
+    let session = typed(&fixture, &fixture.url(), &["erase", "alice"], json!([["type yes to confirm: ", "yes\n"]]));
     assert!(session.code == 0 && session.shown.contains("verified"), "{}", session.shown);
     fixture.run(&["get", "alice"]).failed(3);
 }
@@ -233,7 +233,7 @@ fn erase_of_many_asks_with_their_number_even_if_their_ids_are_piped_in() {
     let fixture = Fixture::new();
     fixture.fill(["alice".to_owned(), "bob".to_owned()]);
     std::fs::write(fixture.path("ids"), "alice\nbob\nalice\n").unwrap();
-    let steps = |answer: &str| json!([["type yes: ", answer]]);
+    let steps = |answer: &str| json!([["type yes to confirm: ", answer]]);
     let session = typed(&fixture, &fixture.url(), &["erase", "--ids-file", "ids"], steps("no\n"));
     assert!(session.code == 4 && session.shown.contains("nothing was erased"), "{}", session.shown);
     assert!(session.shown.contains("erase 2 users' keys from file:"), "{}", session.shown);
@@ -251,11 +251,12 @@ fn restore_asks_and_takes_nothing_but_yes() {
     fixture.run(&["backup", "copy.db"]).done();
     fixture.run(&["generate", "alice"]).done();
     for answer in ["no\n", "y\n", "\n", "\u{4}"] {
-        let session = typed(&fixture, &fixture.url(), &["restore", "copy.db"], json!([["type yes: ", answer]]));
+        let session =
+            typed(&fixture, &fixture.url(), &["restore", "copy.db"], json!([["type yes to confirm: ", answer]]));
         assert!(session.code == 4 && session.shown.contains("nothing was restored"), "{}", session.shown);
     }
     assert_eq!(fixture.run(&["count"]).done(), "1\n");
-    let session = typed(&fixture, &fixture.url(), &["restore", "copy.db"], json!([["type yes: ", "yes\n"]]));
+    let session = typed(&fixture, &fixture.url(), &["restore", "copy.db"], json!([["type yes to confirm: ", "yes\n"]]));
     assert!(session.code == 0 && session.shown.contains("kept as"), "{}", session.shown);
     assert_eq!(fixture.run(&["count"]).done(), "0\n");
 }
@@ -287,9 +288,9 @@ fn copy_draws_a_bar_and_asks_before_it_deletes() {
     fixture.run(&["--store", &other, "init"]).done();
     fixture.fill((0..1_000).map(|number| number.to_string()));
     let args = ["copy", "--to", other.as_str(), "--delete-source"];
-    let session = typed(&fixture, &fixture.url(), &args, json!([["type yes: ", "no\n"]]));
+    let session = typed(&fixture, &fixture.url(), &args, json!([["type yes to confirm: ", "no\n"]]));
     assert!(session.code == 4 && session.shown.contains("nothing was copied"), "{}", session.shown);
-    let session = typed(&fixture, &fixture.url(), &args, json!([["type yes: ", "yes\n"]]));
+    let session = typed(&fixture, &fixture.url(), &args, json!([["type yes to confirm: ", "yes\n"]]));
     assert!(session.code == 0 && session.shown.contains("deleting ["), "{}", session.shown);
     assert!(
         session.shown.contains("copying [")
