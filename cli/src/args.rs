@@ -1,4 +1,4 @@
-//! [`Cli`]: what may stand on the command line. Never a key.
+//! [`Cli`]: the command line, on which a key never appears.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -27,14 +27,16 @@ use crate::commands::restore::RestoreArgs;
 use crate::commands::rotate::RotateArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::examples;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, CommandError};
 
-/// Keeps one secret encryption key per user, in the store you trust: delete the key and the user's data is gone.
+/// Keeps one secret encryption key per user in a store that you trust; deleting the key makes the
+/// user's data unreadable
 ///
-/// Keys go in by standard input or from files, never as arguments. Results go to standard output, all else to standard
-/// error. Exit codes: 0 done, 1 failed, 2 wrong command or configuration, 3 not found, 4 refused, 5 denied,
-/// 6 unavailable, 7 damaged, 8 not verified, 9 recoverable, 10 receipt not kept, 11 something left
-/// behind, 130 interrupted, 141 nobody reads the output any more.
+/// Keys are read from standard input or from files, never from arguments. Results go to standard
+/// output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 wrong command or
+/// configuration, 3 not found, 4 refused, 5 denied, 6 unavailable, 7 damaged, 8 not verified,
+/// 9 recoverable, 10 receipt not kept, 11 something left behind, 130 interrupted, 141 standard
+/// output closed by its reader.
 #[derive(Debug, Parser)]
 #[command(name = "keystead", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -42,139 +44,178 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// The name of the command.
+    #[arg(skip)]
+    pub(crate) command_name: String,
 }
 
-/// Stands for a text that may be a secret.
+/// The placeholder for a text that may be a secret.
 const NOT_SHOWN: &str = "(not shown)";
 
-/// Commands that delete or replace something. None of them is proposed to somebody who has mistyped another one.
+/// The commands that delete or replace something. A mistyped command is never answered with a
+/// suggestion of one of these.
 const DESTRUCTIVE: &[&str] = &["allow", "delete", "erase", "put", "reconcile", "reencrypt", "restore", "rotate"];
 
-/// The heading of what every command takes.
+/// The help heading of the options that every command takes.
 const EVERYWHERE: &str = "Options of every command";
 
-/// What every command takes.
+/// The options that every command takes.
 #[derive(Args, Debug)]
 pub(crate) struct Global {
-    /// The store: a URL such as file:///PATH?root_secret_file=FILE, ssm:///app/user-keys/%s?kms_key=alias/app or memory:,
-    /// or a name from the configuration file
-    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "URL|NAME", env = "KEYSTEAD_STORE", hide_env_values = true)]
+    /// The store: a URL, such as file:///PATH?root_secret_file=FILE,
+    /// ssm:///app/user-keys/%s?kms_key=alias/app or memory:, or a name from the configuration file
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        value_name = "URL|NAME",
+        env = "KEYSTEAD_STORE",
+        hide_env_values = true
+    )]
     pub(crate) store: Option<String>,
-    /// The configuration file, instead of keystead/config.toml in the user's directory of configuration files
+    /// The configuration file; by default keystead/config.toml in the user's configuration
+    /// directory
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Reads the passphrase of a file store whose URL names no root secret here, instead of asking on the terminal
+    /// Reads the passphrase of a file store from this file instead of asking for it on the
+    /// terminal; only for a store whose URL names no root secret
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
-    /// The store that keeps a tombstone of each erased user, a URL or a name: an erasure leaves one there, and nobody who has
-    /// one gets a key. The configuration file or the variable KEYSTEAD_TOMBSTONES can name it instead
+    /// The store of the tombstones, a URL or a name: each erasure leaves a tombstone there, and a
+    /// user who has one gets no key. The configuration file or the variable KEYSTEAD_TOMBSTONES can
+    /// name it instead
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "URL|NAME")]
     pub(crate) tombstones: Option<String>,
-    /// Accepts tombstones that are less durable than the keys: `host` for a file store beside keys in AWS. If that host is
-    /// lost, erased users can be created again
-    #[arg(long, global = true, help_heading = EVERYWHERE, value_enum, value_name = "DURABILITY", hide_possible_values = true)]
+    /// Accepts tombstones that are less durable than the keys: `host` accepts tombstones in a file
+    /// store for keys in AWS. If that host is lost, erased users can get keys again
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        value_enum,
+        value_name = "DURABILITY",
+        hide_possible_values = true
+    )]
     pub(crate) accept_tombstone_durability: Option<DurabilityArg>,
-    /// Goes around the tombstones: an erased user can get a key again
-    #[arg(long, global = true, help_heading = EVERYWHERE, conflicts_with_all = ["tombstones", "accept_tombstone_durability"])]
+    /// Ignores the tombstones: an erased user can get a key again
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        conflicts_with_all = ["tombstones", "accept_tombstone_durability"]
+    )]
     pub(crate) no_tombstones: bool,
-    /// The region of an AWS store whose URL names none
+    /// The region of an AWS store, if its URL names none
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "REGION")]
     pub(crate) region: Option<String>,
-    /// The profile of an AWS store whose URL names none
+    /// The profile of an AWS store, if its URL names none
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "PROFILE")]
     pub(crate) profile: Option<String>,
-    /// Ends the command after so many seconds, as Ctrl-C would
-    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Ends the command after this many seconds, as Ctrl-C would
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub(crate) timeout: Option<u64>,
     /// Writes results and errors as JSON
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
-    /// Says on standard error what is being done; given twice (-vv), also a line about each attempt of a call to AWS:
-    /// operation, status, code, request id and time. No id and no key
+    /// Reports each step on standard error; given twice (-vv), also each attempt of a call to AWS,
+    /// with its operation, status, code, request id and duration. Never shows an id or a key
     #[arg(short, long, global = true, help_heading = EVERYWHERE, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Creates a file store, with a new root secret or a passphrase
+    /// Creates a file store with a new root secret or a passphrase
     Init(InitArgs),
-    /// Makes a random key: straight into the store if an id is given, else to standard output or a file
+    /// Generates a random key; stores it if an id is given, otherwise writes it to standard output
+    /// or a file
     Generate(GenerateArgs),
     /// Reads a key
     Get(GetArgs),
-    /// Stores a key; another one that stands already is left, unless --overwrite is given
+    /// Stores a key; leaves a different key that exists unchanged, unless --overwrite is given
     Put(PutArgs),
-    /// Stores a key, unless the user has one already, be it the same key
+    /// Stores a key, unless the user already has one, even the same one
     Create(CreateArgs),
-    /// Deletes a key; asks before
+    /// Deletes a key, after asking
     Delete(DeleteArgs),
-    /// Erases a user, or many: deletes the key if there is one, proves that it is gone, and tells so; asks before
+    /// Erases one user or many, after asking: deletes the key, if there is one, and proves that it
+    /// is gone
     ///
-    /// Exit codes: 0 if the key is gone, verified, and beyond recovery now or later without anybody's help; 8 if no
-    /// read has verified it; 9 if an operator can still bring the key back; 10 if the user is erased and the receipt
-    /// could not be added to the log. Of many users the worst counts: 10, then the code of the first failure, then 8,
-    /// then 9.
+    /// Exit codes: 0 if the key is verified to be gone and its bytes are beyond recovery, or will
+    /// be without anybody's help; 8 if no read has verified that the key is gone; 9 if an operator
+    /// can still bring the key back; 10 if the user is erased but the receipt could not be added to
+    /// the log. For many users, the worst outcome decides: 10, then the code of the first failure,
+    /// then 8, then 9.
     Erase(EraseArgs),
-    /// Allows an erased user to get a new key, once no cache can show the old one any more
+    /// Allows an erased user to get a new key, once no cache can still return the old one
     Allow(IdArgs),
-    /// Lists the ids, one a line, in no order
+    /// Lists the ids, one per line, in no particular order
     ///
-    /// A pipe or a file gets the bytes of each id as they are. A terminal shows line separators and
-    /// marks of reading order as \uXXXX, so take an id with such a character from a pipe. With
-    /// --json each line is {"id": "..."}.
+    /// A pipe or a file receives the exact bytes of each id. A terminal shows line separators and
+    /// bidirectional controls as \uXXXX: use a pipe to get the exact bytes of such an id. With
+    /// --json, each line is {"id": "..."}.
     List(ListArgs),
     /// Counts the keys
     Count,
-    /// Says whether there is a key; the exit code is 3 if there is none
+    /// Reports whether a user has a key; the exit code is 3 if not
     Exists(IdArgs),
-    /// Copies all keys to another store and reads each back; can go on where it was cut off
+    /// Copies all keys to another store and reads each one back; an interrupted copy can be resumed
     Copy(CopyArgs),
-    /// Reads every record of a file store and reports the damaged ones, or compares any store with another; changes nothing
+    /// Reads every record of a file store and reports the damaged ones, or compares two stores of
+    /// any kind; changes nothing
     Verify(VerifyArgs),
-    /// Erases again every listed user who has a tombstone: after a restore of the keys from a backup; asks before
+    /// Erases again, after asking, every user who has both a tombstone and a key; needed after the
+    /// keys were restored from a backup
     Reconcile(ReconcileArgs),
-    /// Checks receipts of erasures and logs of receipts, and makes keys that sign them
+    /// Checks receipts of erasures and receipt logs, and generates keys to sign them
     #[command(subcommand)]
     Receipt(ReceiptCommand),
-    /// Gives a file store a new root secret, while it is in use
+    /// Gives a file store a new root secret while the store is in use
     Rotate(RotateArgs),
-    /// Encrypts each key of an AWS store under the KMS key, and in the tier, that the URL names,
+    /// Re-encrypts each key of an AWS store under the KMS key and in the tier that the URL names,
     /// and reads it back; can be repeated
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
     Reencrypt(ReencryptArgs),
-    /// Removes what is left of deleted and overwritten keys from the files of a file store
+    /// Removes the remains of deleted and overwritten keys from the files of a file store
     Scrub,
-    /// Copies a file store as it is at this moment, while it is in use
+    /// Copies a file store to a new file while the store is in use
     Backup {
-        /// The new file; nothing is ever overwritten
+        /// The new file; an existing file is never overwritten
         #[arg(value_name = "FILE")]
         target: PathBuf,
     },
-    /// Puts a backup in the place of a file store, which is kept beside it; asks before
+    /// Replaces a file store with a backup, after asking, and keeps the replaced store beside it
     Restore(RestoreArgs),
-    /// Says whether a store can be reached, read and listed, how full it is, and what it costs
+    /// Reports whether a store can be reached, read and listed, how full it is, and what it costs
     Doctor(DoctorArgs),
-    /// Runs the conformance suite over a store of this kind, in a scratch namespace
+    /// Runs the conformance suite against a store of this kind, in a scratch namespace
     Conformance(ConformanceArgs),
-    /// Writes the completions for a shell
+    /// Writes the completion script of a shell
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
     /// Writes the manual pages of all commands to a directory
     ///
-    /// A page that an earlier run wrote there is replaced; any other file is left, and then no page is written.
+    /// Pages that an earlier run wrote are replaced. If any other file is in the way, no page is
+    /// written.
     Man {
-        /// An existing directory, such as ~/.local/share/man/man1, which man searches by itself
+        /// An existing directory, such as ~/.local/share/man/man1, which man searches by default
         directory: PathBuf,
     },
 }
 
-/// Whose key.
+/// The id of a user.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IdArgs {
-    /// The id; - reads it from standard input, so that it is in no history and no list of processes
+    /// The id; - reads it from standard input, which keeps it out of the shell history and the
+    /// process list
     #[arg(value_name = "ID", required_unless_present = "id_file", conflicts_with = "id_file")]
     pub(crate) id: Option<String>,
     /// Reads the id from this file
@@ -182,11 +223,11 @@ pub(crate) struct IdArgs {
     pub(crate) id_file: Option<PathBuf>,
 }
 
-/// A durability that can be accepted although the keys' own is stronger.
+/// A durability of tombstones that can be accepted although that of the keys is higher.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DurabilityArg {
-    // No doc comment: with one, the help of every command would be in the long form.
+    // A doc comment would switch the help of every command to the long form.
     Host,
 }
 
@@ -198,28 +239,31 @@ impl From<DurabilityArg> for Durability {
     }
 }
 
-/// The program's arguments, with examples in the help.
+/// Returns the parser of the command line, with examples in the help.
 pub(crate) fn command() -> clap::Command {
     examples::in_help(Cli::command())
 }
 
-/// Reads the command line.
+/// Parses the command line.
 pub(crate) fn parse() -> Result<Cli, clap::Error> {
     let matches = command().try_get_matches()?;
-    Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command()))
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command()))?;
+    cli.command_name = matches.subcommand_name().unwrap_or_default().to_owned();
+    Ok(cli)
 }
 
-/// Shows help, or says what is wrong with the arguments without repeating values: one of them may be a key.
-pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
+/// Shows the help, or reports what is wrong with the arguments. Values are not repeated, because
+/// one of them may be a key.
+pub(crate) fn report(mut e: clap::Error) -> ExitCode {
     match e.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             return match e.print() {
                 Ok(()) => Code::Done.into(),
-                Err(e) => Failure::stdout(e).report(false),
+                Err(e) => CommandError::stdout(e).report(false),
             };
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {}
-        // Without a command, but with an option or the variable for the store.
+        // No command, but an option or the variable of the store was given.
         ErrorKind::MissingSubcommand => {
             let _ = write!(io::stderr(), "{}", command().render_help());
             return Code::Usage.into();
@@ -227,6 +271,7 @@ pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
         ErrorKind::InvalidSubcommand => e = unknown_command(&e),
         _ => redact(&mut e),
     }
+    leave_out_store(&mut e);
     let _ = e.print();
     Code::Usage.into()
 }
@@ -234,7 +279,8 @@ pub(crate) fn refused(mut e: clap::Error) -> ExitCode {
 fn redact(e: &mut clap::Error) {
     for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue] {
         let Some(ContextValue::String(text)) = e.get(kind) else { continue };
-        // Options and the names of our own arguments may stand, and an empty value is how clap says that one is missing.
+        // The names of our own options and arguments may be shown. An empty value means that the
+        // value is missing.
         let is_ours = kind == ContextKind::InvalidArg && text.starts_with(['-', '<', '[']);
         if !is_ours && !text.is_empty() {
             e.insert(kind, ContextValue::String(NOT_SHOWN.to_owned()));
@@ -242,8 +288,19 @@ fn redact(e: &mut clap::Error) {
     }
 }
 
-/// Returns the error about an unknown command, which shows what was typed only if it is a word, and
-/// proposes no command that deletes or replaces something.
+/// Removes `--store` from the usage line. clap shows it there if the environment names the store,
+/// as if the option were required.
+fn leave_out_store(e: &mut clap::Error) {
+    let Some(ContextValue::StyledStr(usage)) = e.get(ContextKind::Usage) else { return };
+    let usage = usage.to_string();
+    let without_store = usage.replace(" --store <URL|NAME>", "");
+    if without_store != usage {
+        e.insert(ContextKind::Usage, ContextValue::StyledStr(without_store.into()));
+    }
+}
+
+/// Returns the error about an unknown command. It shows the typed text only if that is a word, and
+/// never suggests a command that deletes or replaces something.
 fn unknown_command(e: &clap::Error) -> clap::Error {
     let mut shown = clap::Error::new(ErrorKind::InvalidSubcommand).with_cmd(&command());
     let typed = match e.get(ContextKind::InvalidSubcommand) {
@@ -254,7 +311,7 @@ fn unknown_command(e: &clap::Error) -> clap::Error {
     if let Some(ContextValue::Strings(similar)) = e.get(ContextKind::SuggestedSubcommand) {
         let harmless = similar.iter().filter(|name| !DESTRUCTIVE.contains(&name.as_str()));
         let harmless: Vec<String> = harmless.cloned().collect();
-        // Beside one that destroys, a harmless one is hardly what was meant.
+        // If a destructive command is similar, too, a harmless one is probably not what was meant.
         if !harmless.is_empty() && harmless.len() == similar.len() {
             shown.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(harmless));
         }
@@ -265,7 +322,7 @@ fn unknown_command(e: &clap::Error) -> clap::Error {
     shown
 }
 
-/// Reports whether a text is a word, as the name of a command is, and no part of a key.
+/// Reports whether a text is a word like the name of a command, and cannot be part of a key.
 fn is_word(text: &str) -> bool {
     let is_hex = text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !is_hex

@@ -1,4 +1,4 @@
-//! The commands, one file each or one a family.
+//! The commands, with one file for each command or family of commands.
 
 mod allow;
 mod backup;
@@ -60,48 +60,51 @@ pub(crate) async fn run(session: Session, command: Command) -> Outcome {
     }
 }
 
-/// Returns the text for a command that was cut off: what may have happened, and what to do.
+/// Returns what may have happened if the command is interrupted, and what to do.
 pub(crate) fn when_interrupted(command: &Command) -> String {
     let text = match command {
         Command::Init(_) => {
-            "the file of the root secret and the store may exist already: run doctor; if there is no store, run \
-             init again, with --existing-root-secret if that file exists"
+            "the store and the file of its root secret may already exist: run doctor; if there is no store, run init \
+             again, with --existing-root-secret if that file exists"
         }
         Command::Generate(args) if !args.has_id() => "no store was opened",
         Command::Generate(_) | Command::Put(_) | Command::Create(_) => {
-            "the key was written whole or not at all, and in AWS perhaps only a moment from now: look with \
-             exists, then repeat it"
+            "the key was written completely or not at all, and in AWS it may still appear within moments: check with \
+             exists, then repeat the command"
         }
         Command::Delete(_) => {
-            "the key was deleted or not, and in AWS perhaps only a moment from now: look with exists, then repeat it"
+            "the key may have been deleted, and in AWS it may still disappear within moments: check with exists, then \
+             repeat the command"
         }
         Command::Erase(_) => {
-            "the erasure may have begun: the key may be deleted, and with tombstones the user may count as \
-             erased already. Run erase again to finish it and to have the proof"
+            "the erasure may have begun: the key may be deleted, and with tombstones the user may already count as \
+             erased; run erase again to finish it and to get the proof"
         }
         Command::Rotate(_) => {
-            "if the store opens with the new root secret, the rotation has begun or is done: run rotate \
-             --resume. If it opens with the old one, the store is as it was: rotate again, with another new file"
+            "if the store opens with the new root secret, the rotation has begun or is complete: run rotate --resume; \
+             if it opens with the old one, nothing was changed: run rotate again, with another new file"
         }
         #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
         Command::Reencrypt(_) => {
-            "one key may stand under the new KMS key without having been checked: look at its parameter's history if \
-             others could write; run reencrypt again to finish"
+            "one key may be encrypted under the new KMS key without having been checked: if others could write, look \
+             at the history of its parameter; run reencrypt again to finish"
         }
+        Command::Reconcile(args) if args.dry_run => "nothing was changed",
         Command::Reconcile(_) => {
-            "each erasure may have begun or be done, and up to eight that are done may have no receipt: run reconcile again to \
-             finish"
+            "each erasure may have begun or be complete, and up to eight complete ones may have no receipt: run \
+             reconcile again to finish"
         }
         Command::Copy(args) => return args.when_interrupted(),
         Command::Scrub => "no key was changed: run scrub again",
-        Command::Backup { .. } => "the unfinished copy was removed, the store is as it was",
+        Command::Backup { .. } => "the unfinished copy was removed, and the store was not changed",
         Command::Restore(_) => {
-            "the store opens as it was or as the backup, or it refuses to open: run restore again with the same backup. If the \
-             backup is in place, users who were erased since may have their keys again: run reconcile, too"
+            "the store may be the old one, the restored one, or one that refuses to open: run restore again with the \
+             same backup; once the backup is in place, users who were erased since may have their keys again: run \
+             reconcile, too"
         }
         Command::Doctor(args) if args.write => {
-            "the key of a random id that was created may be left: look with list --prefix keystead-doctor-, \
-             and delete it"
+            "the key that was created for a random id may be left: find it with list --prefix keystead-doctor-, and \
+             delete it"
         }
         Command::Conformance(args) => args.when_interrupted(),
         _ => "nothing was changed",

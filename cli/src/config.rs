@@ -1,4 +1,5 @@
-//! The configuration file: names of stores, and what holds for each. It holds no secret, and is never quoted, since one may stand there by mistake.
+//! The configuration file: the names of stores and the policy of each. It contains no secrets.
+//! Messages never quote it, because a secret may be in it by mistake.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,10 +12,10 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use crate::args::DurabilityArg;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 
-const SHAPE: &str = "it takes nothing but [stores.NAME] with url, tombstones, accept_tombstone_durability, read_only and \
-                     passphrase_file";
+const SHAPE: &str = "it may contain only tables [stores.NAME] with url, tombstones, accept_tombstone_durability, \
+                     read_only and passphrase_file";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,7 +29,7 @@ struct Config {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
     pub(crate) url: String,
-    /// The URL or name of the store that keeps its tombstones.
+    /// The URL or the name of the store that keeps its tombstones.
     pub(crate) tombstones: Option<String>,
     pub(crate) accept_tombstone_durability: Option<DurabilityArg>,
     #[serde(default)]
@@ -36,83 +37,86 @@ pub(crate) struct Entry {
     pub(crate) passphrase_file: Option<PathBuf>,
 }
 
-/// What the configuration file says of a store that was asked for.
+/// The settings of one store in the configuration file.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct StoreSettings {
     pub(crate) entry: Option<Entry>,
-    /// Whether it is the store of another one's tombstones.
+    /// True if the file names it as the store of another store's tombstones.
     pub(crate) keeps_tombstones: bool,
 }
 
-/// Looks up the store of this name. If there is none, `otherwise` may know a better answer.
+/// Looks up the store with this name. If there is none, `otherwise` may return a better error.
 pub(crate) fn named(
     name: &str,
     asked_for: Option<&Path>,
-    otherwise: impl FnOnce() -> Option<Failure>,
-) -> Outcome<Said> {
+    otherwise: impl FnOnce() -> Option<CommandError>,
+) -> Outcome<StoreSettings> {
     let path = asked_for.map_or_else(default_path, |path| Ok(path.to_owned()))?;
     let shown = path.display();
     let text = match read(&path) {
         Ok(text) => text,
         Err(e) => {
-            let what = format!("reading the configuration file {shown} failed, where stores are looked up by name");
-            let failure = Failure::usage(what).because(format!("{e}: write the file, or give the store's URL"));
             let is_missing = e.kind() == io::ErrorKind::NotFound;
+            let what = format!("cannot read the configuration file {shown}, in which stores are looked up by name");
+            let failure = CommandError::usage(what).because(e).advise("create the file, or give the URL of the store");
             return Err(if is_missing { otherwise().unwrap_or(failure) } else { failure });
         }
     };
     let stores = parse(&text, &path)?;
     let Some(entry) = stores.get(name) else {
         let names: Vec<&str> = stores.keys().map(String::as_str).collect();
-        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let known = names.join(", ");
+        let why = if names.is_empty() { "it contains no stores".to_owned() } else { format!("its stores are {known}") };
         return Err(otherwise().unwrap_or_else(|| {
-            Failure::usage(format!("the configuration file {shown} has no store of this name"))
-                .because(format!("it has {known}: give one of these, or a URL"))
+            CommandError::usage(format!("the configuration file {shown} has no store with this name"))
+                .because(why)
+                .advise("give one of these, or a URL")
         }));
     };
     let place = Place::of(&entry.url);
-    // Whether it is only read may differ from name to name, whom it forgets may not.
+    // Names of one store may differ in `read_only`, but not in the tombstones.
     let tombstones = |entry: &Entry| Entry { read_only: false, ..entry.policy() };
     agree(&stores, &place, tombstones, &path)?;
-    Ok(Said { keeps_tombstones: keeps_tombstones(&stores, &place), entry: Some(entry.clone()) })
+    Ok(StoreSettings { keeps_tombstones: keeps_tombstones(&stores, &place), entry: Some(entry.clone()) })
 }
 
-/// Looks up the store of this URL, however it is spelled: a policy holds for the store and not for its name.
-pub(crate) fn of_url(url: &str, asked_for: Option<&Path>) -> Outcome<Said> {
+/// Looks up the store with this URL, in whatever spelling: a policy applies to a store, not to its
+/// name.
+pub(crate) fn of_url(url: &str, asked_for: Option<&Path>) -> Outcome<StoreSettings> {
     let path = match asked_for {
         Some(path) => path.to_owned(),
         None => match default_path() {
             Ok(path) => path,
-            Err(_) => return Ok(Said::default()),
+            Err(_) => return Ok(StoreSettings::default()),
         },
     };
     let text = match read(&path) {
         Ok(text) => text,
-        // Not even a link to nowhere.
+        // There is no such file, not even a dangling link.
         Err(_)
             if asked_for.is_none()
                 && fs::symlink_metadata(&path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) =>
         {
-            return Ok(Said::default());
+            return Ok(StoreSettings::default());
         }
         Err(e) => {
-            let what = format!("reading the configuration file {} failed", path.display());
-            return Err(
-                Failure::usage(what).because(format!("{e}: it may say more of this store, so nothing was done"))
-            );
+            let what = format!("cannot read the configuration file {}, so nothing was done", path.display());
+            return Err(CommandError::usage(what)
+                .because(e)
+                .advise("make the file readable: it may contain settings of this store"));
         }
     };
     let stores = parse(&text, &path)?;
     let place = Place::of(url);
     let policy = agree(&stores, &place, Entry::policy, &path)?;
-    // The passphrase goes with that very URL: another one may name a root secret itself.
+    // The passphrase belongs to exactly this URL: another spelling may name a root secret itself.
     let passphrase_file =
         stores.values().find(|entry| entry.url == url).and_then(|entry| entry.passphrase_file.clone());
     let entry = policy.map(|policy| Entry { url: url.to_owned(), passphrase_file, ..policy });
-    Ok(Said { keeps_tombstones: keeps_tombstones(&stores, &place), entry })
+    Ok(StoreSettings { keeps_tombstones: keeps_tombstones(&stores, &place), entry })
 }
 
-/// Returns what all stores of the file at this place say; `None` if there is none.
+/// Returns the settings that all entries for this place agree on; `None` if there is no such entry.
 fn agree(
     stores: &BTreeMap<String, Entry>,
     place: &Place,
@@ -129,12 +133,11 @@ fn agree(
         return Ok(Some(first.clone()));
     }
     let names: Vec<&str> = here.iter().map(|(name, _)| name.as_str()).collect();
-    let what = format!("the configuration file {} says different things of one store", path.display());
-    let why = format!(
-        "the names of that store are {}: give them the same tombstones there, and one of the names here",
-        names.join(", ")
-    );
-    Err(Failure::usage(what).because(why))
+    let what = format!("the configuration file {} has contradictory settings for one store", path.display());
+    let why = format!("{} are names of the same store", names.join(", "));
+    Err(CommandError::usage(what)
+        .because(why)
+        .advise("give them the same tombstones in the file, and give one of the names to the command"))
 }
 
 fn keeps_tombstones(stores: &BTreeMap<String, Entry>, place: &Place) -> bool {
@@ -144,13 +147,13 @@ fn keeps_tombstones(stores: &BTreeMap<String, Entry>, place: &Place) -> bool {
 }
 
 impl Entry {
-    /// Without what belongs to the URL only.
+    /// Returns the settings without those that belong to one URL only.
     fn policy(&self) -> Self {
         Self { url: String::new(), passphrase_file: None, ..self.clone() }
     }
 }
 
-/// The place of a store, in one spelling of the many that a URL can have.
+/// The place of a store, independent of the spelling of its URL.
 #[derive(PartialEq, Eq)]
 struct Place {
     scheme: String,
@@ -170,7 +173,7 @@ impl Place {
     }
 }
 
-/// The path without links, as far as it stands already.
+/// Resolves the links in the part of a path that exists.
 fn resolved(path: &Path) -> PathBuf {
     if let Ok(resolved) = fs::canonicalize(path) {
         return resolved;
@@ -181,10 +184,12 @@ fn resolved(path: &Path) -> PathBuf {
     }
 }
 
-/// `~/.config/keystead/config.toml` or what the system has instead.
+/// Returns `~/.config/keystead/config.toml`, or the path that the system uses instead.
 fn default_path() -> Outcome<PathBuf> {
     let directories = choose_base_strategy().map_err(|e| {
-        Failure::usage("the directory of the configuration file is not known: give --config FILE").because(e)
+        CommandError::usage("cannot find the directory of the configuration file")
+            .because(e)
+            .advise("give the file with --config FILE")
     })?;
     Ok(directories.config_dir().join("keystead").join("config.toml"))
 }
@@ -193,18 +198,21 @@ fn parse(text: &str, path: &Path) -> Outcome<BTreeMap<String, Entry>> {
     let shown = path.display();
     let stores = stores_in(text).map_err(|line| {
         let place = line.map_or_else(String::new, |line| format!(", line {line}"));
-        Failure::usage(format!("the configuration file {shown} will not do{place}")).because(SHAPE)
+        CommandError::usage(format!("the configuration file {shown} is not valid{place}")).because(SHAPE)
     })?;
     let relative = |entry: &Entry| entry.passphrase_file.as_ref().is_some_and(|file| file.is_relative());
     if let Some((name, _)) = stores.iter().find(|(_, entry)| relative(entry)) {
         let what =
-            format!("the configuration file {shown} will not do: the passphrase_file of {name} is no absolute path");
-        return Err(Failure::usage(what).because("commands run in any directory: write the path from / on"));
+            format!("the configuration file {shown} is not valid: the passphrase_file of {name} is a relative path");
+        return Err(CommandError::usage(what)
+            .because("commands can be run in any directory")
+            .advise("write an absolute path"));
     }
     Ok(stores)
 }
 
-/// Reads the file, unless others can write to it: it decides which tombstones hold.
+/// Reads the file. Refuses one that everybody can write to, because it decides which tombstones
+/// apply.
 fn read(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     #[cfg(unix)]
@@ -217,7 +225,7 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// The stores, or the number of the line that will not do.
+/// Parses the stores, or returns the number of the line that is not valid.
 fn stores_in(text: &str) -> Result<BTreeMap<String, Entry>, Option<usize>> {
     let config = toml::from_str::<Config>(text);
     let line = |start: usize| 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();

@@ -1,4 +1,5 @@
-//! [`Format`]: how keys are written down. All buffers are wiped, and none grows and leaves a copy behind.
+//! [`Format`]: the text forms of keys. All buffers are wiped, and none grows, because that would
+//! leave a copy behind.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,19 +7,19 @@ use clap::ValueEnum;
 use keystead::SecretKey;
 use zeroize::Zeroizing;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 
-/// No written key is longer: base64 and hexadecimal digits of the longest key, and a line break.
+/// The length in bytes of the longest key in any format, with a line break.
 pub(crate) const MAX_WRITTEN_LEN: usize = 2 * SecretKey::MAX_LEN + 2;
 
-/// How a key is written down.
+/// The form in which a key is read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Hexadecimal digits and a line break
     Hex,
     /// Standard base64 with padding, and a line break
     Base64,
-    /// The bytes as they are
+    /// The bytes themselves
     Raw,
 }
 
@@ -31,7 +32,7 @@ impl Format {
         }
     }
 
-    /// The key as it is written, without a line break.
+    /// Returns the key in this format, without a line break.
     pub(crate) fn encode(self, key: &SecretKey) -> Zeroizing<Vec<u8>> {
         let bytes = key.expose_secret();
         let mut written = Zeroizing::new(Vec::with_capacity(MAX_WRITTEN_LEN));
@@ -47,7 +48,7 @@ impl Format {
         written
     }
 
-    /// The key that was written like this; a line break behind it is left out unless the bytes are raw.
+    /// Parses a key in this format. One line break at the end is ignored, unless the bytes are raw.
     pub(crate) fn decode(self, written: &[u8]) -> Outcome<SecretKey> {
         let line = written.strip_suffix(b"\n").unwrap_or(written);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -61,14 +62,16 @@ impl Format {
             Self::Base64 => STANDARD.decode_vec(line, &mut bytes).ok(),
         };
         let name = self.name();
-        decoded
-            .ok_or_else(|| Failure::usage(format!("the key is not written in {name}: give it so, or say --format")))?;
-        // Takes the buffer, so that there is one copy only.
-        SecretKey::new(std::mem::take(&mut *bytes)).map_err(|e| Failure::usage(format!("the key will not do: {e}")))
+        decoded.ok_or_else(|| {
+            CommandError::usage(format!("the key is not valid {name}: name its format with --format"))
+        })?;
+        // The buffer is moved, so that there is only one copy.
+        SecretKey::new(std::mem::take(&mut *bytes))
+            .map_err(|e| CommandError::usage(format!("the key is not valid: {e}")))
     }
 }
 
-/// Hexadecimal digits of what is no secret.
+/// Returns the hexadecimal digits of bytes that are not secret.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     hex_digits(bytes).map(char::from).collect()
 }

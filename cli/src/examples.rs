@@ -1,12 +1,12 @@
-//! The examples in the help and the manual page of each command.
+//! The examples in the help and on the manual page of each command.
 
 use clap::Command;
 
-/// An example: what it does, and the lines to type.
+/// An example: what it does and the lines to type.
 pub(crate) type Example = (&'static str, &'static [&'static str]);
 
-/// The examples of the program, then of each command by its name. No line is longer than 76 characters, so that none is
-/// broken on a terminal of 80 columns.
+/// The examples of the program, then those of each command by its name. No line is longer than 76
+/// characters, so that none wraps on a terminal of 80 columns.
 const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "keystead",
@@ -19,7 +19,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                     "keystead generate alice@example.com",
                 ],
             ),
-            ("Delete the key, and with it all that is encrypted with it:", &["keystead erase alice@example.com"]),
+            (
+                "Erase the user; what is encrypted with the key becomes unreadable:",
+                &["keystead erase alice@example.com"],
+            ),
         ],
     ),
     (
@@ -35,33 +38,36 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "generate",
         &[
-            ("Straight into the store; nobody sees the key:", &["keystead generate alice@example.com"]),
-            ("To a new file, for its owner only:", &["keystead generate --out alice.key"]),
+            ("Into the store, without showing the key:", &["keystead generate alice@example.com"]),
+            ("To a new file that only its owner can read:", &["keystead generate --out alice.key"]),
         ],
     ),
     (
         "get",
         &[
             ("As hexadecimal digits:", &["keystead get alice@example.com"]),
-            ("To a new file, with an id that no list of processes shows:", &["keystead get - --out key < id.txt"]),
+            ("To a new file, with an id that no process list shows:", &["keystead get - --out key < id.txt"]),
         ],
     ),
     (
         "put",
         &[
             ("From a file:", &["keystead put bob --key-file bob.key"]),
-            ("In the place of another key, which is lost:", &["keystead put bob --key-file bob.key --overwrite"]),
+            ("Replacing a different key, which is lost:", &["keystead put bob --key-file bob.key --overwrite"]),
         ],
     ),
     ("create", &[("From another program:", &["openssl rand -hex 32 | keystead create bob"])]),
-    ("delete", &[("After a question:", &["keystead delete bob"]), ("In a script:", &["keystead delete bob --yes"])]),
+    ("delete", &[("With a question:", &["keystead delete bob"]), ("In a script:", &["keystead delete bob --yes"])]),
     (
         "erase",
         &[
-            ("After a question:", &["keystead erase alice@example.com"]),
-            ("In a script, for ever:", &["keystead erase alice@example.com --tombstones tombstones --yes"]),
+            ("With a question:", &["keystead erase alice@example.com"]),
             (
-                "Many users, with a receipt each in a log:",
+                "In a script, with the tombstones that the configuration file names:",
+                &["keystead --store live erase alice@example.com --yes"],
+            ),
+            (
+                "Many users, with a log of their receipts:",
                 &["keystead --store live erase --ids-file ids --receipts receipts.log"],
             ),
         ],
@@ -72,14 +78,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("Check that a log is whole:", &["keystead receipt verify receipts.log"]),
             ("Check receipts against the stores:", &["keystead --store live receipt check receipts.log"]),
-            ("Make a key to sign receipts with:", &["keystead receipt keygen receipts.key"]),
+            ("Generate a key to sign receipts with:", &["keystead receipt keygen receipts.key"]),
         ],
     ),
     (
         "list",
         &[
             ("Ids that begin with a text:", &["keystead list --prefix tenant-7:"]),
-            ("As JSON, a value a line:", &["keystead list --limit 1000 --json > ids.jsonl"]),
+            ("As JSON, one value per line:", &["keystead list --limit 1000 --json > ids.jsonl"]),
         ],
     ),
     ("count", &[("", &["keystead count"])]),
@@ -88,9 +94,12 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "copy",
         &[
             ("See what would be done:", &["keystead --store old copy --to new --dry-run"]),
-            ("Copy, so that it can go on if it is cut off:", &["keystead --store old copy --to new --journal move.j"]),
             (
-                "Go on, and empty the source at the end:",
+                "Copy, so that it can be resumed if it is interrupted:",
+                &["keystead --store old copy --to new --journal move.j"],
+            ),
+            (
+                "Resume, and empty the source at the end:",
                 &["keystead --store old copy --to new --journal move.j --resume --delete-source"],
             ),
         ],
@@ -102,7 +111,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("Compare two stores:", &["keystead --store old verify --against new"]),
         ],
     ),
-    ("reconcile", &[("", &["keystead reconcile --tombstones tombstones"])]),
+    (
+        "reconcile",
+        &[
+            ("Count the keys that would be erased again:", &["keystead --store live reconcile --dry-run"]),
+            ("Erase them, with a question:", &["keystead --store live reconcile"]),
+        ],
+    ),
     ("rotate", &[("", &["keystead rotate --new-root-secret-file new.secret"])]),
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
     (
@@ -115,14 +130,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "doctor",
         &[
-            ("Look the store over, and estimate what 10,000 users cost:", &["keystead doctor --users 10000"]),
-            ("Look at the right to write, too:", &["keystead doctor --write"]),
+            ("Check the store, and estimate the cost of 10,000 users:", &["keystead doctor --users 10000"]),
+            ("Check the permissions to write, too:", &["keystead doctor --write"]),
         ],
     ),
     (
         "conformance",
         &[
-            ("A quick run, with a report for CI:", &["keystead conformance --scale 0.1 --junit report.xml"]),
+            ("A quick run with a report for CI:", &["keystead conformance --scale 0.1 --junit report.xml"]),
             ("Some cases only:", &["keystead conformance delete. erase."]),
             ("After a run that was killed:", &["keystead conformance --clean-up ks0123456789abcd"]),
         ],
@@ -131,7 +146,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ("man", &[("", &["keystead man ~/.local/share/man/man1"])]),
 ];
 
-/// The examples of a command, or of the program itself.
+/// Returns the examples of a command, or of the program itself.
 pub(crate) fn of(name: &str) -> &'static [Example] {
     EXAMPLES.iter().find(|(command, _)| *command == name).map_or(&[], |(_, examples)| examples)
 }
@@ -168,7 +183,7 @@ mod tests {
     use super::*;
     use crate::args;
 
-    /// Splits a line as a shell does, as far as the examples need it.
+    /// Splits a line like a shell, as far as the examples need it.
     fn words(line: &str) -> Vec<String> {
         let mut words = vec![String::new()];
         let mut is_quoted = false;

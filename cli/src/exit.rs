@@ -1,4 +1,4 @@
-//! [`Code`] and [`Failure`]: how a run ends, for scripts and for people.
+//! [`Code`] and [`CommandError`]: the end of a run, for scripts and for people.
 
 use std::error::Error as StdError;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use keystead::{BoxError, Effect, Error, ErrorKind, Operation};
 use serde_json::{Value, json};
 
-/// The exit codes, as README.md has them.
+/// The exit codes, which README.md describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Code {
@@ -50,68 +50,91 @@ impl From<ErrorKind> for Code {
     }
 }
 
-/// Why a command failed. Its texts hold no key, no id and no URL.
+/// The error that ends a command. Its texts contain no key, no id and no URL.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CommandError {
     code: Code,
     what: String,
     cause: Option<BoxError>,
-    /// The store's own error, where it is one.
+    /// The error of the store, if a store caused this one.
     store: Option<Error>,
-    /// The command's own advice, after that of the error.
+    /// The command's own advice, which follows the advice for the store's error.
     advice: Option<String>,
 }
 
-/// How a command ends: with a code that is an answer, or with a failure.
-pub(crate) type Outcome<T = Code> = Result<T, Failure>;
+/// The result of a command: an exit code that is an answer, or an error.
+pub(crate) type Outcome<T = Code> = Result<T, CommandError>;
 
-impl Failure {
+impl CommandError {
     pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
         Self { code, what: what.into(), cause: None, store: None, advice: None }
     }
 
-    /// The command, the configuration or what was given is wrong.
+    /// Creates an error for a wrong command, configuration or input.
     pub(crate) fn usage(what: impl Into<String>) -> Self {
         Self::new(Code::Usage, what)
     }
 
-    /// The tool itself will not do that.
+    /// Creates an error for something that the tool refuses to do.
     pub(crate) fn refused(what: impl Into<String>) -> Self {
         Self::new(Code::Refused, what)
     }
 
+    /// Creates an error that has no exit code of its own.
     pub(crate) fn other(what: impl Into<String>) -> Self {
         Self::new(Code::Other, what)
     }
 
+    /// Adds the cause.
     pub(crate) fn because(mut self, cause: impl Into<BoxError>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// Adds what to do.
+    /// Adds advice on what to do.
     pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self
     }
 
-    /// Standard output cannot be written: quiet if nobody reads it any more, as after `| head`.
+    /// Creates the error for a failed write to standard output. It is not shown if the reader of a
+    /// pipe has gone, as after `| head`.
     pub(crate) fn stdout(e: io::Error) -> Self {
         match e.kind() {
             io::ErrorKind::BrokenPipe => Self::new(Code::BrokenPipe, ""),
-            _ => Self::other("writing to standard output failed").because(e),
+            _ => Self::other("cannot write to standard output").because(e),
         }
+    }
+
+    /// Replaces the store's name of an operation on keys by the name of the command that was typed.
+    /// Otherwise a failed `put` would be called `create`, which is another command.
+    pub(crate) fn of_command(mut self, command: &str) -> Self {
+        let Some(error) = &self.store else { return self };
+        let operation = error.operation();
+        let is_on_keys = matches!(
+            operation,
+            Operation::Get
+                | Operation::Put
+                | Operation::Create
+                | Operation::Delete
+                | Operation::Erase
+                | Operation::List
+        );
+        if is_on_keys && let Some(rest) = self.what.strip_prefix(&operation.to_string()) {
+            self.what = format!("{command}{rest}");
+        }
+        self
     }
 
     pub(crate) fn code(&self) -> Code {
         self.code
     }
 
-    /// Tells standard error, and gives the exit code.
+    /// Writes the error to standard error and returns the exit code.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if self.code != Code::BrokenPipe {
             let text = if json { format!("{}\n", json!({ "error": self.to_json() })) } else { self.to_text() };
-            // Where standard error cannot be written the exit code has to do.
+            // If standard error cannot be written, there is still the exit code.
             let _ = io::stderr().write_all(text.as_bytes());
         }
         self.code.into()
@@ -121,7 +144,7 @@ impl Failure {
         format!("error: {}\n", self.lines().join("\n  "))
     }
 
-    /// What failed, why, and what to do, a line each.
+    /// Returns what failed, why, and what to do, one line each.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.what.clone()];
         let causes = self.causes();
@@ -141,7 +164,7 @@ impl Failure {
         lines
     }
 
-    /// The failure as the value of `error` in JSON, as README.md has it.
+    /// Returns the value of `error` in JSON, which README.md describes.
     pub(crate) fn to_json(&self) -> Value {
         let store = self.store.as_ref();
         json!({
@@ -177,44 +200,47 @@ impl Failure {
         self.advice().into_iter().map(str::to_owned).chain(self.advice.clone()).collect()
     }
 
-    /// What to do, where the store's error does not say it itself.
+    /// Returns advice on the store's error, unless the error itself contains it.
     fn advice(&self) -> Vec<&'static str> {
         let Some(error) = &self.store else { return Vec::new() };
         if needs_attention(error) {
             return Vec::new();
         }
         let by_kind = match error.kind() {
-            ErrorKind::NotFound => Some("there is no key of this id: look at its spelling, every byte and case count"),
-            ErrorKind::AlreadyExists if error.operation() == Operation::Create => {
-                Some("a key of this id exists and was left unchanged: read it with get")
+            ErrorKind::NotFound => {
+                Some("there is no key with this id: check its spelling; ids are compared byte by byte")
             }
-            ErrorKind::Erased => Some("the command for that is allow, if the user is to have a new key"),
+            ErrorKind::AlreadyExists if error.operation() == Operation::Create => {
+                Some("a key with this id exists and was left unchanged: read it with get")
+            }
+            ErrorKind::Erased => Some("if the user is to get a new key, run allow first"),
             ErrorKind::PendingDeletion => Some(
-                "the key is scheduled for deletion: wait until that is over. Restoring it with AWS's own tools undoes the \
-                     deletion: do that only if the user was not to be erased",
+                "the key is scheduled for deletion: wait until it is deleted. AWS's own tools can restore it, which \
+                 undoes the deletion: do that only if the user was not meant to be erased",
             ),
             _ => None,
         };
         let unknown = match error.operation() {
-            Operation::Erase | Operation::Delete => "the key may have been deleted all the same: run erase again",
-            _ => "the write may have been made all the same: look with exists, then repeat it",
+            Operation::Erase | Operation::Delete => "the key may have been deleted nevertheless: run erase again",
+            _ => "the write may have been applied nevertheless: check with exists, then repeat the command",
         };
         by_kind.into_iter().chain((error.effect() == Effect::Unknown).then_some(unknown)).collect()
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CommandError {
     fn from(error: Error) -> Self {
         Self { code: error.kind().into(), what: error.to_string(), cause: None, store: Some(error), advice: None }
     }
 }
 
-/// The kind's name in JSON.
+/// Returns the name of an error kind in JSON.
 fn name_of(kind: ErrorKind) -> String {
     kind.to_string().replace(' ', "_")
 }
 
-/// Whether a person must look at the key before anything is repeated: only `reencrypt` says so, which AWS stores alone have.
+/// Reports whether a person must look at the key before anything is repeated. Only `reencrypt`
+/// reports such errors, and only for AWS stores.
 fn needs_attention(error: &Error) -> bool {
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
     return keystead::reencrypt::NeedsAttention::is_source_of(error);
@@ -225,7 +251,8 @@ fn needs_attention(error: &Error) -> bool {
     }
 }
 
-/// AWS's words without what would move a terminal's cursor.
+/// Replaces the control characters in a message from AWS, which could move the cursor of a
+/// terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -262,11 +289,11 @@ mod tests {
         };
         let cause: Box<dyn StdError + Send + Sync> = "slow: come back".into();
         let error = Error::new(ErrorKind::Timeout, Operation::Put, "ssm").with_source(cause).with_details(details);
-        let failure = Failure::from(error);
+        let failure = CommandError::from(error);
         assert_eq!(
             failure.to_text(),
-            "error: put on ssm failed: timed out\n  because slow: come back\n  AWS says: not [2Jyours\n  AWS request id: r-1\n  \
-             the write may have been made all the same: look with exists, then repeat it\n"
+            "error: put on ssm failed: timed out\n  because slow: come back\n  AWS says: not [2Jyours\n  AWS request \
+             id: r-1\n  the write may have been applied nevertheless: check with exists, then repeat the command\n"
         );
         assert_eq!(failure.to_json()["kind"], "timed_out");
         assert_eq!(failure.to_json()["aws"]["request-id"], "r-1");

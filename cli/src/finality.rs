@@ -1,44 +1,45 @@
-//! The codes of a command that deletes keys, by how final that is, and what may be left elsewhere.
+//! The exit codes of commands that delete keys, by how final a deletion is, and the places that a
+//! deletion does not reach.
 
 use clap::Args;
 use keystead::Finality;
 
 use crate::exit::Code;
 
-/// Accepts that a key can be brought back.
+/// The option to accept that a deleted key can be brought back.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct RecoverableArgs {
-    /// Exits with 0 even if an operator can still bring the key back, for as long as the store's recovery
-    /// window lasts, instead of with 9
+    /// Exits with 0 instead of 9 if an operator can still bring the key back during the store's
+    /// recovery window
     #[arg(long)]
     accept_recoverable: bool,
 }
 
-/// Says how final an erasure must be.
+/// The options for how final an erasure must be.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct FinalityArgs {
     #[command(flatten)]
     recoverable: RecoverableArgs,
-    /// Exits with 9 also if no time is known after which the key's bytes are beyond recovery by the store
+    /// Exits with 9 also if it is not known when the key's bytes will be beyond recovery
     #[arg(long, conflicts_with = "accept_recoverable")]
     require_final: bool,
 }
 
 impl RecoverableArgs {
-    /// The code of a deletion.
+    /// Returns the exit code of a deletion.
     pub(crate) fn code(self, finality: Finality) -> Code {
         match finality {
             Finality::Immediate | Finality::Eventual { .. } => Code::Done,
             Finality::RecoverableUntil(_) if self.accept_recoverable => Code::Done,
-            // What a later version of the library knows is not known to be final.
+            // A finality that a later version of the library adds is not known to be final.
             _ => Code::Recoverable,
         }
     }
 }
 
 impl FinalityArgs {
-    /// The code of an erasure. A key that can be brought back is not gone, so no read can verify that it
-    /// is: this counts before `verified`.
+    /// Returns the exit code of an erasure. A key that can be brought back is not gone, so no read
+    /// can verify that it is: `Recoverable` takes precedence over `NotVerified`.
     pub(crate) fn code(self, verified: bool, finality: Finality) -> Code {
         let is_final = self.recoverable.code(finality);
         match finality {
@@ -49,22 +50,22 @@ impl FinalityArgs {
     }
 }
 
-/// Returns what may be left of an erased key in places that the store of this scheme cannot reach.
+/// Returns where copies of an erased key may remain that a store of this scheme cannot reach.
 pub(crate) fn left_elsewhere(scheme: &str) -> &'static str {
     match scheme {
         "file" => {
-            "backups and copies of the store's files, and snapshots below them, may still hold the key. They open \
-             with the root secret of their time only: rotate, and destroy the old root secret"
+            "backups, copies and snapshots of the store's files may still contain the key. They open only with the \
+             root secret of their time: run rotate, then destroy the old root secret"
         }
         "ssm" => {
-            "CloudTrail's logs keep the parameter's name, and with it the id, but not the key. AWS keeps no version \
-             of a deleted parameter; a copy that was made of the store still holds the key"
+            "CloudTrail's logs keep the parameter's name, which contains the id, but not the key. AWS keeps no \
+             version of a deleted parameter; a copy of the store still contains the key"
         }
         "secretsmanager" => {
-            "CloudTrail's logs keep the secret's name, and with it the id, but not the key. A replica that was \
-             promoted, or a copy that was made of the store, still holds the key"
+            "CloudTrail's logs keep the secret's name, which contains the id, but not the key. A promoted replica \
+             or a copy of the store still contains the key"
         }
-        _ => "backups, copies and logs of the store may still hold the key",
+        _ => "backups, copies and logs of the store may still contain the key",
     }
 }
 

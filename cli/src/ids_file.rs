@@ -1,4 +1,4 @@
-//! [`read`]: the ids of many users, one a line.
+//! [`read`]: the ids of many users from a file with one id per line.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -7,13 +7,13 @@ use std::path::Path;
 
 use keystead::KeyId;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::input;
 
 /// The length in bytes of the longest line: the longest id and the longest line break.
 const MAX_LINE_LEN: usize = KeyId::MAX_LEN + 2;
 
-/// A user, named by the line that the id stands on, so that no message needs the id.
+/// A user with the line of the id. Messages name the line instead of the id.
 #[derive(Clone, Debug)]
 pub(crate) struct User {
     /// The number of the line, from 1.
@@ -24,15 +24,15 @@ pub(crate) struct User {
 /// The users of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Users {
-    /// Each user once, in the order of the first lines.
+    /// Each user once, in the order of their first lines.
     pub(crate) distinct: Vec<User>,
-    /// The number of lines with an id of an earlier line.
+    /// The number of lines that repeat the id of an earlier line.
     pub(crate) repeated: u64,
-    /// The first line whose id begins or ends with a blank.
+    /// The number of the first line whose id begins or ends with a blank.
     pub(crate) blank_at_end: Option<u64>,
 }
 
-/// Reads all ids of this file, or of standard input for `-`, and checks each.
+/// Reads and checks all ids of the file, or of standard input if the path is `-`.
 pub(crate) async fn read(file: &Path) -> Outcome<Users> {
     let path = file.to_owned();
     let users = input::waiting(move || -> Outcome<Users> {
@@ -40,7 +40,7 @@ pub(crate) async fn read(file: &Path) -> Outcome<Users> {
     });
     let users = users.await??;
     if users.distinct.is_empty() {
-        return Err(Failure::usage("there is no id in the file of --ids-file: give one with an id on each line"));
+        return Err(CommandError::usage("the file of --ids-file contains no id: give a file with one id per line"));
     }
     Ok(users)
 }
@@ -49,11 +49,12 @@ fn open(path: &Path) -> Outcome<File> {
     File::open(path).map_err(unreadable)
 }
 
-fn unreadable(e: io::Error) -> Failure {
-    Failure::usage("the file of --ids-file cannot be read").because(e)
+fn unreadable(e: io::Error) -> CommandError {
+    CommandError::usage("cannot read the file of --ids-file").because(e)
 }
 
-/// Empty lines are left out. Everything else on a line is part of the id, blanks at its ends, too.
+/// Parses one id per line. Empty lines are skipped. Blanks at the beginning or the end of a line
+/// are part of its id.
 fn parse(mut lines: impl BufRead) -> Outcome<Users> {
     let mut users = Users::default();
     let mut seen = HashSet::new();
@@ -64,9 +65,11 @@ fn parse(mut lines: impl BufRead) -> Outcome<Users> {
         if read == 0 {
             break;
         }
-        let wrong =
-            |why: &str| Failure::usage(format!("line {line} of the ids is wrong: nothing was done")).because(why);
-        let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8, or longer than an id may be"))?;
+        let wrong = |why: &str| {
+            CommandError::usage(format!("nothing was done: line {line} of the ids is not valid")).because(why)
+        };
+        let text =
+            std::str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8, or it is longer than an id can be"))?;
         let text = input::without_line_break(text);
         if text.is_empty() {
             continue;
@@ -75,7 +78,7 @@ fn parse(mut lines: impl BufRead) -> Outcome<Users> {
             return Err(wrong("it begins with a byte order mark: write the file without one"));
         }
         if text.trim().is_empty() {
-            return Err(wrong("it is nothing but blanks: remove it, or erase a user with such an id by --id-file"));
+            return Err(wrong("it contains only blanks: remove it, or use --id-file to erase a user with such an id"));
         }
         let id = KeyId::new(text).map_err(|e| wrong(&e.to_string()))?;
         if text.trim() != text {

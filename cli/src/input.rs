@@ -1,5 +1,5 @@
-//! Input: ids and keys from standard input or files, and passphrases from files. Buffers are wiped, and
-//! do not grow.
+//! Input: ids and keys from standard input or files, and passphrases from files. Buffers are wiped,
+//! and never grow, because that would leave copies behind.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 
 use crate::args::IdArgs;
 use crate::encoding::{Format, MAX_WRITTEN_LEN};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::verbose;
 
 impl IdArgs {
-    /// Whether the id comes from standard input.
+    /// Reports whether the id comes from standard input.
     pub(crate) fn is_on_stdin(&self) -> bool {
         self.id.as_deref() == Some("-")
     }
@@ -24,21 +24,21 @@ impl IdArgs {
         let text = match (self.id, self.id_file) {
             (Some(id), _) if id != "-" => Zeroizing::new(id),
             (_, file) => {
-                // Room for the longest id and the longest line break behind it.
+                // Room for the longest id and the longest line break after it.
                 let contents = read(file.as_deref(), "the id", KeyId::MAX_LEN + 2).await?;
-                let text = std::str::from_utf8(&contents).map_err(|_| Failure::usage("the id is not UTF-8"))?;
+                let text = std::str::from_utf8(&contents).map_err(|_| CommandError::usage("the id is not UTF-8"))?;
                 Zeroizing::new(without_line_break(text).to_owned())
             }
         };
-        KeyId::new(text.as_str()).map_err(|e| Failure::usage("the id will not do").because(e))
+        KeyId::new(text.as_str()).map_err(|e| CommandError::usage("the id is not valid").because(e))
     }
 }
 
-/// Reads a key that is written in this format.
+/// Reads a key in this format from the file or from standard input.
 pub(crate) async fn key(file: Option<&Path>, format: Format) -> Outcome<SecretKey> {
     if file.is_none() && io::stdin().is_terminal() {
-        return Err(Failure::refused(
-            "a key that is typed would stand on the terminal: pipe it in, or give --key-file FILE",
+        return Err(CommandError::refused(
+            "a key that is typed would remain visible on the terminal: pipe it in, or give --key-file FILE",
         ));
     }
     format.decode(&read(file, "the key", MAX_WRITTEN_LEN).await?)
@@ -49,13 +49,14 @@ pub(crate) async fn passphrase(file: &Path, option: &'static str) -> Outcome<Roo
     verbose::step(format!("reading the passphrase from {}", file.display()));
     let file = file.to_owned();
     let read = waiting(move || SecretFile::open(file).and_then(SecretFile::read_passphrase)).await?;
-    read.map_err(|e| Failure::usage(format!("the file of {option} gives no passphrase")).because(e))
+    read.map_err(|e| CommandError::usage(format!("cannot read the passphrase from the file of {option}")).because(e))
 }
 
-/// Runs what may wait for a pipe's writer on a thread of its own, so that Ctrl-C still ends the program.
+/// Runs a read that may wait for the writer of a pipe on a thread of its own, so that Ctrl-C still
+/// ends the program.
 pub(crate) async fn waiting<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
     let reading = tokio::task::spawn_blocking(read).await;
-    reading.map_err(|_| Failure::other("the secret cannot be read: the reading thread ended"))
+    reading.map_err(|_| CommandError::other("the secret cannot be read: the thread that read it ended unexpectedly"))
 }
 
 pub(crate) fn without_line_break(text: &str) -> &str {
@@ -63,7 +64,8 @@ pub(crate) fn without_line_break(text: &str) -> &str {
     text.strip_suffix('\r').unwrap_or(text)
 }
 
-/// At most `max` bytes from this file or standard input. On a thread of its own: nothing else stops for who types slowly.
+/// Reads at most `max` bytes from the file or from standard input, on a thread of its own, because
+/// a person may type slowly. `what` names the contents in messages.
 pub(crate) async fn read(file: Option<&Path>, what: &'static str, max: usize) -> Outcome<Zeroizing<Vec<u8>>> {
     match file {
         Some(file) => verbose::step(format!("reading {what} from {}", file.display())),
@@ -80,16 +82,20 @@ pub(crate) async fn read(file: Option<&Path>, what: &'static str, max: usize) ->
         Ok::<_, io::Error>(contents)
     });
     let contents = match reading.await {
-        Ok(contents) => contents.map_err(|e| Failure::usage(format!("{what} cannot be read")).because(e))?,
-        Err(_) => return Err(Failure::other(format!("{what} cannot be read: the reading thread ended"))),
+        Ok(contents) => contents.map_err(|e| CommandError::usage(format!("{what} cannot be read")).because(e))?,
+        Err(_) => {
+            return Err(CommandError::other(format!(
+                "{what} cannot be read: the thread that read it ended unexpectedly"
+            )));
+        }
     };
     if contents.len() > max {
-        return Err(Failure::usage(format!("{what} has more than {max} bytes: give nothing else with it")));
+        return Err(CommandError::usage(format!("{what} is longer than {max} bytes: give nothing but {what}")));
     }
     Ok(contents)
 }
 
-/// Standard input without the buffer of the standard library, which nobody wipes.
+/// Returns standard input without the buffer of the standard library, which is never wiped.
 fn unbuffered_stdin() -> io::Result<File> {
     #[cfg(unix)]
     return Ok(File::from(std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?));

@@ -1,4 +1,4 @@
-//! `keystead`: the operator's tool. README.md says what each command does.
+//! `keystead`, the command-line tool for operators. README.md describes each command.
 
 mod args;
 mod commands;
@@ -23,28 +23,28 @@ mod verbose;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::exit::Failure;
+use crate::exit::CommandError;
 use crate::output::Output;
 
-/// How long what is left of a run may hold up the end.
+/// The longest wait at the end of a run for threads that still write to the scratch directories.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = match args::parse() {
         Ok(cli) => cli,
-        Err(e) => return args::refused(e),
+        Err(e) => return args::report(e),
     };
     let output = Output { json: cli.global.json };
     verbose::listen(cli.global.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return Failure::other("starting the program's threads failed").because(e).report(output.json),
+        Err(e) => return CommandError::other("cannot start the program's threads").because(e).report(output.json),
     };
     let (outcome, scratch) = runtime.block_on(session::run(cli));
     match scratch.is_empty() {
-        // A thread may still wait for what is typed.
+        // A thread may still wait for input from the terminal.
         true => runtime.shutdown_background(),
-        // What writes there is to end before it is removed.
+        // Threads that write to the directories must end before these are removed.
         false => runtime.shutdown_timeout(SHUTDOWN),
     }
     match session::with_leftovers(outcome, session::remove(scratch), output) {

@@ -1,4 +1,4 @@
-//! Results go to standard output, as text or JSON; all else goes to standard error.
+//! Output: results go to standard output, as text or JSON; everything else goes to standard error.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -10,27 +10,27 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::encoding::{Format, MAX_WRITTEN_LEN};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::files;
 
-/// Writes results in the way that was asked for.
+/// The form in which results are written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     pub(crate) json: bool,
 }
 
 impl Output {
-    /// One result: these lines for people, or this value on one line.
+    /// Writes one result: the text for people, or the value as JSON on one line.
     pub(crate) fn result(self, text: impl AsRef<str>, value: Value) -> Outcome<()> {
         if self.json { self.text(&value.to_string()) } else { self.text(text.as_ref()) }
     }
 
-    /// A result that is written already.
+    /// Writes a result that is formatted already.
     pub(crate) fn text(self, text: &str) -> Outcome<()> {
-        writeln!(io::stdout(), "{text}").map_err(Failure::stdout)
+        writeln!(io::stdout(), "{text}").map_err(CommandError::stdout)
     }
 
-    /// A key, to a new file or to standard output.
+    /// Writes a key to a new file or to standard output.
     pub(crate) fn key(self, key: &SecretKey, format: Format, file: Option<&Path>, force: bool) -> Outcome<()> {
         let mut written = format.encode(key);
         if let Some(path) = file {
@@ -43,14 +43,17 @@ impl Output {
         }
         let raw = format == Format::Raw;
         if self.json && raw {
-            return Err(Failure::usage("raw bytes cannot stand in JSON: say --format hex or base64"));
-        }
-        if raw && !force && io::stdout().is_terminal() {
-            return Err(Failure::refused(
-                "raw bytes would upset the terminal, and stand on it: send them to a file or pipe, or say --force",
+            return Err(CommandError::usage(
+                "raw bytes cannot be written as JSON: use --format hex or --format base64",
             ));
         }
-        // By hand: a JSON library would leave copies of the key behind.
+        if raw && !force && io::stdout().is_terminal() {
+            return Err(CommandError::refused(
+                "raw bytes would garble the terminal and remain visible on it: redirect them to a file or a pipe, or \
+                 use --force",
+            ));
+        }
+        // Written without a JSON library, which would leave copies of the key in memory.
         let mut line = Zeroizing::new(Vec::with_capacity(MAX_WRITTEN_LEN + 64));
         let name = format.name();
         if self.json {
@@ -61,11 +64,11 @@ impl Output {
             line.extend_from_slice(&written);
             line.extend_from_slice(if raw { b"" } else { b"\n" });
         }
-        unbuffered_stdout().and_then(|mut stdout| stdout.write_all(&line)).map_err(Failure::stdout)
+        unbuffered_stdout().and_then(|mut stdout| stdout.write_all(&line)).map_err(CommandError::stdout)
     }
 }
 
-/// Standard output without the buffer of the standard library, which nobody wipes.
+/// Returns standard output without the buffer of the standard library, which is never wiped.
 fn unbuffered_stdout() -> io::Result<File> {
     #[cfg(unix)]
     return Ok(File::from(std::os::fd::AsFd::as_fd(&io::stdout()).try_clone_to_owned()?));
@@ -73,13 +76,13 @@ fn unbuffered_stdout() -> io::Result<File> {
     return Ok(File::from(std::os::windows::io::AsHandle::as_handle(&io::stdout()).try_clone_to_owned()?));
 }
 
-/// A line for the person at the terminal, or the log of the job.
+/// Writes a line to standard error, for a person at the terminal or the log of a job.
 pub(crate) fn note(text: impl AsRef<str>) {
-    // Where standard error cannot be written there is nobody to tell.
+    // If standard error cannot be written, nobody can be told.
     let _ = writeln!(io::stderr(), "{}", text.as_ref());
 }
 
-/// A finality for people.
+/// Returns a finality in words.
 pub(crate) fn finality_text(finality: Finality) -> String {
     match finality {
         Finality::Immediate => "its bytes are beyond recovery".to_owned(),
@@ -92,7 +95,7 @@ pub(crate) fn finality_text(finality: Finality) -> String {
     }
 }
 
-/// A finality as README.md has it.
+/// Returns a finality in JSON, which README.md describes.
 pub(crate) fn finality_json(finality: Finality) -> Value {
     match finality {
         Finality::Immediate => json!({ "kind": "immediate" }),
@@ -110,19 +113,24 @@ fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
-/// A moment for people, to the second.
+/// Returns a time in UTC, to the second.
 pub(crate) fn utc(time: SystemTime) -> String {
     let seconds = unix_seconds(time);
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
-    // Years that begin in March end with the leap day; 719,468 days before 1970 the first of 400 such years began.
-    let (era, of_era) = ((day + 719_468) / 146_097, (day + 719_468) % 146_097);
+    let day = seconds / 86_400;
+    let second_of_day = seconds % 86_400;
+    // Counts in years that begin in March, so that a leap day is the last day of its year. The
+    // first era of 400 such years began 719,468 days before 1970.
+    let era = (day + 719_468) / 146_097;
+    let of_era = (day + 719_468) % 146_097;
     let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * of_year + 2) / 153;
     let day_of_month = of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = 400 * era + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    let hour = second_of_day / 3_600;
+    let minute = second_of_day / 60 % 60;
+    let second = second_of_day % 60;
     format!("{year}-{month:02}-{day_of_month:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 

@@ -1,34 +1,34 @@
-//! [`Meter`]: how far a long command is, for whoever looks on: a line that is written over on a
-//! terminal, now and then a line of its own elsewhere.
+//! [`Meter`]: the progress of a long command. On a terminal it is one line that is rewritten;
+//! elsewhere a new line is added from time to time.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::session::Session;
 
-/// How often the line on a terminal is written over, and how often a line is added elsewhere.
+/// The pauses between two updates: of the line on a terminal, and between lines elsewhere.
 const ON_TERMINAL: Duration = Duration::from_millis(100);
 const ELSEWHERE: Duration = Duration::from_secs(10);
 
 /// The width of the bar, in characters.
 const BAR: u64 = 24;
 
-/// The width of a terminal that does not tell it, in columns.
+/// The assumed width of a terminal that does not report its width, in columns.
 const USUAL_WIDTH: usize = 80;
 
-/// Shows progress on standard error; nothing with `--json`.
+/// A progress display on standard error. With `--json` it shows nothing.
 #[derive(Debug)]
 pub(crate) struct Meter {
     shown: bool,
     terminal: bool,
-    /// True if the first line is written at once where there is no terminal, too.
+    /// True if the first line is written at once even if there is no terminal.
     at_once: bool,
     phase: String,
-    /// When the phase began: with the last word of the phase before.
+    /// The beginning of the phase: the last update of the phase before.
     start: Instant,
     told: Instant,
     last: Option<Instant>,
-    /// Whether a line stands on the terminal that is not ended.
+    /// True if the current line on the terminal is not ended.
     open: bool,
 }
 
@@ -47,18 +47,19 @@ impl Meter {
         }
     }
 
-    /// Has the first line written at once, for work that is seldom done in a few seconds.
+    /// Makes the meter write its first line at once, for work that usually takes more than some
+    /// seconds.
     pub(crate) fn at_once(mut self) -> Self {
         self.at_once = true;
         self
     }
 
-    /// Whether somebody looks on at a terminal.
+    /// Reports whether progress is shown on a terminal.
     pub(crate) fn is_watched(&self) -> bool {
         self.shown && self.terminal
     }
 
-    /// So many of `total` are done in this phase.
+    /// Updates the display: this many of `total` are done in this phase.
     pub(crate) fn tell(&mut self, phase: &str, done: u64, total: Option<u64>) {
         if phase != self.phase {
             self.end();
@@ -73,9 +74,9 @@ impl Meter {
         }
         self.last = Some(self.told);
         let lines = lines(phase, done, total, self.start.elapsed());
-        // Where standard error cannot be written there is nobody to tell.
+        // If standard error cannot be written, nobody can be told.
         let _ = match self.terminal {
-            // The terminal may have another width by now.
+            // The width of the terminal may have changed.
             true => write!(io::stderr(), "\r{}\x1b[K", fitting(&lines, terminal_width())),
             false => writeln!(io::stderr(), "{}", fitting(&lines, usize::MAX)),
         };
@@ -87,12 +88,12 @@ impl Meter {
         match self.last {
             Some(last) => last.elapsed() >= pause,
             None if self.terminal || self.at_once => true,
-            // What is done sooner needs no line.
+            // Work that ends sooner needs no line.
             None => self.start.elapsed() >= pause,
         }
     }
 
-    /// Ends the line that is written over, so that what follows stands below it.
+    /// Ends the line that is rewritten, so that later output begins on a new line.
     fn end(&mut self) {
         if std::mem::take(&mut self.open) {
             let _ = writeln!(io::stderr());
@@ -115,17 +116,17 @@ fn terminal_width() -> usize {
     if width == 0 { USUAL_WIDTH } else { width }
 }
 
-/// Returns the first of these lines that leaves the last column free, where some terminals begin a new line; else the
-/// beginning of the last one.
+/// Returns the first of these lines that leaves the last column free, because some terminals wrap
+/// there. If none does, returns the beginning of the last line.
 fn fitting(lines: &[String], width: usize) -> String {
     let room = width - 1;
     let fits = lines.iter().find(|line| line.chars().count() <= room);
     fits.cloned().unwrap_or_else(|| lines.last().into_iter().flat_map(|line| line.chars()).take(room).collect())
 }
 
-/// Returns lines that say how far it is, from the longest to the shortest.
+/// Returns the progress as alternative lines, from the longest to the shortest.
 fn lines(phase: &str, done: u64, total: Option<u64>, elapsed: Duration) -> Vec<String> {
-    // Numbers of keys are far below those that f64 cannot hold.
+    // Numbers of keys are small enough to be exact in f64.
     let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
     let shown_rate = if rate > 0.0 && rate < 10.0 { format!("{rate:.1}/s") } else { format!("{rate:.0}/s") };
     let Some(total) = total else {

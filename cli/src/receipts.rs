@@ -1,5 +1,5 @@
 //! The receipt log: a file of receipts in which each line proves the lines before it.
-//! receipts/FORMAT.md describes its bytes.
+//! receipts/FORMAT.md describes the format.
 
 mod chain;
 mod entry;
@@ -16,36 +16,36 @@ use clap::Args;
 use keystead::layers::ErasureReceipt;
 use tokio::task::block_in_place;
 
-pub(crate) use self::chain::{Broken, Demands, Kept, Summary, read};
+pub(crate) use self::chain::{Broken, Demands, Kept, Position, Summary, read};
 pub(crate) use self::entry::{Hash, version_of};
 pub(crate) use self::keys::{PublicKey, Signer};
 use self::log::ReceiptLog;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 
-/// The log that keeps the receipts of a command that erases.
+/// The options for the receipt log of a command that erases.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReceiptsArgs {
-    /// Adds each receipt to this log, and begins the log if there is none; needs tombstones. It is
-    /// opened before anything is erased
+    /// Adds each receipt to this log, which is created if it does not exist; needs tombstones. The
+    /// log is opened and checked before anything is erased
     #[arg(long, value_name = "FILE")]
     pub(crate) receipts: Option<PathBuf>,
-    /// Signs what is added to the log with the private key in this file, which receipt keygen makes
+    /// Signs each new line of the log with the private key in this file; receipt keygen creates one
     #[arg(long, value_name = "FILE", requires = "receipts")]
     pub(crate) signing_key: Option<PathBuf>,
 }
 
 impl ReceiptsArgs {
-    /// Refuses a log where there are no receipts: without tombstones.
+    /// Refuses a log if there are no tombstones, because then there are no receipts.
     pub(crate) fn check(&self, has_tombstones: bool) -> Outcome<()> {
         if self.receipts.is_some() && !has_tombstones {
-            return Err(Failure::usage(
+            return Err(CommandError::usage(
                 "without tombstones there are no receipts: name the store of the tombstones, or leave out --receipts",
             ));
         }
         Ok(())
     }
 
-    /// Opens the log, if one was named.
+    /// Opens the log, if one is named.
     pub(crate) async fn open(&self) -> Outcome<Option<Keeper>> {
         let Some(path) = &self.receipts else { return Ok(None) };
         let signer = match &self.signing_key {
@@ -57,28 +57,49 @@ impl ReceiptsArgs {
     }
 }
 
-/// A log that is open for the receipts of this command.
+/// An open log for the receipts of this command.
 #[derive(Debug)]
 pub(crate) struct Keeper(ReceiptLog);
 
 impl Keeper {
-    /// Adds a receipt, which is on the disk when this returns its number in the log. Runs to its end
-    /// even if the command is interrupted.
+    /// Adds a receipt to the log and syncs the log to the disk. Returns the number of the new
+    /// entry. Runs to its end even if the command is interrupted.
     ///
     /// # Errors
-    /// A failure with the code [`ReceiptNotKept`](Code::ReceiptNotKept): the user is erased.
-    pub(crate) fn keep(&mut self, receipt: &ErasureReceipt) -> Outcome<u64> {
+    /// The user is erased, but the receipt is not in the log. Print it instead.
+    pub(crate) fn keep(&mut self, receipt: &ErasureReceipt) -> Result<u64, NotKept> {
         let log = &mut self.0;
         block_in_place(|| log.append(receipt)).map_err(|e| {
-            let shown = log.path().display();
-            let what = format!("the user was erased, but the receipt could not be added to {shown}");
             let lines = e.lines();
             let reasons: Vec<&str> = lines.iter().map(|line| line.strip_prefix("because ").unwrap_or(line)).collect();
-            let why = format!(
-                "{}; the receipt is on standard output: keep it. Erasing again is safe, and gives another receipt",
-                reasons.join(": ")
-            );
-            Failure::new(Code::ReceiptNotKept, what).because(why)
+            NotKept { log: log.path().to_owned(), why: reasons.join(": ") }
         })
+    }
+}
+
+/// The reason why the receipt of an erased user could not be added to the log.
+#[derive(Debug)]
+pub(crate) struct NotKept {
+    log: PathBuf,
+    why: String,
+}
+
+impl NotKept {
+    /// Returns the failure of the command, with the code [`ReceiptNotKept`](Code::ReceiptNotKept).
+    /// `is_printed` tells whether the receipt was written to standard output instead.
+    pub(crate) fn into_failure(self, is_printed: bool) -> CommandError {
+        let log = self.log.display();
+        let (what, advice) = if is_printed {
+            (
+                format!("the user was erased, but the receipt could not be added to {log}"),
+                "the receipt is on standard output: keep it; erasing the user again is safe and gives another receipt",
+            )
+        } else {
+            (
+                format!("the user was erased, but the receipt could neither be added to {log} nor be printed"),
+                "erase the user again with a log that can be written: this is safe and gives another receipt",
+            )
+        };
+        CommandError::new(Code::ReceiptNotKept, what).because(self.why).advise(advice)
     }
 }

@@ -1,4 +1,5 @@
-//! A run: the command, what ends it early, and what is closed behind it.
+//! A run of the program: it runs the command, handles signals and `--timeout`, and cleans up at the
+//! end.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,117 +15,129 @@ use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::args::{Cli, Global};
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::output::Output;
 use crate::{commands, output, terminal, verbose};
 
-/// How long a command that was interrupted may take to let go.
+/// The longest wait for an interrupted command to stop.
 const LET_GO: Duration = Duration::from_secs(1);
 
-/// How long the writes that are under way may take.
+/// The longest wait for a store to finish its pending writes when it is closed.
 const CLOSE: Duration = Duration::from_secs(10);
 
-/// The time that the deletion of what a command has written for itself may take.
+/// The longest time for deleting what a command wrote for its own use.
 const CLEAN_UP: Duration = Duration::from_secs(120);
 
-/// The number of times that a directory is removed until it stays away, and the pause between.
+/// The number of attempts to remove a directory, and the pause between two of them. Threads may
+/// still create files in it.
 const REMOVALS: u32 = 40;
 const BETWEEN_REMOVALS: Duration = Duration::from_millis(50);
 
-/// What a command has at hand.
+/// The context of a command.
 pub(crate) struct Session {
     pub(crate) global: Global,
     pub(crate) output: Output,
-    left: Arc<Mutex<Left>>,
+    at_end: Arc<Mutex<AtEnd>>,
 }
 
-/// What is to be tidied up at the end, however that comes.
+/// The things to clean up at the end of the run, however it ends.
 #[derive(Default)]
-struct Left {
+struct AtEnd {
     files: Vec<FileStore>,
     scratch: Vec<PathBuf>,
     clean_up: Option<CleanUp>,
     unfinished: Option<PathBuf>,
-    /// The advice for an interruption, where the command knows better than the general one.
+    /// The advice for an interruption, if the command has a more specific one than the general
+    /// advice.
     advice: Option<String>,
 }
 
-/// The deletion of what a command has written for itself.
+/// The deletion of what a command wrote for its own use.
 struct CleanUp {
     work: BoxFuture<'static, Outcome<()>>,
-    /// The failure if the work does not come to its end.
-    cut_off: Failure,
+    /// The error if the work is not completed.
+    cut_off: CommandError,
 }
 
 impl Session {
-    /// Has this store closed at the end.
+    /// Closes this store at the end of the run.
     pub(crate) fn close_later(&self, store: &FileStore) {
-        self.left().files.push(store.clone());
+        self.at_end().files.push(store.clone());
     }
 
-    /// Has this directory removed at the end.
+    /// Removes this directory at the end of the run.
     pub(crate) fn remove_later(&self, directory: PathBuf) {
-        self.left().scratch.push(directory);
+        self.at_end().scratch.push(directory);
     }
 
-    /// Has this work done at the end, which deletes what the command has written for itself.
-    /// `cut_off` is the failure if the work takes too long or is interrupted, too.
-    pub(crate) fn clean_up_later(&self, work: impl Future<Output = Outcome<()>> + Send + 'static, cut_off: Failure) {
-        self.left().clean_up = Some(CleanUp { work: work.boxed(), cut_off });
+    /// Does this work, which deletes what the command wrote for its own use, at the end of the run.
+    /// `cut_off` is the error if the work takes too long or is interrupted, too.
+    pub(crate) fn clean_up_later(
+        &self,
+        work: impl Future<Output = Outcome<()>> + Send + 'static,
+        cut_off: CommandError,
+    ) {
+        self.at_end().clean_up = Some(CleanUp { work: work.boxed(), cut_off });
     }
 
-    /// Has this file, which this command makes, removed if it is interrupted.
+    /// Removes this file, which the command creates, if the command is interrupted.
     pub(crate) fn remove_if_interrupted(&self, file: &Path) {
-        self.left().unfinished = Some(file.to_owned());
+        self.at_end().unfinished = Some(file.to_owned());
     }
 
-    fn left(&self) -> MutexGuard<'_, Left> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    fn at_end(&self) -> MutexGuard<'_, AtEnd> {
+        self.at_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has this said if the command is interrupted from now on.
+    /// Sets the advice for an interruption from now on.
     pub(crate) fn say_if_interrupted(&self, advice: String) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).advice = Some(advice);
+        self.at_end().advice = Some(advice);
     }
 }
 
-/// Runs the command to its end or to Ctrl-C, and closes what it has opened. Also gives the
-/// directories that are to be removed last.
+/// Runs the command until it ends or is interrupted, and closes the stores that it opened. Also
+/// returns the directories that must be removed last.
 pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
-    let left = Arc::new(Mutex::new(Left::default()));
+    let at_end = Arc::new(Mutex::new(AtEnd::default()));
     let output = Output { json: cli.global.json };
     let advice = commands::when_interrupted(&cli.command);
     let limit = cli.global.timeout.map(Duration::from_secs);
-    let session = Session { global: cli.global, output, left: left.clone() };
+    let session = Session { global: cli.global, output, at_end: at_end.clone() };
     let mut was_cut_off = false;
-    // Before the command begins: a question that hides what is typed is not to be ended without a word.
+    // Before the command begins: a signal during a hidden question must not leave the terminal
+    // hidden.
     let mut end_signals = match EndSignals::listen() {
         Ok(signals) => signals,
-        Err(e) => return (Err(Failure::other("listening for signals failed").because(e)), Vec::new()),
+        Err(e) => return (Err(CommandError::other("cannot listen for signals").because(e)), Vec::new()),
     };
-    let mut command = tokio::spawn(commands::run(session, cli.command));
+    let mut command = tokio::spawn(async move {
+        let outcome = commands::run(session, cli.command).await;
+        outcome.map_err(|error| error.of_command(&cli.command_name))
+    });
     let outcome = tokio::select! {
-        ended = &mut command => ended.unwrap_or_else(|_| Err(Failure::other("the command ended unexpectedly, see above"))),
+        ended = &mut command => {
+            ended.unwrap_or_else(|_| Err(CommandError::other("the command ended unexpectedly; see above")))
+        }
         end = end_signals.recv_within(limit) => {
-            // Dropped, a write that waits is withdrawn, and one that runs is finished whole.
+            // A write that waits is withdrawn when it is dropped; a write that runs is completed.
             command.abort();
             was_cut_off = true;
             terminal::restore();
-            let known = left.lock().unwrap_or_else(PoisonError::into_inner).advice.take();
+            let known = at_end.lock().unwrap_or_else(PoisonError::into_inner).advice.take();
             let advice = known.unwrap_or(advice);
             match (timeout(LET_GO, command).await, end) {
-                // It had ended before it could be interrupted.
+                // The command had ended before the signal was handled.
                 (Ok(Ok(outcome)), _) => outcome,
-                (_, End::Signal) => Err(Failure::new(Code::Interrupted, format!("interrupted: {advice}"))),
+                (_, End::Signal) => Err(CommandError::new(Code::Interrupted, format!("interrupted: {advice}"))),
                 (_, End::Timeout) => {
-                    Err(Failure::new(Code::Unavailable, format!("the time of --timeout is up: {advice}")))
+                    Err(CommandError::new(Code::Unavailable, format!("the time of --timeout is up: {advice}")))
                 }
             }
         }
         never = terminal::follow_stops() => match never {},
     };
-    let Left { files, scratch, clean_up, unfinished, .. } =
-        std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
+    let AtEnd { files, scratch, clean_up, unfinished, .. } =
+        std::mem::take(&mut *at_end.lock().unwrap_or_else(PoisonError::into_inner));
     let cleaned = match clean_up {
         Some(clean_up) => clean_up.run(&mut end_signals).await,
         None => Ok(()),
@@ -139,7 +152,7 @@ pub(crate) async fn run(cli: Cli) -> (Outcome, Vec<PathBuf>) {
 }
 
 impl CleanUp {
-    /// Cleans up, until it is done, takes too long, or is interrupted.
+    /// Cleans up, unless that takes too long or is interrupted.
     async fn run(self, end_signals: &mut EndSignals) -> Outcome<()> {
         tokio::select! {
             cleaned = timeout(CLEAN_UP, self.work) => cleaned.unwrap_or(Err(self.cut_off)),
@@ -148,20 +161,20 @@ impl CleanUp {
     }
 }
 
-/// Removes directories that a command has written for itself.
+/// Removes the directories that a command created for its own use.
 pub(crate) fn remove(scratch: Vec<PathBuf>) -> Outcome<()> {
     let mut removed = Ok(());
     for directory in scratch {
         if let Err(e) = remove_directory(&directory) {
             let shown = directory.display();
-            let text = format!("removing the directory {shown} failed, which this command has made: remove it");
-            removed = Err(Failure::new(Code::LeftBehind, text).because(e));
+            let text = format!("cannot remove the directory {shown}, which this command created: remove it");
+            removed = Err(CommandError::new(Code::LeftBehind, text).because(e));
         }
     }
     removed
 }
 
-/// Removes a directory, in which threads that have not noticed the end yet may still make files.
+/// Removes a directory in which threads that are still running may create files.
 fn remove_directory(directory: &Path) -> io::Result<()> {
     let mut last = Ok(());
     for _ in 0..REMOVALS {
@@ -172,13 +185,13 @@ fn remove_directory(directory: &Path) -> io::Result<()> {
         std::thread::sleep(BETWEEN_REMOVALS);
     }
     match last {
-        Ok(()) if directory.exists() => Err(io::Error::other("it was made again and again")),
+        Ok(()) if directory.exists() => Err(io::Error::other("files were created in it again and again")),
         last => last,
     }
 }
 
-/// Returns the outcome of a command and of what was done after it. Something that is left behind
-/// decides the exit code, and another failure is told before it.
+/// Combines the outcome of a command with that of cleaning up. If something is left behind, it
+/// decides the exit code, and the error of the command is reported first.
 pub(crate) fn with_leftovers(outcome: Outcome, cleaned: Outcome<()>, output: Output) -> Outcome {
     let Err(left) = cleaned else { return outcome };
     if let Err(first) = outcome
@@ -189,25 +202,25 @@ pub(crate) fn with_leftovers(outcome: Outcome, cleaned: Outcome<()>, output: Out
     Err(left)
 }
 
-/// Removes the file of a command that was interrupted while it made it.
+/// Removes the file that an interrupted command was creating.
 fn remove_unfinished(file: &Path) -> Outcome<()> {
     match fs::remove_file(file) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            let text = format!("interrupted, and the unfinished file {} cannot be removed: remove it", file.display());
-            Err(Failure::new(Code::LeftBehind, text).because(e))
+            let text = format!("interrupted, and cannot remove the unfinished file {}: remove it", file.display());
+            Err(CommandError::new(Code::LeftBehind, text).because(e))
         }
         _ => Ok(()),
     }
 }
 
-/// The reason why a command was cut off.
+/// The reason why a command was ended early.
 enum End {
     Signal,
     Timeout,
 }
 
 impl EndSignals {
-    /// Waits for a signal, but not for longer than the limit.
+    /// Waits for a signal or for the end of the time limit.
     async fn recv_within(&mut self, limit: Option<Duration>) -> End {
         let Some(limit) = limit else {
             self.recv().await;
@@ -220,7 +233,7 @@ impl EndSignals {
     }
 }
 
-/// The signals that ask the program to end: Ctrl-C, or the system's.
+/// The signals that ask the program to end: SIGINT (Ctrl-C) and SIGTERM.
 #[cfg(unix)]
 struct EndSignals {
     interrupt: UnixSignal,
@@ -229,9 +242,9 @@ struct EndSignals {
 
 #[cfg(unix)]
 impl EndSignals {
-    /// Has the program notice these signals from now on, instead of being ended by them.
+    /// Starts to catch these signals, which otherwise end the program.
     fn listen() -> io::Result<Self> {
-        // Not for the end of the terminal, which whoever says nohup means to outlive.
+        // Not SIGHUP, which `nohup` makes a program ignore.
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
@@ -263,7 +276,9 @@ async fn close(files: Vec<FileStore>) -> Outcome<()> {
         verbose::step(format!("closing {}", store.info()));
         match timeout(CLOSE, store.close()).await {
             Ok(closed) => closed?,
-            Err(_) => output::note("the store is still busy: the next open tidies up what this one could not"),
+            Err(_) => output::note(
+                "the store is still busy and was not closed cleanly: the next command that opens it finishes that",
+            ),
         }
     }
     Ok(())

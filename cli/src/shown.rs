@@ -1,17 +1,18 @@
-//! Text of other people on a terminal: nothing in it moves the cursor or turns the reading order.
+//! Text from others on a terminal, escaped so that it cannot move the cursor or change the reading
+//! order.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 
 use keystead::KeyId;
 
-/// Returns the id as it is written to standard output: its own bytes, or escaped if a terminal shows them.
+/// Returns the id as it is written to standard output: unchanged, or escaped on a terminal.
 pub(crate) fn id(id: &KeyId) -> Cow<'_, str> {
     if io::stdout().is_terminal() { on_terminal(id.as_str()) } else { Cow::Borrowed(id.as_str()) }
 }
 
-/// Returns the text with control characters, line separators and marks of reading order as
-/// `\uXXXX`, as JSON writes them.
+/// Returns the text with control characters, line separators and bidirectional controls escaped as
+/// `\uXXXX`, as in JSON.
 pub(crate) fn on_terminal(text: &str) -> Cow<'_, str> {
     if !text.contains(misleads) {
         return Cow::Borrowed(text);
@@ -27,9 +28,10 @@ pub(crate) fn on_terminal(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Reports whether a terminal does something else with this character than to show it in its place.
+/// Reports whether a terminal does anything with this character other than show it in its place.
 fn misleads(c: char) -> bool {
-    // Control characters; line and paragraph separators; Unicode's bidirectional controls (UAX #9, section 2).
+    // Control characters; line and paragraph separators; Unicode's bidirectional controls (UAX #9,
+    // section 2).
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}')
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,11 +1,12 @@
-//! [`refusal`]: the answer to a path that is given where the URL or the name of a store belongs.
+//! [`refusal`]: the error for a path that is given instead of the URL or the name of a store.
 
 use std::path::{Path, PathBuf};
 
-use crate::exit::Failure;
+use crate::exit::CommandError;
 
-/// Returns the refusal of a text that is a path, with the URL that was meant; `None` if the text is not a path.
-pub(crate) fn refusal(store: &str) -> Option<Failure> {
+/// Returns the error for a text that is a path, with the URL that was probably meant; `None` if the
+/// text is not a path.
+pub(crate) fn refusal(store: &str) -> Option<CommandError> {
     let path = without_tilde(store);
     let is_path = if store.contains(':') {
         begins_with_drive(store)
@@ -15,17 +16,17 @@ pub(crate) fn refusal(store: &str) -> Option<Failure> {
     if !is_path {
         return None;
     }
-    // Only what is a path beyond doubt is repeated: a secret may have got here by mistake.
+    // The text is repeated only if it is certainly a path: it may be a secret, given by mistake.
     let is_here = begins_with_drive(store) == cfg!(windows) && is_beyond_doubt(store, &path);
     let url = std::path::absolute(&path).ok().filter(|_| is_here).and_then(|path| url_of(&path));
     let url = url.as_deref().unwrap_or("file:///ABSOLUTE/PATH");
-    Some(Failure::usage(format!(
-        "a path is given where the URL or the name of a store belongs: give '{url}?root_secret_file=FILE', \
-         or '{url}' if the store opens with a passphrase"
+    Some(CommandError::usage(format!(
+        "a path is given instead of the URL or the name of a store: give '{url}?root_secret_file=FILE', or '{url}' if \
+         the store opens with a passphrase"
     )))
 }
 
-/// Returns the path with the home directory in the place of a `~` that the shell has left.
+/// Replaces a leading `~` that the shell has not replaced by the home directory.
 fn without_tilde(store: &str) -> PathBuf {
     match (store.strip_prefix("~/"), etcetera::home_dir()) {
         (Some(rest), Ok(home)) => home.join(rest),
@@ -33,7 +34,7 @@ fn without_tilde(store: &str) -> PathBuf {
     }
 }
 
-/// Reports whether a text begins like a path of Windows, which no URL of a store does.
+/// Reports whether a text begins with a Windows drive, which no URL of a store does.
 fn begins_with_drive(store: &str) -> bool {
     matches!(store.as_bytes(), [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic())
 }
@@ -42,7 +43,8 @@ fn is_database(store: &str) -> bool {
     store.ends_with(".db")
 }
 
-/// Reports whether the text names a database, or something that exists, or something in a directory that exists.
+/// Reports whether a text is certainly a path: it names a database, something that exists, or
+/// something in a directory that exists.
 fn is_beyond_doubt(store: &str, path: &Path) -> bool {
     let in_a_directory = || {
         let parent = path.parent().filter(|parent| parent.parent().is_some());
@@ -55,12 +57,12 @@ fn is_beyond_doubt(store: &str, path: &Path) -> bool {
 fn url_of(path: &Path) -> Option<String> {
     let path = path.to_str()?;
     let path = if cfg!(windows) { path.replace('\\', "/") } else { path.to_owned() };
-    // A path of Windows begins with its drive, and would be a host behind two slashes.
+    // A Windows path begins with its drive, which would be read as a host after two slashes.
     let slashes = if path.starts_with('/') { "//" } else { "" };
     Some(format!("file:{slashes}{}", percent_encoded(&path)))
 }
 
-/// Returns the path as it is written in a URL, and in single quotes of a shell.
+/// Encodes a path for a URL that the shell reads in single quotes.
 fn percent_encoded(path: &str) -> String {
     let mut encoded = String::with_capacity(path.len());
     for c in path.chars() {

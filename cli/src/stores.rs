@@ -1,32 +1,33 @@
-//! From what was given as the store to an open one.
+//! Opens the stores that the command line, the environment and the configuration file name.
 
 use std::env::VarError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use keystead::file::{FileStore, FileUrl, RootSecret};
-use keystead::layers::{Fenced, ReadOnly};
+use keystead::layers::{Fenced, ReadOnly, is_fence_key};
 use keystead::{Consistency, Durability, KeyStore};
 
 use crate::args::DurabilityArg;
-use crate::config::{self, Entry, Said};
-use crate::exit::{Failure, Outcome};
+use crate::config::{self, Entry, StoreSettings};
+use crate::exit::{CommandError, Outcome};
 use crate::session::Session;
 use crate::{input, store_path, terminal, verbose};
 
 /// A store behind a fence.
 pub(crate) type Fence = Fenced<Arc<dyn KeyStore>, Arc<dyn KeyStore>>;
 
-/// A store that was asked for, and what holds for it.
+/// A store that was asked for, with its settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) url: String,
     passphrase_file: Option<PathBuf>,
-    /// The option or the file that names it, or could.
+    /// The option or the file that names the passphrase file, or could name it.
     passphrase_by: &'static str,
     tombstones: Option<Tombstones>,
     is_read_only: bool,
-    /// Whether the configuration file names it as the store of another one's tombstones.
+    /// True if the configuration file names it as the store of another store's tombstones.
     pub(crate) keeps_tombstones: bool,
 }
 
@@ -37,14 +38,14 @@ pub(crate) struct Tombstones {
     accepted: Option<DurabilityArg>,
 }
 
-/// A store that was opened as the configuration asks.
+/// An open store, behind a fence if it has tombstones.
 pub(crate) enum Guarded {
     Bare(Arc<dyn KeyStore>),
     Fenced(Box<Fence>),
 }
 
 impl Guarded {
-    /// The store in words: where it is, as far as it can be found out.
+    /// Returns the name and place of the store in words, as far as they can be found out.
     pub(crate) async fn described(&self) -> String {
         match self {
             Self::Bare(store) => described(&**store).await,
@@ -72,7 +73,8 @@ impl Asked {
         is_file(&self.url)
     }
 
-    /// Takes the passphrase of a second store from this file, or from that of --passphrase-file if nothing else is named.
+    /// Sets the passphrase file of a second store: this one, or that of `--passphrase-file` if
+    /// nothing else is named.
     pub(crate) fn with_passphrase(
         mut self,
         session: &Session,
@@ -81,7 +83,7 @@ impl Asked {
     ) -> Outcome<Self> {
         if !self.is_file() {
             return match file {
-                Some(_) => Err(Failure::usage(format!("only a file store has a passphrase: leave out {option}"))),
+                Some(_) => Err(CommandError::usage(format!("{option} applies only to file stores: leave it out"))),
                 None => Ok(self),
             };
         }
@@ -95,36 +97,40 @@ impl Asked {
         Ok(self)
     }
 
-    /// Refuses a command that would change a store which is to be read only.
+    /// Refuses a command that would change a store with the setting `read_only`.
     pub(crate) fn writable(self) -> Outcome<Self> {
         if self.is_read_only {
-            return Err(Failure::refused(
-                "the configuration file says read_only of this store: nothing was done; change it there if it is to be written",
+            return Err(CommandError::refused(
+                "nothing was done: the configuration file makes this store read_only; remove that setting to change \
+                 the store",
             ));
         }
         Ok(self)
     }
 
-    /// Refuses a command that would write keys or take away tombstones.
+    /// Refuses a command that would write keys to a store of tombstones, or delete tombstones.
     pub(crate) fn keeps_keys(self) -> Outcome<Self> {
         if self.keeps_tombstones {
-            return Err(Failure::refused(
-                "the configuration file names this store as one of tombstones, without which erased users come back: nothing \
-                 was done; give the store of the keys",
+            return Err(CommandError::refused(
+                "nothing was done: the configuration file names this store as one of tombstones, and without them \
+                 erased users could come back; give the store of the keys",
             ));
         }
         Ok(self)
     }
 
-    /// The URL of this store, which is one in a file.
+    /// Returns the parsed URL of this file store; refuses any other store.
     pub(crate) fn file_url(&self) -> Outcome<FileUrl> {
         if !self.is_file() {
-            return Err(Failure::usage("only a file store can do that: give the URL of one, file:///PATH"));
+            return Err(CommandError::usage(
+                "this command works only on file stores: give the URL of one, file:///PATH",
+            ));
         }
         Ok(FileUrl::parse(&self.url)?)
     }
 
-    /// The file that holds the root secret or the passphrase of this store, if a file does.
+    /// Returns the file that contains the root secret or the passphrase of this store, if there is
+    /// one.
     pub(crate) fn secret_file(&self) -> Outcome<Option<PathBuf>> {
         if !self.is_file() {
             return Ok(None);
@@ -133,7 +139,7 @@ impl Asked {
         Ok(url.secret_file().or(self.passphrase_file.as_deref()).map(Path::to_owned))
     }
 
-    /// The file of the passphrase that was named beside the URL.
+    /// Returns the passphrase file that was named in addition to the URL.
     pub(crate) fn passphrase_file(&self) -> Option<&Path> {
         self.passphrase_file.as_deref()
     }
@@ -143,9 +149,11 @@ impl Asked {
     }
 }
 
-/// The store that was asked for with `--store`.
+/// Returns the store that was asked for with `--store`.
 pub(crate) fn asked(session: &Session) -> Outcome<Asked> {
-    let missing = || Failure::usage("no store is given: give --store URL or --store NAME, or set KEYSTEAD_STORE");
+    let missing = || {
+        CommandError::usage("no store is given: give --store URL or --store NAME, or set the variable KEYSTEAD_STORE")
+    };
     let store = session.global.store.as_deref().filter(|store| !store.is_empty()).ok_or_else(missing)?;
     let mut asked = resolve(session, store)?;
     if let Some(file) = &session.global.passphrase_file {
@@ -160,11 +168,12 @@ pub(crate) fn asked(session: &Session) -> Outcome<Asked> {
     Ok(asked)
 }
 
-/// The store that a text is the URL or the name of, and what the configuration file, the options and the environment say.
+/// Returns the store with this URL or name, with its settings from the configuration file, the
+/// options and the environment.
 pub(crate) fn resolve(session: &Session, store: &str) -> Outcome<Asked> {
     let global = &session.global;
-    // A name has no colon, a URL has one behind its scheme.
-    let Said { entry, keeps_tombstones } = match store.contains(':') {
+    // A name has no colon; a URL has one after its scheme.
+    let StoreSettings { entry, keeps_tombstones } = match store.contains(':') {
         true => match store_path::refusal(store) {
             Some(refusal) => return Err(refusal),
             None => config::of_url(store, global.config.as_deref())?,
@@ -180,7 +189,8 @@ pub(crate) fn resolve(session: &Session, store: &str) -> Outcome<Asked> {
     Ok(Asked { url, passphrase_file, passphrase_by, tombstones, is_read_only, keeps_tombstones })
 }
 
-/// The tombstones of a store. The configuration file's can be gone around, but not replaced.
+/// Returns the tombstones of a store. Those in the configuration file can be ignored, but not
+/// replaced.
 fn tombstones(session: &Session, entry: Option<&Entry>) -> Outcome<Option<Tombstones>> {
     let global = &session.global;
     let configured = entry.and_then(|entry| entry.tombstones.as_deref());
@@ -190,36 +200,38 @@ fn tombstones(session: &Session, entry: Option<&Entry>) -> Outcome<Option<Tombst
     if let (Some(configured), Some(given)) = (configured, &global.tombstones)
         && configured != given
     {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "the configuration file names other tombstones for this store: leave out --tombstones, or change the file",
         ));
     }
     let default = match std::env::var("KEYSTEAD_TOMBSTONES") {
         Ok(store) => Some(store).filter(|store| !store.is_empty()),
         Err(VarError::NotPresent) => None,
-        Err(VarError::NotUnicode(_)) => return Err(Failure::usage("the variable KEYSTEAD_TOMBSTONES is not UTF-8")),
+        Err(VarError::NotUnicode(_)) => {
+            return Err(CommandError::usage("the variable KEYSTEAD_TOMBSTONES is not UTF-8"));
+        }
     };
     let store = configured.map(str::to_owned).or_else(|| global.tombstones.clone()).or(default);
     if store.is_none() && global.accept_tombstone_durability.is_some() {
-        return Err(Failure::usage("--accept-tombstone-durability goes with tombstones: give --tombstones, too"));
+        return Err(CommandError::usage("--accept-tombstone-durability needs tombstones: give --tombstones, too"));
     }
     let accepted = global.accept_tombstone_durability.or(entry.and_then(|entry| entry.accept_tombstone_durability));
     Ok(store.map(|store| Tombstones { store, accepted }))
 }
 
-/// A URL with one parameter more, for AWS.
+/// Adds a parameter to the URL of an AWS store.
 fn with_parameter(url: String, name: &str, value: &str) -> Outcome<String> {
     if !matches!(scheme(&url).to_ascii_lowercase().as_str(), "ssm" | "secretsmanager") {
-        return Err(Failure::usage(format!("--{name} is for stores in AWS: leave it out")));
+        return Err(CommandError::usage(format!("--{name} applies only to stores in AWS: leave it out")));
     }
     if !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-        return Err(Failure::usage(format!(
-            "this {name} has characters that --{name} does not take: set it in the URL"
+        return Err(CommandError::usage(format!(
+            "this {name} has characters that --{name} does not accept: set it in the URL"
         )));
     }
     let (_, parameters) = url.split_once('?').unwrap_or_default();
     if parameters.split('&').any(|parameter| parameter.split('=').next() == Some(name)) {
-        return Err(Failure::usage(format!("the {name} is given twice: by the URL and by --{name}")));
+        return Err(CommandError::usage(format!("the {name} is given twice: by the URL and by --{name}")));
     }
     let separator = if url.contains('?') { '&' } else { '?' };
     Ok(format!("{url}{separator}{name}={value}"))
@@ -233,8 +245,8 @@ pub(crate) fn scheme(url: &str) -> &str {
     url.split_once(':').map_or("", |(scheme, _)| scheme)
 }
 
-/// Opens the store that was asked for, for a command that writes or deletes. It must outlive the
-/// command.
+/// Opens the store that was asked for, for a command that writes or deletes. Refuses a store that
+/// ends with the command.
 pub(crate) async fn open(session: &Session) -> Outcome<Guarded> {
     open_to_write(session, asked(session)?).await
 }
@@ -244,8 +256,8 @@ pub(crate) async fn open_to_read(session: &Session) -> Outcome<Arc<dyn KeyStore>
     open_asked_to_read(session, &asked(session)?).await
 }
 
-/// Opens this store to write, unless it ends with the command: keys that are put there are lost,
-/// and a key that is not found there is not erased.
+/// Opens this store to write. Refuses a store that ends with the command: keys that are put there
+/// are lost, and a key that is not found there is not erased.
 pub(crate) async fn open_to_write(session: &Session, asked: Asked) -> Outcome<Guarded> {
     let asked = asked.writable()?.keeps_keys()?;
     let store = lasting(open_bare(session, &asked).await?, &asked)?;
@@ -255,22 +267,26 @@ pub(crate) async fn open_to_write(session: &Session, asked: Asked) -> Outcome<Gu
 fn lasting(store: Arc<dyn KeyStore>, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
     if store.capabilities().durability == Durability::Process {
         let scheme = scheme(&asked.url).to_ascii_lowercase();
-        return Err(Failure::usage(format!("{scheme}: is gone when this command ends: give a store that lasts")));
+        return Err(CommandError::usage(format!(
+            "a store with the URL {scheme}: ends with this command: give a store that lasts"
+        )));
     }
     Ok(store)
 }
 
-/// Opens this store to read, whether or not it lasts.
+/// Opens this store to read, even if it ends with the command.
 pub(crate) async fn open_asked_to_read(session: &Session, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
     if asked.is_read_only {
         must_exist(asked)?;
     }
-    // Beneath the fence, too, which would delete what has come back of an erased user.
+    // Read-only beneath the fence, too, which otherwise deletes keys of erased users that came
+    // back.
     let store: Arc<dyn KeyStore> = Arc::new(ReadOnly::new(open_bare(session, asked).await?));
     Ok(Arc::new(ReadOnly::new(guard(session, store, asked).await?.into_store())))
 }
 
-/// Opens the store that was asked for behind its fence, for a command that reads both.
+/// Opens the store that was asked for behind its fence, for a command that reads the keys and the
+/// tombstones.
 pub(crate) async fn open_fence_to_read(session: &Session) -> Outcome<Fence> {
     let asked = asked(session)?;
     let store: Arc<dyn KeyStore> = Arc::new(ReadOnly::new(open_bare(session, &asked).await?));
@@ -280,12 +296,12 @@ pub(crate) async fn open_fence_to_read(session: &Session) -> Outcome<Fence> {
     }
 }
 
-/// Opens this store to read, unless it ends with the command: nothing can be in it.
+/// Opens this store to read. Refuses a store that ends with the command, which can only be empty.
 pub(crate) async fn open_lasting_to_read(session: &Session, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
     lasting(open_asked_to_read(session, asked).await?, asked)
 }
 
-/// Opens this store without a fence, as `doctor` looks at it.
+/// Opens this store without a fence.
 pub(crate) async fn open_bare(session: &Session, asked: &Asked) -> Outcome<Arc<dyn KeyStore>> {
     if asked.is_file() {
         return Ok(Arc::new(open_file(session, asked).await?));
@@ -296,30 +312,33 @@ pub(crate) async fn open_bare(session: &Session, asked: &Asked) -> Outcome<Arc<d
     Ok(store)
 }
 
-/// Refuses a file store that is missing, even if its URL says that it is to be created.
+/// Refuses a file store that does not exist, even if its URL allows creating it.
 fn must_exist(asked: &Asked) -> Outcome<()> {
     match asked.is_file() {
-        true if !asked.file_url()?.path().exists() => Err(Failure::usage(format!(
-            "there is no store at {}, and this command creates none: give the path of one, or create it with init",
+        true if !asked.file_url()?.path().exists() => Err(CommandError::usage(format!(
+            "there is no store at {}, and this command does not create one: correct the path, or create the store with \
+             init",
             asked.file_url()?.path().display()
         ))),
         _ => Ok(()),
     }
 }
 
-/// The store in words: where it is, as far as it can be found out.
+/// Returns the name and place of a store in words, as far as they can be found out.
 pub(crate) async fn described(store: &dyn KeyStore) -> String {
-    // An account that cannot be asked for is left out.
+    // If AWS does not tell the account, it is left out.
     drop(store.identify().await);
     store.info().to_string()
 }
 
-/// Nothing can be done without tombstones.
-pub(crate) fn no_tombstones() -> Failure {
-    Failure::usage("no tombstones are given: give --tombstones URL or NAME, or name them in the configuration file")
+/// Returns the error of a command that needs tombstones.
+pub(crate) fn no_tombstones() -> CommandError {
+    CommandError::usage(
+        "no tombstones are given: give --tombstones URL or NAME, or name them in the configuration file",
+    )
 }
 
-/// A fence around the store, if it has tombstones.
+/// Puts a fence around the store, if it has tombstones.
 async fn guard(session: &Session, store: Arc<dyn KeyStore>, asked: &Asked) -> Outcome<Guarded> {
     let Some(tombstones) = &asked.tombstones else { return Ok(Guarded::Bare(store)) };
     let opened = open_tombstones(session, tombstones).await?;
@@ -333,29 +352,46 @@ pub(crate) async fn open_tombstones(session: &Session, named: &Tombstones) -> Ou
         asked.passphrase_by = "in the configuration file passphrase_file =";
     }
     if asked.is_read_only {
-        return Err(Failure::refused(
-            "the configuration file says read_only of the store of the tombstones: a fence has to write there",
+        return Err(CommandError::refused(
+            "the configuration file makes the store of the tombstones read_only, but an erasure must write there: \
+             remove that setting",
         ));
     }
     must_exist(&asked)?;
     let store = open_bare(session, &asked).await?;
     if store.capabilities().consistency != Consistency::Strong {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "the store of the tombstones is not strongly consistent: use one that is, such as a file store",
         ));
     }
     if store.capabilities().durability == Durability::Process {
-        return Err(Failure::usage("the tombstones would end with this command: give a store that lasts"));
+        return Err(CommandError::usage("the tombstones would end with this command: give a store that lasts"));
     }
     Ok(store)
 }
 
-/// A fence around the store, with the tombstones in the other one.
+/// Refuses a store of tombstones that no fence has used yet: it cannot tell who was erased since a
+/// backup. `nothing` says what was not done.
+pub(crate) async fn must_hold_tombstones(store: &dyn KeyStore, nothing: &str) -> Outcome<()> {
+    let mut ids = store.list_keys();
+    while let Some(id) = ids.next().await {
+        if is_fence_key(&id?) {
+            return Ok(());
+        }
+    }
+    Err(CommandError::refused(format!(
+        "{nothing}: {} holds no tombstones, so it cannot tell who was erased since the backup",
+        store.info()
+    ))
+    .advise("give the store that has the tombstones; if nobody was ever erased, say --no-tombstones"))
+}
+
+/// Puts a fence around the store, with the tombstones in the other store.
 pub(crate) fn fence(store: Arc<dyn KeyStore>, tombstones: Arc<dyn KeyStore>, named: &Tombstones) -> Outcome<Fence> {
     let durability = tombstones.capabilities().durability;
     if named.accepted.is_none() && durability < store.capabilities().durability {
-        return Err(Failure::usage(
-            "the tombstones are less durable than the keys: if they are lost, erased users can be created again; give a \
+        return Err(CommandError::usage(
+            "the tombstones are less durable than the keys: if they are lost, erased users can get keys again; give a \
              more durable store, or accept that with --accept-tombstone-durability host",
         ));
     }
@@ -366,7 +402,7 @@ pub(crate) fn fence(store: Arc<dyn KeyStore>, tombstones: Arc<dyn KeyStore>, nam
     Ok(builder.build()?)
 }
 
-/// Opens a file store, for what only such a store can do.
+/// Opens a file store, for a command that works only on file stores.
 pub(crate) async fn open_file(session: &Session, asked: &Asked) -> Outcome<FileStore> {
     let url = asked.file_url()?;
     let root = root_secret(asked, &url).await?;
@@ -377,12 +413,14 @@ pub(crate) async fn open_file(session: &Session, asked: &Asked) -> Outcome<FileS
     Ok(store)
 }
 
-/// The root secret that the URL, the options or the configuration file name, else a passphrase from the terminal.
+/// Returns the root secret that the URL, the options or the configuration file name; asks for a
+/// passphrase on the terminal if none of them does.
 pub(crate) async fn root_secret(asked: &Asked, url: &FileUrl) -> Outcome<RootSecret> {
     match (&asked.passphrase_file, url.names_root_secret()) {
-        (Some(_), true) => {
-            Err(Failure::usage(format!("the root secret is given twice: by the URL and by {}", asked.passphrase_by)))
-        }
+        (Some(_), true) => Err(CommandError::usage(format!(
+            "the root secret is given twice: by the URL and by {}",
+            asked.passphrase_by
+        ))),
         (None, true) => {
             if let Some(file) = url.secret_file() {
                 verbose::step(format!("reading the secret of the store from {}", file.display()));

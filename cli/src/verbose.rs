@@ -1,4 +1,4 @@
-//! `--verbose`: what is being done, and what AWS is asked.
+//! `--verbose`: reports the steps of a command and the attempts of calls to AWS.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,33 +13,34 @@ use tracing_subscriber::{fmt, registry};
 
 use crate::output;
 
-/// The time that AWS has to say which account this is; nothing depends on the answer.
+/// The longest wait for AWS to tell the account. Nothing depends on the answer.
 const IDENTIFY: Duration = Duration::from_secs(5);
 
-/// True if the steps are told.
+/// True if steps are reported.
 static TELLS_STEPS: AtomicBool = AtomicBool::new(false);
 
-/// Has the steps told if `--verbose` was given, and the attempts of calls to AWS, too, if it was given twice.
+/// Starts to report steps if `--verbose` was given, and also attempts of calls to AWS if it was
+/// given twice.
 pub(crate) fn listen(times: u8) {
     TELLS_STEPS.store(times >= 1, Ordering::Relaxed);
     if times >= 2 {
         let lines = fmt::layer().with_writer(io::stderr).with_ansi(false).log_internal_errors(false);
-        // These events hold no id, no name and no key.
+        // These events contain no id, no name and no key.
         let attempts = Targets::new().with_target("keystead_aws", LevelFilter::DEBUG);
-        // Nothing else in this program listens.
+        // Nothing else in this program sets a subscriber.
         let _ = registry().with(lines).with(attempts).try_init();
     }
 }
 
-/// Tells what is done next. The text holds no id and no key.
+/// Reports the next step. The text must not contain an id or a key.
 pub(crate) fn step(text: impl AsRef<str>) {
     if TELLS_STEPS.load(Ordering::Relaxed) {
         output::note(format!("keystead: {}", text.as_ref()));
     }
 }
 
-/// Tells which store is open: where it is, and in AWS in which region and account, which takes a
-/// call if it is not known.
+/// Reports which store is open and where; for AWS, with the region and the account, for which AWS
+/// is asked if it is not known.
 pub(crate) async fn tell_store(store: &dyn KeyStore) {
     if !TELLS_STEPS.load(Ordering::Relaxed) {
         return;

@@ -1,4 +1,4 @@
-//! `copy`: all keys of one store to another, verified and resumable.
+//! `copy`: copies all keys of one store to another, verified and resumable.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,109 +12,114 @@ use keystead::copy::{
 use keystead::{Durability, Error, KeyId, KeyStore};
 use serde_json::{Value, json};
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
 use crate::{output, shown, stores, terminal, verbose};
 
-/// The number of ids that are counted before progress is shown.
+/// The largest number of ids that are counted between two updates of the progress.
 const COUNTED_TOGETHER: usize = 1_000;
 
 #[derive(Args, Debug)]
 pub(crate) struct CopyArgs {
-    /// The store that the keys are copied to; they come from --store
+    /// The store to copy the keys to; --store names the source
     #[arg(long, value_name = "URL|NAME")]
     to: String,
-    /// Reads the passphrase of the store that the keys are copied to from this file
-    /// [default: that of --passphrase-file]
+    /// Reads the passphrase of the store of --to from this file
+    /// [default: the file of --passphrase-file]
     #[arg(long, value_name = "FILE")]
     to_passphrase_file: Option<PathBuf>,
-    /// Keeps a journal in this new file, so that a copy that is cut off can go on
+    /// Keeps a journal in this new file, so that an interrupted copy can be resumed
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Goes on with the copy of the journal
+    /// Resumes the copy of the journal
     #[arg(long, requires = "journal")]
     resume: bool,
-    /// Reads only, and says what would happen
+    /// Only reads, and reports what would be done
     #[arg(long, conflicts_with_all = ["journal", "delete_source"])]
     dry_run: bool,
-    /// What becomes of an id that has a different key at the target
+    /// What to do with an id that has a different key at the target
     #[arg(long, value_enum, value_name = "POLICY", default_value_t = Policy::Report)]
     on_conflict: Policy,
-    /// Makes so many calls a second to each of the two stores at most
+    /// The largest number of calls per second to each of the two stores
     #[arg(long, value_name = "CALLS")]
     rate: Option<f64>,
-    /// Writes so many keys at once
+    /// The number of keys that are written at once
     #[arg(long, value_name = "NUMBER")]
     concurrency: Option<usize>,
-    /// Says how many keys there are about, for the time that is left; a store on this machine is
-    /// counted first
+    /// The approximate number of keys, to estimate the remaining time
+    /// [default: counted first if the source is on this machine]
     #[arg(long, value_name = "NUMBER")]
     expect: Option<u64>,
     /// Does not read again the keys that earlier runs of the journal copied; the copy is then not
-    /// called complete
+    /// reported as complete
     #[arg(long, requires = "resume")]
     no_recheck: bool,
-    /// Confirms that exactly this many keys may be removed at the target because the source has
-    /// lost them: needed if they are more than ten and more than 1 % of what was copied, or more than half of it
+    /// Confirms that exactly this many keys may be removed at the target because they are gone from
+    /// the source; needed if they are more than ten and more than 1 % of the copied keys, or more
+    /// than half of them
     #[arg(long, value_name = "NUMBER")]
     confirm_removals: Option<u64>,
-    /// Deletes the keys at the source once the copy is complete, each after both sides are read
-    /// again; asks before
+    /// Deletes the keys at the source once the copy is complete, after asking; each key is read
+    /// again on both sides first
     #[arg(long)]
     delete_source: bool,
     /// Lets --delete-source move keys to a target that is less durable than the source, but at
     /// least this durable
     #[arg(long, value_enum, value_name = "DURABILITY", requires = "delete_source")]
     accept_durability: Option<Accepted>,
-    /// Does not ask
+    /// Does not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Names the ids that need looking at in the result
+    /// Shows the ids that need attention in the result
     #[arg(long)]
     show_ids: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Policy {
-    /// The target's key stays, and the copy is not complete
+    /// Leaves the target's key; the copy is then not complete
     Report,
-    /// The target's key stays
+    /// Leaves the target's key
     Skip,
-    /// The source's key replaces it; what is replaced is gone
+    /// Replaces the target's key, which is lost
     Overwrite,
 }
 
-/// A store in memory is never accepted, so it is not here.
+/// A durability of the target that can be accepted although that of the source is higher. That of a
+/// store in memory never can.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Accepted {
-    /// Survives the end of the program and of the power, not the loss of the disk, like a file
+    /// Survives a restart of the program or the host, but not the loss of the disk, like a file
+    /// store
     Host,
-    /// Survives the loss of a disk and of a machine, like the stores in AWS
+    /// Survives the loss of a disk or a host, like the stores in AWS
     Replicated,
 }
 
 impl CopyArgs {
-    /// Returns what may have happened if the copy is cut off, and what to do.
+    /// Returns what may have happened if the copy is interrupted, and what to do.
     pub(super) fn when_interrupted(&self) -> String {
         if self.dry_run {
             return "nothing was changed".to_owned();
         }
-        let mut text = "each key was copied whole or not at all, and the last ones were not read back".to_owned();
+        let mut text = "each key was copied completely or not at all, and the last ones were not read back".to_owned();
         if let Policy::Overwrite = self.on_conflict {
-            text.push_str("; keys that differed may be replaced at the target, as was asked for");
+            text.push_str("; different keys at the target may have been replaced, as requested");
         }
-        text.push_str("; keys that the source has lost meanwhile may be removed at the target again; ");
+        text.push_str(
+            "; copies of keys that meanwhile disappeared from the source may have been removed at the target; ",
+        );
         text.push_str(match self.delete_source {
             true => {
-                "a key was deleted at the source only after it was read at the target. A key whose id begins with \
+                "keys were deleted at the source only after they were read at the target; a key whose id begins with \
                  keystead-copy- may be left at the target"
             }
-            false => "the source is as it was",
+            false => "the source was not changed",
         });
         text.push_str(match self.journal {
-            Some(_) => ". Go on with --resume and the same journal",
-            None => ". Copy again: what is at the target already is not written again",
+            Some(_) => "; resume with --resume and the same journal",
+            None => "; run the same command again: keys that are at the target are not written again",
         });
         text
     }
@@ -127,20 +132,21 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
         let count = source.list_keys().count().await;
         let from = stores::described(&*source).await;
         let to = stores::described(&*target).await;
-        let question = format!("copy the keys in {from}, {count} now, to {to}, and then delete them in {from}?");
+        let question = format!("copy the keys in {from}, currently {count}, to {to}, and then delete them in {from}?");
         terminal::confirm(&question, "nothing was copied").await?;
     }
     verbose::step(format!("copying {} to {}", source.info(), target.info()));
     let mut meter = Meter::new(session).at_once();
     let expected = match args.expect {
-        // Elsewhere a listing takes requests, which cost time and may cost money.
+        // Only on this machine: elsewhere a listing needs requests, which take time and may cost
+        // money.
         None if meter.is_watched() && source.capabilities().durability != Durability::Replicated => {
             Some(count(&*source, &mut meter).await)
         }
         expected => expected,
     };
     let progress = move |CopyProgress { phase, done, total, .. }: CopyProgress| {
-        // The first pass does not know how many there are.
+        // The first pass does not know the number of keys.
         let total = total.or(expected.filter(|expected| phase == CopyPhase::Copying && *expected >= done));
         meter.tell(name(phase), done, total);
     };
@@ -148,7 +154,8 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
     session.output.result(text(&report, args.show_ids), to_json(&report, args.show_ids))?;
     if report.conflicts.total > 0 {
         output::note(
-            "keys that differ were left at the target: see --show-ids, and say --on-conflict skip or overwrite",
+            "different keys were left unchanged at the target: give --show-ids to see the ids, and --on-conflict to \
+             choose what to do",
         );
     }
     for note in notes(&report, args.journal.is_some()) {
@@ -160,7 +167,7 @@ pub(crate) async fn run(session: &Session, args: CopyArgs) -> Outcome {
 /// Opens both stores. The source is only read, unless its keys are to be deleted.
 async fn open(session: &Session, args: &CopyArgs) -> Outcome<(Arc<dyn KeyStore>, Arc<dyn KeyStore>)> {
     let asked = stores::asked(session)?;
-    // Refused before anybody is asked for a passphrase.
+    // Checked before anybody is asked for a passphrase.
     let target = stores::resolve(session, &args.to)?.with_passphrase(
         session,
         "--to-passphrase-file",
@@ -169,8 +176,8 @@ async fn open(session: &Session, args: &CopyArgs) -> Outcome<(Arc<dyn KeyStore>,
     let target = target.writable()?.keeps_keys()?;
     if asked.tombstones().is_some() && target.tombstones().is_none() {
         output::note(
-            "warning: the target has no tombstones: whoever is erased from now on keeps a key there. Name the same tombstones \
-             for it",
+            "warning: the target has no tombstones, so users who are erased from now on keep their keys there: name \
+             the same tombstones for it",
         );
     }
     let source = match args.delete_source {
@@ -184,7 +191,7 @@ async fn open(session: &Session, args: &CopyArgs) -> Outcome<(Arc<dyn KeyStore>,
     Ok((source, target))
 }
 
-/// Counts the keys that are to be copied, and shows how far it is.
+/// Counts the keys to copy, and shows the progress.
 async fn count(source: &dyn KeyStore, meter: &mut Meter) -> u64 {
     let mut counted = 0;
     let mut ids = source.list_keys().ready_chunks(COUNTED_TOGETHER);
@@ -195,42 +202,43 @@ async fn count(source: &dyn KeyStore, meter: &mut Meter) -> u64 {
     counted
 }
 
-/// Returns advice on what to do about the report.
+/// Returns advice on the report.
 fn notes(report: &CopyReport, has_journal: bool) -> Vec<String> {
     let mut notes = Vec::new();
     match report.removals_to_confirm {
         0 => {}
         missing if has_journal => notes.push(format!(
-            "{missing} keys are missing at the source, and nothing was removed at the target: is it the right source? if they \
-             were erased, say --resume --confirm-removals {missing}"
+            "{missing} keys are missing at the source, and nothing was removed at the target: check that it is the \
+             right source; if the keys were erased there, give --resume --confirm-removals {missing}"
         )),
         missing => notes.push(format!(
-            "{missing} keys are missing at the source, and nothing was removed at the target: is it the right source? \
-             without a journal no later run knows that this copy wrote them"
+            "{missing} keys are missing at the source, and nothing was removed at the target: check that it is the \
+             right source; without a journal, no later run knows that this copy wrote them"
         )),
     }
     notes.extend(report.withheld.as_ref().map(|why| format!("nothing was removed or deleted: {why}")));
     if report.probe_left.is_some() {
         notes.push(
-            "the key that tells the two stores apart is left at the target: delete the id that begins with keystead-copy-"
+            "the key that tells the two stores apart was left at the target: delete the id that begins with \
+             keystead-copy-"
                 .to_owned(),
         );
     }
     if report.not_rechecked > 0 {
-        notes.push("leave out --no-recheck to have every key read back".to_owned());
+        notes.push("leave out --no-recheck to read every key back".to_owned());
     }
     notes
 }
 
-/// A journal is begun or gone on with, as was said, and never the other by accident.
+/// Refuses to resume a journal that does not exist, and to create one that does.
 fn check_journal(args: &CopyArgs) -> Outcome<()> {
     let Some(journal) = &args.journal else { return Ok(()) };
     let shown = journal.display();
     match (args.resume, std::fs::symlink_metadata(journal).is_ok()) {
-        (true, false) => Err(Failure::usage(format!("there is no journal {shown} to go on with: leave out --resume"))),
-        (false, true) => {
-            Err(Failure::refused(format!("there is a file {shown} already: say --resume to go on with its copy")))
-        }
+        (true, false) => Err(CommandError::usage(format!("there is no journal {shown} to resume: leave out --resume"))),
+        (false, true) => Err(CommandError::refused(format!(
+            "the file {shown} already exists: give --resume to resume its copy, or name another file"
+        ))),
         _ => Ok(()),
     }
 }
@@ -296,29 +304,34 @@ fn text(report: &CopyReport, show_ids: bool) -> String {
         (would, *copied),
         ("copied by earlier runs, read again", done_before - report.not_rechecked),
         ("copied by earlier runs, not read again", report.not_rechecked),
-        ("there already, the same", *already_there),
+        ("already there, the same", *already_there),
         ("overwritten", *overwritten),
         ("different, skipped", *skipped),
         ("deleted meanwhile", report.vanished),
         ("deleted at the source", report.deleted_at_source),
         ("left at the source", report.remaining_at_source),
-        ("damaged at the source, even their ids", report.unlisted),
-        ("lost at the source, left at the target", report.unsettled),
+        ("damaged at the source, without a readable id", report.unlisted),
+        ("apparently gone from the source, left at the target", report.unsettled),
     ] {
         if count > 0 {
             lines.push(format!("  {what}: {count}"));
         }
     }
-    ids_text(&mut lines, "different, left", &report.conflicts, show_ids);
+    ids_text(&mut lines, "different, left unchanged", &report.conflicts, show_ids);
     failures_text(&mut lines, "unreadable", &report.unreadable, show_ids);
     failures_text(&mut lines, "failed", &report.failed, show_ids);
-    ids_text(&mut lines, "lost at the source, removed at the target", &report.removed_at_target, show_ids);
-    ids_text(&mut lines, "lost at the source, written anew at the target, left", &report.left_at_target, show_ids);
-    ids_text(&mut lines, "changed since, left at the source", &report.left_at_source, show_ids);
+    ids_text(&mut lines, "gone from the source, removed at the target", &report.removed_at_target, show_ids);
+    ids_text(
+        &mut lines,
+        "gone from the source, but with another key at the target, left there",
+        &report.left_at_target,
+        show_ids,
+    );
+    ids_text(&mut lines, "changed since they were copied, left at the source", &report.left_at_source, show_ids);
     lines.join("\n")
 }
 
-/// How many these are and, if that was asked for, which.
+/// Adds a line with the number of ids and, with `--show-ids`, the ids.
 pub(crate) fn ids_text(lines: &mut Vec<String>, what: &str, ids: &Bounded<KeyId>, show_ids: bool) {
     if ids.total > 0 {
         lines.push(format!("  {what}: {}", ids.total));
@@ -328,7 +341,7 @@ pub(crate) fn ids_text(lines: &mut Vec<String>, what: &str, ids: &Bounded<KeyId>
     }
 }
 
-/// How many these are, why, and, if that was asked for, which.
+/// Adds lines with the number of failures and the reasons, and with `--show-ids` the ids.
 pub(crate) fn failures_text(lines: &mut Vec<String>, what: &str, failures: &Bounded<KeyFailure>, show_ids: bool) {
     if failures.total == 0 {
         return;
@@ -379,7 +392,7 @@ pub(crate) fn ids_json(ids: &Bounded<KeyId>, show_ids: bool) -> Value {
 }
 
 pub(crate) fn failures_json(failures: &Bounded<KeyFailure>, show_ids: bool) -> Value {
-    let error = |error: &Error| Failure::from(error.clone()).to_json();
+    let error = |error: &Error| CommandError::from(error.clone()).to_json();
     let first = failures.first.iter().map(|failure| {
         let id = show_ids.then(|| failure.id.as_str());
         json!({ "id": id, "error": error(&failure.error) })

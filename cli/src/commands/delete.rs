@@ -16,7 +16,7 @@ use crate::{output, terminal};
 pub(crate) struct DeleteArgs {
     #[command(flatten)]
     id: IdArgs,
-    /// Does not ask
+    /// Does not ask for confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -29,18 +29,18 @@ pub(crate) async fn run(session: &Session, args: DeleteArgs) -> Outcome {
     let is_fenced = matches!(guarded, Guarded::Fenced(_));
     let store = guarded.into_store();
     if !args.yes {
-        let question = format!("delete this user's key from {}, for ever?", stores::described(&*store).await);
+        let question = format!("permanently delete this user's key from {}?", stores::described(&*store).await);
         terminal::confirm(&question, "nothing was deleted").await?;
     }
     let finality = store.delete_key(&id).await?.finality;
     let text = format!("deleted: {}", finality_text(finality));
     if is_fenced {
-        output::note("no tombstone was left: a new key can be made for this user. erase keeps the user erased");
+        output::note("no tombstone was written, so this user can get a new key: use erase to keep a user erased");
     }
     session.output.result(text, json!({ "deleted": true, "finality": finality_json(finality) }))?;
     let code = args.recoverable.code(finality);
     if code == Code::Recoverable && !session.output.json {
-        output::note("an operator can still bring the key back: say --accept-recoverable if that is meant");
+        output::note("an operator can still bring the key back: give --accept-recoverable if that is intended");
     }
     Ok(code)
 }

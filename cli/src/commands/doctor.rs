@@ -1,4 +1,4 @@
-//! `doctor`: whether a store works, how full it is, and what it costs.
+//! `doctor`: reports whether a store works, how full it is, and what it costs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,47 +15,48 @@ use serde_json::{Value, json};
 
 use crate::commands::prices::{self, Backend};
 use crate::encoding::hex;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::stores::{self, Asked, Tombstones};
 
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArgs {
-    /// Estimates the costs for so many users, instead of as many as there are keys
+    /// Estimates the costs for this number of users [default: the number of keys]
     #[arg(long, value_name = "NUMBER")]
     users: Option<u64>,
-    /// Looks at the rights to write, too: creates and deletes a key of a random id that nobody has
+    /// Also checks the permissions to write: creates and deletes a key of a random id that nobody
+    /// has
     #[arg(long)]
     pub(super) write: bool,
 }
 
-/// One look, and what kept it from succeeding.
+/// One check and its error, if it failed.
 struct Check {
     name: &'static str,
     means: &'static str,
-    failure: Option<Failure>,
+    failure: Option<CommandError>,
 }
 
 /// The file of the store's root secret or passphrase.
 struct SecretFileState {
     file: PathBuf,
-    /// True if others than its owner may read it, which this user cannot change; `None` if the system
-    /// cannot tell.
+    /// True if others can read it and this user cannot change that; `None` if the system does not
+    /// tell.
     is_readable_by_others: Option<bool>,
 }
 
-/// What there is to tell.
+/// The findings about a store.
 struct Diagnosis {
     store: String,
     /// The store that keeps the tombstones; `None` if none is named, or it cannot be opened.
     tombstones: Option<String>,
-    /// As the URL names it; `None` outside AWS, and for AWS's own key.
+    /// The KMS key in the URL; `None` outside AWS, and for the key that AWS manages.
     kms_key: Option<String>,
     capabilities: Capabilities,
     /// `None` if the secret is in no file.
     secret_file: Option<SecretFileState>,
     checks: Vec<Check>,
-    /// How many keys there are, if they can be listed.
+    /// The number of keys, if they can be counted.
     count: Option<u64>,
     backend: Option<Backend>,
     tier: Option<&'static str>,
@@ -96,45 +97,46 @@ pub(crate) async fn run(session: &Session, args: DoctorArgs) -> Outcome {
     };
     session.output.result(diagnosis.to_text(), diagnosis.to_json())?;
     let failure = diagnosis.checks.iter().find_map(|check| check.failure.as_ref());
-    Ok(failure.map_or(Code::Done, Failure::code))
+    Ok(failure.map_or(Code::Done, CommandError::code))
 }
 
-/// Looks at the file of the store's secret. The store is open, so the file was accepted a moment ago.
+/// Inspects the file of the store's secret. The store is open, so the file was accepted a moment
+/// ago.
 fn secret_file(asked: &Asked) -> Outcome<Option<SecretFileState>> {
     let Some(file) = asked.secret_file()? else { return Ok(None) };
     let opened = SecretFile::open(&file);
-    let opened =
-        opened.map_err(|e| Failure::usage("the secret's file has changed since the store was opened").because(e))?;
+    let opened = opened
+        .map_err(|e| CommandError::usage("the file of the secret has changed since the store was opened").because(e))?;
     Ok(Some(SecretFileState { file, is_readable_by_others: opened.is_readable_by_others() }))
 }
 
-/// The rights one by one, and how many keys there are, if they can be counted.
+/// Checks the permissions one by one, and counts the keys if that is possible.
 async fn examine(store: &Arc<dyn KeyStore>, url: &str) -> Outcome<(Option<u64>, Vec<Check>)> {
     let reach = Check {
         name: "reach",
-        means: "the store answers, and knows who asks",
-        failure: store.check().await.err().map(Failure::from),
+        means: "the store answers and accepts the credentials",
+        failure: store.check().await.err().map(CommandError::from),
     };
-    let read = match store.get_key(&nobody()?).await {
+    let read = match store.get_key(&unused_id()?).await {
         Err(e) if e.kind() == ErrorKind::NotFound => None,
-        answer => answer.err().map(Failure::from),
+        answer => answer.err().map(CommandError::from),
     };
     let read = Check { name: "read", means: "a key can be read", failure: read };
     let described = described_count(url).await;
-    // The first ids show the right to list; all of them are needed only to count them.
+    // One id proves the permission to list; all are needed only for counting.
     let listed = listed_count(store, if described.is_some() { 1 } else { usize::MAX }).await;
     let count = described.or(listed.as_ref().ok().copied());
-    let list = Check { name: "list", means: "the ids can be listed", failure: listed.err().map(Failure::from) };
+    let list = Check { name: "list", means: "the ids can be listed", failure: listed.err().map(CommandError::from) };
     Ok((count, vec![reach, read, list]))
 }
 
-/// Lists ids, at most so many, and returns how many there were.
+/// Lists at most `most` ids, and returns their number.
 async fn listed_count(store: &Arc<dyn KeyStore>, most: usize) -> Result<u64> {
     let mut count = 0;
     let mut ids = store.list_keys().take(most);
     while let Some(item) = ids.next().await {
         match item {
-            // A damaged entry is no matter of rights, and it takes its place.
+            // A damaged entry says nothing about permissions, and counts as an entry.
             Err(e) if e.kind() != ErrorKind::Corrupt => return Err(e),
             _ => count += 1,
         }
@@ -142,8 +144,8 @@ async fn listed_count(store: &Arc<dyn KeyStore>, most: usize) -> Result<u64> {
     Ok(count)
 }
 
-/// Counts the keys without a listing: in Parameter Store, where this identity may describe
-/// parameters, with a fifth of the calls.
+/// Counts the keys without listing them: in Parameter Store, if the caller may describe parameters.
+/// This takes a fifth of the calls.
 #[cfg(feature = "ssm")]
 async fn described_count(url: &str) -> Option<u64> {
     if !stores::scheme(url).eq_ignore_ascii_case("ssm") {
@@ -152,20 +154,20 @@ async fn described_count(url: &str) -> Option<u64> {
     keystead::ssm::open(url).await.ok()?.count_keys().await.ok()
 }
 
-/// Counts the keys without a listing, which no store of this build can.
+/// Returns `None`: no store in this build can count its keys without listing them.
 #[cfg(not(feature = "ssm"))]
 async fn described_count(_url: &str) -> Option<u64> {
     None
 }
 
-/// The store of the tombstones, and the fence that it makes; in words where it is.
+/// Checks the store of the tombstones and the fence with it. Returns its name and place in words.
 async fn examine_tombstones(
     session: &Session,
     keys: Arc<dyn KeyStore>,
     named: &Tombstones,
     checks: &mut Vec<Check>,
 ) -> Option<String> {
-    let means = "the tombstones can be reached, and the keys go with such a store";
+    let means = "the tombstones can be reached and are suitable for the keys";
     let opened = match stores::open_tombstones(session, named).await {
         Ok(opened) => opened,
         Err(failure) => {
@@ -175,52 +177,54 @@ async fn examine_tombstones(
     };
     let shown = stores::described(&*opened).await;
     let failure = match stores::fence(keys, opened.clone(), named) {
-        Ok(_) => opened.check().await.err().map(Failure::from),
+        Ok(_) => opened.check().await.err().map(CommandError::from),
         Err(failure) => Some(failure),
     };
     checks.push(Check { name: "tombstones", means, failure });
     Some(shown)
 }
 
-/// The pages of a file store's database.
+/// Checks the pages of a file store's database.
 async fn examine_structure(store: &FileStore) -> Check {
     let failure = match store.check_structure().await {
         Ok(0) => None,
         Ok(faults) => {
-            let cause = format!("{faults} faults were found: see verify, and put a backup in its place with restore");
-            Some(Failure::from(Error::new(ErrorKind::Corrupt, Operation::Verify, "file").with_source(cause)))
+            let cause =
+                format!("{faults} faults were found: run verify, and replace the store with a backup with restore");
+            Some(CommandError::from(Error::new(ErrorKind::Corrupt, Operation::Verify, "file").with_source(cause)))
         }
-        Err(e) => Some(Failure::from(e)),
+        Err(e) => Some(CommandError::from(e)),
     };
     Check { name: "structure", means: "the pages of the file fit together", failure }
 }
 
-/// The rights to write, by a key that is gone afterwards.
+/// Checks the permissions to write, with a key that is deleted afterwards.
 async fn examine_writes(store: &Arc<dyn KeyStore>) -> Outcome<[Check; 2]> {
-    let (id, key) = (nobody()?, random()?);
+    let id = unused_id()?;
+    let key = random()?;
     let created = store.create_key(&id, &key).await;
-    // Not a plain delete: where none was created there is none to delete, and a store may lag.
+    // Not a plain delete, which fails if the key was not created or is not visible yet.
     let deleted = store.erase_key(&id).await.map(drop);
-    let check = |name, means, answer: Result<()>| Check { name, means, failure: answer.err().map(Failure::from) };
+    let check = |name, means, answer: Result<()>| Check { name, means, failure: answer.err().map(CommandError::from) };
     Ok([check("create", "a key can be created", created), check("delete", "a key can be deleted", deleted)])
 }
 
-/// An id that nobody has.
-fn nobody() -> Outcome<KeyId> {
+/// Returns an id that nobody has.
+fn unused_id() -> Outcome<KeyId> {
     KeyId::new(format!("keystead-doctor-{}", hex(random()?.expose_secret())))
-        .map_err(|e| Failure::other("making a random id failed").because(e))
+        .map_err(|e| CommandError::other("cannot create a random id").because(e))
 }
 
 fn random() -> Outcome<SecretKey> {
-    SecretKey::generate(16).map_err(|e| Failure::other("making random bytes failed").because(e))
+    SecretKey::generate(16).map_err(|e| CommandError::other("cannot generate random bytes").because(e))
 }
 
-/// What the store is in the table of prices.
+/// Returns the store's entry in the table of prices.
 fn backend(url: &str) -> Option<Backend> {
     match (stores::scheme(url).to_ascii_lowercase().as_str(), tier(url)) {
         ("file", _) => Some(prices::FILE),
         ("ssm", Some("standard")) => Some(prices::SSM_STANDARD),
-        // Only the account knows.
+        // Depends on the settings of the account.
         ("ssm", Some("account-default")) => None,
         ("ssm", _) => Some(prices::SSM_ADVANCED),
         ("secretsmanager", _) => Some(prices::SECRETS_MANAGER),
@@ -266,7 +270,7 @@ impl Diagnosis {
             lines.push(format!("KMS key      {kms_key}"));
         }
         if let Some(tombstones) = &self.tombstones {
-            lines.push(format!("erased users {tombstones}"));
+            lines.push(format!("tombstones   {tombstones}"));
         }
         for (name, shown) in in_words(&self.capabilities) {
             lines.push(format!("{name:<12} {shown}"));
@@ -286,14 +290,14 @@ impl Diagnosis {
         let limit = self.backend.as_ref().and_then(|backend| Some((backend.limit?, backend.name)));
         lines.push(match (self.count, limit) {
             (Some(count), Some((limit, name))) => {
-                format!("keys         {count} of the {limit} that an account and region takes ({name})")
+                format!("keys         {count} of the {limit} that fit in an account and region ({name})")
             }
             (Some(count), None) => format!("keys         {count}"),
-            (None, _) => "keys         not known, since they cannot be listed".to_owned(),
+            (None, _) => "keys         unknown, because they cannot be listed".to_owned(),
         });
         if let Some(users) = self.users {
             let about = format!("{users} users, each read once a day (US dollars, list prices of {})", prices::AS_OF);
-            lines.push(format!("cost a month of {about}:"));
+            lines.push(format!("monthly cost of {about}:"));
             for backend in prices::ALL {
                 let cost = backend.monthly(users).map_or("not possible".to_owned(), |cost| format!("{cost:.2}"));
                 lines.push(format!("  {:<22} {cost:>12}", backend.name));
@@ -321,9 +325,9 @@ impl SecretFileState {
     fn to_text(&self) -> String {
         let shown = self.file.display();
         match self.is_readable_by_others {
-            Some(true) => format!("others may read {shown}; this user cannot change that"),
-            Some(false) => format!("only its owner may read {shown}"),
-            None => format!("{shown}; this system does not tell who may read it"),
+            Some(true) => format!("others can read {shown}, and this user cannot change that"),
+            Some(false) => format!("only its owner can read {shown}"),
+            None => format!("{shown}; this system does not tell who can read it"),
         }
     }
 
@@ -333,7 +337,8 @@ impl SecretFileState {
 }
 
 fn check_json(check: &Check) -> Value {
-    json!({ "check": check.name, "ok": check.failure.is_none(), "error": check.failure.as_ref().map(Failure::to_json) })
+    let error = check.failure.as_ref().map(CommandError::to_json);
+    json!({ "check": check.name, "ok": check.failure.is_none(), "error": error })
 }
 
 fn costs_json(users: u64) -> Value {
@@ -344,7 +349,7 @@ fn costs_json(users: u64) -> Value {
     json!({ "as_of": prices::AS_OF, "currency": "USD", "users": users, "reads_a_day": 1, "backends": backends })
 }
 
-/// What a store says of itself, by the names in JSON.
+/// Returns the capabilities of a store in words, with their names in JSON.
 fn in_words(capabilities: &Capabilities) -> [(&'static str, String); 4] {
     let Capabilities { durability, consistency, deletion, listing, .. } = capabilities;
     let visible = |consistency: &Consistency| match consistency {

@@ -18,7 +18,8 @@ use crate::terminal;
 
 #[derive(Args, Debug)]
 pub(crate) struct EraseArgs {
-    /// The id; - reads it from standard input, so that it is in no history and no list of processes
+    /// The id; - reads it from standard input, which keeps it out of the shell history and the
+    /// process list
     #[arg(
         value_name = "ID",
         required_unless_present_any = ["id_file", "ids_file"],
@@ -28,16 +29,16 @@ pub(crate) struct EraseArgs {
     /// Reads the id from this file
     #[arg(long, value_name = "FILE", conflicts_with = "ids_file")]
     id_file: Option<PathBuf>,
-    /// Erases many users, 32 at a time: reads an id from each line of this file, or of standard input if it
-    /// is -. Repeating it is safe
+    /// Erases many users, 32 at a time: reads one id per line from this file, or from standard
+    /// input if this is -. The command can safely be repeated
     #[arg(long, value_name = "FILE")]
     ids_file: Option<PathBuf>,
-    /// Leaves out users of whom the log of --receipts has a verified receipt of this store, if their
-    /// tombstones still prove the erasure. It takes the log's word for what was verified, and does not look for
-    /// keys that were put back behind the fence, as by a restore: reconcile does
+    /// Skips users who have a verified receipt of this store in the log of --receipts, if their
+    /// tombstones still prove the erasure. Trusts the log about what was verified, and does not
+    /// look for keys that were put back by other means, such as a restore: use reconcile for these
     #[arg(long, requires = "ids_file", requires = "receipts")]
     pub(super) resume: bool,
-    /// Does not ask
+    /// Does not ask for confirmation
     #[arg(long)]
     pub(super) yes: bool,
     #[command(flatten)]
@@ -58,7 +59,7 @@ async fn erase_one(session: &Session, args: EraseArgs) -> Outcome {
     let eraser = Eraser::open(session).await?;
     args.receipts.check(eraser.fence().is_some())?;
     if !args.yes {
-        let question = format!("erase this user's key from {}, for ever?", eraser.shown());
+        let question = format!("permanently erase this user's key from {}?", eraser.shown());
         terminal::confirm(&question, "nothing was erased").await?;
     }
     let mut keeper = args.receipts.open().await?;
@@ -69,15 +70,16 @@ async fn erase_one(session: &Session, args: EraseArgs) -> Outcome {
     };
     let mut text = text(&erased);
     match (&kept, &erased.receipt) {
-        (Some(Ok(number)), _) => text.push_str(&format!("\nreceipt    number {number} of the log")),
-        // To be kept as it is: for receipt check.
+        (Some(Ok(entry)), _) => text.push_str(&format!("\nreceipt    entry {entry} of the log")),
+        // The receipt itself, so that it can be kept for `receipt check`.
         (Some(Err(_)), Some(receipt)) => text.push_str(&format!("\n{}", json!({ "receipt": receipt }))),
         _ => {}
     }
-    session.output.result(text, erased.to_json())?;
-    if let Some(Err(failure)) = kept {
-        return Err(failure);
+    let printed = session.output.result(text, erased.to_json());
+    if let Some(Err(not_kept)) = kept {
+        return Err(not_kept.into_failure(printed.is_ok()));
     }
+    printed?;
     let code = args.finality.code(erased.verified, erased.finality);
     if !session.output.json {
         note(code, eraser.scheme());
@@ -85,17 +87,17 @@ async fn erase_one(session: &Session, args: EraseArgs) -> Outcome {
     Ok(code)
 }
 
-/// Tells what to do about this code, and what the erasure cannot reach.
+/// Writes advice on this exit code, and what the erasure cannot reach.
 pub(super) fn note(code: Code, scheme: &str) {
     match code {
-        Code::NotVerified => output::note("no read has proved that the key is gone: erase again"),
+        Code::NotVerified => output::note("no read has proved that the key is gone: run erase again"),
         Code::Recoverable => output::note(
-            "the key's bytes are not beyond recovery: see what the store keeps, or say --accept-recoverable if that is \
-             what it is to do",
+            "the key's bytes are not beyond recovery: check the recovery settings of the store, or give \
+             --accept-recoverable if they are intended",
         ),
         _ => {}
     }
-    output::note(format!("what erasing cannot reach: {}", left_elsewhere(scheme)));
+    output::note(format!("not reached by the erasure: {}", left_elsewhere(scheme)));
 }
 
 fn text(erased: &Erased) -> String {

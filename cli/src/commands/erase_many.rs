@@ -17,7 +17,7 @@ use self::patience::Patience;
 use self::tally::Tally;
 use super::erase::{self, EraseArgs};
 use super::eraser::{Erased, Eraser};
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::ids_file::{self, User, Users};
 use crate::progress::Meter;
 use crate::receipts::{self, Demands, Keeper};
@@ -25,17 +25,17 @@ use crate::session::Session;
 use crate::stores::Fence;
 use crate::{output, terminal};
 
-/// The number of erasures that are under way at once. Each waits for the visibility bound of its store,
-/// and they wait together.
+/// The number of erasures that are under way at once. Each waits for the visibility bound of the
+/// store, and these waits overlap.
 const AT_ONCE: usize = 32;
 
-/// The number of failures that are told one by one.
+/// The number of failures that are reported one by one.
 const FAILURES_TOLD: u64 = 100;
 
 pub(super) async fn run(session: &Session, args: &EraseArgs, file: &Path) -> Outcome {
     let Users { distinct: users, repeated, blank_at_end } = ids_file::read(file).await?;
     if let Some(line) = blank_at_end {
-        output::note(format!("the id on line {line} begins or ends with a blank, which is part of the id"));
+        output::note(format!("the id on line {line} begins or ends with a blank, which counts as part of the id"));
     }
     let eraser = Arc::new(Eraser::open(session).await?);
     args.receipts.check(eraser.fence().is_some())?;
@@ -49,7 +49,7 @@ pub(super) async fn run(session: &Session, args: &EraseArgs, file: &Path) -> Out
     if !args.yes {
         let users =
             if to_erase.len() == 1 { "1 user's key".to_owned() } else { format!("{} users' keys", to_erase.len()) };
-        let question = format!("erase {users} from {}, for ever?", eraser.shown());
+        let question = format!("permanently erase {users} from {}?", eraser.shown());
         terminal::confirm(&question, "nothing was erased").await?;
     }
     let keeper = args.receipts.open().await?;
@@ -57,26 +57,31 @@ pub(super) async fn run(session: &Session, args: &EraseArgs, file: &Path) -> Out
     let mut run = Run { session, args, keeper, has_receipts, tally, is_stopped: false, broken: None };
     run.erase_all(&eraser, to_erase).await;
     let Run { tally, broken, .. } = run;
-    if let Some(failure) = broken {
-        return Err(failure);
+    let printed = match broken {
+        Some(failure) => Err(failure),
+        None => session.output.result(tally.text(args.finality), tally.to_json(args.finality)),
+    };
+    if printed.is_err() && tally.not_kept > 0 {
+        return Err(tally.receipts_lost());
     }
-    session.output.result(tally.text(args.finality), tally.to_json(args.finality))?;
+    printed?;
     if !session.output.json {
         erase::note(Code::Done, eraser.scheme());
     }
     Ok(tally.code(args.finality))
 }
 
-/// Leaves out the users of whom the log has a receipt, with `--resume`.
+/// Returns the users who must be erased: with `--resume`, without those who have a receipt in the
+/// log.
 async fn without_erased(eraser: &Eraser, args: &EraseArgs, users: Vec<User>) -> Outcome<Vec<User>> {
     let (true, Some(path), Some(fence)) = (args.resume, &args.receipts.receipts, eraser.fence()) else {
         return Ok(users);
     };
     if !path.exists() {
         let shown = path.display();
-        return Err(Failure::usage(format!("there is no receipt log {shown} to resume from: leave out --resume")));
+        return Err(CommandError::usage(format!("there is no receipt log {shown} to resume from: leave out --resume")));
     }
-    // What is not known yet of the store's identity is asked for once.
+    // Asks once for the parts of the store's identity that are not known yet.
     drop(fence.identify().await);
     let identity = fence.info().identity().clone();
     let mut receipts = HashMap::new();
@@ -87,7 +92,7 @@ async fn without_erased(eraser: &Eraser, args: &EraseArgs, users: Vec<User>) -> 
         }
     })?;
     read.map_err(|broken| {
-        Failure::new(Code::Damaged, format!("nothing was erased: line {} of the log {}", broken.line, broken.why))
+        CommandError::new(Code::Damaged, format!("nothing was erased: line {} of the log {}", broken.line, broken.why))
             .advise("keep this log as it is, and name a new file without --resume")
     })?;
     if receipts.is_empty() {
@@ -105,7 +110,8 @@ async fn without_erased(eraser: &Eraser, args: &EraseArgs, users: Vec<User>) -> 
     Ok(left.into_iter().flatten().collect())
 }
 
-/// Reports whether no new key was allowed since this receipt.
+/// Reports whether the user is still erased, without a new key having been allowed since this
+/// receipt.
 async fn is_still_erased(fence: &Fence, receipt: &ErasureReceipt) -> Result<bool, Error> {
     Ok(fence.check_receipt(receipt).await?.tombstone == TombstoneMatch::Standing)
 }
@@ -118,10 +124,10 @@ struct Run<'s> {
     /// Whether each erasure has a receipt.
     has_receipts: bool,
     tally: Tally,
-    /// True if no further erasure is to be begun, because what has happened could not be written down.
+    /// True if no further erasure may begin, because a result could not be written.
     is_stopped: bool,
-    /// The failure of standard output.
-    broken: Option<Failure>,
+    /// The error of standard output, if it could not be written.
+    broken: Option<CommandError>,
 }
 
 impl Run<'_> {
@@ -130,7 +136,7 @@ impl Run<'_> {
         let mut waiting = VecDeque::from(users);
         let patience = Arc::new(Patience::new());
         let mut under_way = JoinSet::new();
-        // The lines of the result would tear a line that is written over.
+        // Lines of results would break a progress line that is rewritten.
         let mut meter = (!self.writes_each()).then(|| Meter::new(self.session));
         loop {
             while under_way.len() < AT_ONCE
@@ -148,7 +154,7 @@ impl Run<'_> {
                 Ok((user, Err(error))) => self.record_failure(&user, error),
                 Err(_) => {
                     self.tally.record_failure(Code::Other);
-                    output::note("an erasure ended unexpectedly, see above");
+                    output::note("an erasure ended unexpectedly; see above");
                 }
             }
             self.session.say_if_interrupted(self.tally.interrupted(self.args));
@@ -158,42 +164,42 @@ impl Run<'_> {
         }
     }
 
-    /// Reports whether the result has a line for each user. A receipt must be somewhere.
+    /// Reports whether a line is written for each user. Without a log, this is where receipts are
+    /// found.
     fn writes_each(&self) -> bool {
         self.session.output.json || (self.has_receipts && self.keeper.is_none())
     }
 
     fn record(&mut self, user: &User, erased: &Erased) {
         self.tally.record(erased);
-        let kept = match (&mut self.keeper, &erased.receipt) {
-            (Some(keeper), Some(receipt)) => keeper.keep(receipt),
-            _ => Ok(0),
+        let not_kept = match (&mut self.keeper, &erased.receipt) {
+            (Some(keeper), Some(receipt)) => keeper.keep(receipt).err(),
+            _ => None,
         };
-        let is_kept = kept.is_ok();
-        if let Err(failure) = kept {
-            // Without a log, no further user is erased.
-            self.is_stopped = true;
-            self.tally.not_kept += 1;
-            self.tell_failure(&format!("line {}", user.line), &failure);
-        }
-        if self.writes_each() || !is_kept {
+        if self.writes_each() || not_kept.is_some() {
             let mut value = erased.to_json();
             if let Value::Object(fields) = &mut value {
                 fields.insert("line".to_owned(), json!(user.line));
             }
             let tombstone = erased.receipt.as_ref().map(|receipt| format!("; tombstone {}", receipt.tombstone));
             let mut text = format!("line {}: {}{}", user.line, erased.text(), tombstone.unwrap_or_default());
-            if !is_kept {
+            if not_kept.is_some() {
                 text.push_str(&format!("\n{}", json!({ "receipt": erased.receipt })));
             }
             if let Err(failure) = self.session.output.result(text, value) {
                 self.stop(failure);
             }
         }
+        if let Some(not_kept) = not_kept {
+            // No further user is erased without a log.
+            self.is_stopped = true;
+            self.tally.not_kept += 1;
+            self.tell_failure(&format!("line {}", user.line), &not_kept.into_failure(self.broken.is_none()));
+        }
     }
 
     fn record_failure(&mut self, user: &User, error: Error) {
-        let failure = Failure::from(error);
+        let failure = CommandError::from(error);
         self.tally.record_failure(failure.code());
         if self.session.output.json {
             let value = json!({ "line": user.line, "error": failure.to_json() });
@@ -205,7 +211,7 @@ impl Run<'_> {
         }
     }
 
-    fn tell_failure(&self, what: &str, failure: &Failure) {
+    fn tell_failure(&self, what: &str, failure: &CommandError) {
         match (self.tally.failed + self.tally.not_kept).cmp(&(FAILURES_TOLD + 1)) {
             std::cmp::Ordering::Less => output::note(format!("{what}: {}", failure.lines().join("; "))),
             std::cmp::Ordering::Equal => output::note("further failures are only counted"),
@@ -213,8 +219,8 @@ impl Run<'_> {
         }
     }
 
-    /// Begins no further erasure, and ends with this failure once those under way have ended.
-    fn stop(&mut self, failure: Failure) {
+    /// Begins no further erasure. The command ends with this error once those under way have ended.
+    fn stop(&mut self, failure: CommandError) {
         self.is_stopped = true;
         self.broken.get_or_insert(failure);
     }

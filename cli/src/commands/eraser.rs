@@ -9,14 +9,14 @@ use crate::output::{finality_json, finality_text};
 use crate::session::Session;
 use crate::stores::{self, Fence, Guarded};
 
-/// The store that was asked for, to erase in.
+/// The store in which users are erased.
 pub(crate) struct Eraser {
     store: Guarded,
     shown: String,
     scheme: &'static str,
 }
 
-/// An erasure.
+/// The result of one erasure.
 #[derive(Debug)]
 pub(crate) struct Erased {
     pub(crate) existed: bool,
@@ -41,7 +41,7 @@ impl Eraser {
         }
     }
 
-    /// The store for people.
+    /// Returns the name and place of the store in words.
     pub(crate) fn shown(&self) -> &str {
         &self.shown
     }

@@ -1,4 +1,4 @@
-//! `generate`: a random key.
+//! `generate`: generates a random key.
 
 use std::path::PathBuf;
 
@@ -8,25 +8,26 @@ use serde_json::json;
 
 use crate::args::IdArgs;
 use crate::encoding::Format;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::stores;
 
 #[derive(Args, Debug)]
 pub(crate) struct GenerateArgs {
-    /// Creates the key of this id in the store, unseen, unless one stands already; - reads the id from standard input
+    /// Stores the key under this id without showing it, unless the user already has a key; - reads
+    /// the id from standard input
     #[arg(value_name = "ID", conflicts_with_all = ["id_file", "format", "out", "force"])]
     id: Option<String>,
     /// Reads the id from this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["format", "out", "force"])]
     id_file: Option<PathBuf>,
-    /// How many bytes
+    /// The length of the key
     #[arg(long, value_name = "BYTES", default_value_t = 32)]
     length: usize,
-    /// How the key is written
+    /// The format in which the key is written
     #[arg(long, value_enum, default_value_t = Format::Hex)]
     format: Format,
-    /// Writes the key to this new file, for its owner only, instead of standard output
+    /// Writes the key to this new file, which only its owner can read, instead of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Writes raw bytes even to a terminal
@@ -35,17 +36,18 @@ pub(crate) struct GenerateArgs {
 }
 
 impl GenerateArgs {
-    /// Reports whether the key goes into the store.
+    /// Reports whether the key is stored.
     pub(super) fn has_id(&self) -> bool {
         self.id.is_some() || self.id_file.is_some()
     }
 }
 
 pub(crate) async fn run(session: &Session, args: GenerateArgs) -> Outcome {
-    let key = SecretKey::generate(args.length).map_err(|e| Failure::usage("this length will not do").because(e))?;
+    let key =
+        SecretKey::generate(args.length).map_err(|e| CommandError::usage("this length is not valid").because(e))?;
     if !args.has_id() {
         if session.global.tombstones.is_some() {
-            return Err(Failure::usage("tombstones go with an id: give the one whose key is to be created"));
+            return Err(CommandError::usage("--tombstones needs an id: give the id of the user who gets the key"));
         }
         session.output.key(&key, args.format, args.out.as_deref(), args.force)?;
         return Ok(Code::Done);

@@ -1,4 +1,4 @@
-//! `get` and `exists`.
+//! `get` and `exists`: read a key, and report whether there is one.
 
 use std::path::PathBuf;
 
@@ -16,10 +16,10 @@ use crate::{stores, verbose};
 pub(crate) struct GetArgs {
     #[command(flatten)]
     id: IdArgs,
-    /// How the key is written
+    /// The format in which the key is written
     #[arg(long, value_enum, default_value_t = Format::Hex)]
     format: Format,
-    /// Writes the key to this new file, for its owner only, instead of standard output
+    /// Writes the key to this new file, which only its owner can read, instead of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Writes raw bytes even to a terminal

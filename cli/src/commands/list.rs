@@ -1,4 +1,4 @@
-//! `list` and `count`.
+//! `list` and `count`: list and count the ids.
 
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroU64;
@@ -8,11 +8,11 @@ use futures_util::StreamExt;
 use keystead::{ErrorKind, KeyId, KeyStore};
 use serde_json::json;
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::{output, shown, stores, verbose};
 
-/// The number of ids that are written together at most. Fewer are written together where the store pauses.
+/// The largest number of ids that are written together. Fewer are written when the store pauses.
 const BLOCK: usize = 1_000;
 
 #[derive(Args, Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct ListArgs {
     /// Lists only the ids that begin with this text
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
-    /// Lists at most so many ids
+    /// Lists at most this many ids
     #[arg(long, value_name = "NUMBER")]
     limit: Option<NonZeroU64>,
 }
@@ -73,7 +73,7 @@ pub(crate) async fn count(session: &Session) -> Outcome {
     Ok(code(damaged))
 }
 
-/// The lines of a listing that are not written yet.
+/// The lines of a listing that are not yet written.
 struct Lines {
     json: bool,
     on_terminal: bool,
@@ -115,8 +115,8 @@ impl Lines {
     }
 
     fn write(&mut self) -> Outcome<()> {
-        // Standard output writes what ends with a line break at once, in one call.
-        io::stdout().write_all(self.text.as_bytes()).map_err(Failure::stdout)?;
+        // Standard output writes text that ends with a line break at once, in one call.
+        io::stdout().write_all(self.text.as_bytes()).map_err(CommandError::stdout)?;
         self.text.clear();
         Ok(())
     }
@@ -125,7 +125,7 @@ impl Lines {
 fn note_damaged(damaged: u64) {
     if damaged > 0 {
         let entries = if damaged == 1 { "1 entry is".to_owned() } else { format!("{damaged} entries are") };
-        output::note(format!("{entries} damaged, or no key of ours, and left out: see verify on a file store"));
+        output::note(format!("{entries} damaged or not a keystead key, and left out: on a file store, run verify"));
     }
 }
 

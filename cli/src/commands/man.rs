@@ -1,4 +1,4 @@
-//! `man`: the manual pages, made of the same text as the help.
+//! `man`: writes the manual pages, which are generated from the help texts.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -9,17 +9,17 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 use serde_json::json;
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::{args, examples};
 
-/// The first line of every page: only a file that begins with it is replaced.
+/// The first line of each page. Only files that begin with it are replaced.
 const MARK: &[u8] = b".\\\" Written by keystead man, which replaces this file when it is run again.\n";
 
-/// The program and its version, at the foot of each page.
+/// The program and its version, for the foot of each page.
 const SOURCE: &str = concat!("keystead ", env!("CARGO_PKG_VERSION"));
 
-/// A page, and the file that it is for.
+/// A page and the file to write it to.
 struct Page {
     file: PathBuf,
     contents: Vec<u8>,
@@ -28,33 +28,33 @@ struct Page {
 pub(crate) fn run(session: &Session, directory: &Path) -> Outcome {
     let shown = directory.display();
     if !directory.is_dir() {
-        return Err(Failure::usage(format!("there is no directory {shown}: make it first, with mkdir -p")));
+        return Err(CommandError::usage(format!("there is no directory {shown}: create it first, with mkdir -p")));
     }
-    let pages = pages(directory).map_err(|e| Failure::other("making the pages failed").because(e))?;
+    let pages = pages(directory).map_err(|e| CommandError::other("cannot create the pages").because(e))?;
     for page in &pages {
         check(&page.file)?;
     }
     for Page { file, contents } in &pages {
         fs::write(file, contents)
-            .map_err(|e| Failure::other(format!("writing the page {} failed", file.display())).because(e))?;
+            .map_err(|e| CommandError::other(format!("cannot write the page {}", file.display())).because(e))?;
     }
     let files: Vec<String> = pages.iter().map(|page| page.file.display().to_string()).collect();
-    let text = format!("wrote {} pages to {shown}: read the first with man {shown}/keystead.1", files.len());
+    let text = format!("wrote {} pages to {shown}: read the first one with man {shown}/keystead.1", files.len());
     session.output.result(text, json!({ "files": files }))?;
     Ok(Code::Done)
 }
 
-/// Refuses to replace a file that is not a page of ours.
+/// Refuses to replace a file that `keystead man` did not write.
 fn check(file: &Path) -> Outcome<()> {
     let shown = file.display();
     match is_page(file) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::refused(format!(
-            "{shown} exists, and was not written by keystead man: no page was written, move that file or give another \
+        Ok(false) => Err(CommandError::refused(format!(
+            "no page was written: {shown} exists and was not written by keystead man; move it away, or give another \
              directory"
         ))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Failure::usage(format!("reading {shown} failed, where a page would be written")).because(e)),
+        Err(e) => Err(CommandError::usage(format!("cannot read {shown}, where a page would be written")).because(e)),
     }
 }
 

@@ -1,13 +1,14 @@
-//! What a store costs a month. List prices change: the table says of when it is, and doctor repeats that.
+//! The monthly cost of a store, from a table of list prices. Prices change, so `doctor` shows their
+//! date.
 
-/// The month of these prices, for people and for JSON.
+/// The month of these prices.
 pub(crate) const AS_OF: &str = "2026-11";
 
-/// US dollars, in us-east-1, without free tiers.
+/// Prices in US dollars, in us-east-1, without free tiers.
 mod usd {
     /// A customer managed KMS key.
     pub(super) const KMS_KEY: f64 = 1.0;
-    /// A KMS request: each read decrypts.
+    /// A KMS request, one of which decrypts each key that is read.
     pub(super) const KMS_REQUEST: f64 = 0.03 / 10_000.0;
     pub(super) const ADVANCED_PARAMETER: f64 = 0.05;
     pub(super) const ADVANCED_REQUEST: f64 = 0.05 / 10_000.0;
@@ -17,10 +18,10 @@ mod usd {
 
 const DAYS: f64 = 30.0;
 
-/// A kind of store, and what it takes and costs.
+/// A kind of store with its limit and its costs.
 pub(crate) struct Backend {
     pub(crate) name: &'static str,
-    /// How many keys an account and region takes.
+    /// The number of keys that fit in an account and region.
     pub(crate) limit: Option<u64>,
     fixed: f64,
     each_key: f64,
@@ -56,12 +57,13 @@ pub(crate) const SECRETS_MANAGER: Backend = Backend {
 pub(crate) const ALL: [Backend; 4] = [FILE, SSM_STANDARD, SSM_ADVANCED, SECRETS_MANAGER];
 
 impl Backend {
-    /// The cost of a month with so many users, each read once a day; `None` if it does not take so many.
+    /// Returns the monthly cost for this number of users, each read once a day; `None` if they do
+    /// not fit.
     pub(crate) fn monthly(&self, users: u64) -> Option<f64> {
         if self.limit.is_some_and(|limit| users > limit) {
             return None;
         }
-        // Numbers of users are far below those that f64 cannot hold.
+        // Numbers of users are small enough to be exact in f64.
         let users = users as f64;
         Some(self.fixed + users * (self.each_key + DAYS * self.each_read))
     }

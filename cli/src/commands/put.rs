@@ -1,4 +1,4 @@
-//! `put` and `create`.
+//! `put` and `create`: store a key.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::args::IdArgs;
 use crate::encoding::Format;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::session::Session;
 use crate::{input, stores};
 
@@ -19,7 +19,7 @@ pub(crate) struct CreateArgs {
     /// Reads the key from this file instead of standard input
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// How the key is written there
+    /// The format of the key that is read
     #[arg(long, value_enum, default_value_t = Format::Hex)]
     format: Format,
 }
@@ -28,12 +28,13 @@ pub(crate) struct CreateArgs {
 pub(crate) struct PutArgs {
     #[command(flatten)]
     key: CreateArgs,
-    /// Replaces another key of this id; everything that is encrypted under that one is lost
+    /// Replaces a different key of this user; everything that is encrypted under the old key is
+    /// lost
     #[arg(long)]
     overwrite: bool,
 }
 
-/// Creates a key, and is content with the very same key that stands already.
+/// Stores a key. Succeeds if the same key is stored already.
 pub(crate) async fn put(session: &Session, args: PutArgs) -> Outcome {
     let PutArgs { key: args, overwrite } = args;
     args.check()?;
@@ -48,7 +49,7 @@ pub(crate) async fn put(session: &Session, args: PutArgs) -> Outcome {
         false => match store.create_key(&id, &key).await {
             Ok(()) => ("stored", true),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => match store.get_key(&id).await {
-                Ok(standing) if standing == key => ("this very key is stored already", false),
+                Ok(standing) if standing == key => ("the same key is already stored", false),
                 _ => return Err(e.into()),
             },
             Err(e) => return Err(e.into()),
@@ -58,7 +59,7 @@ pub(crate) async fn put(session: &Session, args: PutArgs) -> Outcome {
     Ok(Code::Done)
 }
 
-/// Creates a key, unless any stands.
+/// Stores a key, unless the user has any key.
 pub(crate) async fn create(session: &Session, args: CreateArgs) -> Outcome {
     args.check()?;
     let id = args.id.read().await?;
@@ -71,8 +72,8 @@ pub(crate) async fn create(session: &Session, args: CreateArgs) -> Outcome {
 impl CreateArgs {
     fn check(&self) -> Outcome<()> {
         if self.id.is_on_stdin() && self.key_file.is_none() {
-            return Err(Failure::usage(
-                "both the id and the key are to come from standard input: give --key-file FILE",
+            return Err(CommandError::usage(
+                "the id and the key cannot both be read from standard input: give --key-file FILE",
             ));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! `receipt`: keys for signing receipts, and the checks of receipts.
+//! `receipt`: generates keys for signing receipts, and checks receipts.
 
 pub(crate) mod check;
 pub(crate) mod verify;
@@ -17,16 +17,18 @@ use crate::session::Session;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReceiptCommand {
-    /// Makes an Ed25519 key for --signing-key: writes the private key to a new file of mode 0600, and the public
-    /// key, for --public-key, to standard output
+    /// Generates an Ed25519 key: writes the private key, for --signing-key, to a new file of mode
+    /// 0600, and the public key, for --public-key, to standard output
     Keygen {
-        /// The new file; nothing is ever overwritten
+        /// The new file; an existing file is never overwritten
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Checks a log of receipts: that each line follows from the line before, and that the signatures are right
+    /// Checks a receipt log: whether each line follows from the line before, and whether the
+    /// signatures are valid
     Verify(VerifyArgs),
-    /// Checks receipts against the stores: that they are of this store, and that the tombstones prove them; reads only
+    /// Checks receipts against the stores: whether they are from this store, and whether the
+    /// tombstones prove them; changes nothing
     Check(CheckArgs),
 }
 
@@ -44,7 +46,9 @@ fn keygen(session: &Session, file: &Path) -> Outcome {
     let value = json!({ "private_key_file": shown, "public_key": public_key });
     session.output.result(public_key.trim_end(), value)?;
     if !session.output.json {
-        output::note(format!("the private key is in {shown}: whoever has it can sign receipts as you do"));
+        output::note(format!(
+            "the private key is in {shown}: keep it secret, because everyone who has it can sign receipts"
+        ));
         output::note("the public key is on standard output: give it to those who check the log");
     }
     Ok(Code::Done)

@@ -5,21 +5,21 @@ use keystead::reencrypt::{NeedsAttention, ReencryptOptions, ReencryptReport, ree
 use keystead::{Error, KeyId};
 use serde_json::{Value, json};
 
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
 use crate::{output, shown, stores};
 
 #[derive(Args, Debug)]
 pub(crate) struct ReencryptArgs {
-    /// Asserts that nobody else writes or deletes keys meanwhile; ssm needs that, because a key
+    /// Asserts that nobody else writes or deletes keys meanwhile; required for ssm, where a key
     /// that somebody else writes or deletes could be lost or come back
     #[arg(long)]
     exclusive: bool,
-    /// Encrypts at most so many keys a second [default: what AWS's default quotas allow]
+    /// Encrypts at most this many keys per second [default: what AWS's default quotas allow]
     #[arg(long, value_name = "NUMBER")]
     rate: Option<f64>,
-    /// Names the ids that need looking at in the result
+    /// Shows the ids that need attention in the result
     #[arg(long)]
     show_ids: bool,
 }
@@ -38,12 +38,12 @@ pub(crate) async fn run(session: &Session, args: ReencryptArgs) -> Outcome {
     drop(meter);
     session.output.result(text(&report, args.show_ids), to_json(&report, args.show_ids))?;
     if !report.newer_restored.is_empty() || !report.deleted_again.is_empty() {
-        output::note("others wrote meanwhile: readers may have seen the wrong state of these keys for a moment");
+        output::note("others wrote meanwhile, and readers may have seen the wrong state of these keys for a moment");
     }
     if !report.deleted_again.is_empty() {
-        output::note("a key that was written between the last look and the second delete was deleted, too");
+        output::note("if a key was written between the last check and the second delete, it was deleted, too");
     }
-    // What needs a person comes first, whatever else has failed.
+    // A key that needs attention decides the exit code, whatever else failed.
     let attention = report.failures.iter().map(|(_, error)| error).find(|error| NeedsAttention::is_source_of(error));
     let failure = report.failures.first().map(|(_, error)| error);
     Ok(match attention.or(report.listing_error.as_ref()).or(failure) {
@@ -60,7 +60,7 @@ fn done(report: &ReencryptReport) -> u64 {
 fn text(report: &ReencryptReport, show_ids: bool) -> String {
     let verdict = if report.is_complete() { "complete" } else { "NOT complete" };
     let mut lines = vec![format!(
-        "{verdict}: {} keys were encrypted anew, {} were as they should be already",
+        "{verdict}: {} keys were re-encrypted, {} were already as the URL says",
         report.reencrypted, report.current
     )];
     if report.gone > 0 {
@@ -78,7 +78,7 @@ fn text(report: &ReencryptReport, show_ids: bool) -> String {
     let needs_attention = report.needs_attention.len();
     if needs_attention > 0 {
         lines.push(format!(
-            "  need attention: {needs_attention}; look at each of these keys, because another run takes them for done"
+            "  need attention: {needs_attention}; check each of these keys, because another run counts them as done"
         ));
     }
     let repeatable = report.failed - needs_attention as u64;
@@ -86,12 +86,12 @@ fn text(report: &ReencryptReport, show_ids: bool) -> String {
         lines.push(format!("  failed: {repeatable}; run reencrypt again"));
     }
     if let Some(error) = &report.listing_error {
-        lines.push("  the listing failed before all keys were seen; run reencrypt again".to_owned());
-        lines.push(format!("    {}", Failure::from(error.clone()).lines().join("; ")));
+        lines.push("  the listing failed before it was complete; run reencrypt again".to_owned());
+        lines.push(format!("    {}", CommandError::from(error.clone()).lines().join("; ")));
     }
     for (id, error) in &report.failures {
-        let id = if show_ids { shown::id(id) } else { "a key (say --show-ids to see which)".into() };
-        lines.push(format!("    {id}: {}", Failure::from(error.clone()).lines().join("; ")));
+        let id = if show_ids { shown::id(id) } else { "a key (give --show-ids to see the id)".into() };
+        lines.push(format!("    {id}: {}", CommandError::from(error.clone()).lines().join("; ")));
     }
     lines.join("\n")
 }
@@ -101,7 +101,7 @@ fn to_json(report: &ReencryptReport, show_ids: bool) -> Value {
     let ids =
         |ids: &[KeyId]| json!({ "total": ids.len(), "ids": show_ids.then(|| ids.iter().map(id).collect::<Vec<_>>()) });
     let failure = |(of, error): &(KeyId, Error)| {
-        let error = Failure::from(error.clone()).to_json();
+        let error = CommandError::from(error.clone()).to_json();
         json!({ "id": id(of), "error": error })
     };
     json!({
@@ -112,7 +112,7 @@ fn to_json(report: &ReencryptReport, show_ids: bool) -> Value {
         "newer_restored": ids(&report.newer_restored),
         "deleted_again": ids(&report.deleted_again),
         "needs_attention": ids(&report.needs_attention),
-        "listing_error": report.listing_error.as_ref().map(|error| Failure::from(error.clone()).to_json()),
+        "listing_error": report.listing_error.as_ref().map(|error| CommandError::from(error.clone()).to_json()),
         "failed": { "total": report.failed, "first": report.failures.iter().map(failure).collect::<Vec<_>>() },
     })
 }

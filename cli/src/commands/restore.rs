@@ -1,25 +1,23 @@
-//! `restore`: a backup in the place of a file store.
+//! `restore`: replaces a file store with a backup.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use futures_util::StreamExt;
 use keystead::KeyStore;
-use keystead::layers::is_fence_key;
 use serde_json::json;
 
 use crate::commands::reconcile::{self, AgainArgs};
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, Outcome};
 use crate::session::Session;
 use crate::{output, stores, terminal};
 
 #[derive(Args, Debug)]
 pub(crate) struct RestoreArgs {
-    /// The backup, which is only read; it opens with the root secret that the store is given with
+    /// The backup, which is only read; it must open with the root secret of the store
     #[arg(value_name = "FILE")]
     backup: PathBuf,
-    /// Does not ask
+    /// Does not ask for confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -30,11 +28,11 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
     let asked = stores::asked(session)?.writable()?;
     let url = asked.file_url()?;
     let root = stores::root_secret(&asked, &url).await?;
-    // Opened first: if that fails, nothing was done.
+    // Opened first, so that nothing is done if this fails.
     let tombstones = match asked.tombstones() {
         Some(named) => {
             let store = stores::open_tombstones(session, named).await?;
-            must_hold_tombstones(&*store).await?;
+            stores::must_hold_tombstones(&*store, "nothing was restored").await?;
             Some((store, named))
         }
         None => None,
@@ -42,10 +40,10 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
     if !args.yes {
         let path = url.path().display();
         let erased = match &tombstones {
-            Some((store, _)) => format!("and erase again whoever has a tombstone in {}", store.info()),
-            None => "with the keys of users who were erased since".to_owned(),
+            Some((store, _)) => format!("and erase again every user who has a tombstone in {}", store.info()),
+            None => "with the keys of users who were erased since then".to_owned(),
         };
-        let question = format!("put the backup {} in the place of {path}, {erased}?", args.backup.display());
+        let question = format!("replace {path} with the backup {}, {erased}?", args.backup.display());
         terminal::confirm(&question, "nothing was restored").await?;
     }
     let store = url.options().restore(&args.backup, url.path(), root).await?;
@@ -59,21 +57,21 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
     session.output.result(text, json!({ "store": shown, "replaced_store": replaced }))?;
     if replaced.is_some() {
         output::note(
-            "remove the replaced store, and the log beside it (-wal), when you no longer need it: it still contains the keys of \
-             users who are erased later",
+            "remove the replaced store and the log beside it (-wal) when you no longer need them: they keep the keys \
+             of users who are erased from now on",
         );
     }
     let Some((tombstones, named)) = tombstones else {
         if asked.keeps_tombstones {
             output::note(
-                "warning: this store keeps tombstones, and those that are younger than the backup are gone from it: users who \
-                 were erased since can come back, unless they are erased once more",
+                "warning: this store keeps tombstones, and those that are newer than the backup are gone: users who \
+                 were erased since then can come back; erase them again",
             );
             return Ok(Code::Done);
         }
         output::note(
-            "users who were erased since the backup may have their keys again: before the store serves anybody, erase these \
-             with keystead reconcile and your tombstones",
+            "users who were erased since the backup may have their keys again: before the store is used, erase them \
+             again with keystead reconcile and your tombstones",
         );
         return Ok(Code::Done);
     };
@@ -83,23 +81,8 @@ pub(crate) async fn run(session: &Session, args: RestoreArgs) -> Outcome {
     };
     again.await.map_err(|failure| {
         failure.advise(
-            "the backup stands in its place, but users who were erased since may have their keys again: run reconcile before \
-             the store serves anybody",
+            "the backup is in place, but users who were erased since then may have their keys again: run reconcile \
+             before the store is used",
         )
     })
-}
-
-/// Refuses a store of tombstones that no fence has used yet: it cannot tell who was erased since the backup.
-async fn must_hold_tombstones(store: &dyn KeyStore) -> Outcome<()> {
-    let mut ids = store.list_keys();
-    while let Some(id) = ids.next().await {
-        if is_fence_key(&id?) {
-            return Ok(());
-        }
-    }
-    Err(Failure::refused(format!(
-        "nothing was restored: {} holds no tombstones, so it cannot tell who was erased since the backup",
-        store.info()
-    ))
-    .advise("give the right store of tombstones; if nobody was ever erased, say --no-tombstones"))
 }

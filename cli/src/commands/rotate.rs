@@ -1,4 +1,4 @@
-//! `rotate`: a new root secret for a file store.
+//! `rotate`: gives a file store a new root secret.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use keystead::{Effect, KeyStore};
 use serde_json::json;
 
 use crate::commands::init;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::progress::Meter;
 use crate::session::Session;
 use crate::{input, output, stores, terminal};
@@ -17,7 +17,7 @@ use crate::{input, output, stores, terminal};
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub(crate) struct RotateArgs {
-    /// Makes the new root secret and writes it to this new file before anything else
+    /// Generates the new root secret and writes it to this new file first
     #[arg(long, value_name = "FILE")]
     new_root_secret_file: Option<PathBuf>,
     /// Asks for a new passphrase on the terminal, twice
@@ -26,7 +26,7 @@ pub(crate) struct RotateArgs {
     /// Reads the new passphrase from this file
     #[arg(long, value_name = "FILE")]
     new_passphrase_file: Option<PathBuf>,
-    /// Ends a rotation that was cut off: the store is given with its new root secret
+    /// Completes a rotation that was interrupted; --store must name the new root secret
     #[arg(long)]
     resume: bool,
 }
@@ -38,8 +38,8 @@ pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
     let store = url.open_with(root.clone()).await?;
     session.close_later(&store);
     if args.resume && !store.is_in_rotation().await? {
-        return Err(Failure::refused(format!(
-            "no rotation of {} was cut off, so there is none to resume: it opens with the root secret that was given",
+        return Err(CommandError::refused(format!(
+            "no rotation of {} was interrupted, so there is none to resume: the store opens with the given root secret",
             store.info()
         )));
     }
@@ -60,7 +60,7 @@ pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
     if let Err(e) = store.rotate(new_root, |progress| meter.tell("records", progress.done, Some(progress.total))).await
     {
         if let (Some(file), Effect::NotApplied) = (&args.new_root_secret_file, e.effect()) {
-            // Made by this very command, and nothing was encrypted under it.
+            // This command created the file, and nothing is encrypted under the secret.
             let _ = fs::remove_file(file);
         }
         return Err(e.into());
@@ -72,24 +72,27 @@ pub(crate) async fn run(session: &Session, args: RotateArgs) -> Outcome {
     let value = json!({ "store": shown, "root_secret_file": file, "clean": clean });
     session.output.result(format!("rotated: {shown} opens with the new root secret only"), value)?;
     if !clean {
-        output::note("a reader still holds traces of the old records: run scrub when it has ended");
+        output::note("a reader still keeps remains of the old records: run scrub when it has ended");
     }
-    // After a rotation that was resumed, the secret that was given is the new one.
+    // When a rotation was resumed, the given secret is the new one.
     if !args.resume && opens_with(&url, root).await {
-        output::note("warning: the root secret is the same as before, and whoever knows it can still open this store");
+        output::note(
+            "warning: the new root secret is the same as the old one, so everyone who knows it can still open this \
+             store",
+        );
         return Ok(Code::Done);
     }
-    output::note("what to do now:");
-    output::note("  1. name the new root secret where the store is named: URLs, variables, the configuration file");
-    output::note("  2. have running processes open the store again: they are refused until then");
-    output::note("  3. make a new backup: older ones open with the old root secret only");
+    output::note("next steps:");
     output::note(
-        "  4. then destroy the old root secret: it opens every copy that was made before, and nothing else does",
+        "  1. name the new root secret wherever the store is named: in URLs, variables and the configuration file",
     );
+    output::note("  2. make running processes open the store again: until then, they are refused");
+    output::note("  3. make a new backup: older backups open only with the old root secret");
+    output::note("  4. then destroy the old root secret: nothing else opens the copies that were made before");
     Ok(Code::Done)
 }
 
-/// Whether the store still opens with this root secret.
+/// Reports whether the store opens with this root secret.
 async fn opens_with(url: &FileUrl, root: RootSecret) -> bool {
     match url.open_with(root).await {
         Ok(store) => {

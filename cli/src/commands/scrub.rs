@@ -1,4 +1,4 @@
-//! `scrub`: what is left of deleted keys is taken out of a file store now.
+//! `scrub`: removes the remains of deleted keys from a file store.
 
 use serde_json::json;
 
@@ -8,11 +8,11 @@ use crate::{output, stores};
 
 pub(crate) async fn run(session: &Session) -> Outcome {
     let clean = stores::open_file(session, &stores::asked(session)?.writable()?).await?.scrub().await?;
-    let text = if clean { "clean: nothing is left of deleted and overwritten keys" } else { "not clean yet" };
+    let text = if clean { "clean: nothing remains of deleted and overwritten keys" } else { "not clean yet" };
     session.output.result(text, json!({ "clean": clean }))?;
     if clean {
         return Ok(Code::Done);
     }
-    output::note("a reader holds the store's log, or the disk refused: end the reader and scrub again");
+    output::note("a reader still uses the store's log, or the disk failed: end the reader and run scrub again");
     Ok(Code::Unavailable)
 }

@@ -1,4 +1,4 @@
-//! `verify`: whether every record of a file store is whole, or whether two stores have the same keys.
+//! `verify`: checks every record of a file store, or compares the keys of two stores.
 
 use std::path::{Path, PathBuf};
 
@@ -19,10 +19,11 @@ pub(crate) struct VerifyArgs {
     /// Compares all keys with those of this store, instead of reading the records of a file store
     #[arg(long, value_name = "URL|NAME")]
     against: Option<String>,
-    /// Reads the passphrase of the store of --against from this file [default: that of --passphrase-file]
+    /// Reads the passphrase of the store of --against from this file
+    /// [default: the file of --passphrase-file]
     #[arg(long, value_name = "FILE", requires = "against")]
     against_passphrase_file: Option<PathBuf>,
-    /// Names the ids that need looking at in the result
+    /// Shows the ids that need attention in the result
     #[arg(long, requires = "against")]
     show_ids: bool,
 }
@@ -53,12 +54,14 @@ async fn records(session: &Session) -> Outcome {
     });
     session.output.result(records_text(&report, &rows), value)?;
     if report.in_rotation {
-        output::note("a rotation has begun and not ended: if none is running now, end it with rotate --resume");
+        output::note("a rotation has begun but not ended: if none is running now, complete it with rotate --resume");
     }
     if report.is_intact() {
         return Ok(Code::Done);
     }
-    output::note(advice(&report));
+    output::note(
+        "replace the store with a backup from before the damage: run keystead restore, which keeps the damaged store",
+    );
     Ok(Code::Damaged)
 }
 
@@ -66,22 +69,13 @@ fn records_text(report: &VerifyReport, rows: &[String]) -> String {
     let VerifyReport { intact, unreadable, structural_faults, .. } = report;
     let damaged = rows.len();
     let mut text = format!(
-        "records: {intact} intact, {damaged} damaged; stretches that cannot be read: {unreadable}; \
-         structural faults: {structural_faults}"
+        "records: {intact} intact, {damaged} damaged; unreadable parts of the file: {unreadable}; structural faults: \
+         {structural_faults}"
     );
     for row in rows {
         text.push_str(&format!("\ndamaged row {row}"));
     }
     text
-}
-
-fn advice(report: &VerifyReport) -> &'static str {
-    if report.unreadable == 0 && report.structural_faults == 0 {
-        "put a backup in the place of the store with keystead restore, or give up the damaged keys: put or \
-         delete their ids"
-    } else {
-        "the file itself is damaged: put a backup in the place of the store with keystead restore"
-    }
 }
 
 async fn against(session: &Session, other: &str, passphrase: Option<&Path>, show_ids: bool) -> Outcome {
@@ -110,7 +104,7 @@ fn comparison_text(found: &Comparison, show_ids: bool) -> String {
     ids_text(&mut lines, "in the other only", &found.extra, show_ids);
     failures_text(&mut lines, "unreadable", &found.unreadable, show_ids);
     if found.unlisted > 0 {
-        lines.push(format!("  damaged, even their ids: {}", found.unlisted));
+        lines.push(format!("  damaged entries without a readable id: {}", found.unlisted));
     }
     lines.join("\n")
 }

@@ -1,5 +1,5 @@
-//! [`Chain`]: reads a receipt log from its first line to its last and finds the first line that is
-//! not as its writers left it.
+//! [`Chain`]: reads a receipt log from the first line to the last, and finds the first line that
+//! was changed, added or removed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,17 +15,17 @@ use super::keys::PublicKey;
 use super::log::{check_kind, failed, wait_for_lock};
 use crate::exit::Outcome;
 
-/// A line of an earlier state of a log, kept by an auditor.
+/// The count and the head that a log had at an earlier time, kept by an auditor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
     pub(crate) count: u64,
     pub(crate) head: Hash,
 }
 
-/// The demands on a log besides being whole.
+/// The demands on a log, besides being whole.
 #[derive(Debug, Default)]
 pub(crate) struct Demands {
-    /// The keys of which one must have signed each line, if there are any.
+    /// The public keys: if there are any, each line must be signed by one of them.
     pub(crate) public_keys: Vec<PublicKey>,
     pub(crate) kept: Option<Kept>,
 }
@@ -35,10 +35,11 @@ pub(crate) struct Demands {
 pub(crate) struct Broken {
     /// The number of the line in the file, from 1.
     pub(crate) line: u64,
+    /// The problem, as the predicate of a sentence about the line.
     pub(crate) why: String,
 }
 
-/// The findings about a log whose lines are whole.
+/// The findings about a log that is whole.
 #[derive(Debug)]
 pub(crate) struct Summary {
     /// The number of the last entry.
@@ -46,46 +47,58 @@ pub(crate) struct Summary {
     /// The hash of the last entry.
     pub(crate) head: Hash,
     pub(crate) receipts: u64,
-    /// The number of markers: of times that a writer was cut off.
+    /// The number of markers; each stands for a writer that was cut off.
     pub(crate) markers: u64,
     /// The keys that have signed lines; empty for a log that is not signed.
     pub(crate) signed_by: BTreeSet<PublicKey>,
 }
 
-/// Reads the log as it is at this moment. Hands out each receipt with the number of its line, as far
-/// as the log is whole.
+/// The position of a receipt in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The number of the entry, as `seq` in the log and the count of the log have it.
+    pub(crate) entry: u64,
+    /// The number of the line in the file, from 1. Torn lines are lines, but not entries.
+    pub(crate) line: u64,
+}
+
+/// Reads the log as it is at this moment. Calls `visit` with each receipt that precedes the first
+/// wrong line.
 pub(crate) fn read(
     path: &Path,
     demands: &Demands,
-    visit: impl FnMut(u64, ErasureReceipt),
+    visit: impl FnMut(Position, ErasureReceipt),
 ) -> Outcome<Result<Summary, Broken>> {
     check_kind(path)?;
     let file = File::open(path).map_err(|e| failed("open", path, e))?;
-    // A line that is being written is not looked at half-way.
+    // The lock ensures that no line up to this length is half written.
     wait_for_lock(&file, path, File::try_lock_shared)?;
     let len = file.metadata().map(|metadata| metadata.len());
     let _ = file.unlock();
-    let reader = BufReader::new(file.take(len.map_err(|e| failed("look at", path, e))?));
+    let reader = BufReader::new(file.take(len.map_err(|e| failed("inspect", path, e))?));
     read_lines(reader, demands, visit).map_err(|e| failed("read", path, e))
 }
 
 pub(super) fn read_lines(
     mut reader: impl BufRead,
     demands: &Demands,
-    mut visit: impl FnMut(u64, ErasureReceipt),
+    mut visit: impl FnMut(Position, ErasureReceipt),
 ) -> io::Result<Result<Summary, Broken>> {
     let mut chain = Chain::new(demands);
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
-        // One byte more than the longest line, and its line break.
+        // The longest line, one more byte, and a line break.
         let read = (&mut reader).take(MAX_LINE_LEN as u64 + 2).read_until(b'\n', &mut bytes);
         if read? == 0 {
             return Ok(chain.end());
         }
         let line = bytes.strip_suffix(b"\n");
         match chain.take(line.unwrap_or(&bytes), line.is_some()) {
-            Ok(Some(receipt)) => visit(chain.line, receipt),
+            Ok(Some(receipt)) => {
+                let entry = chain.last.map_or(0, |(seq, _)| seq);
+                visit(Position { entry, line: chain.line }, receipt);
+            }
             Ok(None) => {}
             Err(broken) => return Ok(Err(broken)),
         }
@@ -103,7 +116,7 @@ struct Chain<'d> {
     receipts: u64,
     markers: u64,
     signed_by: BTreeSet<PublicKey>,
-    /// The bytes behind the last whole line that are none, until a marker accounts for them.
+    /// The bytes after the last whole line that are not a line, until a marker accounts for them.
     torn: Option<TornLines>,
 }
 
@@ -138,7 +151,8 @@ impl TornLines {
         let without_break = Torn { bytes: self.bytes, sha256: Hash::from_digest(hash.clone().finish().as_ref()) };
         hash.update(b"\n");
         let with_break = Torn { bytes: self.bytes + 1, sha256: Hash::from_digest(hash.finish().as_ref()) };
-        // The last line break is the marker's writer's only if the bytes that it found ended without one.
+        // The writer of the marker added the last line break only if the bytes that it found did
+        // not end with one.
         torn == with_break || (torn == without_break && !self.is_last_empty)
     }
 }
@@ -157,7 +171,8 @@ impl<'d> Chain<'d> {
         }
     }
 
-    /// Takes the next line, without its line break. Returns the receipt in it, if there is one.
+    /// Checks the next line, given without its line break. Returns the receipt in it, if there is
+    /// one.
     fn take(&mut self, line: &[u8], is_ended: bool) -> Result<Option<ErasureReceipt>, Broken> {
         self.line += 1;
         if line.len() > MAX_LINE_LEN {
@@ -184,7 +199,7 @@ impl<'d> Chain<'d> {
             },
             None => "is not a line of a receipt log".to_owned(),
         };
-        // Without a first line, this is something else.
+        // A file without a valid first line is not a receipt log.
         if self.last.is_none() {
             return Err(self.broken(why));
         }
@@ -193,7 +208,7 @@ impl<'d> Chain<'d> {
         Ok(None)
     }
 
-    /// Returns what is wrong with an entry that is next, if something is.
+    /// Returns what is wrong with the next entry, if anything.
     fn why_not(&self, entry: &Entry) -> Option<String> {
         let Some((seq, hash)) = self.last else {
             let is_first = matches!(entry.body, Body::Begin { .. }) && entry.seq == 0 && entry.prev == Hash::NONE;
@@ -202,26 +217,29 @@ impl<'d> Chain<'d> {
         let before = self.line - 1;
         if seq.checked_add(1) != Some(entry.seq) {
             let seq = seq.saturating_add(1);
-            return Some(format!("has the number {} instead of {seq}: lines are missing, or were added", entry.seq));
+            return Some(format!(
+                "is entry {}, not entry {seq} as expected: lines are missing or were added",
+                entry.seq
+            ));
         }
         if entry.prev != hash {
-            return Some(format!("does not follow from line {before}: one of the two was changed, or exchanged"));
+            return Some(format!("does not follow from line {before}: one of the two was changed or replaced"));
         }
         match &entry.body {
-            Body::Begin { .. } => Some("begins a receipt log anew".to_owned()),
-            // A marker behind a whole line whose line break was missing.
+            Body::Begin { .. } => Some("begins a new receipt log".to_owned()),
+            // A marker may follow a whole line whose line break was missing.
             Body::Torn(torn) if *torn != Torn::of(&[]) => {
-                Some(format!("is a marker of torn bytes that are not behind line {before}"))
+                Some(format!("is a marker for torn bytes that do not follow line {before}"))
             }
             Body::Torn(_) | Body::Receipt(_) => None,
         }
     }
 
-    /// Takes an entry that is in its place, if its signature and its contents are right.
+    /// Accepts an entry in its place, if its signature and its contents are valid.
     fn accept(&mut self, entry: Entry, line: &[u8]) -> Result<Option<ErasureReceipt>, Broken> {
         self.check_signature(&entry, line)?;
         if let Some(kept) = self.demands.kept.filter(|kept| kept.count == entry.seq && kept.head != entry.hash) {
-            let why = format!("is entry {}, and has another hash than the head that was kept", kept.count);
+            let why = format!("is entry {}, and has another hash than the head that was given", kept.count);
             return Err(self.broken(why));
         }
         self.last = Some((entry.seq, entry.hash));
@@ -235,7 +253,7 @@ impl<'d> Chain<'d> {
                 self.receipts += 1;
                 let receipt = ErasureReceipt::deserialize(receipt);
                 Some(receipt.map_err(|_| {
-                    self.broken("holds no receipt, or one that only a later version of keystead can read")
+                    self.broken("contains no valid receipt, or one that only a later version of keystead can read")
                 })?)
             }
         })
@@ -248,11 +266,11 @@ impl<'d> Chain<'d> {
         let public_keys = &self.demands.public_keys;
         match &entry.signature {
             None if !public_keys.is_empty() => Err(self.broken("is not signed")),
-            None if self.is_signed => Err(self.broken("is not signed, as the first line is")),
+            None if self.is_signed => Err(self.broken("is not signed, but the first line is")),
             None => Ok(()),
-            Some(_) if !self.is_signed => Err(self.broken("is signed, and the first line is not")),
+            Some(_) if !self.is_signed => Err(self.broken("is signed, but the first line is not")),
             Some(signature) if !signature.is_of(line) => {
-                Err(self.broken("has a wrong signature: the line was changed, or another key has signed it"))
+                Err(self.broken("has an invalid signature: the line was changed, or another key signed it"))
             }
             Some(signature) if !public_keys.is_empty() && !public_keys.contains(&signature.public_key) => {
                 Err(self.broken(format!("is signed by another key: {}", signature.public_key)))
@@ -271,7 +289,8 @@ impl<'d> Chain<'d> {
                 why
             } else {
                 format!(
-                    "{why}; it is the last one: if its writer was cut off, the next receipt that is added closes it"
+                    "{why}; it is the last line: if its writer was cut off, the next receipt that is added repairs the \
+                     log"
                 )
             };
             return Err(Broken { line, why });
@@ -282,7 +301,7 @@ impl<'d> Chain<'d> {
         if let Some(kept) = self.demands.kept.filter(|kept| kept.count > count) {
             self.line += 1;
             let why = format!(
-                "is missing: the log ends with entry {count}, and {} were kept: lines were cut off at the end",
+                "is missing: the log ends with entry {count}, but had {} entries before: lines were cut off at the end",
                 kept.count
             );
             return Err(self.broken(why));
@@ -296,12 +315,12 @@ impl<'d> Chain<'d> {
     }
 }
 
-/// Reports whether this entry names these number and hash as the ones before.
+/// Reports whether this entry follows an entry with this number and hash.
 fn follows(entry: &Entry, last: Option<(u64, Hash)>) -> bool {
     last.is_some_and(|(seq, hash)| seq.checked_add(1) == Some(entry.seq) && entry.prev == hash)
 }
 
-/// Reports whether this is a marker that accounts for these lines.
+/// Reports whether this entry is a marker that accounts for these lines.
 fn closes(entry: &Entry, lines: &TornLines) -> bool {
     matches!(entry.body, Body::Torn(torn) if lines.are_closed_by(torn))
 }

@@ -1,4 +1,4 @@
-//! [`Entry`]: a line of a receipt log. FORMAT.md describes its bytes.
+//! [`Entry`]: a line of a receipt log. FORMAT.md describes the format.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ const VERSION: u32 = 1;
 /// The length in bytes of the longest line, without its line break.
 pub(crate) const MAX_LINE_LEN: usize = 64 * 1024;
 
-/// The text in front of the digits of a signature, which is not signed itself.
+/// The text before the digits of a signature, which the signature does not cover.
 const BEFORE_SIGNATURE: &str = ",\"signature\":\"";
 
 /// A SHA-256 hash, written as 64 lower-case hexadecimal digits.
@@ -26,14 +26,14 @@ const BEFORE_SIGNATURE: &str = ",\"signature\":\"";
 pub(crate) struct Hash([u8; 32]);
 
 impl Hash {
-    /// The hash that the first line names as the one before.
+    /// The hash in the first line, which has no line before it.
     pub(crate) const NONE: Self = Self([0; 32]);
 
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self::from_digest(digest(&SHA256, bytes).as_ref())
     }
 
-    /// The hash with the bytes of a finished digest.
+    /// Returns the hash with the bytes of a finished digest.
     pub(crate) fn from_digest(digest: &[u8]) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest);
@@ -51,7 +51,7 @@ impl FromStr for Hash {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        from_hex(text).map(Self).ok_or("this is not a hash: 64 lower-case hexadecimal digits")
+        from_hex(text).map(Self).ok_or("this is not a hash: give 64 lower-case hexadecimal digits")
     }
 }
 
@@ -69,7 +69,7 @@ impl TryFrom<String> for Hash {
     }
 }
 
-/// The bytes that a writer has left which was cut off.
+/// The bytes that a writer left when it was cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Torn {
@@ -85,8 +85,8 @@ impl Torn {
     }
 }
 
-/// The subject of a line. Receipts are written from `R = ErasureReceipt` and read as JSON first: one
-/// that only a later version understands is still a whole line.
+/// The contents of a line. `R` is `ErasureReceipt` when a line is written. When a line is read it
+/// is a JSON value, so that a line with a receipt of a later version is still a whole line.
 #[derive(Debug)]
 pub(crate) enum Body<R> {
     /// The first line.
@@ -122,19 +122,19 @@ impl fmt::Debug for Signature {
 }
 
 impl Signature {
-    /// Reports whether the key that the line names has signed these bytes of a line.
+    /// Reports whether this is a valid signature of the line.
     pub(crate) fn is_of(&self, line: &[u8]) -> bool {
         let signed_len = line.len().saturating_sub(signature_text(&self.bytes).len());
         line.get(..signed_len).is_some_and(|signed| self.public_key.has_signed(signed, &self.bytes))
     }
 }
 
-/// The place of a line in its log.
+/// The position of a line in its log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) seq: u64,
     pub(crate) prev: Hash,
-    /// The moment at which the line is written, in seconds since 1970.
+    /// The time at which the line is written, in seconds since 1970.
     pub(crate) at: u64,
 }
 
@@ -159,10 +159,10 @@ struct Fields<R> {
     signature: Option<String>,
 }
 
-/// The bytes of a new line, without its line break; signed if there is a signer.
+/// Returns the bytes of a new line, without a line break; signed if there is a signer.
 ///
 /// # Errors
-/// A text that says why there is no such line: it would be too long, or cannot be signed.
+/// The reason, if the line would be too long or cannot be signed.
 pub(crate) fn line(place: Place, body: Body<ErasureReceipt>, signer: Option<&Signer>) -> Result<Vec<u8>, &'static str> {
     let mut fields = Fields {
         keystead_receipts: None,
@@ -185,19 +185,19 @@ pub(crate) fn line(place: Place, body: Body<ErasureReceipt>, signer: Option<&Sig
     }
     let mut line = serde_json::to_vec(&fields).map_err(|_| "it cannot be written as JSON")?;
     if let Some(signer) = signer {
-        // The signature comes in front of the last brace.
+        // The signature is inserted before the closing brace.
         line.pop();
         let signature = signer.sign(&line)?;
         line.extend_from_slice(signature_text(&signature).as_bytes());
     }
     if line.len() > MAX_LINE_LEN {
-        return Err("it is longer than a line may be");
+        return Err("it would be longer than a line can be");
     }
     Ok(line)
 }
 
 impl Entry {
-    /// Reads a line without its line break; `None` if it is not one of this format.
+    /// Parses a line, given without its line break. Returns `None` if it does not have this format.
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         if line.len() > MAX_LINE_LEN {
             return None;
@@ -221,13 +221,14 @@ impl Entry {
     }
 }
 
-/// Returns the version of the log that this first line begins; `None` if it begins no receipt log.
+/// Returns the format version of the log that begins with this line; `None` if it is not the first
+/// line of a receipt log.
 pub(crate) fn version_of(first_line: &[u8]) -> Option<u64> {
     let value: Value = serde_json::from_slice(first_line).ok()?;
     value.get("keystead_receipts")?.as_u64()
 }
 
-/// Reports whether this version of a log is one that is understood here.
+/// Reports whether this program supports this format version.
 pub(crate) fn is_known(version: u64) -> bool {
     version == u64::from(VERSION)
 }
@@ -236,7 +237,7 @@ fn signature_text(signature: &[u8; SIGNATURE_LEN]) -> String {
     format!("{BEFORE_SIGNATURE}{}\"}}", hex(signature))
 }
 
-/// The bytes that these lower-case hexadecimal digits stand for; `None` if they are something else.
+/// Decodes lower-case hexadecimal digits; returns `None` for any other text.
 pub(crate) fn from_hex<const LEN: usize>(digits: &str) -> Option<[u8; LEN]> {
     let mut bytes = [0; LEN];
     if digits.len() != 2 * LEN || !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {

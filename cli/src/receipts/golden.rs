@@ -1,5 +1,5 @@
-//! The logs in tests/golden/receipts, which are written today as they were when format 1 was frozen.
-//! `KEYSTEAD_BLESS=1` writes them again, for a new version of the format.
+//! Checks that logs are still written as in tests/golden/receipts, where format 1 is frozen.
+//! `KEYSTEAD_BLESS=1` writes these files again, for a new version of the format.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::entry::{Body, Hash, Place, Torn, line};
 use super::keys::{PublicKey, Signer};
-use super::{Demands, read};
+use super::{Demands, Position, read};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/receipts").join(name)
@@ -31,7 +31,7 @@ fn receipt(user: u8, finality: &str, bound: Option<(&str, u64)>) -> ErasureRecei
     serde_json::from_value(receipt).unwrap()
 }
 
-/// A log with everything that a log can hold.
+/// Returns a log with every kind of line.
 fn log(signer: Option<&Signer>) -> Vec<u8> {
     let torn = b"{\"seq\":4,\"prev\":\"ab\0\0\0";
     let bodies = [
@@ -77,14 +77,15 @@ fn the_golden_logs_are_read() {
     for (name, public_keys) in [("unsigned.log", vec![]), ("signed.log", vec![public_key])] {
         let mut found = Vec::new();
         let demands = Demands { public_keys, kept: None };
-        let summary = read(&golden(name), &demands, |line, receipt| found.push((line, receipt))).unwrap().unwrap();
+        let summary =
+            read(&golden(name), &demands, |position, receipt| found.push((position, receipt))).unwrap().unwrap();
         assert_eq!((summary.count, summary.receipts, summary.markers), (7, 5, 2), "{name}");
         let expected = [
-            (2, receipt(1, "immediate", None)),
-            (3, receipt(2, "eventual", None)),
-            (4, receipt(3, "eventual", Some(("within", 60)))),
-            (7, receipt(4, "recoverable", Some(("recoverable_until", 1_798_592_004)))),
-            (9, receipt(5, "immediate", None)),
+            (Position { entry: 1, line: 2 }, receipt(1, "immediate", None)),
+            (Position { entry: 2, line: 3 }, receipt(2, "eventual", None)),
+            (Position { entry: 3, line: 4 }, receipt(3, "eventual", Some(("within", 60)))),
+            (Position { entry: 5, line: 7 }, receipt(4, "recoverable", Some(("recoverable_until", 1_798_592_004)))),
+            (Position { entry: 7, line: 9 }, receipt(5, "immediate", None)),
         ];
         assert_eq!(found, expected, "{name}");
     }

@@ -1,5 +1,5 @@
-//! [`Signer`] and [`PublicKey`]: the Ed25519 keys (RFC 8032) of a signed receipt log, and their files:
-//! PEM (RFC 7468) around PKCS #8 and SubjectPublicKeyInfo (RFC 8410), as OpenSSL writes them.
+//! [`Signer`] and [`PublicKey`]: the Ed25519 keys (RFC 8032) of a signed receipt log. Their files
+//! are PEM (RFC 7468) of PKCS #8 and SubjectPublicKeyInfo (RFC 8410), as OpenSSL writes them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::entry::from_hex;
 use crate::encoding::hex;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::{files, input};
 
 /// The length in bytes of a signature.
@@ -22,14 +22,14 @@ pub(super) const SIGNATURE_LEN: usize = 64;
 /// The length in bytes of a public key.
 const PUBLIC_KEY_LEN: usize = 32;
 
-/// The bytes in front of the public key in a SubjectPublicKeyInfo.
+/// The bytes before the public key in a SubjectPublicKeyInfo.
 const PUBLIC_KEY_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// The labels of the two kinds of file.
+/// The PEM labels of the two kinds of file.
 const PRIVATE: &str = "PRIVATE KEY";
 const PUBLIC: &str = "PUBLIC KEY";
 
-/// The length in bytes of the longest file with a public key.
+/// The length in bytes of the longest public key file.
 const MAX_PUBLIC_FILE_LEN: usize = 4096;
 
 /// A private key that signs the lines of a log.
@@ -45,12 +45,12 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Makes a new key and writes it to a new file of mode 0600.
+    /// Generates a key and writes it to a new file of mode 0600.
     pub(crate) fn create(path: &Path) -> Outcome<Self> {
-        let failed = || Failure::other("making a signing key failed");
+        let failed = || CommandError::other("cannot generate a signing key");
         let signer = Self::of(Ed25519KeyPair::generate().map_err(|e| failed().because(e))?)
             .ok_or_else(|| failed().because("its public key has an unexpected length"))?;
-        // Version 1, which OpenSSL reads.
+        // Version 1 of the format, which OpenSSL reads.
         let document = signer.pair.to_pkcs8v1().map_err(|e| failed().because(e))?;
         files::create_private(path, to_pem(PRIVATE, document.as_ref()).as_bytes())?;
         Ok(signer)
@@ -60,11 +60,10 @@ impl Signer {
     pub(crate) async fn load(path: &Path) -> Outcome<Self> {
         let path = path.to_owned();
         let read = input::waiting(move || SecretFile::open(path)?.read_with(Self::from_pem)).await?;
-        let signer = read.map_err(|e| Failure::usage("the file of --signing-key gives no key").because(e))?;
+        let signer = read.map_err(|e| CommandError::usage("cannot read the file of --signing-key").because(e))?;
         signer.ok_or_else(|| {
-            Failure::usage("the file of --signing-key holds no Ed25519 private key in PEM").because(
-                "it takes what keystead receipt keygen writes, or openssl genpkey -algorithm ed25519: give such a file",
-            )
+            CommandError::usage("the file of --signing-key contains no Ed25519 private key in PEM")
+                .advise("create one with keystead receipt keygen, or with openssl genpkey -algorithm ed25519")
         })
     }
 
@@ -82,7 +81,7 @@ impl Signer {
     }
 
     /// # Errors
-    /// A text that says why there is no signature.
+    /// The reason, if there is no signature.
     pub(super) fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE_LEN], &'static str> {
         let failed = "it cannot be signed";
         let signature = self.pair.try_sign(message).map_err(|_| failed)?;
@@ -95,12 +94,12 @@ impl Signer {
 pub(crate) struct PublicKey([u8; PUBLIC_KEY_LEN]);
 
 impl PublicKey {
-    /// Reads a public key from a file in PEM.
+    /// Reads a public key from a PEM file.
     pub(crate) async fn load(path: PathBuf) -> Outcome<Self> {
         let contents = input::read(Some(&path), "the file of --public-key", MAX_PUBLIC_FILE_LEN).await?;
         Self::from_pem(&contents).ok_or_else(|| {
-            Failure::usage("the file of --public-key holds no Ed25519 public key in PEM")
-                .because("it takes what keystead receipt keygen prints, or openssl pkey -pubout: give such a file")
+            CommandError::usage("the file of --public-key contains no Ed25519 public key in PEM")
+                .advise("give the public key that keystead receipt keygen or openssl pkey -pubout printed")
         })
     }
 
@@ -109,12 +108,12 @@ impl PublicKey {
         der.strip_prefix(&PUBLIC_KEY_PREFIX[..])?.try_into().ok().map(Self)
     }
 
-    /// The key in PEM, which ends with a line break.
+    /// Returns the key in PEM, with a line break at the end.
     pub(crate) fn to_pem(self) -> String {
         to_pem(PUBLIC, &[&PUBLIC_KEY_PREFIX[..], &self.0[..]].concat()).to_string()
     }
 
-    /// Reports whether this key has signed this message so.
+    /// Reports whether this is a valid signature of the message by this key.
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
     }
@@ -130,22 +129,23 @@ impl FromStr for PublicKey {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        from_hex(text).map(Self).ok_or("this is not a public key: 64 lower-case hexadecimal digits")
+        from_hex(text).map(Self).ok_or("this is not a public key: give 64 lower-case hexadecimal digits")
     }
 }
 
-/// Both kinds of key are short enough for one line of base64.
+/// Returns a block of PEM. Keys of both kinds fit in one line of base64.
 fn to_pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     let base64 = Zeroizing::new(STANDARD.encode(der));
     Zeroizing::new(format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", base64.as_str()))
 }
 
-/// The bytes of the one block in a file in PEM; `None` if it is not one block with this label.
+/// Returns the bytes of the only block in a PEM file; `None` if it is not exactly one block with
+/// this label.
 fn from_pem(label: &str, pem: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let text = std::str::from_utf8(pem).ok()?.trim_ascii();
     let base64 = text.strip_prefix(&format!("-----BEGIN {label}-----"))?;
     let base64 = base64.strip_suffix(&format!("-----END {label}-----"))?;
-    // With room for all, so that the buffer never grows and leaves a copy behind.
+    // Large enough, so that the buffer never grows and leaves a copy behind.
     let mut digits = Zeroizing::new(Vec::with_capacity(base64.len()));
     digits.extend(base64.bytes().filter(|byte| !byte.is_ascii_whitespace()));
     let mut der = Zeroizing::new(Vec::with_capacity(base64.len()));

@@ -1,4 +1,4 @@
-//! Logs that are changed in each place, and cut off at each place.
+//! Logs that are changed at every byte or cut off at many places.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,13 @@ fn read_bytes(log: &[u8], demands: &Demands) -> Result<Summary, Broken> {
     read_lines(log, demands, |_, _| {}).unwrap()
 }
 
-/// Checks that no single byte can be changed, removed or added.
+/// Checks that a change, a removal and an insertion of each byte are noticed.
 #[track_caller]
-fn notices_each_change(log: &[u8], demands: &Demands) {
+fn expect_each_change_noticed(log: &[u8], demands: &Demands) {
     assert_eq!(read_bytes(log, demands).unwrap().receipts, 5);
     for at in 0..log.len() {
-        let (before, after) = (&log[..at], &log[at + 1..]);
+        let before = &log[..at];
+        let after = &log[at + 1..];
         for changed in [&[log[at] ^ 1][..], b"", &[log[at], b'\n']] {
             let changed = [before, changed, after].concat();
             assert!(changed == log || read_bytes(&changed, demands).is_err(), "a change at {at} was not noticed");
@@ -34,14 +35,14 @@ fn notices_each_change(log: &[u8], demands: &Demands) {
 fn no_byte_of_a_signed_log_can_be_changed() {
     let public_key = PublicKey::from_pem(&fs::read(golden("public.pem")).unwrap()).unwrap();
     let demands = Demands { public_keys: vec![public_key], kept: None };
-    notices_each_change(&fs::read(golden("signed.log")).unwrap(), &demands);
+    expect_each_change_noticed(&fs::read(golden("signed.log")).unwrap(), &demands);
 }
 
 #[test]
 fn no_byte_of_an_unsigned_log_can_be_changed_if_its_head_was_kept() {
     let log = fs::read(golden("unsigned.log")).unwrap();
     let Summary { count, head, .. } = read_bytes(&log, &Demands::default()).unwrap();
-    notices_each_change(&log, &Demands { public_keys: Vec::new(), kept: Some(Kept { count, head }) });
+    expect_each_change_noticed(&log, &Demands { public_keys: Vec::new(), kept: Some(Kept { count, head }) });
 }
 
 #[test]
@@ -51,7 +52,7 @@ fn a_log_that_is_cut_off_anywhere_in_its_last_lines_can_be_added_to() {
     read(&golden("signed.log"), &Demands::default(), |_, receipt| receipts.push(receipt)).unwrap().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
-    // From within the receipt before the last marker.
+    // From the beginning of the receipt before the last marker on.
     let ends: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] == b'\n').collect();
     let first = ends[ends.len() - 4] + 1;
     for cut in (first..=whole.len()).step_by(17).chain(ends[ends.len() - 3..].iter().flat_map(|end| [*end, end + 1])) {

@@ -1,4 +1,4 @@
-//! Questions are asked on unix only; elsewhere files and `--yes` do.
+//! No questions: on systems other than Unix, passphrases come from files, and `--yes` confirms.
 
 use std::convert::Infallible;
 use std::future::pending;

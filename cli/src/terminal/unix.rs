@@ -1,4 +1,4 @@
-//! A question on the terminal of the session, `/dev/tty`, which outlives Ctrl-Z and `fg`.
+//! Questions on the terminal of the session, `/dev/tty`, which survive Ctrl-Z and `fg`.
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -13,22 +13,24 @@ use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-/// No line that is typed is longer, in bytes: the terminal itself takes no longer one.
+/// The length in bytes of the longest line that can be typed, which is also the terminal's own
+/// limit.
 const MAX_LINE_LEN: usize = 4096;
 
-/// The question that waits for its answer.
+/// The question that waits for an answer.
 static QUESTION: Mutex<Option<Question>> = Mutex::new(None);
 
-/// True once no question is asked any longer, because the program ends.
+/// True once no further question is asked, because the program is ending.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
-/// True once a question was asked.
+/// True once a question has been asked.
 static HAS_ASKED: AtomicBool = AtomicBool::new(false);
 
-/// The signals of Ctrl-Z and `fg`, from the first question until they are followed.
+/// The streams of the signals of Ctrl-Z and `fg`, from the first question until [`follow_stops`]
+/// takes them.
 static LISTENING: Mutex<Option<Listening>> = Mutex::new(None);
 
-/// Wakes what follows these signals.
+/// Wakes [`follow_stops`] when the streams are set.
 static LISTENS: Notify = Notify::const_new();
 
 struct Listening {
@@ -40,12 +42,12 @@ struct Question {
     terminal: File,
     prompt: String,
     hides: bool,
-    /// The terminal as it was; `Some` while what is typed is hidden.
+    /// The original settings of the terminal; `Some` while the input is hidden.
     before: Option<Termios>,
 }
 
 impl Question {
-    /// Hides what is typed from now on, if that is wanted.
+    /// Hides the input from now on, if the question asks for that.
     fn hide(&mut self) -> io::Result<()> {
         if !self.hides {
             return Ok(());
@@ -58,14 +60,14 @@ impl Question {
         hiding.local_modes.remove(LocalModes::ECHO);
         hiding.local_modes.insert(LocalModes::ECHONL);
         self.before = Some(before);
-        // What was typed before the question is no answer to it.
+        // Discards input that was typed before the question.
         Ok(tcsetattr(&self.terminal, OptionalActions::Flush, &hiding)?)
     }
 
-    /// Leaves the terminal as it was.
+    /// Restores the settings of the terminal.
     fn show(&mut self) {
         if let Some(before) = self.before.take() {
-            // The terminal may be gone; then there is nothing to restore.
+            // If the terminal is gone, there is nothing to restore.
             let _ = tcsetattr(&self.terminal, OptionalActions::Flush, &before);
         }
     }
@@ -79,7 +81,8 @@ fn question() -> MutexGuard<'static, Option<Question>> {
     QUESTION.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks, and reads one line without its end. `None` if there is no terminal.
+/// Asks a question and reads one line, without its line break. Returns `None` if there is no
+/// terminal.
 pub(super) fn line(prompt: String, hides: bool) -> io::Result<Option<Zeroizing<String>>> {
     let Ok(terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else { return Ok(None) };
     let mut answers = terminal.try_clone()?;
@@ -96,12 +99,12 @@ pub(super) fn line(prompt: String, hides: bool) -> io::Result<Option<Zeroizing<S
     line.map(Some)
 }
 
-/// Ends the question that is asked, leaves the terminal as it was, and has no other question asked.
+/// Ends the current question, restores the terminal, and prevents further questions.
 pub(super) fn end() {
-    // Read under the lock that is taken next.
+    // `line` reads this under the lock that is taken next.
     IS_OVER.store(true, Ordering::Relaxed);
     if let Some(mut question) = end_question() {
-        // What is said next stands on a line of its own.
+        // The next output begins on a new line.
         let _ = question.terminal.write_all(b"\n");
     }
 }
@@ -112,7 +115,7 @@ fn end_question() -> Option<Question> {
     ended
 }
 
-/// Read without a buffer that nobody wipes.
+/// Reads one line, without a buffer that is never wiped.
 fn read_line(terminal: &mut File) -> io::Result<Zeroizing<String>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LINE_LEN));
     let mut byte = Zeroizing::new([0]);
@@ -120,14 +123,15 @@ fn read_line(terminal: &mut File) -> io::Result<Zeroizing<String>> {
         bytes.push(byte[0]);
     }
     if byte[0] != b'\n' {
-        // Ctrl-D ends what is typed, but not the line.
+        // Ctrl-D ends the input without a line break.
         terminal.write_all(b"\n")?;
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| io::Error::other("what was typed is not UTF-8"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| io::Error::other("the input is not UTF-8"))?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Has the program notice Ctrl-Z and `fg` from now on, before the first question hides anything.
+/// Starts to catch the signals of Ctrl-Z and `fg`. Must be called before the first question hides
+/// the input.
 pub(super) fn listen_for_stops() -> io::Result<()> {
     if HAS_ASKED.swap(true, Ordering::Relaxed) {
         return Ok(());
@@ -142,7 +146,7 @@ pub(super) async fn follow_stops() -> Infallible {
     LISTENS.notified().await;
     let listening = LISTENING.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Listening { mut stops, mut continuations }) = listening else {
-        // Taken already: two do not follow.
+        // Another call has taken them.
         return pending().await;
     };
     loop {
@@ -153,24 +157,25 @@ pub(super) async fn follow_stops() -> Infallible {
     }
 }
 
-/// Stops the program, as Ctrl-Z does by itself, but for the terminal.
+/// Stops the program, as Ctrl-Z does by default, but restores the terminal first.
 fn stop() {
     if let Some(question) = question().as_mut() {
         question.show();
     }
-    // Not SIGSTOP: where no shell waits that could continue the program, the system must not stop
-    // it. That is so for this signal, as for the one of Ctrl-Z. On the main thread, which takes it
-    // before it goes on here.
+    // Not SIGSTOP, which also stops a program that no shell can continue. The system ignores
+    // SIGTTIN in that case, like the signal of Ctrl-Z. The main thread receives the signal before
+    // `kill_process` returns.
     let _ = kill_process(getpid(), Signal::TTIN);
     if let Some(question) = question().as_mut() {
         let _ = question.hide();
     }
 }
 
-/// After a stop, whatever the reason: the shell may have set up the terminal anew, and others have written to it.
+/// Hides the input and asks again after a stop, for whatever reason: the shell may have reset the
+/// terminal, and other programs may have written to it.
 fn go_on() {
     if let Some(question) = question().as_mut() {
-        // If the terminal is gone, whoever reads from it is told.
+        // If the terminal is gone, the read of the answer fails, too.
         let _ = question.hide().and_then(|()| question.ask());
     }
 }

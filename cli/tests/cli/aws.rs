@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use keystead_aws_testbed::{FOREIGN_KMS_KEY_ARN, KMS_KEY, TestBed};
 use keystead_conformance::Namespace;
 
-use crate::room::{KEY, Ran, Room};
+use crate::fixture::{Fixture, KEY, Ran};
 
 /// A store in the emulator, and the program with credentials for it.
 pub(crate) struct Aws {
-    pub(crate) room: Room,
+    pub(crate) fixture: Fixture,
     pub(crate) bed: &'static TestBed,
     pub(crate) namespace: Namespace,
     pub(crate) url: String,
@@ -19,14 +19,15 @@ pub(crate) struct Aws {
 
 impl Aws {
     pub(crate) fn new(scheme: &str) -> Self {
-        let (bed, namespace) = (TestBed::shared().unwrap(), Namespace::random());
+        let bed = TestBed::shared().unwrap();
+        let namespace = Namespace::random();
         let at = format!("kms_key={KMS_KEY}&region=us-east-1&endpoint_url={}", bed.url());
         let url = format!("{scheme}:///{namespace}/user-keys/%s?{at}");
-        Self { room: Room::empty(), bed, namespace, url }
+        Self { fixture: Fixture::empty(), bed, namespace, url }
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.room.command(args);
+        let mut command = self.fixture.command(args);
         command
             .env("KEYSTEAD_STORE", &self.url)
             .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
@@ -43,8 +44,8 @@ impl Aws {
         if stdin.is_empty() {
             return command.output().unwrap().into();
         }
-        std::fs::write(self.room.path("stdin"), stdin).unwrap();
-        command.stdin(std::fs::File::open(self.room.path("stdin")).unwrap()).output().unwrap().into()
+        std::fs::write(self.fixture.path("stdin"), stdin).unwrap();
+        command.stdin(std::fs::File::open(self.fixture.path("stdin")).unwrap()).output().unwrap().into()
     }
 }
 
@@ -184,7 +185,7 @@ fn keys_are_encrypted_anew_under_another_kms_key() {
             args.push("--exclusive");
         }
         let text = aws.run(&args).done();
-        assert_eq!(text, "complete: 2 keys were encrypted anew, 0 were as they should be already\n");
+        assert_eq!(text, "complete: 2 keys were re-encrypted, 0 were already as the URL says\n");
         let told = aws.run(&["--json"].iter().chain(&args).copied().collect::<Vec<_>>()).json();
         assert_eq!((&told["complete"], &told["current"]), (&json!(true), &json!(2)), "{told}");
         assert_eq!(aws.run(&["get", "alice-canary"]).done(), alice);
@@ -249,8 +250,8 @@ fn a_key_that_needs_attention_is_told_though_the_listing_fails() {
 
 #[test]
 fn a_file_store_has_no_kms_key() {
-    let room = Room::empty();
-    let text = room.run(&["--store", "file:///keys.db?root_secret_env=X", "reencrypt"]).failed(2);
+    let fixture = Fixture::empty();
+    let text = fixture.run(&["--store", "file:///keys.db?root_secret_env=X", "reencrypt"]).failed(2);
     assert!(text.contains("use rotate"), "{text}");
 }
 
@@ -268,16 +269,16 @@ fn keys_move_from_parameter_store_to_secrets_manager() {
 
 #[test]
 fn a_store_that_cannot_be_reached_is_its_own_exit_code() {
-    let room = Room::empty();
+    let fixture = Fixture::empty();
     let url = format!("ssm:///x/%s?kms_key={KMS_KEY}&region=us-east-1&endpoint_url=http://127.0.0.1:1");
-    let output = room
+    let output = fixture
         .command(&["--store", &url, "get", "alice"])
         .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
         .env("AWS_SECRET_ACCESS_KEY", "x")
         .output();
     let text = Ran::from(output.unwrap()).failed(6);
     assert!(text.contains("could not be reached"), "{text}");
-    let text = room.run(&["--store", &url, "get", "alice"]).failed(5);
+    let text = fixture.run(&["--store", &url, "get", "alice"]).failed(5);
     assert!(text.contains("credentials"), "{text}");
 }
 

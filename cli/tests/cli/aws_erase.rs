@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::aws::Aws;
-use crate::room::Ran;
+use crate::fixture::Ran;
 
 fn denied() -> String {
     json!({ "__type": "AccessDeniedException", "message": "User is not authorized" }).to_string()
@@ -26,15 +26,15 @@ impl Aws {
             runtime.block_on(aws.bed.ask_emulator("AmazonSSM.PutParameter", parameter)).unwrap();
         }
         let ids: String = (0..count).map(|user| format!("user-{user}\n")).collect();
-        fs::write(aws.room.path("ids"), ids).unwrap();
+        fs::write(aws.fixture.path("ids"), ids).unwrap();
         aws
     }
 
     /// The options for tombstones in a file store.
     fn tombstones(&self) -> [String; 4] {
-        let directory = self.room.directory().display();
+        let directory = self.fixture.directory().display();
         let url = format!("file://{directory}/tombstones.db?root_secret_file={directory}/tombstones.secret");
-        self.room.run(&["--store", &url, "init"]).done();
+        self.fixture.run(&["--store", &url, "init"]).done();
         ["--tombstones".to_owned(), url, "--accept-tombstone-durability".to_owned(), "host".to_owned()]
     }
 
@@ -44,7 +44,20 @@ impl Aws {
     }
 
     fn spawn(&self, args: &[&str]) -> Child {
-        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        self.spawn_with_stdout(args, Stdio::piped())
+    }
+
+    fn spawn_with_stdout(&self, args: &[&str], stdout: Stdio) -> Child {
+        self.command(args).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Runs a command that erases, and removes its log while it waits for the proof that the first
+    /// `deletions` keys of this test are gone.
+    fn run_without_log(&self, args: &[&str], stdout: Stdio, deletions: usize) -> Ran {
+        let child = self.spawn_with_stdout(args, stdout);
+        self.wait_for_calls("DeleteParameter", deletions);
+        fs::remove_file(self.fixture.path("log")).unwrap();
+        ended(child)
     }
 
     fn wait_for_calls(&self, operation: &str, count: usize) {
@@ -123,7 +136,7 @@ fn an_erasure_that_no_read_has_proved_has_a_code_of_its_own() {
     aws.run(&["erase", "user-0", "--yes"]).done();
     aws.deny("GetParameter", "user-1");
     let ran = aws.run(&["erase", "--ids-file", "ids", "--yes"]);
-    assert!(ran.code == 8 && ran.stdout.contains("not verified by a read; erase again: 1"), "{ran:?}");
+    assert!(ran.code == 8 && ran.stdout.contains("not verified by a read; run erase again: 1"), "{ran:?}");
     // A failure counts before that.
     aws.run(&["generate", "user-1"]).done();
     aws.deny("GetParameter", "user-1");
@@ -148,7 +161,7 @@ fn a_key_that_can_be_brought_back_is_not_gone() {
     aws.run(&["erase", "alice", "--yes", "--accept-recoverable", "--require-final"]).failed(2);
     assert_eq!(aws.run(&["erase", "alice", "--yes", "--require-final"]).code, 9);
 
-    fs::write(aws.room.path("ids"), "bob\nnobody\n").unwrap();
+    fs::write(aws.fixture.path("ids"), "bob\nnobody\n").unwrap();
     let ran = aws.run(&["erase", "--ids-file", "ids", "--yes"]);
     assert!(ran.code == 9 && ran.stdout.contains("can still bring the key back: 1"), "{ran:?}");
     aws.run(&["erase", "--ids-file", "ids", "--yes", "--accept-recoverable"]).done();
@@ -161,7 +174,7 @@ fn a_key_that_can_be_brought_back_is_not_gone() {
     aws.url = forced;
     aws.run(&["erase", "erin", "--yes"]).done();
     assert_eq!(aws.run(&["erase", "erin", "--yes", "--require-final"]).code, 9);
-    fs::write(aws.room.path("ids"), "erin\n").unwrap();
+    fs::write(aws.fixture.path("ids"), "erin\n").unwrap();
     assert_eq!(aws.run(&["erase", "--ids-file", "ids", "--yes", "--require-final"]).code, 9);
     aws.run(&["erase", "--ids-file", "ids", "--yes"]).done();
 }
@@ -171,25 +184,19 @@ fn a_key_that_can_be_brought_back_is_not_gone() {
 fn a_receipt_that_cannot_be_kept_is_printed_and_has_a_code_of_its_own() {
     let aws = Aws::with_users(40);
     let tombstones = aws.tombstones();
-    let log = aws.room.path("log");
-    let one = aws.spawn(&[&["erase", "user-0", "--yes", "--receipts", "log"][..], &strs(&tombstones)].concat());
-    aws.wait_for_calls("DeleteParameter", 1);
-    fs::remove_file(&log).unwrap();
-    let ran = ended(one);
+    let one = [&["erase", "user-0", "--yes", "--receipts", "log"][..], &strs(&tombstones)].concat();
+    let ran = aws.run_without_log(&one, Stdio::piped(), 1);
     assert_eq!(ran.code, 10, "{ran:?}");
     assert!(ran.stderr.contains("the user was erased, but the receipt could not be added to log"), "{ran:?}");
     assert!(ran.stderr.contains("the receipt log log was removed"), "{ran:?}");
     let receipt = ran.stdout.lines().last().unwrap();
-    fs::write(aws.room.path("receipt"), receipt).unwrap();
+    fs::write(aws.fixture.path("receipt"), receipt).unwrap();
     let check = [&["receipt", "check", "receipt", "user-0"][..], &strs(&tombstones)].concat();
     assert!(aws.run(&check).done().contains("proved: 1 of 1"));
 
     let args =
         [&["--json", "erase", "--ids-file", "ids", "--yes", "--receipts", "log"][..], &strs(&tombstones)].concat();
-    let many = aws.spawn(&args);
-    aws.wait_for_calls("DeleteParameter", 33);
-    fs::remove_file(&log).unwrap();
-    let ran = ended(many);
+    let ran = aws.run_without_log(&args, Stdio::piped(), 33);
     assert_eq!(ran.code, 10, "{ran:?}");
     let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let (summary, users) = lines.split_last().unwrap();
@@ -197,6 +204,67 @@ fn a_receipt_that_cannot_be_kept_is_printed_and_has_a_code_of_its_own() {
     assert_eq!((&summary["receipts_not_kept"], &summary["not_begun"]), (&json!(32), &json!(8)), "{summary}");
     assert!(users.len() == 32 && users.iter().all(|user| user["receipt"]["verified"] == true), "{users:?}");
     assert_eq!(aws.run(&["count"]).done(), "8\n");
+}
+
+/// Returns a standard output to which nothing can be written.
+fn full() -> Stdio {
+    fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
+/// Returns a standard output that nobody reads.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn a_receipt_that_is_neither_kept_nor_printed_has_the_code_of_one_that_is_not_kept() {
+    let aws = Aws::with_users(4);
+    let tombstones = aws.tombstones();
+    let with_log = |args: &[&'static str]| {
+        let options = strs(&tombstones);
+        [args, &["--yes", "--receipts", "log"], &options].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let run = |args: &[&'static str], stdout: Stdio, deletions: usize| {
+        let args = with_log(args);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        aws.run_without_log(&args, stdout, deletions)
+    };
+    for (user, stdout, deletions) in [("user-0", full(), 1), ("user-1", unread(), 2)] {
+        let ran = run(&["erase", user], stdout, deletions);
+        assert_eq!(ran.code, 10, "{ran:?}");
+        assert!(ran.stderr.contains("could neither be added to log nor be printed"), "{ran:?}");
+        assert!(!ran.stderr.contains("is on standard output"), "{ran:?}");
+    }
+
+    fs::write(aws.fixture.path("ids"), "user-2\nuser-3\n").unwrap();
+    for (stdout, deletions) in [(full(), 4), (unread(), 6)] {
+        let ran = run(&["erase", "--ids-file", "ids"], stdout, deletions);
+        assert_eq!(ran.code, 10, "{ran:?}");
+        assert!(ran.stderr.contains("receipts of erased users could not be added to the log: 2"), "{ran:?}");
+    }
+
+    let bare = [&["generate", "user-0"][..], &["--no-tombstones"]].concat();
+    for (stdout, deletions) in [(full(), 7), (unread(), 8)] {
+        aws.run(&bare).done();
+        let ran = run(&["reconcile"], stdout, deletions);
+        assert_eq!(ran.code, 10, "{ran:?}");
+        assert!(ran.stderr.contains("could neither be added to log nor be printed"), "{ran:?}");
+    }
+}
+
+/// The log is kept, so the code is that of the output.
+#[test]
+fn a_receipt_that_is_kept_but_not_printed_has_the_code_of_the_output() {
+    let aws = Aws::with_users(2);
+    let tombstones = aws.tombstones();
+    for (user, stdout, code) in [("user-0", full(), 1), ("user-1", unread(), 141)] {
+        let args = [&["erase", user, "--yes", "--receipts", "log"][..], &strs(&tombstones)].concat();
+        let ran = ended(aws.spawn_with_stdout(&args, stdout));
+        assert_eq!(ran.code, code, "{ran:?}");
+    }
+    assert!(aws.run(&["receipt", "verify", "log"]).done().contains("receipts  2\n"));
 }
 
 #[test]
@@ -209,7 +277,8 @@ fn an_interruption_says_how_many_users_are_erased() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let ran = ended(child);
     assert_eq!(ran.code, 130, "{ran:?}");
-    let expected = "of 40 users 0 had ended, 32 were under way, whose keys may be erased or not, and 8 were not begun";
+    let expected =
+        "of 40 users, 0 were finished, 32 were under way, whose keys may be erased or not, and 8 were not begun";
     assert!(ran.stderr.contains(expected) && ran.stderr.contains("--resume"), "{ran:?}");
     let text = aws.run(&args).done();
     assert!(text.starts_with("complete: ") && text.contains("40 users"), "{text}");

@@ -2,54 +2,54 @@
 
 use std::fs;
 
-use crate::room::{Ran, Room};
+use crate::fixture::{Fixture, Ran};
 
-fn write(room: &Room, name: &str, text: &str) {
-    fs::create_dir_all(room.path("config/keystead")).unwrap();
-    fs::write(room.path(name), text).unwrap();
+fn write(fixture: &Fixture, name: &str, text: &str) {
+    fs::create_dir_all(fixture.path("config/keystead")).unwrap();
+    fs::write(fixture.path(name), text).unwrap();
 }
 
-fn count(room: &Room, args: &[&str]) -> Ran {
-    room.run_storeless(&[&["count"], args].concat())
+fn count(fixture: &Fixture, args: &[&str]) -> Ran {
+    fixture.run_storeless(&[&["count"], args].concat())
 }
 
 #[test]
 fn a_store_is_found_by_its_name_in_the_users_file_or_the_one_given() {
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
-    let text = format!("[stores.live]\nurl = \"{}\"\n[stores.none]\nurl = \"memory:\"\n", room.url());
-    write(&room, "config/keystead/config.toml", &text);
-    assert_eq!(count(&room, &["--store", "live"]).done(), "1\n");
-    assert_eq!(count(&room, &["--store", "none"]).done(), "0\n");
-    assert_eq!(room.command(&["count"]).env("KEYSTEAD_STORE", "live").output().unwrap().stdout, b"1\n");
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
+    let text = format!("[stores.live]\nurl = \"{}\"\n[stores.none]\nurl = \"memory:\"\n", fixture.url());
+    write(&fixture, "config/keystead/config.toml", &text);
+    assert_eq!(count(&fixture, &["--store", "live"]).done(), "1\n");
+    assert_eq!(count(&fixture, &["--store", "none"]).done(), "0\n");
+    assert_eq!(fixture.command(&["count"]).env("KEYSTEAD_STORE", "live").output().unwrap().stdout, b"1\n");
 
-    write(&room, "other.toml", "[stores.live]\nurl = \"memory:\"\n");
-    assert_eq!(count(&room, &["--store", "live", "--config", "other.toml"]).done(), "0\n");
+    write(&fixture, "other.toml", "[stores.live]\nurl = \"memory:\"\n");
+    assert_eq!(count(&fixture, &["--store", "live", "--config", "other.toml"]).done(), "0\n");
 }
 
 #[test]
 fn a_name_that_is_not_there_is_refused_with_those_that_are() {
-    let room = Room::empty();
-    assert!(count(&room, &["--store", "live"]).failed(2).contains("config.toml failed"));
-    write(&room, "config/keystead/config.toml", "");
-    assert!(count(&room, &["--store", "live"]).failed(2).contains("it has none"));
-    write(&room, "config/keystead/config.toml", "[stores.a]\nurl = \"memory:\"\n[stores.b]\nurl = \"memory:\"\n");
-    let text = count(&room, &["--store", "hunter2"]).failed(2);
+    let fixture = Fixture::empty();
+    assert!(count(&fixture, &["--store", "live"]).failed(2).contains("config.toml failed"));
+    write(&fixture, "config/keystead/config.toml", "");
+    assert!(count(&fixture, &["--store", "live"]).failed(2).contains("it has none"));
+    write(&fixture, "config/keystead/config.toml", "[stores.a]\nurl = \"memory:\"\n[stores.b]\nurl = \"memory:\"\n");
+    let text = count(&fixture, &["--store", "hunter2"]).failed(2);
     assert!(text.contains("it has a, b") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]
 fn a_file_with_anything_else_in_it_is_refused_and_not_quoted() {
-    let room = Room::empty();
+    let fixture = Fixture::empty();
     for text in [
         "[stores.live]\nurl = \"memory:\"\npassphrase = \"hunter2\"\n",
         "[stores.live]\nurl = \"memory:\"\n[hunter2]\nx = 1\n",
         "[stores.live]\nurl = \"memory:\"\nhunter2",
         "hunter2 = \"hunter2\"\n[stores.live]\nurl = \"memory:\"\n",
     ] {
-        write(&room, "config/keystead/config.toml", text);
-        let refusal = count(&room, &["--store", "live"]).failed(2);
-        assert!(refusal.contains("line ") && refusal.contains("takes nothing but"), "{refusal}");
+        write(&fixture, "config/keystead/config.toml", text);
+        let refusal = count(&fixture, &["--store", "live"]).failed(2);
+        assert!(refusal.contains("line ") && refusal.contains("may contain only"), "{refusal}");
         assert!(!refusal.contains("hunter2"), "{refusal}");
     }
 }

@@ -6,131 +6,136 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::room::{KEY, Ran, Room};
+use crate::fixture::{Fixture, KEY, Ran};
 
-/// A room with a second store, and the URL of that.
-fn two_stores() -> (Room, String) {
-    let room = Room::new();
-    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", room.directory().display());
-    room.run(&["--store", &other, "init"]).done();
-    (room, other)
+/// A fixture with a second store, and the URL of that.
+fn two_stores() -> (Fixture, String) {
+    let fixture = Fixture::new();
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", fixture.directory().display());
+    fixture.run(&["--store", &other, "init"]).done();
+    (fixture, other)
 }
 
-fn count(room: &Room, store: &str) -> String {
-    room.run(&["--store", store, "count"]).done()
+fn count(fixture: &Fixture, store: &str) -> String {
+    fixture.run(&["--store", store, "count"]).done()
 }
 
 #[test]
 fn all_keys_are_copied_and_compared() {
-    let (room, other) = two_stores();
-    room.run_with(&["put", "alice"], KEY).done();
-    room.fill((0..200).map(|number| format!("user-{number}")));
+    let (fixture, other) = two_stores();
+    fixture.run_with(&["put", "alice"], KEY).done();
+    fixture.fill((0..200).map(|number| format!("user-{number}")));
 
-    let text = room.run(&["verify", "--against", &other]);
+    let text = fixture.run(&["verify", "--against", &other]);
     assert_eq!(
         (text.code, text.stdout.as_str()),
         (1, "NOT equal: 0 keys are the same in both\n  missing in the other: 201\n")
     );
     assert_eq!(
-        room.run(&["copy", "--to", &other, "--dry-run"]).done(),
+        fixture.run(&["copy", "--to", &other, "--dry-run"]).done(),
         "a dry run: nothing was changed; the source lists 201\n  to be copied: 201\n"
     );
-    assert_eq!(count(&room, &other), "0\n");
+    assert_eq!(count(&fixture, &other), "0\n");
     let complete = "complete: every key of the source was read back at the target; the source lists 201\n";
-    assert_eq!(room.run(&["copy", "--to", &other]).done(), format!("{complete}  copied: 201\n"));
-    assert_eq!(room.run(&["copy", "--to", &other]).done(), format!("{complete}  there already, the same: 201\n"));
-    assert_eq!(room.run(&["--store", &other, "get", "alice"]).done(), format!("{KEY}\n"));
-    assert_eq!(room.run(&["verify", "--against", &other]).done(), "equal: 201 keys are the same in both\n");
+    assert_eq!(fixture.run(&["copy", "--to", &other]).done(), format!("{complete}  copied: 201\n"));
+    assert_eq!(fixture.run(&["copy", "--to", &other]).done(), format!("{complete}  there already, the same: 201\n"));
+    assert_eq!(fixture.run(&["--store", &other, "get", "alice"]).done(), format!("{KEY}\n"));
+    assert_eq!(fixture.run(&["verify", "--against", &other]).done(), "equal: 201 keys are the same in both\n");
 }
 
 #[test]
 fn a_key_that_differs_is_left_skipped_or_overwritten_as_it_is_said() {
-    let (room, other) = two_stores();
-    room.run_with(&["put", "alice"], KEY).done();
-    room.run_with(&["--store", &other, "put", "alice", "--overwrite"], "ff").done();
+    let (fixture, other) = two_stores();
+    fixture.run_with(&["put", "alice"], KEY).done();
+    fixture.run_with(&["--store", &other, "put", "alice", "--overwrite"], "ff").done();
 
-    let ran = room.run(&["copy", "--to", &other]);
+    let ran = fixture.run(&["copy", "--to", &other]);
     assert!(
-        ran.code == 4 && ran.stdout.contains("NOT complete") && ran.stdout.contains("different, left: 1"),
+        ran.code == 4 && ran.stdout.contains("NOT complete") && ran.stdout.contains("different, left unchanged: 1"),
         "{ran:?}"
     );
     assert!(!ran.stdout.contains("alice") && ran.stderr.contains("--on-conflict"), "{ran:?}");
-    assert!(room.run(&["copy", "--to", &other, "--show-ids"]).stdout.ends_with("different, left: 1\n    alice\n"));
-    assert!(room.run(&["verify", "--against", &other, "--show-ids"]).stdout.ends_with("different: 1\n    alice\n"));
+    assert!(
+        fixture
+            .run(&["copy", "--to", &other, "--show-ids"])
+            .stdout
+            .ends_with("different, left unchanged: 1\n    alice\n")
+    );
+    assert!(fixture.run(&["verify", "--against", &other, "--show-ids"]).stdout.ends_with("different: 1\n    alice\n"));
 
-    let text = room.run(&["copy", "--to", &other, "--on-conflict", "skip"]).done();
+    let text = fixture.run(&["copy", "--to", &other, "--on-conflict", "skip"]).done();
     assert!(text.contains("different, skipped: 1"), "{text}");
-    assert_eq!(room.run(&["--store", &other, "get", "alice"]).done(), "ff\n");
-    let text = room.run(&["copy", "--to", &other, "--on-conflict", "overwrite"]).done();
+    assert_eq!(fixture.run(&["--store", &other, "get", "alice"]).done(), "ff\n");
+    let text = fixture.run(&["copy", "--to", &other, "--on-conflict", "overwrite"]).done();
     assert!(text.contains("overwritten: 1"), "{text}");
-    assert_eq!(room.run(&["--store", &other, "get", "alice"]).done(), format!("{KEY}\n"));
+    assert_eq!(fixture.run(&["--store", &other, "get", "alice"]).done(), format!("{KEY}\n"));
 }
 
 #[test]
 fn a_copy_that_is_killed_goes_on_with_its_journal() {
-    let (room, other) = two_stores();
-    room.fill((0..2_000).map(|number| format!("user-{number}")));
+    let (fixture, other) = two_stores();
+    fixture.fill((0..2_000).map(|number| format!("user-{number}")));
     let copy = ["copy", "--to", &other, "--journal", "journal"];
     for round in 0..8 {
-        let args = [&copy[..], if room.path("journal").exists() { &["--resume"] } else { &[] }].concat();
-        let mut child = room.spawn(&args);
+        let args = [&copy[..], if fixture.path("journal").exists() { &["--resume"] } else { &[] }].concat();
+        let mut child = fixture.spawn(&args);
         sleep(Duration::from_millis(20 + 25 * round));
         // Dead at once: nothing can be tidied up.
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    if room.path("journal").exists() {
-        assert!(room.run(&copy).failed(4).contains("--resume"));
+    if fixture.path("journal").exists() {
+        assert!(fixture.run(&copy).failed(4).contains("--resume"));
     }
-    let args = [&copy[..], if room.path("journal").exists() { &["--resume"] } else { &[] }].concat();
-    let text = room.run(&args).done();
+    let args = [&copy[..], if fixture.path("journal").exists() { &["--resume"] } else { &[] }].concat();
+    let text = fixture.run(&args).done();
     assert!(text.starts_with("complete: ") && text.contains("the source lists 2000"), "{text}");
-    assert_eq!(room.run(&["verify", "--against", &other]).done(), "equal: 2000 keys are the same in both\n");
-    let journal = fs::read(room.path("journal")).unwrap();
+    assert_eq!(fixture.run(&["verify", "--against", &other]).done(), "equal: 2000 keys are the same in both\n");
+    let journal = fs::read(fixture.path("journal")).unwrap();
     assert!(!journal.windows(5).any(|window| window == b"user-"));
 }
 
 #[test]
 fn a_journal_is_begun_or_gone_on_with_as_it_is_said() {
-    let (room, other) = two_stores();
+    let (fixture, other) = two_stores();
     let copy = ["copy", "--to", &other, "--journal", "journal"];
-    assert!(room.run(&[&copy[..], &["--resume"]].concat()).failed(2).contains("leave out --resume"));
-    room.run(&copy).done();
-    room.run(&copy).failed(4);
-    room.run(&[&copy[..], &["--resume"]].concat()).done();
-    room.run(&["copy", "--to", &other, "--resume"]).failed(2);
+    assert!(fixture.run(&[&copy[..], &["--resume"]].concat()).failed(2).contains("leave out --resume"));
+    fixture.run(&copy).done();
+    fixture.run(&copy).failed(4);
+    fixture.run(&[&copy[..], &["--resume"]].concat()).done();
+    fixture.run(&["copy", "--to", &other, "--resume"]).failed(2);
 }
 
 #[test]
 fn keys_are_deleted_at_the_source_only_after_a_yes() {
-    let (room, other) = two_stores();
-    room.run(&["generate", "alice"]).done();
-    let text = room.run(&["copy", "--to", &other, "--delete-source"]).failed(4);
+    let (fixture, other) = two_stores();
+    fixture.run(&["generate", "alice"]).done();
+    let text = fixture.run(&["copy", "--to", &other, "--delete-source"]).failed(4);
     assert!(text.contains("nothing was copied"), "{text}");
-    assert_eq!(count(&room, &other), "0\n");
-    let text = room.run(&["copy", "--to", &other, "--delete-source", "--yes"]).done();
+    assert_eq!(count(&fixture, &other), "0\n");
+    let text = fixture.run(&["copy", "--to", &other, "--delete-source", "--yes"]).done();
     assert!(text.contains("deleted at the source: 1"), "{text}");
-    assert_eq!((count(&room, &room.url()), count(&room, &other)), ("0\n".to_owned(), "1\n".to_owned()));
+    assert_eq!((count(&fixture, &fixture.url()), count(&fixture, &other)), ("0\n".to_owned(), "1\n".to_owned()));
 }
 
 #[test]
 fn a_damaged_key_does_not_stop_the_others() {
-    let (room, other) = two_stores();
-    room.fill((0..10).map(|number| number.to_string()));
-    room.damage("keys.db");
-    let ran = room.run(&["copy", "--to", &other]);
+    let (fixture, other) = two_stores();
+    fixture.fill((0..10).map(|number| number.to_string()));
+    fixture.damage("keys.db");
+    let ran = fixture.run(&["copy", "--to", &other]);
     assert!(ran.code == 7 && ran.stdout.contains("NOT complete") && ran.stdout.contains("copied: 9"), "{ran:?}");
-    assert_eq!(room.run(&["verify", "--against", &other]).code, 7);
+    assert_eq!(fixture.run(&["verify", "--against", &other]).code, 7);
 }
 
 #[test]
 fn json_of_copy_and_of_a_comparison() {
-    let (room, other) = two_stores();
-    room.run(&["generate", "alice"]).done();
+    let (fixture, other) = two_stores();
+    fixture.run(&["generate", "alice"]).done();
     let none = json!({ "total": 0, "ids": null });
     let no_failure = json!({ "total": 0, "first": [] });
     let told = |ran: Ran| ran.json();
-    let report = told(room.run(&["--json", "copy", "--to", &other]));
+    let report = told(fixture.run(&["--json", "copy", "--to", &other]));
     assert_eq!(
         report,
         json!({
@@ -140,8 +145,8 @@ fn json_of_copy_and_of_a_comparison() {
             "removed_at_target": none, "left_at_target": none, "left_at_source": none,
         })
     );
-    room.run_with(&["--store", &other, "put", "alice", "--overwrite"], "ff").done();
-    let report = told(room.run(&["--json", "verify", "--against", &other, "--show-ids"]));
+    fixture.run_with(&["--store", &other, "put", "alice", "--overwrite"], "ff").done();
+    let report = told(fixture.run(&["--json", "verify", "--against", &other, "--show-ids"]));
     let none = json!({ "total": 0, "ids": [] });
     assert_eq!(
         report,
@@ -154,8 +159,8 @@ fn json_of_copy_and_of_a_comparison() {
 
 #[test]
 fn a_store_that_ends_with_the_command_keeps_no_keys() {
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
     let memory: [&[&str]; 8] = [
         &["--store", "memory:", "put", "alice"],
         &["--store", "memory:", "create", "alice"],
@@ -167,27 +172,27 @@ fn a_store_that_ends_with_the_command_keeps_no_keys() {
         &["copy", "--to", "memory:", "--delete-source", "--yes", "--accept-durability", "host"],
     ];
     for args in memory {
-        let ran = room.run_with(args, KEY);
+        let ran = fixture.run_with(args, KEY);
         assert!(ran.failed(2).contains("memory: is gone when this command ends: give a store that lasts"), "{args:?}");
     }
-    assert!(room.run(&["--store", "memory:", "init"]).failed(2).contains("only a file store"));
-    assert_eq!(room.run(&["count"]).done(), "1\n");
+    assert!(fixture.run(&["--store", "memory:", "init"]).failed(2).contains("only to file stores"));
+    assert_eq!(fixture.run(&["count"]).done(), "1\n");
     // What only reads, and what is for trying a store, takes it.
-    assert_eq!(room.run(&["--store", "memory:", "count"]).done(), "0\n");
-    room.run(&["--store", "memory:", "doctor", "--write"]).done();
-    let text = room.run(&["copy", "--to", "memory:", "--delete-source", "--accept-durability", "process"]).failed(2);
+    assert_eq!(fixture.run(&["--store", "memory:", "count"]).done(), "0\n");
+    fixture.run(&["--store", "memory:", "doctor", "--write"]).done();
+    let text = fixture.run(&["copy", "--to", "memory:", "--delete-source", "--accept-durability", "process"]).failed(2);
     assert!(text.contains("possible values: host, replicated"), "{text}");
 }
 
 #[test]
 fn a_run_that_goes_on_reads_again_what_was_copied_unless_it_is_told_not_to() {
-    let (room, other) = two_stores();
-    room.fill((0..5).map(|number| format!("user-{number}")));
+    let (fixture, other) = two_stores();
+    fixture.fill((0..5).map(|number| format!("user-{number}")));
     let copy = ["copy", "--to", &other, "--journal", "journal"];
     let resume = [&copy[..], &["--resume"]].concat();
-    room.run(&copy).done();
-    room.run(&["--store", &other, "delete", "user-3", "--yes"]).done();
-    let blind = room.run(&[&resume[..], &["--no-recheck"]].concat());
+    fixture.run(&copy).done();
+    fixture.run(&["--store", &other, "delete", "user-3", "--yes"]).done();
+    let blind = fixture.run(&[&resume[..], &["--no-recheck"]].concat());
     assert!(blind.stderr.contains("--no-recheck"), "{blind:?}");
     assert_eq!(
         blind.done(),
@@ -195,44 +200,44 @@ fn a_run_that_goes_on_reads_again_what_was_copied_unless_it_is_told_not_to() {
          copied were not read again; the source lists 5\n  copied by earlier runs, not read again: 5\n"
     );
     assert_eq!(
-        room.run(&resume).done(),
+        fixture.run(&resume).done(),
         "complete: every key of the source was read back at the target; the source lists 5\n  copied: 1\n  \
          copied by earlier runs, read again: 4\n"
     );
-    let told = room.run(&[&["--json"], &resume[..], &["--no-recheck"]].concat()).json();
+    let told = fixture.run(&[&["--json"], &resume[..], &["--no-recheck"]].concat()).json();
     assert_eq!((&told["complete"], &told["not_rechecked"]), (&json!(false), &json!(5)));
-    room.run(&["copy", "--to", &other, "--no-recheck"]).failed(2);
+    fixture.run(&["copy", "--to", &other, "--no-recheck"]).failed(2);
 }
 
 #[test]
 fn many_losses_are_removed_only_when_their_number_is_confirmed() {
-    let (room, other) = two_stores();
-    room.fill((0..30).map(|number| format!("user-{number}")));
-    room.run_with(&["--store", &other, "put", "user-29", "--overwrite"], "ff").done();
+    let (fixture, other) = two_stores();
+    fixture.fill((0..30).map(|number| format!("user-{number}")));
+    fixture.run_with(&["--store", &other, "put", "user-29", "--overwrite"], "ff").done();
     let copy = ["copy", "--to", &other, "--journal", "journal"];
     // Not complete, so that what it wrote counts as its own.
-    assert_eq!(room.run(&copy).code, 4);
+    assert_eq!(fixture.run(&copy).code, 4);
     for number in 0..12 {
-        room.run(&["delete", &format!("user-{number}"), "--yes"]).done();
+        fixture.run(&["delete", &format!("user-{number}"), "--yes"]).done();
     }
     let resume = [&copy[..], &["--resume", "--on-conflict", "skip"]].concat();
     for confirmed in [&[][..], &["--confirm-removals", "11"], &["--confirm-removals", "13"]] {
-        let ran = room.run(&[&resume[..], confirmed].concat());
+        let ran = fixture.run(&[&resume[..], confirmed].concat());
         assert_eq!(ran.code, 4, "{ran:?}");
         assert!(ran.stdout.starts_with("NOT complete: "), "{ran:?}");
         assert!(ran.stderr.contains("--resume --confirm-removals 12"), "{ran:?}");
-        assert_eq!(count(&room, &other), "30\n");
+        assert_eq!(count(&fixture, &other), "30\n");
     }
-    let text = room.run(&[&resume[..], &["--confirm-removals", "12"]].concat()).done();
+    let text = fixture.run(&[&resume[..], &["--confirm-removals", "12"]].concat()).done();
     assert!(text.contains("removed at the target: 12"), "{text}");
-    assert_eq!(count(&room, &other), "18\n");
+    assert_eq!(count(&fixture, &other), "18\n");
 }
 
 #[test]
 fn a_store_is_not_copied_to_itself() {
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
-    for args in [&["copy", "--to", &room.url()][..], &["verify", "--against", &room.url()]] {
-        assert!(room.run(args).failed(2).contains("one store"), "{args:?}");
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
+    for args in [&["copy", "--to", &fixture.url()][..], &["verify", "--against", &fixture.url()]] {
+        assert!(fixture.run(args).failed(2).contains("one store"), "{args:?}");
     }
 }

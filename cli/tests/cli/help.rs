@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::room::Room;
+use crate::fixture::Fixture;
 
 const COMMANDS: &[&str] = &[
     "allow",
@@ -47,17 +47,17 @@ fn is_as_frozen(name: &str, text: &str) {
 
 #[test]
 fn the_help_of_each_command_is_as_frozen() {
-    let room = Room::empty();
+    let fixture = Fixture::empty();
     // The list of commands is shorter without the AWS stores.
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
-    is_as_frozen("keystead", &room.run_storeless(&["--help"]).done());
+    is_as_frozen("keystead", &fixture.run_storeless(&["--help"]).done());
     for command in COMMANDS {
-        let text = room.run_storeless(&[command, "--help"]).done();
-        assert_eq!(room.run_storeless(&["help", command]).done(), text);
+        let text = fixture.run_storeless(&[command, "--help"]).done();
+        assert_eq!(fixture.run_storeless(&["help", command]).done(), text);
         is_as_frozen(command, &text);
     }
     for [command, nested] in NESTED {
-        let text = room.run_storeless(&[command, nested, "--help"]).done();
+        let text = fixture.run_storeless(&[command, nested, "--help"]).done();
         is_as_frozen(&format!("{command}-{nested}"), &text);
     }
 }
@@ -76,7 +76,7 @@ pub(crate) fn commands_in(help: &str) -> Vec<&str> {
 
 #[test]
 fn the_help_of_every_command_is_frozen() {
-    assert_eq!(commands_in(&Room::empty().run_storeless(&["--help"]).done()), COMMANDS);
+    assert_eq!(commands_in(&Fixture::empty().run_storeless(&["--help"]).done()), COMMANDS);
 }
 
 /// The lines of the examples in a help, as they are typed.
@@ -87,15 +87,15 @@ fn examples_in(help: &str) -> Vec<&str> {
 
 #[test]
 fn each_command_has_examples_that_the_program_takes() {
-    let room = Room::empty();
-    room.write_secret("bob.key", crate::room::KEY);
+    let fixture = Fixture::empty();
+    fixture.write_secret("bob.key", crate::fixture::KEY);
     let bin = Path::new(env!("CARGO_BIN_EXE_keystead")).parent().unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut run = 0;
     for command in [&["help"][..], COMMANDS].concat() {
         let help = match command {
-            "help" => room.run_storeless(&["--help"]).done(),
-            command => room.run_storeless(&[command, "--help"]).done(),
+            "help" => fixture.run_storeless(&["--help"]).done(),
+            command => fixture.run_storeless(&[command, "--help"]).done(),
         };
         let examples = examples_in(&help);
         assert!(!examples.is_empty(), "{command} has no example");
@@ -103,10 +103,10 @@ fn each_command_has_examples_that_the_program_takes() {
             let mut shell = keystead_aws_testbed::isolated("setsid");
             let ran = shell
                 .args(["sh", "-c", example])
-                .current_dir(room.directory())
+                .current_dir(fixture.directory())
                 .env("PATH", &path)
-                .env("HOME", room.directory())
-                .env("XDG_CONFIG_HOME", room.path("config"))
+                .env("HOME", fixture.directory())
+                .env("XDG_CONFIG_HOME", fixture.path("config"))
                 .env("KEYSTEAD_STORE", "memory:")
                 .stdin(std::process::Stdio::null())
                 .output()
@@ -122,51 +122,62 @@ fn each_command_has_examples_that_the_program_takes() {
 
 #[test]
 fn help_does_not_show_what_the_environment_says() {
-    let room = Room::empty();
-    let text = room.command(&["count", "--help"]).env("KEYSTEAD_STORE", "hunter2").output().unwrap().stdout;
+    let fixture = Fixture::empty();
+    let text = fixture.command(&["count", "--help"]).env("KEYSTEAD_STORE", "hunter2").output().unwrap().stdout;
     assert!(!String::from_utf8(text).unwrap().contains("hunter2"));
 }
 
 #[test]
 fn the_program_alone_shows_its_help_as_an_error() {
-    let room = Room::empty();
-    for ran in [room.run(&[]), room.run_storeless(&[]), room.run(&["--json"])] {
+    let fixture = Fixture::empty();
+    for ran in [fixture.run(&[]), fixture.run_storeless(&[]), fixture.run(&["--json"])] {
         let text = ran.failed(2);
         assert!(text.contains("Usage:") && text.contains("Commands:") && text.contains("Examples:"), "{text}");
         assert!(!text.contains("error:"), "{text}");
     }
-    assert!(room.run(&["--version"]).done().starts_with("keystead 0."));
+    assert!(fixture.run(&["--version"]).done().starts_with("keystead 0."));
+}
+
+#[test]
+fn the_usage_line_does_not_ask_for_a_store_that_the_environment_names() {
+    let fixture = Fixture::empty();
+    for (args, usage) in
+        [(&["get"][..], "Usage: keystead get <ID>\n"), (&["copy"], "Usage: keystead copy --to <URL|NAME>\n")]
+    {
+        let text = fixture.run(args).failed(2);
+        assert!(text.contains(usage), "{text}");
+    }
 }
 
 #[test]
 fn an_unknown_command_is_shown_if_it_is_a_word_and_else_not() {
-    let room = Room::empty();
+    let fixture = Fixture::empty();
     for word in ["frobnicate", "lst", "re-encrypt", "keys"] {
-        let text = room.run(&[word]).failed(2);
+        let text = fixture.run(&[word]).failed(2);
         assert!(text.contains(&format!("unrecognized subcommand '{word}'")), "{text}");
     }
-    let key = crate::room::KEY;
+    let key = crate::fixture::KEY;
     for secret in
         [key, &key[..16], "deadbeef", "dead-beef", "Hunter", "hunter2", "correct-horse-battery-staple", "übel"]
     {
         for args in [&[secret][..], &["help", secret], &["--json", secret]] {
-            let text = room.run(args).failed(2);
+            let text = fixture.run(args).failed(2);
             assert!(text.contains("(not shown)") && !text.contains(secret), "{args:?}: {text}");
         }
     }
     // In another position nothing is shown.
-    assert!(!room.run(&["get", "alice", "canary"]).failed(2).contains("canary"));
+    assert!(!fixture.run(&["get", "alice", "canary"]).failed(2).contains("canary"));
 }
 
 #[test]
 fn no_command_that_deletes_or_replaces_is_proposed() {
-    let room = Room::empty();
-    assert!(room.run(&["lst"]).failed(2).contains("similar subcommand exists: 'list'"));
+    let fixture = Fixture::empty();
+    assert!(fixture.run(&["lst"]).failed(2).contains("similar subcommand exists: 'list'"));
     // Near erase and create alike: neither is proposed.
-    assert!(!room.run(&["eraze", "bob"]).failed(2).contains("similar"));
+    assert!(!fixture.run(&["eraze", "bob"]).failed(2).contains("similar"));
     for mistyped in ["delet", "erse", "rotat", "pt", "putt", "restor", "reconcil", "re-encrypt", "reencript", "eras"] {
         for args in [&[mistyped][..], &["help", mistyped]] {
-            let text = room.run(args).failed(2);
+            let text = fixture.run(args).failed(2);
             for command in ["delete", "erase", "rotate", "put", "restore", "reconcile", "reencrypt"] {
                 assert!(!text.contains(&format!("'{command}'")), "{args:?}: {text}");
             }
@@ -177,9 +188,9 @@ fn no_command_that_deletes_or_replaces_is_proposed() {
 
 #[test]
 fn completions_are_written_for_each_shell() {
-    let room = Room::empty();
+    let fixture = Fixture::empty();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = room.run_storeless(&["completions", shell]).done();
+        let script = fixture.run_storeless(&["completions", shell]).done();
         assert!(script.contains("keystead") && script.contains("doctor"), "{shell}");
     }
 }

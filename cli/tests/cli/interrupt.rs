@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::room::{KEY, Room};
+use crate::fixture::{Fixture, KEY};
 
 /// What Ctrl-C sends.
 fn interrupt(child: &Child) {
@@ -47,35 +47,35 @@ fn was_interrupted(output: &Output) {
 
 #[test]
 fn a_listing_that_nobody_reads_is_ended() {
-    let room = Room::new();
-    room.fill((0..4_000).map(|number| format!("user-{number:030}")));
-    let mut child = room.spawn(&["list"]);
+    let fixture = Fixture::new();
+    fixture.fill((0..4_000).map(|number| format!("user-{number:030}")));
+    let mut child = fixture.spawn(&["list"]);
     let mut first = [0; 10];
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_exact(&mut first).unwrap();
     interrupt(&child);
     was_interrupted(&child.wait_with_output().unwrap());
     drop(stdout);
-    assert_eq!(room.run(&["count"]).done(), "4000\n");
+    assert_eq!(fixture.run(&["count"]).done(), "4000\n");
 }
 
 #[test]
 fn a_put_that_waits_for_its_key_is_ended_and_stores_nothing() {
-    let room = Room::new();
-    let mut child = room.spawn(&["put", "alice"]);
+    let fixture = Fixture::new();
+    let mut child = fixture.spawn(&["put", "alice"]);
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&KEY.as_bytes()[..10]).unwrap();
     listens(&child);
     interrupt(&child);
     was_interrupted(&child.wait_with_output().unwrap());
     drop(stdin);
-    assert_eq!(room.run(&["count"]).done(), "0\n");
+    assert_eq!(fixture.run(&["count"]).done(), "0\n");
 }
 
 #[test]
 fn being_asked_to_end_is_an_interruption() {
-    let room = Room::new();
-    let mut child = room.spawn(&["put", "alice"]);
+    let fixture = Fixture::new();
+    let mut child = fixture.spawn(&["put", "alice"]);
     let stdin = child.stdin.take();
     listens(&child);
     send(&child, Signal::TERM);
@@ -85,12 +85,12 @@ fn being_asked_to_end_is_an_interruption() {
 
 #[test]
 fn a_put_that_is_interrupted_at_any_moment_is_made_whole_or_not_at_all() {
-    let room = Room::new();
+    let fixture = Fixture::new();
     let other = "ff".repeat(32);
-    room.run_with(&["put", "alice"], KEY).done();
+    fixture.run_with(&["put", "alice"], KEY).done();
     let mut interrupted = 0;
     for round in 0..30 {
-        let mut child = room.spawn(&["put", "alice", "--overwrite"]);
+        let mut child = fixture.spawn(&["put", "alice", "--overwrite"]);
         listens(&child);
         child.stdin.take().unwrap().write_all(if round % 2 == 0 { &other } else { KEY }.as_bytes()).unwrap();
         sleep(Duration::from_millis(round));
@@ -103,22 +103,22 @@ fn a_put_that_is_interrupted_at_any_moment_is_made_whole_or_not_at_all() {
                 interrupted += 1;
             }
         }
-        let key = room.run(&["get", "alice"]).done();
+        let key = fixture.run(&["get", "alice"]).done();
         assert!(key.trim() == KEY || key.trim() == other);
     }
     assert!(interrupted > 0, "none was interrupted in time");
     assert_eq!(
-        room.run(&["verify"]).done(),
-        "records: 1 intact, 0 damaged; stretches that cannot be read: 0; structural faults: 0\n"
+        fixture.run(&["verify"]).done(),
+        "records: 1 intact, 0 damaged; unreadable parts of the file: 0; structural faults: 0\n"
     );
 }
 
 #[test]
 fn a_rotation_that_is_interrupted_is_ended_by_resume() {
-    let room = Room::new();
-    room.fill((0..3_000).map(|number| format!("user-{number}")));
-    let mut child = room.spawn(&["rotate", "--new-root-secret-file", "new.secret"]);
-    while !room.path("new.secret").exists() {
+    let fixture = Fixture::new();
+    fixture.fill((0..3_000).map(|number| format!("user-{number}")));
+    let mut child = fixture.spawn(&["rotate", "--new-root-secret-file", "new.secret"]);
+    while !fixture.path("new.secret").exists() {
         assert!(child.try_wait().unwrap().is_none());
         sleep(Duration::from_millis(1));
     }
@@ -127,43 +127,43 @@ fn a_rotation_that_is_interrupted_is_ended_by_resume() {
     let output = child.wait_with_output().unwrap();
     assert!(matches!(output.status.code(), Some(0 | 130)), "{output:?}");
 
-    let new = format!("file://{0}/keys.db?root_secret_file={0}/new.secret", room.directory().display());
-    let with_new = |args: &[&str]| room.run(&[&["--store", new.as_str()], args].concat());
+    let new = format!("file://{0}/keys.db?root_secret_file={0}/new.secret", fixture.directory().display());
+    let with_new = |args: &[&str]| fixture.run(&[&["--store", new.as_str()], args].concat());
     if with_new(&["count"]).code == 0 {
         with_new(&["rotate", "--resume"]).done();
         assert_eq!(with_new(&["count"]).done(), "3000\n");
-        room.run(&["count"]).failed(5);
+        fixture.run(&["count"]).failed(5);
     } else {
-        assert_eq!(room.run(&["count"]).done(), "3000\n");
+        assert_eq!(fixture.run(&["count"]).done(), "3000\n");
     }
 }
 
 #[test]
 fn a_backup_that_is_interrupted_leaves_no_file() {
-    let room = Room::new();
-    room.fill((0..3_000).map(|number| format!("user-{number}")));
-    let child = room.spawn(&["backup", "copy.db"]);
+    let fixture = Fixture::new();
+    fixture.fill((0..3_000).map(|number| format!("user-{number}")));
+    let child = fixture.spawn(&["backup", "copy.db"]);
     listens(&child);
     interrupt(&child);
     let output = child.wait_with_output().unwrap();
     match output.status.code() {
-        Some(0) => assert!(room.path("copy.db").exists()),
+        Some(0) => assert!(fixture.path("copy.db").exists()),
         _ => {
             was_interrupted(&output);
-            assert!(!room.path("copy.db").exists());
+            assert!(!fixture.path("copy.db").exists());
         }
     }
 }
 
 #[test]
 fn a_copy_that_is_interrupted_goes_on_with_its_journal() {
-    let room = Room::new();
-    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", room.directory().display());
-    room.run(&["--store", &other, "init"]).done();
-    room.fill((0..6_000).map(|number| format!("user-{number}")));
+    let fixture = Fixture::new();
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", fixture.directory().display());
+    fixture.run(&["--store", &other, "init"]).done();
+    fixture.fill((0..6_000).map(|number| format!("user-{number}")));
     let copy = ["copy", "--to", &other, "--journal", "journal"];
-    let child = room.spawn(&copy);
-    while !room.path("journal").exists() {
+    let child = fixture.spawn(&copy);
+    while !fixture.path("journal").exists() {
         sleep(Duration::from_millis(1));
     }
     sleep(Duration::from_millis(50));
@@ -171,15 +171,15 @@ fn a_copy_that_is_interrupted_goes_on_with_its_journal() {
     let output = child.wait_with_output().unwrap();
     was_interrupted(&output);
     assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"), "{output:?}");
-    let text = room.run(&[&copy[..], &["--resume"]].concat()).done();
+    let text = fixture.run(&[&copy[..], &["--resume"]].concat()).done();
     assert!(text.starts_with("complete: "), "{text}");
-    assert_eq!(room.run(&["verify", "--against", &other]).done(), "equal: 6000 keys are the same in both\n");
+    assert_eq!(fixture.run(&["verify", "--against", &other]).done(), "equal: 6000 keys are the same in both\n");
 }
 
 /// Interrupts a command while it waits for the passphrase of its store, from a pipe whose writer never ends.
-fn interrupted_while_it_opens(room: &Room, args: &[&str]) -> String {
-    let store = format!("file://{}/phrase.db", room.directory().display());
-    let child = room.spawn(&[&["--store", &store, "--passphrase-file", "pipe"], args].concat());
+fn interrupted_while_it_opens(fixture: &Fixture, args: &[&str]) -> String {
+    let store = format!("file://{}/phrase.db", fixture.directory().display());
+    let child = fixture.spawn(&[&["--store", &store, "--passphrase-file", "pipe"], args].concat());
     listens(&child);
     interrupt(&child);
     let output = child.wait_with_output().unwrap();
@@ -189,10 +189,10 @@ fn interrupted_while_it_opens(room: &Room, args: &[&str]) -> String {
 
 #[test]
 fn what_may_have_happened_is_told_by_command() {
-    let room = Room::new();
-    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(room.path("pipe")).status().unwrap().success());
-    let writer = fs::File::options().read(true).write(true).open(room.path("pipe")).unwrap();
-    let other = room.url();
+    let fixture = Fixture::new();
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(fixture.path("pipe")).status().unwrap().success());
+    let writer = fs::File::options().read(true).write(true).open(fixture.path("pipe")).unwrap();
+    let other = fixture.url();
     let copy = ["copy", "--to", other.as_str()];
     let unchanged = "error: interrupted: nothing was changed\n";
     for (args, text) in [
@@ -204,28 +204,31 @@ fn what_may_have_happened_is_told_by_command() {
         (&["doctor"], unchanged),
         (&[&copy[..], &["--dry-run"]].concat(), unchanged),
         (&["init"], "if there is no store, run init again, with --existing-root-secret if that file exists"),
-        (&["generate", "alice"], "the key was written whole or not at all"),
-        (&["delete", "alice"], "the key was deleted or not"),
-        (&["erase", "alice", "--yes"], "the user may count as erased already. Run erase again"),
+        (&["generate", "alice"], "the key was written completely or not at all"),
+        (&["delete", "alice"], "the key may have been deleted"),
+        (&["erase", "alice", "--yes"], "the user may already count as erased; run erase again"),
         (&["reconcile", "--tombstones", &other, "--yes"], "run reconcile again to finish"),
-        (&["rotate", "--new-root-secret-file", "new.secret"], "rotate again, with another new file"),
+        (&["rotate", "--new-root-secret-file", "new.secret"], "run rotate again, with another new file"),
         (&["scrub"], "no key was changed: run scrub again"),
-        (&["backup", "copy.db"], "the unfinished copy was removed, the store is as it was"),
+        (&["backup", "copy.db"], "the unfinished copy was removed, and the store was not changed"),
         (&["restore", "copy.db", "--yes"], "run restore again with the same backup"),
-        (&["doctor", "--write"], "look with list --prefix keystead-doctor-"),
-        (&copy, "the source is as it was. Copy again: what is at the target already is not written again\n"),
+        (&["doctor", "--write"], "find it with list --prefix keystead-doctor-"),
+        (
+            &copy,
+            "the source was not changed; run the same command again: keys that are at the target are not written again\n",
+        ),
         (
             &[&copy[..], &["--journal", "j"]].concat(),
-            "the source is as it was. Go on with --resume and the same journal\n",
+            "the source was not changed; resume with --resume and the same journal\n",
         ),
-        (&[&copy[..], &["--on-conflict", "overwrite"]].concat(), "keys that differed may be replaced at the target"),
+        (&[&copy[..], &["--on-conflict", "overwrite"]].concat(), "different keys at the target may have been replaced"),
         (
             &[&copy[..], &["--delete-source", "--yes"]].concat(),
-            "a key was deleted at the source only after it was read at the target. A key whose id begins with \
-             keystead-copy- may be left at the target. Copy again",
+            "keys were deleted at the source only after they were read at the target; a key whose id begins with \
+             keystead-copy- may be left at the target; run the same command again",
         ),
     ] {
-        let told = interrupted_while_it_opens(&room, args);
+        let told = interrupted_while_it_opens(&fixture, args);
         assert!(told.contains(text), "{args:?}: {told}");
     }
     drop(writer);

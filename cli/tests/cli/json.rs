@@ -2,18 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::room::{KEY, Ran, Room};
+use crate::fixture::{Fixture, KEY, Ran};
 
-fn json_of(room: &Room, args: &[&str]) -> Value {
-    let ran = room.run(&[&["--json"], args].concat());
+fn json_of(fixture: &Fixture, args: &[&str]) -> Value {
+    let ran = fixture.run(&[&["--json"], args].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
     ran.json()
 }
 
-fn room_with_alice() -> Room {
-    let room = Room::new();
-    room.run_with(&["put", "alice"], KEY).done();
-    room
+fn fixture_with_alice() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.run_with(&["put", "alice"], KEY).done();
+    fixture
 }
 
 fn immediate() -> Value {
@@ -21,9 +21,9 @@ fn immediate() -> Value {
 }
 
 /// Takes `store` out of a result: the path, and the store's id, which is random.
-fn without_store(room: &Room, mut result: Value) -> Value {
+fn without_store(fixture: &Fixture, mut result: Value) -> Value {
     let store = result.as_object_mut().unwrap().remove("store").unwrap();
-    let path = format!("file:{}/keys.db (store ", room.directory().canonicalize().unwrap().display());
+    let path = format!("file:{}/keys.db (store ", fixture.directory().canonicalize().unwrap().display());
     let id = store.as_str().and_then(|store| store.strip_prefix(&path)?.strip_suffix(')')).unwrap_or_default();
     assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{store}");
     result
@@ -31,42 +31,45 @@ fn without_store(room: &Room, mut result: Value) -> Value {
 
 #[test]
 fn init() {
-    let room = Room::empty();
-    let root = room.path("root.secret").display().to_string();
-    assert_eq!(without_store(&room, json_of(&room, &["init"])), json!({ "root_secret_file": root }));
+    let fixture = Fixture::empty();
+    let root = fixture.path("root.secret").display().to_string();
+    assert_eq!(without_store(&fixture, json_of(&fixture, &["init"])), json!({ "root_secret_file": root }));
 }
 
 #[test]
 fn generate() {
-    let room = Room::new();
-    let made = json_of(&room, &["generate"]);
+    let fixture = Fixture::new();
+    let made = json_of(&fixture, &["generate"]);
     assert_eq!((made["format"].as_str(), made["key"].as_str().map(str::len)), (Some("hex"), Some(64)));
-    assert_eq!(json_of(&room, &["generate", "--out", "key"]), json!({ "file": "key" }));
-    assert_eq!(json_of(&room, &["generate", "alice"]), json!({ "created": true }));
+    assert_eq!(json_of(&fixture, &["generate", "--out", "key"]), json!({ "file": "key" }));
+    assert_eq!(json_of(&fixture, &["generate", "alice"]), json!({ "created": true }));
 }
 
 #[test]
 fn get() {
-    let room = room_with_alice();
-    assert_eq!(json_of(&room, &["get", "alice"]), json!({ "format": "hex", "key": KEY }));
-    let base64 = json_of(&room, &["get", "alice", "--format", "base64"]);
+    let fixture = fixture_with_alice();
+    assert_eq!(json_of(&fixture, &["get", "alice"]), json!({ "format": "hex", "key": KEY }));
+    let base64 = json_of(&fixture, &["get", "alice", "--format", "base64"]);
     assert_eq!(base64, json!({ "format": "base64", "key": "ABEiM0RVZneImaq7zN3u/wARIjNEVWZ3iJmqu8zd7v8=" }));
-    assert_eq!(json_of(&room, &["get", "alice", "--out", "key"]), json!({ "file": "key" }));
-    assert!(room.run(&["--json", "get", "alice", "--format", "raw"]).failed(2).contains("raw bytes"));
+    assert_eq!(json_of(&fixture, &["get", "alice", "--out", "key"]), json!({ "file": "key" }));
+    assert!(fixture.run(&["--json", "get", "alice", "--format", "raw"]).failed(2).contains("raw bytes"));
 }
 
 #[test]
 fn put_and_create() {
-    let room = Room::new();
-    assert_eq!(room.run_with(&["--json", "put", "alice"], KEY).json(), json!({ "stored": true, "unchanged": false }));
-    assert_eq!(room.run_with(&["--json", "put", "alice"], KEY).json(), json!({ "stored": true, "unchanged": true }));
-    assert_eq!(room.run_with(&["--json", "create", "bob"], KEY).json(), json!({ "created": true }));
+    let fixture = Fixture::new();
+    assert_eq!(
+        fixture.run_with(&["--json", "put", "alice"], KEY).json(),
+        json!({ "stored": true, "unchanged": false })
+    );
+    assert_eq!(fixture.run_with(&["--json", "put", "alice"], KEY).json(), json!({ "stored": true, "unchanged": true }));
+    assert_eq!(fixture.run_with(&["--json", "create", "bob"], KEY).json(), json!({ "created": true }));
 }
 
 #[test]
 fn delete() {
     assert_eq!(
-        json_of(&room_with_alice(), &["delete", "alice", "--yes"]),
+        json_of(&fixture_with_alice(), &["delete", "alice", "--yes"]),
         json!({ "deleted": true, "finality": immediate() })
     );
 }
@@ -74,16 +77,16 @@ fn delete() {
 #[test]
 fn erase() {
     assert_eq!(
-        json_of(&room_with_alice(), &["erase", "alice", "--yes"]),
+        json_of(&fixture_with_alice(), &["erase", "alice", "--yes"]),
         json!({ "existed": true, "verified": true, "finality": immediate(), "receipt": null })
     );
 }
 
 #[test]
 fn list_is_a_value_a_line() {
-    let room = room_with_alice();
-    room.run(&["generate", "b\"ob"]).done();
-    let lines = room.run(&["--json", "list"]).done();
+    let fixture = fixture_with_alice();
+    fixture.run(&["generate", "b\"ob"]).done();
+    let lines = fixture.run(&["--json", "list"]).done();
     let mut ids: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     ids.sort_by_key(Value::to_string);
     assert_eq!(ids, [json!({ "id": "alice" }), json!({ "id": "b\"ob" })]);
@@ -91,61 +94,61 @@ fn list_is_a_value_a_line() {
 
 #[test]
 fn count() {
-    assert_eq!(json_of(&room_with_alice(), &["count"]), json!({ "count": 1, "damaged": 0 }));
+    assert_eq!(json_of(&fixture_with_alice(), &["count"]), json!({ "count": 1, "damaged": 0 }));
 }
 
 #[test]
 fn exists() {
-    let room = room_with_alice();
-    assert_eq!(json_of(&room, &["exists", "alice"]), json!({ "exists": true, "erased": false }));
-    let ran: Ran = room.run(&["--json", "exists", "bob"]);
+    let fixture = fixture_with_alice();
+    assert_eq!(json_of(&fixture, &["exists", "alice"]), json!({ "exists": true, "erased": false }));
+    let ran: Ran = fixture.run(&["--json", "exists", "bob"]);
     assert_eq!((ran.code, ran.json()), (3, json!({ "exists": false, "erased": false })));
 }
 
 #[test]
 fn verify() {
-    let room = room_with_alice();
+    let fixture = fixture_with_alice();
     let intact =
         json!({ "intact": 1, "damaged_rows": [], "unreadable": 0, "structural_faults": 0, "in_rotation": false });
-    assert_eq!(json_of(&room, &["verify"]), intact);
-    room.damage("keys.db");
-    let damaged = room.run(&["--json", "verify"]).json();
+    assert_eq!(json_of(&fixture, &["verify"]), intact);
+    fixture.damage("keys.db");
+    let damaged = fixture.run(&["--json", "verify"]).json();
     assert_eq!(damaged["intact"], 0);
     assert_eq!(damaged["damaged_rows"][0].as_str().map(str::len), Some(64));
 }
 
 #[test]
 fn rotate() {
-    let room = room_with_alice();
-    let told = without_store(&room, json_of(&room, &["rotate", "--new-root-secret-file", "new"]));
+    let fixture = fixture_with_alice();
+    let told = without_store(&fixture, json_of(&fixture, &["rotate", "--new-root-secret-file", "new"]));
     assert_eq!(told, json!({ "root_secret_file": "new", "clean": true }));
 }
 
 #[test]
 fn scrub() {
-    assert_eq!(json_of(&Room::new(), &["scrub"]), json!({ "clean": true }));
+    assert_eq!(json_of(&Fixture::new(), &["scrub"]), json!({ "clean": true }));
 }
 
 #[test]
 fn backup() {
-    assert_eq!(json_of(&Room::new(), &["backup", "copy.db"]), json!({ "file": "copy.db" }));
+    assert_eq!(json_of(&Fixture::new(), &["backup", "copy.db"]), json!({ "file": "copy.db" }));
 }
 
 #[test]
 fn restore() {
-    let room = Room::new();
-    room.run(&["backup", "copy.db"]).done();
-    let mut told = without_store(&room, json_of(&room, &["restore", "copy.db", "--yes"]));
+    let fixture = Fixture::new();
+    fixture.run(&["backup", "copy.db"]).done();
+    let mut told = without_store(&fixture, json_of(&fixture, &["restore", "copy.db", "--yes"]));
     let replaced = told["replaced_store"].take();
-    let beginning = format!("{}/keys.db.replaced-", room.directory().canonicalize().unwrap().display());
+    let beginning = format!("{}/keys.db.replaced-", fixture.directory().canonicalize().unwrap().display());
     assert!(replaced.as_str().is_some_and(|path| path.starts_with(&beginning)), "{replaced}");
     assert_eq!(told, json!({ "replaced_store": null }));
 }
 
 #[test]
 fn doctor() {
-    let room = room_with_alice();
-    let told = without_store(&room, json_of(&room, &["doctor"]));
+    let fixture = fixture_with_alice();
+    let told = without_store(&fixture, json_of(&fixture, &["doctor"]));
     assert_eq!(
         told["capabilities"],
         json!({ "durability": "host", "consistency": "strong", "deletion": "immediate", "listing": "strong" })
@@ -161,14 +164,14 @@ fn doctor() {
 
 #[test]
 fn completions() {
-    let told = json_of(&Room::empty(), &["completions", "bash"]);
+    let told = json_of(&Fixture::empty(), &["completions", "bash"]);
     assert_eq!(told["shell"], "bash");
     assert!(told["script"].as_str().is_some_and(|script| script.contains("keystead")));
 }
 
 #[test]
 fn conformance_is_the_suites_own_report() {
-    let told = room_with_alice().run(&["--json", "--store", "memory:", "conformance", "delete.missing"]).json();
+    let told = fixture_with_alice().run(&["--json", "--store", "memory:", "conformance", "delete.missing"]).json();
     assert_eq!(
         (&told["suite"], &told["store"], &told["failed"]),
         (&json!("keystead-conformance"), &json!("memory"), &json!(0))
@@ -177,7 +180,7 @@ fn conformance_is_the_suites_own_report() {
 
 #[test]
 fn an_error_is_a_value_on_standard_error() {
-    let text = Room::new().run(&["--json", "get", "alice"]).failed(3);
+    let text = Fixture::new().run(&["--json", "get", "alice"]).failed(3);
     let told: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
         told["error"],
@@ -185,7 +188,7 @@ fn an_error_is_a_value_on_standard_error() {
             "exit_code": 3,
             "message": "get on file failed: not found",
             "causes": [],
-            "advice": ["there is no key of this id: look at its spelling, every byte and case count"],
+            "advice": ["there is no key with this id: check its spelling; ids are compared byte by byte"],
             "kind": "not_found",
             "operation": "get",
             "store": "file",

@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::room::Room;
+use crate::fixture::Fixture;
 use crate::terminal::in_terminal;
 
-/// A room with a second store, and the URL of that.
-fn two_stores(keys: usize) -> (Room, String) {
-    let room = Room::new();
-    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", room.directory().display());
-    room.run(&["--store", &other, "init"]).done();
-    room.fill((0..keys).map(|number| format!("user-{number}")));
-    (room, other)
+/// A fixture with a second store, and the URL of that.
+fn two_stores(keys: usize) -> (Fixture, String) {
+    let fixture = Fixture::new();
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", fixture.directory().display());
+    fixture.run(&["--store", &other, "init"]).done();
+    fixture.fill((0..keys).map(|number| format!("user-{number}")));
+    (fixture, other)
 }
 
 #[test]
 fn no_line_of_progress_is_wider_than_the_terminal() {
     for (columns, last) in [(20, "copying 100%"), (40, "copying 1000 of 1000, "), (80, "] 1000 of 1000, ")] {
-        let (room, other) = two_stores(1_000);
+        let (fixture, other) = two_stores(1_000);
         let program = [env!("CARGO_BIN_EXE_keystead"), "copy", "--to", other.as_str()];
-        let session = in_terminal(&room, &room.url(), columns, &program, json!([]));
+        let session = in_terminal(&fixture, &fixture.url(), columns, &program, json!([]));
         assert_eq!(session.code, 0, "{}", session.shown);
         assert!(session.shown.contains(last), "{columns}: {}", session.shown);
         let mut told = 0;
@@ -41,10 +41,10 @@ fn no_line_of_progress_is_wider_than_the_terminal() {
 
 #[test]
 fn a_slow_copy_tells_its_first_keys_at_once_and_goes_on_telling() {
-    let (room, other) = two_stores(40);
+    let (fixture, other) = two_stores(40);
     let program =
         [env!("CARGO_BIN_EXE_keystead"), "copy", "--to", other.as_str(), "--rate", "10", "--concurrency", "1"];
-    let session = in_terminal(&room, &room.url(), 80, &program, json!([]));
+    let session = in_terminal(&fixture, &fixture.url(), 80, &program, json!([]));
     assert_eq!(session.code, 0, "{}", session.shown);
     let told: Vec<u64> =
         session.shown.split("] ").skip(1).filter_map(|rest| rest.split_once(" of 40, ")?.0.parse().ok()).collect();
@@ -57,8 +57,8 @@ fn a_slow_copy_tells_its_first_keys_at_once_and_goes_on_telling() {
 
 #[test]
 fn elsewhere_the_first_line_comes_with_the_first_keys() {
-    let (room, other) = two_stores(200);
-    let mut child = room
+    let (fixture, other) = two_stores(200);
+    let mut child = fixture
         .command(&["copy", "--to", &other, "--rate", "5"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -74,9 +74,9 @@ fn elsewhere_the_first_line_comes_with_the_first_keys() {
 
 #[test]
 fn what_is_quick_and_has_no_terminal_tells_nothing_else_on_standard_error() {
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
-    let output = room.command(&["verify"]).stderr(File::create(room.path("err")).unwrap()).output().unwrap();
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
+    let output = fixture.command(&["verify"]).stderr(File::create(fixture.path("err")).unwrap()).output().unwrap();
     assert!(output.status.success());
-    assert_eq!(std::fs::read_to_string(room.path("err")).unwrap(), "");
+    assert_eq!(std::fs::read_to_string(fixture.path("err")).unwrap(), "");
 }

@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::Write;
 
-use crate::room::{KEY, Room};
+use crate::fixture::{Fixture, KEY};
 
 #[test]
 fn a_key_on_its_way_in_is_in_no_argument_no_environment_and_no_text() {
-    let room = Room::new();
-    let mut child = room.spawn(&["put", "alice"]);
+    let fixture = Fixture::new();
+    let mut child = fixture.spawn(&["put", "alice"]);
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(KEY.as_bytes()).unwrap();
     let process = format!("/proc/{}", child.id());
@@ -20,16 +20,16 @@ fn a_key_on_its_way_in_is_in_no_argument_no_environment_and_no_text() {
     for text in seen.iter().chain([&output.stdout, &output.stderr]) {
         holds_none_of(text, &raw);
     }
-    for entry in fs::read_dir(room.directory()).unwrap() {
+    for entry in fs::read_dir(fixture.directory()).unwrap() {
         holds_none_of(&fs::read(entry.unwrap().path()).unwrap(), &raw);
     }
-    assert_eq!(room.run(&["get", "alice"]).done(), format!("{KEY}\n"));
+    assert_eq!(fixture.run(&["get", "alice"]).done(), format!("{KEY}\n"));
 }
 
 #[test]
 fn a_key_where_none_belongs_is_refused_and_not_repeated() {
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
     for args in [
         &["put", "alice", KEY][..],
         &["put", "alice", "--key", KEY],
@@ -44,23 +44,23 @@ fn a_key_where_none_belongs_is_refused_and_not_repeated() {
         &["create", KEY],
         &["put", "alice", "--key-file", "/dev/null"],
     ] {
-        let ran = room.run(args);
+        let ran = fixture.run(args);
         assert_ne!(ran.code, 0, "{args:?}");
         assert!(!ran.stderr.contains(&KEY[..16]) && ran.stdout.is_empty(), "{args:?}: {ran:?}");
     }
     let almost = format!("{KEY}x");
     for format in ["hex", "base64"] {
-        let text = room.run_with(&["put", "alice", "--format", format], &almost).failed(2);
+        let text = fixture.run_with(&["put", "alice", "--format", format], &almost).failed(2);
         assert!(!text.contains(&KEY[..16]), "{text}");
     }
 }
 
 #[test]
 fn an_id_is_in_no_error() {
-    let room = Room::new();
+    let fixture = Fixture::new();
     for args in [&["get", "alice-canary"][..], &["delete", "alice-canary", "--yes"], &["--json", "get", "alice-canary"]]
     {
-        let text = room.run(args).failed(3);
+        let text = fixture.run(args).failed(3);
         assert!(!text.contains("canary"), "{text}");
     }
 }

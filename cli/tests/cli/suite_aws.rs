@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use keystead_aws_testbed::{KMS_KEY, TestBed};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::room::{Ran, Room};
+use crate::fixture::{Fixture, Ran};
 use crate::suite::namespace_of_running;
 
 struct Account {
-    room: Room,
+    fixture: Fixture,
     bed: &'static TestBed,
     runtime: tokio::runtime::Runtime,
 }
@@ -17,13 +17,13 @@ struct Account {
 impl Account {
     fn new() -> Self {
         let bed = TestBed::shared().unwrap();
-        let room = Room::empty();
-        Self { room, bed, runtime: tokio::runtime::Runtime::new().unwrap() }
+        let fixture = Fixture::empty();
+        Self { fixture, bed, runtime: tokio::runtime::Runtime::new().unwrap() }
     }
 
     fn command(&self, args: &[&str]) -> std::process::Command {
         let at = format!("kms_key={KMS_KEY}&region=us-east-1&endpoint_url={}", self.bed.url());
-        let mut command = self.room.command(args);
+        let mut command = self.fixture.command(args);
         command
             .env("KEYSTEAD_STORE", format!("ssm:///never-used/%s?{at}"))
             .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
@@ -45,7 +45,7 @@ impl Account {
 }
 
 fn namespace_in(text: &str) -> &str {
-    text.split_once("--clean-up ").unwrap().1.split([',', '\n']).next().unwrap()
+    text.split_once("--clean-up ").unwrap().1.split([' ', '\n']).next().unwrap()
 }
 
 /// One test, because what the bed answers to the runs of all is told by their common path.

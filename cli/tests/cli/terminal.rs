@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::room::{KEY, Room};
+use crate::fixture::{Fixture, KEY};
 
 const PHRASE: &str = "correct horse battery";
 
@@ -14,16 +14,16 @@ pub(crate) struct Session {
 }
 
 /// Runs the program in a terminal, waits for each first text and then types the second.
-fn typed(room: &Room, store: &str, args: &[&str], steps: Value) -> Session {
-    in_terminal(room, store, 80, &[&[env!("CARGO_BIN_EXE_keystead")], args].concat(), steps)
+fn typed(fixture: &Fixture, store: &str, args: &[&str], steps: Value) -> Session {
+    in_terminal(fixture, store, 80, &[&[env!("CARGO_BIN_EXE_keystead")], args].concat(), steps)
 }
 
 /// Runs any program in a terminal of so many columns.
-pub(crate) fn in_terminal(room: &Room, store: &str, columns: u16, program: &[&str], steps: Value) -> Session {
+pub(crate) fn in_terminal(fixture: &Fixture, store: &str, columns: u16, program: &[&str], steps: Value) -> Session {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/terminal.py");
     let mut command = keystead_aws_testbed::isolated("python3");
     command.arg(script).arg(steps.to_string()).arg(columns.to_string()).args(program);
-    command.current_dir(room.directory()).env("KEYSTEAD_STORE", store);
+    command.current_dir(fixture.directory()).env("KEYSTEAD_STORE", store);
     let output = command.output().unwrap();
     let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
     assert_eq!(told["steps_left"], 0, "{told}");
@@ -34,77 +34,81 @@ pub(crate) fn in_terminal(room: &Room, store: &str, columns: u16, program: &[&st
 }
 
 /// Runs a line of a shell with job control in a terminal; `PROGRAM` in it is the program.
-fn in_shell(room: &Room, store: &str, shell: &[&str], line: &str, steps: Value) -> Session {
+fn in_shell(fixture: &Fixture, store: &str, shell: &[&str], line: &str, steps: Value) -> Session {
     let line = line.replace("PROGRAM", env!("CARGO_BIN_EXE_keystead"));
     let Value::Array(steps) = steps else { panic!("the steps are a list") };
     // In two parts, so that what is typed is not taken for the prompt.
     let prompt = json!(["", "PS1='rea''dy> '\n"]);
     let begin = json!(["ready> ", format!("{line}\n")]);
     let steps = [vec![prompt, begin], steps, vec![json!(["ready> ", "exit\n"])]].concat();
-    in_terminal(room, store, 200, shell, Value::Array(steps))
+    in_terminal(fixture, store, 200, shell, Value::Array(steps))
 }
 
-fn bare(room: &Room) -> String {
-    format!("file://{}/phrase.db", room.directory().display())
+fn bare(fixture: &Fixture) -> String {
+    format!("file://{}/phrase.db", fixture.directory().display())
 }
 
 #[test]
 fn a_passphrase_is_asked_for_twice_at_first_then_once_and_never_shown() {
-    let room = Room::empty();
+    let fixture = Fixture::empty();
     let phrase = format!("{PHRASE}\n");
-    let session =
-        typed(&room, &bare(&room), &["init"], json!([["new passphrase of ", phrase], ["the same again: ", phrase]]));
+    let session = typed(
+        &fixture,
+        &bare(&fixture),
+        &["init"],
+        json!([["new passphrase of ", phrase], ["the same again: ", phrase]]),
+    );
     assert!(session.code == 0 && session.shown.contains("created file:"), "{}", session.shown);
     assert!(!session.shown.contains("horse"), "{}", session.shown);
 
-    let session = typed(&room, &bare(&room), &["count"], json!([["phrase.db: ", phrase]]));
+    let session = typed(&fixture, &bare(&fixture), &["count"], json!([["phrase.db: ", phrase]]));
     assert!(session.code == 0 && session.shown.ends_with("0\r\n"), "{}", session.shown);
-    let session = typed(&room, &bare(&room), &["count"], json!([["phrase.db: ", "wrong\n"]]));
+    let session = typed(&fixture, &bare(&fixture), &["count"], json!([["phrase.db: ", "wrong\n"]]));
     assert_eq!(session.code, 5, "{}", session.shown);
 }
 
 #[test]
 fn two_different_passphrases_and_an_empty_one_make_no_store() {
-    let room = Room::empty();
+    let fixture = Fixture::empty();
     let steps = json!([["new passphrase of ", "one\n"], ["the same again: ", "two\n"]]);
-    let session = typed(&room, &bare(&room), &["init"], steps);
+    let session = typed(&fixture, &bare(&fixture), &["init"], steps);
     assert!(session.code == 2 && session.shown.contains("differ"), "{}", session.shown);
-    let session = typed(&room, &bare(&room), &["init"], json!([["new passphrase of ", "\n"]]));
+    let session = typed(&fixture, &bare(&fixture), &["init"], json!([["new passphrase of ", "\n"]]));
     assert_eq!(session.code, 2, "{}", session.shown);
-    assert!(!room.path("phrase.db").exists());
+    assert!(!fixture.path("phrase.db").exists());
 }
 
 #[test]
 fn ctrl_c_at_the_prompt_leaves_the_terminal_as_it_was() {
-    let room = Room::empty();
-    let session = typed(&room, &bare(&room), &["init"], json!([["new passphrase of ", "\u{3}"]]));
+    let fixture = Fixture::empty();
+    let session = typed(&fixture, &bare(&fixture), &["init"], json!([["new passphrase of ", "\u{3}"]]));
     assert!(session.code == 130 && session.shown.contains("interrupted"), "{}", session.shown);
-    assert!(!room.path("phrase.db").exists());
+    assert!(!fixture.path("phrase.db").exists());
 }
 
 #[test]
 fn ctrl_c_at_the_prompt_leaves_the_terminal_to_the_shell_as_it_was() {
-    let room = Room::empty();
+    let fixture = Fixture::empty();
     let steps = json!([["new passphrase of ", "half\u{3}"], ["ready> ", "echo code $?\n"]]);
     // This shell does not set up the terminal by itself.
-    let session = in_shell(&room, &bare(&room), &["/bin/sh", "-i"], "PROGRAM init", steps);
+    let session = in_shell(&fixture, &bare(&fixture), &["/bin/sh", "-i"], "PROGRAM init", steps);
     assert_eq!(session.echoes_at_steps, [true, true, false, true, true], "{}", session.shown);
     assert!(session.shown.contains("code 130") && !session.shown.contains("half"), "{}", session.shown);
     assert!(session.shown.contains("phrase.db: \r\nerror: interrupted"), "{}", session.shown);
 }
 
 /// A store with a passphrase.
-fn phrase_room() -> (Room, String) {
-    let room = Room::empty();
-    room.write_secret("phrase", PHRASE);
-    let store = bare(&room);
-    room.run(&["--store", &store, "--passphrase-file", "phrase", "init"]).done();
-    (room, store)
+fn phrase_room() -> (Fixture, String) {
+    let fixture = Fixture::empty();
+    fixture.write_secret("phrase", PHRASE);
+    let store = bare(&fixture);
+    fixture.run(&["--store", &store, "--passphrase-file", "phrase", "init"]).done();
+    (fixture, store)
 }
 
 #[test]
 fn ctrl_z_gives_the_terminal_back_and_fg_hides_what_is_typed_and_asks_again() {
-    let (room, store) = phrase_room();
+    let (fixture, store) = phrase_room();
     for shell in [&["/bin/sh", "-i"][..], &["/bin/bash", "--norc", "--noediting", "-i"]] {
         let steps = json!([
             ["phrase.db: ", "half a phr\u{1a}"],
@@ -112,7 +116,7 @@ fn ctrl_z_gives_the_terminal_back_and_fg_hides_what_is_typed_and_asks_again() {
             ["phrase.db: ", format!("{PHRASE}\n")],
             ["0\r\n", ""],
         ]);
-        let session = in_shell(&room, &store, shell, "PROGRAM count", steps);
+        let session = in_shell(&fixture, &store, shell, "PROGRAM count", steps);
         // Twice at the shell's prompt, at the question, at the prompt while it is stopped, at the
         // question again, and at the end.
         assert_eq!(
@@ -128,28 +132,28 @@ fn ctrl_z_gives_the_terminal_back_and_fg_hides_what_is_typed_and_asks_again() {
 
 #[test]
 fn a_question_is_repeated_after_ctrl_z_and_fg() {
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
     let steps = json!([
-        ["type yes: ", "\u{1a}"],
+        ["type yes to confirm: ", "\u{1a}"],
         ["ready> ", "fg\n"],
-        ["type yes: ", "\u{1a}"],
+        ["type yes to confirm: ", "\u{1a}"],
         ["ready> ", "fg\n"],
-        ["type yes: ", "yes\n"],
+        ["type yes to confirm: ", "yes\n"],
         ["verified", ""],
     ]);
-    in_shell(&room, &room.url(), &["/bin/sh", "-i"], "PROGRAM erase alice", steps);
-    room.run(&["get", "alice"]).failed(3);
+    in_shell(&fixture, &fixture.url(), &["/bin/sh", "-i"], "PROGRAM erase alice", steps);
+    fixture.run(&["get", "alice"]).failed(3);
 }
 
 #[test]
 fn fg_asks_again_after_a_stop_that_cannot_be_noticed() {
-    let (room, store) = phrase_room();
+    let (fixture, store) = phrase_room();
     // A shell's variable cannot reach the job: a file does.
     let line = "sh -c 'sleep 1; kill -STOP $(cat pid)' & sh -c 'echo $$ > pid; exec PROGRAM count'";
     let steps =
         json!([["phrase.db: ", ""], ["ready> ", "fg %2\n"], ["phrase.db: ", format!("{PHRASE}\n")], ["0\r\n", ""]]);
-    let session = in_shell(&room, &store, &["/bin/sh", "-i"], line, steps);
+    let session = in_shell(&fixture, &store, &["/bin/sh", "-i"], line, steps);
     // The shell is not given the terminal as it was then, but is so at the end.
     assert_eq!(session.echoes_at_steps, [true, true, false, false, false, true, true], "{}", session.shown);
     assert!(!session.shown.contains("horse"), "{}", session.shown);
@@ -157,10 +161,10 @@ fn fg_asks_again_after_a_stop_that_cannot_be_noticed() {
 
 #[test]
 fn ctrl_z_where_no_shell_waits_stops_nothing_and_shows_nothing() {
-    let (room, store) = phrase_room();
+    let (fixture, store) = phrase_room();
     // The system drops what was typed before Ctrl-Z.
     let steps = json!([["phrase.db: ", "half\u{1a}"], ["", format!("{PHRASE}\n"), 1.0]]);
-    let session = typed(&room, &store, &["count"], steps);
+    let session = typed(&fixture, &store, &["count"], steps);
     assert!(session.code == 0 && session.shown.ends_with("0\r\n"), "{}", session.shown);
     assert_eq!(session.echoes_at_steps, [false, false]);
     assert!(!session.shown.contains("half") && !session.shown.contains("horse"), "{}", session.shown);
@@ -168,118 +172,125 @@ fn ctrl_z_where_no_shell_waits_stops_nothing_and_shows_nothing() {
 
 #[test]
 fn questions_are_asked_on_the_terminal_wherever_input_and_output_lead() {
-    let (room, store) = phrase_room();
+    let (fixture, store) = phrase_room();
     let steps = json!([["phrase.db: ", format!("{PHRASE}\n")], ["ready> ", "cat out err; echo end\n"]]);
     let line = "PROGRAM count </dev/null >out 2>err";
-    let session = in_shell(&room, &store, &["/bin/sh", "-i"], line, steps);
+    let session = in_shell(&fixture, &store, &["/bin/sh", "-i"], line, steps);
     assert!(session.shown.contains("\n0\r\nend") && !session.shown.contains("horse"), "{}", session.shown);
     assert_eq!(session.echoes_at_steps, [true, true, false, true, true]);
 
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
-    let steps = json!([["type yes: ", "yes\n"]]);
-    in_shell(&room, &room.url(), &["/bin/sh", "-i"], "PROGRAM erase alice </dev/null >/dev/null 2>/dev/null", steps);
-    room.run(&["get", "alice"]).failed(3);
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
+    let steps = json!([["type yes to confirm: ", "yes\n"]]);
+    in_shell(
+        &fixture,
+        &fixture.url(),
+        &["/bin/sh", "-i"],
+        "PROGRAM erase alice </dev/null >/dev/null 2>/dev/null",
+        steps,
+    );
+    fixture.run(&["get", "alice"]).failed(3);
 }
 
 #[test]
 fn without_a_terminal_nothing_is_asked() {
-    let (room, store) = phrase_room();
-    let text = room.run(&["--store", &store, "count"]).failed(4);
+    let (fixture, store) = phrase_room();
+    let text = fixture.run(&["--store", &store, "count"]).failed(4);
     assert!(text.contains("no terminal") && text.contains("--passphrase-file"), "{text}");
-    let room = Room::new();
-    assert!(room.run(&["erase", "alice"]).failed(4).contains("--yes"));
+    let fixture = Fixture::new();
+    assert!(fixture.run(&["erase", "alice"]).failed(4).contains("--yes"));
 }
 
 #[test]
 fn rotate_asks_for_the_new_passphrase() {
-    let room = Room::new();
+    let fixture = Fixture::new();
     let phrase = format!("{PHRASE}\n");
     let steps = json!([["new passphrase of ", phrase], ["the same again: ", phrase]]);
-    let session = typed(&room, &room.url(), &["rotate", "--new-passphrase"], steps);
+    let session = typed(&fixture, &fixture.url(), &["rotate", "--new-passphrase"], steps);
     assert_eq!(session.code, 0, "{}", session.shown);
-    let store = format!("file://{}/keys.db", room.directory().display());
-    let session = typed(&room, &store, &["verify"], json!([["keys.db: ", phrase]]));
+    let store = format!("file://{}/keys.db", fixture.directory().display());
+    let session = typed(&fixture, &store, &["verify"], json!([["keys.db: ", phrase]]));
     assert_eq!(session.code, 0, "{}", session.shown);
 }
 
 #[test]
 fn erase_asks_and_takes_nothing_but_yes() {
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
     for answer in ["no\n", "y\n", "\n", "\u{4}"] {
-        let session = typed(&room, &room.url(), &["erase", "alice"], json!([["type yes: ", answer]]));
+        let session = typed(&fixture, &fixture.url(), &["erase", "alice"], json!([["type yes to confirm: ", answer]]));
         assert!(session.code == 4 && session.shown.contains("nothing was erased"), "{}", session.shown);
         assert!(!session.shown.contains("alice"), "{}", session.shown);
     }
-    assert_eq!(room.run(&["exists", "alice"]).done(), "yes\n");
-    let session = typed(&room, &room.url(), &["erase", "alice"], json!([["type yes: ", "yes\n"]]));
+    assert_eq!(fixture.run(&["exists", "alice"]).done(), "yes\n");
+    let session = typed(&fixture, &fixture.url(), &["erase", "alice"], json!([["type yes to confirm: ", "yes\n"]]));
     assert!(session.code == 0 && session.shown.contains("verified"), "{}", session.shown);
-    room.run(&["get", "alice"]).failed(3);
+    fixture.run(&["get", "alice"]).failed(3);
 }
 
 #[test]
 fn erase_of_many_asks_with_their_number_even_if_their_ids_are_piped_in() {
-    let room = Room::new();
-    room.fill(["alice".to_owned(), "bob".to_owned()]);
-    std::fs::write(room.path("ids"), "alice\nbob\nalice\n").unwrap();
-    let steps = |answer: &str| json!([["type yes: ", answer]]);
-    let session = typed(&room, &room.url(), &["erase", "--ids-file", "ids"], steps("no\n"));
+    let fixture = Fixture::new();
+    fixture.fill(["alice".to_owned(), "bob".to_owned()]);
+    std::fs::write(fixture.path("ids"), "alice\nbob\nalice\n").unwrap();
+    let steps = |answer: &str| json!([["type yes to confirm: ", answer]]);
+    let session = typed(&fixture, &fixture.url(), &["erase", "--ids-file", "ids"], steps("no\n"));
     assert!(session.code == 4 && session.shown.contains("nothing was erased"), "{}", session.shown);
     assert!(session.shown.contains("erase 2 users' keys from file:"), "{}", session.shown);
-    assert_eq!(room.run(&["count"]).done(), "2\n");
+    assert_eq!(fixture.run(&["count"]).done(), "2\n");
     let piped = format!("'{}' erase --ids-file - < ids", env!("CARGO_BIN_EXE_keystead"));
-    let session = in_terminal(&room, &room.url(), 80, &["/bin/sh", "-c", &piped], steps("yes\n"));
+    let session = in_terminal(&fixture, &fixture.url(), 80, &["/bin/sh", "-c", &piped], steps("yes\n"));
     assert!(session.code == 0 && session.shown.contains("complete: 2 of 2 users"), "{}", session.shown);
     assert!(session.shown.contains("erasing [") && session.shown.contains("] 2 of 2, "), "{}", session.shown);
-    assert_eq!(room.run(&["count"]).done(), "0\n");
+    assert_eq!(fixture.run(&["count"]).done(), "0\n");
 }
 
 #[test]
 fn restore_asks_and_takes_nothing_but_yes() {
-    let room = Room::new();
-    room.run(&["backup", "copy.db"]).done();
-    room.run(&["generate", "alice"]).done();
+    let fixture = Fixture::new();
+    fixture.run(&["backup", "copy.db"]).done();
+    fixture.run(&["generate", "alice"]).done();
     for answer in ["no\n", "y\n", "\n", "\u{4}"] {
-        let session = typed(&room, &room.url(), &["restore", "copy.db"], json!([["type yes: ", answer]]));
+        let session =
+            typed(&fixture, &fixture.url(), &["restore", "copy.db"], json!([["type yes to confirm: ", answer]]));
         assert!(session.code == 4 && session.shown.contains("nothing was restored"), "{}", session.shown);
     }
-    assert_eq!(room.run(&["count"]).done(), "1\n");
-    let session = typed(&room, &room.url(), &["restore", "copy.db"], json!([["type yes: ", "yes\n"]]));
+    assert_eq!(fixture.run(&["count"]).done(), "1\n");
+    let session = typed(&fixture, &fixture.url(), &["restore", "copy.db"], json!([["type yes to confirm: ", "yes\n"]]));
     assert!(session.code == 0 && session.shown.contains("kept as"), "{}", session.shown);
-    assert_eq!(room.run(&["count"]).done(), "0\n");
+    assert_eq!(fixture.run(&["count"]).done(), "0\n");
 }
 
 #[test]
 fn raw_bytes_do_not_go_to_a_terminal_by_accident() {
-    let room = Room::new();
-    room.run_with(&["put", "alice"], KEY).done();
+    let fixture = Fixture::new();
+    fixture.run_with(&["put", "alice"], KEY).done();
     let raw = ["get", "alice", "--format", "raw"];
-    let session = typed(&room, &room.url(), &raw, json!([]));
+    let session = typed(&fixture, &fixture.url(), &raw, json!([]));
     assert!(session.code == 4 && session.shown.contains("--force"), "{}", session.shown);
-    let session = typed(&room, &room.url(), &["generate", "--format", "raw"], json!([]));
+    let session = typed(&fixture, &fixture.url(), &["generate", "--format", "raw"], json!([]));
     assert_eq!(session.code, 4, "{}", session.shown);
-    let session = typed(&room, &room.url(), &[&raw[..], &["--force"]].concat(), json!([]));
+    let session = typed(&fixture, &fixture.url(), &[&raw[..], &["--force"]].concat(), json!([]));
     assert!(session.code == 0 && session.shown.contains("3DUfw"), "{}", session.shown);
 }
 
 #[test]
 fn a_key_is_not_read_from_the_keyboard() {
-    let room = Room::new();
-    let session = typed(&room, &room.url(), &["put", "alice"], json!([]));
+    let fixture = Fixture::new();
+    let session = typed(&fixture, &fixture.url(), &["put", "alice"], json!([]));
     assert!(session.code == 4 && session.shown.contains("pipe it in"), "{}", session.shown);
 }
 
 #[test]
 fn copy_draws_a_bar_and_asks_before_it_deletes() {
-    let room = Room::new();
-    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", room.directory().display());
-    room.run(&["--store", &other, "init"]).done();
-    room.fill((0..1_000).map(|number| number.to_string()));
+    let fixture = Fixture::new();
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", fixture.directory().display());
+    fixture.run(&["--store", &other, "init"]).done();
+    fixture.fill((0..1_000).map(|number| number.to_string()));
     let args = ["copy", "--to", other.as_str(), "--delete-source"];
-    let session = typed(&room, &room.url(), &args, json!([["type yes: ", "no\n"]]));
+    let session = typed(&fixture, &fixture.url(), &args, json!([["type yes to confirm: ", "no\n"]]));
     assert!(session.code == 4 && session.shown.contains("nothing was copied"), "{}", session.shown);
-    let session = typed(&room, &room.url(), &args, json!([["type yes: ", "yes\n"]]));
+    let session = typed(&fixture, &fixture.url(), &args, json!([["type yes to confirm: ", "yes\n"]]));
     assert!(session.code == 0 && session.shown.contains("deleting ["), "{}", session.shown);
     assert!(
         session.shown.contains("copying [")
@@ -289,13 +300,13 @@ fn copy_draws_a_bar_and_asks_before_it_deletes() {
         session.shown
     );
     assert!(session.shown.contains("/s, ") && session.shown.contains(" left"), "{}", session.shown);
-    assert_eq!(room.run(&["count"]).done(), "0\n");
+    assert_eq!(fixture.run(&["count"]).done(), "0\n");
 }
 
 #[test]
 fn progress_is_shown_to_who_looks_on() {
-    let room = Room::new();
-    room.fill((0..1_000).map(|number| number.to_string()));
-    let session = typed(&room, &room.url(), &["verify"], json!([]));
+    let fixture = Fixture::new();
+    fixture.fill((0..1_000).map(|number| number.to_string()));
+    let session = typed(&fixture, &fixture.url(), &["verify"], json!([]));
     assert!(session.shown.contains("] 1000 of 1000, "), "{}", session.shown);
 }

@@ -1,13 +1,13 @@
 //! `-v`: what is being done, without an id or a key.
 
-use crate::room::{KEY, Room};
+use crate::fixture::{Fixture, KEY};
 
 #[test]
 fn the_steps_are_told_on_standard_error() {
-    let room = Room::new();
-    let ran = room.run_with(&["-v", "put", "alice-canary"], KEY);
+    let fixture = Fixture::new();
+    let ran = fixture.run_with(&["-v", "put", "alice-canary"], KEY);
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "stored\n"), "{ran:?}");
-    let directory = room.directory().display();
+    let directory = fixture.directory().display();
     let steps = [
         "keystead: reading the key from standard input".to_owned(),
         format!("keystead: reading the secret of the store from {directory}/root.secret"),
@@ -25,10 +25,10 @@ fn the_steps_are_told_on_standard_error() {
 
 #[test]
 fn the_steps_of_reading_comparing_and_copying_are_told() {
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
-    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", room.directory().display());
-    room.run(&["--store", &other, "init"]).done();
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
+    let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", fixture.directory().display());
+    fixture.run(&["--store", &other, "init"]).done();
     for (args, step) in [
         (&["list"][..], "listing the ids"),
         (&["count"], "listing the ids, to count them"),
@@ -39,7 +39,7 @@ fn the_steps_of_reading_comparing_and_copying_are_told() {
         (&["copy", "--to", &other], "copying file:"),
         (&["verify", "--against", &other], "comparing file:"),
     ] {
-        let ran = room.run(&[args, &["--verbose"]].concat());
+        let ran = fixture.run(&[args, &["--verbose"]].concat());
         assert_eq!(ran.code, 0, "{ran:?}");
         assert!(ran.stderr.contains(&format!("\nkeystead: {step}")), "{args:?}: {}", ran.stderr);
         assert!(!ran.stderr.contains("alice"), "{ran:?}");
@@ -48,7 +48,7 @@ fn the_steps_of_reading_comparing_and_copying_are_told() {
 
 #[test]
 fn nothing_is_told_without_it() {
-    let room = Room::new();
-    room.run(&["generate", "alice"]).done();
-    assert_eq!(room.run(&["get", "alice"]).stderr, "");
+    let fixture = Fixture::new();
+    fixture.run(&["generate", "alice"]).done();
+    assert_eq!(fixture.run(&["get", "alice"]).stderr, "");
 }

@@ -1,4 +1,4 @@
-//! [`Account`]: the names of a run of the suite in an AWS account, and the keys under them.
+//! [`Account`]: the names that a run of the suite uses in an AWS account, and the keys under them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,22 +10,22 @@ use keystead_conformance::Namespace;
 use tokio::time::sleep;
 
 use super::scratch::Run;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::{output, stores};
 
-/// The path under which all runs write.
+/// The path that contains the paths of all runs.
 const PARENT: &str = "/keystead-conformance";
 
-/// No run opens more namespaces. They have numbers, so that all that a run may have left can be
-/// found by its name alone.
+/// The largest number of namespaces that a run opens. Namespaces are numbered, so that everything
+/// that a run may have left can be found by the name of the run alone.
 const MOST_NAMESPACES: usize = 200;
 
-/// The number of times that a namespace is listed and emptied until the listing is empty, because what was
-/// written last may be listed late.
+/// The number of times that a namespace is listed and emptied until the listing is empty. The last
+/// writes may be listed late.
 const ROUNDS: u32 = 6;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The names of a run in an account: `/keystead-conformance/RUN/NUMBER/%s`.
+/// The names that a run uses in an account: `/keystead-conformance/RUN/NUMBER/%s`.
 pub(super) struct Account {
     scheme: String,
     path: String,
@@ -34,15 +34,15 @@ pub(super) struct Account {
     opened: Mutex<Opened>,
 }
 
-/// The namespaces that were opened.
+/// The namespaces that the run has opened.
 #[derive(Default)]
 struct Opened {
     numbers: HashMap<Namespace, usize>,
-    /// The numbers of those that may still hold keys.
+    /// The numbers of the namespaces that may still contain keys.
     full: BTreeSet<usize>,
 }
 
-/// The keys of one listing, after they were deleted.
+/// The result of listing a namespace once and deleting the listed keys.
 #[derive(Default)]
 struct Emptied {
     listed: u64,
@@ -79,7 +79,8 @@ impl Account {
         self.open(ns).await
     }
 
-    /// Empties a namespace when its case has ended. What is left is deleted at the end of the run.
+    /// Empties a namespace when its case has ended. Keys that remain are deleted at the end of the
+    /// run.
     pub(super) async fn close(&self, ns: &Namespace) {
         let Some(number) = self.opened().numbers.get(ns).copied() else { return };
         if let Ok(Emptied { failure: None, .. }) = self.empty_once(number).await {
@@ -87,14 +88,14 @@ impl Account {
         }
     }
 
-    /// Empties the namespaces that may still hold keys.
+    /// Empties the namespaces that may still contain keys.
     pub(super) async fn empty_opened(&self) -> Outcome<()> {
         let full = self.opened().full.clone();
         if full.is_empty() {
             return Ok(());
         }
-        output::note(format!("deleting what the suite has left in {}", self.path));
-        // Writes that were under way when the run was interrupted may take effect until then.
+        output::note(format!("deleting what the suite left in {}", self.path));
+        // Gives writes that were under way when the run was interrupted time to take effect.
         sleep(PAUSE).await;
         let mut first_failure = None;
         for number in full {
@@ -108,7 +109,7 @@ impl Account {
         first_failure.map_or(Ok(()), |e| Err(self.left_behind().because(e)))
     }
 
-    /// Empties all namespaces that the run may have opened, and returns the number of keys that were deleted.
+    /// Empties all namespaces that the run may have opened. Returns the number of deleted keys.
     pub(super) async fn empty_all(&self, mut tell: impl FnMut(u64, u64)) -> Outcome<u64> {
         let mut deleted = 0;
         for number in 0..MOST_NAMESPACES {
@@ -118,18 +119,18 @@ impl Account {
         Ok(deleted)
     }
 
-    /// The failure of a clean-up that did not come to its end.
-    pub(super) fn cut_off(&self) -> Failure {
+    /// Returns the error of a clean-up that was not completed.
+    pub(super) fn cut_off(&self) -> CommandError {
         self.left_behind().because("the clean-up took too long, or was interrupted")
     }
 
-    fn left_behind(&self) -> Failure {
+    fn left_behind(&self) -> CommandError {
         let Self { run, path, .. } = self;
-        Failure::new(
+        CommandError::new(
             Code::LeftBehind,
             format!(
-                "what the suite wrote in {path} could not be deleted: run keystead conformance --clean-up \
-                 {run}, with the same store"
+                "cannot delete what the suite wrote in {path}: run keystead conformance --clean-up {run} with the same \
+                 store"
             ),
         )
     }
@@ -139,7 +140,7 @@ impl Account {
         keystead::open(&format!("{scheme}://{path}/{number}/%s?{parameters}")).await
     }
 
-    /// Deletes what is in a namespace until nothing is listed, and returns the number of keys that were deleted.
+    /// Deletes the keys in a namespace until none is listed. Returns the number of deleted keys.
     async fn empty(&self, number: usize) -> Result<u64, Error> {
         let mut deleted = 0;
         let mut failure = None;
@@ -173,7 +174,7 @@ impl Account {
         for deletion in store.delete_keys(&ids).await {
             match deletion {
                 Ok(_) => emptied.deleted += 1,
-                // A listing that lags shows what is deleted already.
+                // A listing that lags shows keys that are already deleted.
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PendingDeletion) => {}
                 Err(e) => emptied.failure = Some(e),
             }
@@ -187,7 +188,7 @@ impl Account {
 }
 
 impl Opened {
-    /// The number of a namespace, which may hold keys from now on.
+    /// Returns the number of a namespace, which may contain keys from now on.
     fn number(&mut self, ns: &Namespace) -> Result<usize, BoxError> {
         let next = self.numbers.len();
         let number = *self.numbers.entry(ns.clone()).or_insert(next);

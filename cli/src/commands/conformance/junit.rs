@@ -1,37 +1,40 @@
-//! The report for CI: it replaces an older one, and no other file.
+//! The report for CI, which replaces an older report but no other file.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 
-/// The beginning of every report of the suite.
+/// The beginning of each report of the suite.
 const BEGINNING: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"keystead-conformance: ";
 
-/// Refuses a file that no report can be written to, or that would be lost.
+/// Refuses a path where no report can be written, and a file that is not a report.
 pub(super) fn check(file: &Path) -> Outcome<()> {
     let shown = file.display();
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
-        let text = format!("there is no directory {} for the report: make it, or give another file", parent.display());
-        return Err(Failure::usage(text));
+        let text =
+            format!("there is no directory {} for the report: create it, or name another file", parent.display());
+        return Err(CommandError::usage(text));
     }
     match is_report(file) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::refused(format!(
-            "{shown} exists, and is not a report of the suite: it was left unchanged, give another file"
+        Ok(false) => Err(CommandError::refused(format!(
+            "{shown} exists but is not a report of the suite, and was left unchanged: name another file"
         ))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Failure::usage(format!("reading {shown} failed, where the report would be written")).because(e)),
+        Err(e) => {
+            Err(CommandError::usage(format!("cannot read {shown}, where the report would be written")).because(e))
+        }
     }
 }
 
-/// Writes the report, unless something else has got in its place since it was checked.
+/// Checks the path again, and writes the report.
 pub(super) fn write(file: &Path, report: &str) -> Outcome<()> {
     check(file)?;
     let shown = file.display();
-    fs::write(file, report).map_err(|e| Failure::other(format!("writing the report to {shown} failed")).because(e))
+    fs::write(file, report).map_err(|e| CommandError::other(format!("cannot write the report to {shown}")).because(e))
 }
 
 fn is_report(file: &Path) -> io::Result<bool> {

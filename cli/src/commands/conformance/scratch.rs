@@ -1,4 +1,4 @@
-//! [`Scratch`]: where a run of the suite may write, and how that is deleted again.
+//! [`Scratch`]: the place where a run of the suite writes, and how it is deleted again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use keystead::{BoxError, KeyStore};
 use keystead_conformance::{Harness, Namespace};
 
 use super::account::Account;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, Outcome};
 use crate::session::Session;
 use crate::stores;
 
@@ -30,14 +30,15 @@ impl Run {
         Self(Namespace::random().to_string())
     }
 
-    /// Takes a name as a run has shown it, and nothing else: what is under it is deleted.
+    /// Parses a name. Accepts only names that a run has shown, because everything under the name is
+    /// deleted.
     pub(super) fn parse(name: &str) -> Outcome<Self> {
         let is_name =
             |rest: &str| rest.len() == 14 && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         match name.strip_prefix("ks").filter(|rest| is_name(rest)) {
             Some(_) => Ok(Self(name.to_owned())),
-            None => Err(Failure::usage(
-                "this is not a namespace of the suite: give the name that the run has shown, ks and 14 letters \
+            None => Err(CommandError::usage(
+                "this is not a namespace of the suite: give the name that the run showed, ks and 14 lower-case letters \
                  and digits",
             )),
         }
@@ -50,7 +51,7 @@ impl fmt::Display for Run {
     }
 }
 
-/// The place where a run of the suite may write.
+/// The place where a run of the suite writes.
 pub(super) enum Scratch {
     Memory(Mutex<HashMap<Namespace, MemoryStore>>),
     File { run: Run, directory: PathBuf, root: RootSecret },
@@ -58,7 +59,7 @@ pub(super) enum Scratch {
 }
 
 impl Scratch {
-    /// Makes room for a run, and has it cleaned up at the end.
+    /// Creates the place for a run, and cleans it up at the end of the program.
     pub(super) async fn create(session: &Session, url: &str) -> Outcome<Self> {
         let run = Run::random();
         if stores::is_file(url) {
@@ -67,7 +68,7 @@ impl Scratch {
             session.remove_later(directory.clone());
             return Ok(Self::File { run, directory, root: RootSecret::generate() });
         }
-        // Refuses what will not do; neither of these stores makes a call when it is opened.
+        // Checks the URL; neither of these stores makes a call when it is opened.
         keystead::open(url).await?;
         if is_memory(url) {
             return Ok(Self::Memory(Mutex::default()));
@@ -78,7 +79,7 @@ impl Scratch {
         Ok(Self::Aws { run, account })
     }
 
-    /// The name of the kind of store.
+    /// Returns the name of the kind of store.
     pub(super) fn store_name(&self) -> &str {
         match self {
             Self::Memory(_) => "memory",
@@ -95,7 +96,7 @@ impl Scratch {
         }
     }
 
-    /// The run, if what it writes outlives the program that is killed.
+    /// Returns the run, if what it writes outlives a killed program.
     pub(super) fn run_that_lasts(&self) -> Option<&Run> {
         match self {
             Self::Memory(_) => None,
@@ -130,7 +131,8 @@ impl Harness for Scratch {
         })
     }
 
-    /// Deletes what a case leaves in an account, where it would cost money. The rest is removed at the end.
+    /// Deletes the keys that a case left in an AWS account, where they cost money. Other places are
+    /// removed at the end of the run.
     async fn close(&self, ns: &Namespace) -> Result<(), BoxError> {
         if let Self::Aws { account, .. } = self {
             account.close(ns).await;
@@ -151,7 +153,7 @@ fn is_memory(url: &str) -> bool {
     stores::scheme(url).eq_ignore_ascii_case("memory")
 }
 
-/// The directory of a run, on the same disk as the store.
+/// Returns the directory of a run, which is on the same disk as the store.
 fn directory_beside(url: &FileUrl, run: &Run) -> PathBuf {
     url.path().parent().unwrap_or(url.path()).join(format!("{DIRECTORY}{run}"))
 }
@@ -162,41 +164,42 @@ fn make_directory(directory: &Path) -> Outcome<()> {
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder
         .create(directory)
-        .map_err(|e| Failure::other("making a directory beside the store failed, where the suite would run").because(e))
+        .map_err(|e| CommandError::other("cannot create a directory for the suite beside the store").because(e))
 }
 
-/// Deletes what a run that has ended has left, and returns the number of keys (in AWS) or of stores
-/// (beside a file store). Calls `tell` with how far it is.
+/// Deletes what a run that has ended left behind. Returns the number of keys (in AWS) or of stores
+/// (beside a file store). Calls `tell` with the progress.
 pub(super) async fn clean_up(url: &str, run: &Run, tell: impl FnMut(u64, u64) + Send) -> Outcome<u64> {
     if stores::is_file(url) {
         return remove_directory(&directory_beside(&FileUrl::parse(url)?, run));
     }
     keystead::open(url).await?;
     if is_memory(url) {
-        return Err(Failure::usage("a run over memory: leaves nothing: give the store that the run was over"));
+        return Err(CommandError::usage("a run against memory: leaves nothing behind: give the store of the run"));
     }
     Account::new(url, run).empty_all(tell).await
 }
 
-/// Removes the directory of a run, and returns the number of stores that were in it.
+/// Removes the directory of a run. Returns the number of stores that were in it.
 fn remove_directory(directory: &Path) -> Outcome<u64> {
     let shown = directory.display();
     let stores = match stores_in(directory) {
         Ok(Some(stores)) => stores,
         Ok(None) => {
-            return Err(Failure::refused(format!(
-                "{shown} holds what the suite does not write, and was left unchanged: look at it"
+            return Err(CommandError::refused(format!(
+                "{shown} contains files that the suite did not write, and was left unchanged: inspect it"
             )));
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(e) => return Err(Failure::other(format!("reading the directory {shown} failed")).because(e)),
+        Err(e) => return Err(CommandError::other(format!("cannot read the directory {shown}")).because(e)),
     };
     fs::remove_dir_all(directory)
-        .map_err(|e| Failure::other(format!("removing the directory {shown} failed")).because(e))?;
+        .map_err(|e| CommandError::other(format!("cannot remove the directory {shown}")).because(e))?;
     Ok(stores)
 }
 
-/// The number of stores in the directory of a run; `None` if it is no such directory, or something else is in it.
+/// Returns the number of stores in the directory of a run; `None` if it is not such a directory, or
+/// contains anything else.
 fn stores_in(directory: &Path) -> io::Result<Option<u64>> {
     if !fs::symlink_metadata(directory)?.is_dir() {
         return Ok(None);

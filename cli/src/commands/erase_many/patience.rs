@@ -1,4 +1,4 @@
-//! [`Patience`]: calls that fail for now are made again.
+//! [`Patience`]: repeats calls that fail for a while.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use keystead::{Error, ErrorKind};
 use tokio::time::{Instant, sleep};
 
-/// The number of times that a call is made which fails for another reason than the store's quota.
+/// The number of attempts of a call that fails for a reason other than throttling.
 const ATTEMPTS: u32 = 4;
 
 /// The first pause before another attempt; each further one is twice as long.
@@ -15,11 +15,11 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The longest time without a success after which a throttled call is given up.
+/// The time without any success after which a throttled call is given up.
 const FRUITLESS: Duration = Duration::from_secs(120);
 
-/// The patience of calls that share a store's quota: as long as some succeed, the others wait for their
-/// turn.
+/// The retry policy of calls that share a store's quota: as long as some of them succeed, throttled
+/// ones wait for their turn.
 #[derive(Debug)]
 pub(super) struct Patience {
     first_pause: Duration,
@@ -36,8 +36,8 @@ impl Patience {
         Self { first_pause, fruitless, last_success: Mutex::new(Instant::now()) }
     }
 
-    /// Makes a call until it succeeds or waiting cannot help. The call must be one that can be repeated
-    /// whatever became of it.
+    /// Repeats a call until it succeeds or until waiting cannot help. The call must be safe to
+    /// repeat, whatever its effect was.
     pub(super) async fn repeat<T, F>(&self, call: impl Fn() -> F + Send) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>> + Send,

@@ -1,4 +1,4 @@
-//! [`Tally`]: the counts of `erase --ids-file`, and what they come to.
+//! [`Tally`]: the counts of `erase --ids-file`, and the result that follows from them.
 
 use std::time::SystemTime;
 
@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 
 use super::super::erase::EraseArgs;
 use super::super::eraser::Erased;
-use crate::exit::Code;
+use crate::exit::{Code, CommandError};
 use crate::finality::FinalityArgs;
 
-/// The counts of users. Each user who was begun and has ended is in one of the five from `erased` to
-/// `failed`.
+/// The counts of users. Each user whose erasure has ended is counted in exactly one of the fields
+/// from `erased` to `failed`.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// The number of users in the file.
     total: u64,
-    /// The number of lines with an id of an earlier line.
+    /// The number of lines that repeat the id of an earlier line.
     repeated: u64,
-    /// The number of users who were left out because the log has their receipts.
+    /// The number of users who were skipped because the log has their receipts.
     erased_before: u64,
     pub(super) begun: u64,
     pub(super) ended: u64,
@@ -29,7 +29,8 @@ pub(super) struct Tally {
     pub(super) failed: u64,
     /// The number of receipts that could not be added to the log.
     pub(super) not_kept: u64,
-    /// The number of users whose bytes have no known end, among `erased` and `no_key`.
+    /// The number of users, among `erased` and `no_key`, for whom it is not known when the key's
+    /// bytes will be beyond recovery.
     unbounded: u64,
     first_failure: Option<Code>,
 }
@@ -65,8 +66,8 @@ impl Tally {
         self.code(finality) == Code::Done && self.not_begun() == 0
     }
 
-    /// The worst of all users' codes: a receipt that was not kept comes before a failure, then a user of
-    /// whom nothing is verified, then one whose key is not beyond recovery.
+    /// Returns the worst of all users' codes: first that of a receipt that was not kept, then of a
+    /// failure, of an erasure that is not verified, and of a key that is not beyond recovery.
     pub(super) fn code(&self, finality: FinalityArgs) -> Code {
         let recoverable = finality.code(false, Finality::RecoverableUntil(SystemTime::UNIX_EPOCH));
         let unbounded = finality.code(true, Finality::Eventual { within: None });
@@ -80,19 +81,31 @@ impl Tally {
         }
     }
 
+    /// Returns the failure of a command whose standard output failed after receipts could not be
+    /// added to the log.
+    pub(super) fn receipts_lost(&self) -> CommandError {
+        let what = format!(
+            "receipts of erased users could not be added to the log: {}; not all of them could be printed",
+            self.not_kept
+        );
+        CommandError::new(Code::ReceiptNotKept, what).advise(
+            "run the same command again with a log that can be written: this is safe and gives each user a receipt",
+        )
+    }
+
     pub(super) fn text(&self, finality: FinalityArgs) -> String {
         let verdict = if self.is_complete(finality) { "complete" } else { "NOT complete" };
         let mut lines =
             vec![format!("{verdict}: {} of {} users' keys were erased and verified", self.erased, self.total)];
         for (what, count) in [
             ("there was no key, verified", self.no_key),
-            ("erased before, by the receipts in the log", self.erased_before),
-            ("not verified by a read; erase again", self.not_verified),
+            ("erased before, according to the receipts in the log", self.erased_before),
+            ("not verified by a read; run erase again", self.not_verified),
             ("an operator can still bring the key back", self.recoverable),
-            ("failed; erase again", self.failed),
+            ("failed; run erase again", self.failed),
             ("not begun", self.not_begun()),
             ("receipts that could not be added to the log", self.not_kept),
-            ("lines with an id of an earlier line", self.repeated),
+            ("lines that repeat the id of an earlier line", self.repeated),
         ] {
             if count > 0 {
                 lines.push(format!("  {what}: {count}"));
@@ -121,10 +134,10 @@ impl Tally {
     pub(super) fn interrupted(&self, args: &EraseArgs) -> String {
         let under_way = self.begun - self.ended;
         let resume =
-            if args.receipts.receipts.is_some() { "; with --resume it leaves out those in the log" } else { "" };
+            if args.receipts.receipts.is_some() { "; with --resume it skips the users in the log" } else { "" };
         format!(
-            "of {} users {} had ended, {under_way} were under way, whose keys may be erased or not, and {} were not begun. \
-             Run the same command again: that is safe{resume}",
+            "of {} users, {} were finished, {under_way} were under way, whose keys may be erased or not, and {} were \
+             not begun; it is safe to run the same command again{resume}",
             self.total,
             self.erased_before + self.ended,
             self.not_begun()

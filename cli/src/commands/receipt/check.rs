@@ -1,5 +1,6 @@
-//! `receipt check`: whether the stores agree with receipts.
+//! `receipt check`: checks receipts against the stores.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -13,40 +14,58 @@ use tokio::task::block_in_place;
 
 use super::verify::{broken_json, broken_text};
 use crate::args::IdArgs;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{Code, CommandError, Outcome};
 use crate::output::utc;
-use crate::receipts::{self, Broken, Demands, PublicKey};
+use crate::receipts::{self, Broken, Demands, Position, PublicKey};
 use crate::session::Session;
 use crate::stores::{self, Fence};
 
 /// The length in bytes of the longest file of receipts that is not a log.
 const MAX_FILE_LEN: u64 = 64 * 1024 * 1024;
 
-/// The length in bytes of the longest first line that is looked at to tell a log from other files.
+/// The length in bytes of the longest first line that is read to tell a log from other files.
 const MAX_FIRST_LINE_LEN: u64 = 64 * 1024;
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
-    /// A receipt in JSON, as erase prints it with --json, or several, or a log of receipts
+    /// A receipt log, or one or more receipts in JSON, as erase prints them with --json
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Checks the receipts about this user only, of which there must be one; - reads the id from standard input
+    /// Checks only the receipts about this user, and fails if there is none; - reads the id from
+    /// standard input
     #[arg(value_name = "ID", conflicts_with = "id_file")]
     id: Option<String>,
     /// Reads the id from this file
     #[arg(long, value_name = "FILE")]
     id_file: Option<PathBuf>,
-    /// A public key in PEM; can be repeated. Each line of the log must be signed with one of these
+    /// A public key in PEM: each line of the log must be signed by it; if the option is repeated,
+    /// by one of the keys
     #[arg(long, value_name = "FILE")]
     public_key: Vec<PathBuf>,
 }
 
+/// The place of a receipt in its file.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In a log.
+    Log(Position),
+    /// The number of the JSON value, from 1, in any other file.
+    Value(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(Position { entry, .. }) => write!(f, "entry {entry}"),
+            Self::Value(number) => write!(f, "receipt {number}"),
+        }
+    }
+}
+
 /// The receipts of a file.
 struct Found {
-    /// Each with the number of its line in a log, or its place among the values of another file.
-    receipts: Vec<(u64, ErasureReceipt)>,
-    is_log: bool,
-    /// The first line of a log that is wrong. The receipts are those before it.
+    receipts: Vec<(Place, ErasureReceipt)>,
+    /// The first wrong line of a log. The receipts are those before it.
     broken: Option<Broken>,
     /// The number of JSON values without a receipt.
     without: u64,
@@ -76,7 +95,7 @@ pub(super) async fn run(session: &Session, args: CheckArgs) -> Outcome {
         let check = fence.check_receipt(receipt).await?;
         checked += 1;
         proved += u64::from(check.is_proved());
-        session.output.result(text(*place, &found, receipt, &check), to_json(*place, receipt, &check))?;
+        session.output.result(text(*place, receipt, &check), to_json(*place, receipt, &check))?;
     }
     let is_proved = proved == checked && checked > 0 && found.broken.is_none();
     let mut lines = summary(&fence, &found, checked, proved, about_others);
@@ -103,30 +122,35 @@ pub(super) async fn run(session: &Session, args: CheckArgs) -> Outcome {
 
 /// Reads the receipts of a log or of any other file.
 fn find(path: &Path, demands: &Demands) -> Outcome<Found> {
-    let unreadable = |e| Failure::usage(format!("cannot read {}", path.display())).because(e);
+    let unreadable = |e| CommandError::usage(format!("cannot read {}", path.display())).because(e);
     let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
     let mut first = Vec::new();
     (&mut reader).take(MAX_FIRST_LINE_LEN).read_until(b'\n', &mut first).map_err(unreadable)?;
     if receipts::version_of(&first).is_some() {
         let mut receipts = Vec::new();
-        let read = receipts::read(path, demands, |line, receipt| receipts.push((line, receipt)))?;
-        return Ok(Found { receipts, is_log: true, broken: read.err(), without: 0 });
+        let read = receipts::read(path, demands, |position, receipt| receipts.push((Place::Log(position), receipt)))?;
+        return Ok(Found { receipts, broken: read.err(), without: 0 });
     }
     if !demands.public_keys.is_empty() {
-        return Err(Failure::usage(
-            "only a log of receipts is signed, and this file is not one: leave out --public-key",
+        return Err(CommandError::usage(
+            "only receipt logs are signed, and this file is not one: leave out --public-key",
         ));
     }
     let mut contents = first;
     reader.take(MAX_FILE_LEN).read_to_end(&mut contents).map_err(unreadable)?;
     if contents.len() as u64 > MAX_FILE_LEN {
-        return Err(Failure::usage(format!("{} is longer than 64 MiB: keep receipts in a log", path.display())));
+        return Err(CommandError::usage(format!(
+            "{} is longer than 64 MiB, which only a receipt log can be: split the file",
+            path.display()
+        )));
     }
-    let mut found = Found { receipts: Vec::new(), is_log: false, broken: None, without: 0 };
-    for (value, place) in Deserializer::from_slice(&contents).into_iter::<Value>().zip(1..) {
-        let wrong = |why| Failure::usage(format!("value {place} of {} is wrong", path.display())).because(why);
-        let mut value = value.map_err(|_| wrong("it is not JSON: give what erase prints with --json, or a log"))?;
-        // What `erase` prints has the receipt in a field.
+    let mut found = Found { receipts: Vec::new(), broken: None, without: 0 };
+    for (value, number) in Deserializer::from_slice(&contents).into_iter::<Value>().zip(1..) {
+        let wrong =
+            |why| CommandError::usage(format!("JSON value {number} in {} is not valid", path.display())).because(why);
+        let mut value =
+            value.map_err(|_| wrong("it is not JSON: give the output of erase --json, or a receipt log"))?;
+        // The output of `erase` has the receipt in a field.
         let receipt = match value.get_mut("receipt").map(Value::take) {
             Some(receipt) => receipt,
             None if value.get("tombstone").is_some() => value,
@@ -137,29 +161,33 @@ fn find(path: &Path, demands: &Demands) -> Outcome<Found> {
             continue;
         }
         let receipt = ErasureReceipt::deserialize(receipt);
-        found.receipts.push((place, receipt.map_err(|_| wrong("it is not a receipt, or one of a later version"))?));
+        let receipt = receipt.map_err(|_| wrong("it is not a receipt, or a later version of keystead wrote it"))?;
+        found.receipts.push((Place::Value(number), receipt));
     }
     Ok(found)
 }
 
-fn text(place: u64, found: &Found, receipt: &ErasureReceipt, check: &ReceiptCheck) -> String {
+fn text(place: Place, receipt: &ErasureReceipt, check: &ReceiptCheck) -> String {
     let verdict = if check.is_proved() { "proved" } else { "NOT proved" };
-    let place = if found.is_log { format!("line {place}") } else { format!("receipt {place}") };
     let store = match check.store {
         IdentityMatch::Same => "of this store",
         IdentityMatch::Different => "of another store",
-        _ => "perhaps of another store: not enough is known of one of the two",
+        _ => "perhaps of another store: too little is known about one of the two",
     };
     let tombstone = match check.tombstone {
         TombstoneMatch::Standing => format!("erased {}", utc(receipt.erased_at)),
-        TombstoneMatch::Lifted => format!("erased {}, and allowed a new key after that", utc(receipt.erased_at)),
-        TombstoneMatch::AnotherTime => "the tombstone says another time".to_owned(),
+        TombstoneMatch::Lifted => format!("erased {}, and later allowed a new key", utc(receipt.erased_at)),
+        TombstoneMatch::AnotherTime => "the tombstone has another time".to_owned(),
         _ => "there is no such tombstone".to_owned(),
     };
     format!("{place}: {verdict}: {store}; {tombstone}")
 }
 
-fn to_json(place: u64, receipt: &ErasureReceipt, check: &ReceiptCheck) -> Value {
+fn to_json(place: Place, receipt: &ErasureReceipt, check: &ReceiptCheck) -> Value {
+    let (line, entry) = match place {
+        Place::Log(Position { entry, line }) => (line, Some(entry)),
+        Place::Value(number) => (number, None),
+    };
     let store = match check.store {
         IdentityMatch::Same => "same",
         IdentityMatch::Different => "different",
@@ -172,7 +200,8 @@ fn to_json(place: u64, receipt: &ErasureReceipt, check: &ReceiptCheck) -> Value 
         _ => "missing",
     };
     json!({
-        "line": place,
+        "line": line,
+        "entry": entry,
         "proved": check.is_proved(),
         "store": store,
         "tombstone_state": tombstone,
@@ -191,7 +220,7 @@ fn summary(fence: &Fence, found: &Found, checked: u64, proved: u64, about_others
     lines.extend(found.broken.as_ref().map(|broken| format!("  {}", broken_text(broken))));
     if checked > 0 {
         lines.push(
-            "  verified and finality are the receipt's own words: a tombstone proves the erasure and its time"
+            "  a tombstone proves the erasure and its time, but not what the receipt says of verified and finality"
                 .to_owned(),
         );
     }

@@ -1,4 +1,4 @@
-//! `receipt verify`: whether a log of receipts is whole.
+//! `receipt verify`: checks that a receipt log is whole.
 
 use std::path::PathBuf;
 
@@ -12,18 +12,18 @@ use crate::session::Session;
 
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
-    /// The log
+    /// The receipt log
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The head that the log had when it was looked at before: it must still have that line. Without it,
-    /// lines that were cut off at the end cannot be noticed
+    /// The head of the log at an earlier check: the log must still contain that line. Without this
+    /// option, lines that were cut off at the end are not noticed
     #[arg(long, value_name = "HASH", requires = "count")]
     head: Option<Hash>,
-    /// The count that the log had then
+    /// The count of the log at that check, which is the number of its last entry
     #[arg(long, value_name = "NUMBER", requires = "head")]
     count: Option<u64>,
-    /// A public key in PEM, which receipt keygen prints; can be repeated. Each line must be signed with one
-    /// of these
+    /// A public key in PEM, as receipt keygen prints it: each line must be signed by it; if the
+    /// option is repeated, by one of the keys
     #[arg(long, value_name = "FILE")]
     public_key: Vec<PathBuf>,
 }
@@ -53,7 +53,7 @@ fn text(summary: &Summary) -> Vec<String> {
     let mut lines = vec![
         "whole: each line follows from the line before".to_owned(),
         format!("receipts  {receipts}"),
-        format!("markers   {markers}, each for a writer that was cut off"),
+        format!("markers   {markers}, one for each writer that was cut off"),
     ];
     if *markers == 0 {
         lines.pop();
@@ -64,19 +64,19 @@ fn text(summary: &Summary) -> Vec<String> {
     lines
 }
 
-/// Returns what was not proved.
+/// Returns lines that say what was not proved.
 fn limits(summary: &Summary, demands: &Demands) -> Vec<String> {
     let mut lines = Vec::new();
     if summary.signed_by.is_empty() {
-        lines.push("not signed: the chain proves the order of the receipts, not who wrote them;");
-        lines.push("  whoever can write the file can write all of it anew");
+        lines.push("not signed: the log proves the order of the receipts, not who wrote them;");
+        lines.push("  anyone who can write the file can replace all of it");
     } else if demands.public_keys.is_empty() {
-        lines.push("signed by keys that the log itself names: to know whose they are, give --public-key,");
-        lines.push("  a file that you have from those who erase");
+        lines.push("signed by keys that only the log itself names: to check whose they are, give --public-key");
+        lines.push("  with a file that you got from those who erase");
     }
     if demands.kept.is_none() {
-        lines.push("lines that were cut off at the end cannot be noticed without --head and --count:");
-        lines.push("  keep the head and the count, and give them the next time");
+        lines.push("lines that were cut off at the end are not noticed without --head and --count:");
+        lines.push("  keep the head and the count, and give them at the next check");
     }
     lines.into_iter().map(str::to_owned).collect()
 }

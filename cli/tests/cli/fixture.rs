@@ -1,4 +1,4 @@
-//! [`Room`]: a directory with a file store in it, and the program run there.
+//! [`Fixture`]: a directory with a file store in it, and the program run there.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// A key as it is written by default.
 pub(crate) const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-pub(crate) struct Room {
+pub(crate) struct Fixture {
     directory: TempDir,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
-impl Room {
+impl Fixture {
     /// Without a store.
     pub(crate) fn empty() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
@@ -33,9 +33,9 @@ impl Room {
 
     /// With a store and its root secret.
     pub(crate) fn new() -> Self {
-        let room = Self::empty();
-        room.run(&["init"]).done();
-        room
+        let fixture = Self::empty();
+        fixture.run(&["init"]).done();
+        fixture
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -57,7 +57,7 @@ impl Room {
         format!("file://{directory}/keys.db?root_secret_file={directory}/root.secret")
     }
 
-    /// The program with this room's store, and nothing of this machine's configuration. It has no
+    /// The program with this fixture's store, and nothing of this machine's configuration. It has no
     /// terminal, even if the tests are run in one.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = isolated("setsid");
@@ -100,7 +100,8 @@ impl Room {
             let store = keystead::open(&self.url()).await.unwrap();
             let key = keystead::SecretKey::generate(32).unwrap();
             let puts = ids.into_iter().map(|id| {
-                let (store, key) = (store.clone(), key.clone());
+                let store = store.clone();
+                let key = key.clone();
                 tokio::spawn(async move {
                     store.put_key_with(&KeyId::new(id).unwrap(), &key, keystead::PutMode::Overwrite).await.unwrap();
                 })
