@@ -1,4 +1,4 @@
-//! AWS stores, over the test bed.
+//! Commands on stores in AWS, against the test bed.
 
 use std::process::Command;
 
@@ -92,7 +92,7 @@ fn doctor_counts_with_a_call_of_its_own_where_that_is_allowed_and_lists_elsewher
         assert_eq!(told["keys"]["count"], 12);
         (calls("DescribeParameters"), calls("GetParametersByPath"))
     };
-    // The emulator's pages are of ten at most.
+    // A page of the emulator has at most ten entries.
     assert_eq!(doctor(), (2, 1));
     let denied = json!({ "__type": "AccessDeniedException", "message": "User is not authorized" }).to_string();
     aws.bed.answer("DescribeParameters", aws.namespace.as_str(), 1, 400, denied);
@@ -153,7 +153,7 @@ fn verbose_tells_each_attempt_and_neither_an_id_nor_a_key() {
         let events: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("DEBUG")).collect();
         assert!(!events.join("\n").contains(aws.namespace.as_str()), "{ran:?}");
     }
-    // Once: the steps, with region and account, and no event.
+    // Given once: the steps, with region and account, but no event.
     let ran = aws.run(&["-v", "get", "canaryid7x5q"]);
     let store = format!("keystead: opened ssm:/{}/user-keys/%s (", aws.namespace);
     let line = ran.stderr.lines().find(|line| line.starts_with(&store)).unwrap_or_else(|| panic!("{ran:?}"));
@@ -202,7 +202,7 @@ fn keys_are_encrypted_anew_under_another_kms_key() {
     }
 }
 
-/// A newer key is overwritten, putting it back is refused, and then the listing fails.
+/// A newer key is overwritten, restoring it is denied, and then the listing fails.
 #[test]
 fn a_key_that_needs_attention_is_told_though_the_listing_fails() {
     let mut aws = Aws::new("ssm");
@@ -242,7 +242,7 @@ fn a_key_that_needs_attention_is_told_though_the_listing_fails() {
         }
         let key = text.lines().find(|line| line.contains("history")).unwrap();
         assert!(!key.contains("again") && !text.contains("  failed: ") && !text.contains("canary"), "{text}");
-        // The key that was overwritten for good is put there once more, for the second round.
+        // Puts the overwritten key back for the second round.
         let parameter = json!({ "Name": name, "Type": "SecureString", "Value": newer, "Overwrite": true });
         runtime.block_on(aws.bed.ask_emulator("AmazonSSM.PutParameter", parameter)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! `erase` and `delete` in AWS stores, over the test bed: exit codes, many users, receipts.
+//! `erase` and `delete` in AWS stores, against the test bed: exit codes, many users, receipts.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -16,7 +16,8 @@ fn denied() -> String {
 }
 
 impl Aws {
-    /// A store with keys of these users, which the emulator is given directly, and a file with their ids.
+    /// Creates a store with keys of this many users, which are written directly to the emulator, and a
+    /// file with their ids.
     fn with_users(count: usize) -> Self {
         let aws = Self::new("ssm");
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -30,7 +31,7 @@ impl Aws {
         aws
     }
 
-    /// The options for tombstones in a file store.
+    /// Creates a file store for tombstones and returns the options that name it.
     fn tombstones(&self) -> [String; 4] {
         let directory = self.fixture.directory().display();
         let url = format!("file://{directory}/tombstones.db?root_secret_file={directory}/tombstones.secret");
@@ -38,7 +39,7 @@ impl Aws {
         ["--tombstones".to_owned(), url, "--accept-tombstone-durability".to_owned(), "host".to_owned()]
     }
 
-    /// Has the next call of this operation for this user denied.
+    /// Makes the emulator deny the next call of this operation for this user.
     fn deny(&self, operation: &str, user: &str) {
         self.bed.answer(operation, &format!("{}/user-keys/{user}\"", self.namespace), 1, 400, denied());
     }
@@ -120,7 +121,7 @@ fn one_user_who_cannot_be_erased_does_not_stop_the_others() {
     let failure = lines.iter().find(|value| value["line"] == 3).unwrap();
     assert_eq!(failure["error"]["kind"], "permission_denied", "{failure}");
     assert_eq!((ran.code, &lines[5]["failed"], &lines[5]["no_key"]), (5, &json!(1), &json!(4)), "{ran:?}");
-    // Repeating it erases who is left.
+    // Repeating the command erases the remaining user.
     assert_eq!(aws.run(&["count"]).done(), "1\n");
     aws.run(&["erase", "--ids-file", "ids", "--yes"]).done();
     assert_eq!(aws.run(&["count"]).done(), "0\n");
@@ -137,7 +138,7 @@ fn an_erasure_that_no_read_has_proved_has_a_code_of_its_own() {
     aws.deny("GetParameter", "user-1");
     let ran = aws.run(&["erase", "--ids-file", "ids", "--yes"]);
     assert!(ran.code == 8 && ran.stdout.contains("not verified by a read; run erase again: 1"), "{ran:?}");
-    // A failure counts before that.
+    // A failure takes precedence.
     aws.run(&["generate", "user-1"]).done();
     aws.deny("GetParameter", "user-1");
     aws.deny("DeleteParameter", "user-0");
@@ -170,7 +171,7 @@ fn a_key_that_can_be_brought_back_is_not_gone() {
     assert!(ran.code == 9 && ran.stdout.starts_with("deleted: an operator can bring it back"), "{ran:?}");
     aws.run(&["delete", "dave", "--yes", "--accept-recoverable"]).done();
 
-    // A forced deletion has no bound that is known.
+    // A forced deletion has no known bound.
     aws.url = forced;
     aws.run(&["erase", "erin", "--yes"]).done();
     assert_eq!(aws.run(&["erase", "erin", "--yes", "--require-final"]).code, 9);
@@ -179,7 +180,7 @@ fn a_key_that_can_be_brought_back_is_not_gone() {
     aws.run(&["erase", "--ids-file", "ids", "--yes"]).done();
 }
 
-/// The log is removed while the erasure waits for its proof.
+/// Removes the log while the erasure waits for its proof.
 #[test]
 fn a_receipt_that_cannot_be_kept_is_printed_and_has_a_code_of_its_own() {
     let aws = Aws::with_users(40);
@@ -200,7 +201,7 @@ fn a_receipt_that_cannot_be_kept_is_printed_and_has_a_code_of_its_own() {
     assert_eq!(ran.code, 10, "{ran:?}");
     let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let (summary, users) = lines.split_last().unwrap();
-    // Those under way are finished, and no other is begun.
+    // Erasures that are under way are finished, and no other begins.
     assert_eq!((&summary["receipts_not_kept"], &summary["not_begun"]), (&json!(32), &json!(8)), "{summary}");
     assert!(users.len() == 32 && users.iter().all(|user| user["receipt"]["verified"] == true), "{users:?}");
     assert_eq!(aws.run(&["count"]).done(), "8\n");

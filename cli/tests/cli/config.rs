@@ -1,4 +1,4 @@
-//! Stores by name.
+//! Stores that are named in the configuration file.
 
 use std::fs;
 

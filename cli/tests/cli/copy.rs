@@ -1,4 +1,4 @@
-//! `copy`, and `verify --against`.
+//! `copy` and `verify --against`.
 
 use std::fs;
 use std::thread::sleep;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::fixture::{Fixture, KEY, Ran};
 
-/// A fixture with a second store, and the URL of that.
+/// Creates a fixture with a second store, and returns the URL of that store, too.
 fn two_stores() -> (Fixture, String) {
     let fixture = Fixture::new();
     let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", fixture.directory().display());
@@ -80,7 +80,7 @@ fn a_copy_that_is_killed_goes_on_with_its_journal() {
         let args = [&copy[..], if fixture.path("journal").exists() { &["--resume"] } else { &[] }].concat();
         let mut child = fixture.spawn(&args);
         sleep(Duration::from_millis(20 + 25 * round));
-        // Dead at once: nothing can be tidied up.
+        // Killed, so that the program cannot clean up.
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -177,7 +177,7 @@ fn a_store_that_ends_with_the_command_keeps_no_keys() {
     }
     assert!(fixture.run(&["--store", "memory:", "init"]).failed(2).contains("only to file stores"));
     assert_eq!(fixture.run(&["count"]).done(), "1\n");
-    // What only reads, and what is for trying a store, takes it.
+    // Commands that only read or try a store accept it.
     assert_eq!(fixture.run(&["--store", "memory:", "count"]).done(), "0\n");
     fixture.run(&["--store", "memory:", "doctor", "--write"]).done();
     let text = fixture.run(&["copy", "--to", "memory:", "--delete-source", "--accept-durability", "process"]).failed(2);
@@ -215,7 +215,7 @@ fn many_losses_are_removed_only_when_their_number_is_confirmed() {
     fixture.fill((0..30).map(|number| format!("user-{number}")));
     fixture.run_with(&["--store", &other, "put", "user-29", "--overwrite"], "ff").done();
     let copy = ["copy", "--to", &other, "--journal", "journal"];
-    // Not complete, so that what it wrote counts as its own.
+    // An incomplete copy, whose keys count as written by this journal.
     assert_eq!(fixture.run(&copy).code, 4);
     for number in 0..12 {
         fixture.run(&["delete", &format!("user-{number}"), "--yes"]).done();

@@ -1,4 +1,4 @@
-//! `erase --ids-file`, over a file store.
+//! `erase --ids-file` on a file store.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn many_users_are_erased_and_counted() {
     let fenced = Fenced::with_users(100);
     let fixture = &fenced.fixture;
     let ids: Vec<String> = (0..90).map(|number| format!("user-{number}")).collect();
-    // An empty line, a repeated one, one without a key, and no line break at the end.
+    // An empty line, a repeated id, an id without a key, and no line break at the end.
     fs::write(fixture.path("ids"), format!("{}\n\nuser-7\r\nnobody", ids.join("\n"))).unwrap();
     let ran = fenced.run(&["erase", "--ids-file", "ids", "--yes", "--receipts", "log"]);
     let text = ran.stdout.as_str();
@@ -54,7 +54,7 @@ fn each_user_has_a_line_of_json_with_a_receipt() {
     }
     assert_eq!(told.len(), 3);
     assert!(!ran.stdout.contains("user-") && ran.stderr.is_empty(), "{ran:?}");
-    // What was printed can be checked.
+    // The printed receipts can be checked.
     fs::write(fenced.fixture.path("printed"), &ran.stdout).unwrap();
     assert!(fenced.run(&["receipt", "check", "printed"]).done().contains("proved: 3 of 3"));
 }
@@ -130,11 +130,11 @@ fn resume_leaves_out_whom_the_log_proves() {
     let text = fenced.run(&args).done();
     assert!(text.starts_with("complete: 0 of 3 users") && text.contains("receipts in the log: 3"), "{text}");
     assert_eq!(fs::read(fixture.path("log")).unwrap(), before);
-    // Without it, everybody is erased again.
+    // Without --resume, all users are erased again.
     let text = fenced.run(&args[..6]).done();
     assert!(text.contains("there was no key, verified: 3"), "{text}");
 
-    // The receipts of another store prove nothing here.
+    // The log has no receipts of this other store.
     let directory = fixture.directory().display();
     let other = format!("file://{directory}/other.db?root_secret_file={directory}/other.secret");
     fixture.run(&["--store", &other, "init"]).done();
@@ -153,7 +153,7 @@ fn resume_erases_again_whom_the_tombstones_do_not_prove() {
     let fixture = &fenced.fixture;
     fs::write(fixture.path("ids"), "user-0\n").unwrap();
     fenced.erase(0, &[]).done();
-    // Other tombstones, in which the user was erased at another time.
+    // Another store of tombstones, which has none of this user.
     let directory = fixture.directory().display();
     let other = format!("file://{directory}/other.db?root_secret_file={directory}/other.secret");
     fixture.run(&["--store", &other, "init"]).done();

@@ -1,4 +1,4 @@
-//! `init`, `verify`, `rotate`, `scrub`, `backup`, `restore`, `doctor` over a file store.
+//! `init`, `verify`, `rotate`, `scrub`, `backup`, `restore` and `doctor` on a file store.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -15,7 +15,7 @@ fn with_store(fixture: &Fixture, url: &str, args: &[&str]) -> Ran {
     fixture.command(args).env("KEYSTEAD_STORE", url).output().unwrap().into()
 }
 
-/// The URL of a store in this fixture, with these parameters.
+/// Returns the URL of a store in this fixture, with these parameters.
 fn url(fixture: &Fixture, name: &str, parameters: &str) -> String {
     format!("file://{}{parameters}", fixture.path(name).display())
 }
@@ -122,7 +122,7 @@ fn a_passphrase_file_follows_the_rules_of_secret_files() {
     let text = with_store(&fixture, &bare, &new).failed(2);
     assert!(text.contains("--new-passphrase-file") && text.contains("run chmod 600 'new'"), "{text}");
 
-    // A secret in the place of the path is not shown.
+    // A secret that is given instead of the path is not shown.
     let text = with_store(&fixture, &bare, &["count", "--passphrase-file", "hunter2"]).failed(2);
     assert!(text.contains("cannot be read") && !text.contains("hunter2"), "{text}");
 }
@@ -234,7 +234,7 @@ fn a_backup_is_a_store_and_overwrites_nothing() {
     );
 }
 
-/// The store that `restore` has kept, by what it says.
+/// Returns the path of the store that `restore` replaced and kept, from its output.
 fn kept(ran: &Ran) -> PathBuf {
     let mut names = ran.stdout.lines().filter_map(|line| line.strip_prefix("the replaced store is kept as "));
     PathBuf::from(names.next().unwrap_or_else(|| panic!("{ran:?}")))
@@ -258,7 +258,7 @@ fn restore_puts_a_backup_in_the_place_of_a_store_and_keeps_that() {
     let replaced = url(&fixture, "old.db", &format!("?root_secret_file={}", fixture.path("root.secret").display()));
     fs::rename(kept(&ran), fixture.path("old.db")).unwrap();
     assert_eq!(with_store(&fixture, &replaced, &["list"]).done(), "bob\n");
-    // The backup was only read, and restores again.
+    // The backup was only read, and can be restored again.
     assert_eq!(fs::read_dir(fixture.path("copies")).unwrap().count(), 1);
     fixture.run(&["restore", "copies/monday.db", "--yes"]).done();
 }
@@ -319,7 +319,7 @@ fn a_restore_that_is_refused_changes_nothing() {
     }));
 }
 
-/// Copies keys into the store of this fixture, and kills the program when some of them are in the log only.
+/// Copies keys to the store of this fixture, and kills the program when some keys are only in the log.
 fn write_and_kill(fixture: &Fixture) {
     let source = url(fixture, "source.db", &format!("?root_secret_file={}", fixture.path("source.secret").display()));
     with_store(fixture, &source, &["init"]).done();
@@ -369,7 +369,7 @@ fn restore_leaves_no_journal_of_a_creation_that_was_cut_off() {
     let fixture = Fixture::new();
     fixture.run_with(&["put", "alice"], KEY).done();
     fixture.run(&["backup", "copy.db"]).done();
-    // What such a creation leaves: a part of a file, and the journal that makes it empty again.
+    // An interrupted creation leaves a part of a file, and the journal that would make it empty again.
     let half = rusqlite::Connection::open(fixture.path("half.db")).unwrap();
     half.execute_batch("PRAGMA cache_size = 1; BEGIN; CREATE TABLE half (bytes BLOB)").unwrap();
     for _ in 0..200 {

@@ -1,4 +1,4 @@
-//! [`Fixture`]: a directory with a file store in it, and the program run there.
+//! [`Fixture`]: a directory with a file store, in which the program runs.
 
 use std::fs;
 use std::io::Write;
@@ -10,14 +10,15 @@ use keystead::KeyId;
 use keystead_aws_testbed::isolated;
 use tempfile::TempDir;
 
-/// A key as it is written by default.
+/// A key in the default format.
 pub(crate) const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
+/// A temporary directory for one test.
 pub(crate) struct Fixture {
     directory: TempDir,
 }
 
-/// What a run came to.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -26,12 +27,12 @@ pub(crate) struct Ran {
 }
 
 impl Fixture {
-    /// Without a store.
+    /// Creates a fixture without a store.
     pub(crate) fn empty() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
-    /// With a store and its root secret.
+    /// Creates a fixture with a store and its root secret.
     pub(crate) fn new() -> Self {
         let fixture = Self::empty();
         fixture.run(&["init"]).done();
@@ -42,7 +43,7 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
-    /// Writes a file that only its owner may read.
+    /// Writes a file that only its owner can read.
     pub(crate) fn write_secret(&self, name: &str, contents: &str) {
         fs::write(self.path(name), contents).unwrap();
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -57,8 +58,8 @@ impl Fixture {
         format!("file://{directory}/keys.db?root_secret_file={directory}/root.secret")
     }
 
-    /// The program with this fixture's store, and nothing of this machine's configuration. It has no
-    /// terminal, even if the tests are run in one.
+    /// Returns the program with the store of this fixture and without the configuration of this
+    /// machine. It has no terminal, even if the tests run in one.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = isolated("setsid");
         command
@@ -76,24 +77,24 @@ impl Fixture {
         self.command(args).output().unwrap().into()
     }
 
-    /// Without a store in the environment.
+    /// Runs the program without a store in the environment.
     pub(crate) fn run_storeless(&self, args: &[&str]) -> Ran {
         self.command(args).env_remove("KEYSTEAD_STORE").output().unwrap().into()
     }
 
     pub(crate) fn run_with(&self, args: &[&str], stdin: impl AsRef<[u8]>) -> Ran {
         let mut child = self.spawn(args);
-        // A program that refuses does not read.
+        // This fails if the program ends without reading its input.
         let _ = child.stdin.take().unwrap().write_all(stdin.as_ref());
         child.wait_with_output().unwrap().into()
     }
 
-    /// With pipes at all ends.
+    /// Starts the program with pipes for standard input, output and error.
     pub(crate) fn spawn(&self, args: &[&str]) -> Child {
         self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Puts keys by the library, many at once.
+    /// Stores keys with the library, many at once.
     pub(crate) fn fill(&self, ids: impl IntoIterator<Item = String>) {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -115,7 +116,7 @@ impl Fixture {
     /// Damages one record of this store, as a failing disk would.
     pub(crate) fn damage(&self, name: &str) {
         let database = rusqlite::Connection::open(self.path(name)).unwrap();
-        // The very first cell is no record's.
+        // The first cell does not belong to a record.
         let first = "UPDATE cells SET bytes = zeroblob(256) \
                      WHERE part = (SELECT min(part) FROM cells WHERE part > zeroblob(33))";
         assert_eq!(database.execute(first, []).unwrap(), 1);
@@ -123,14 +124,15 @@ impl Fixture {
 }
 
 impl Ran {
-    /// The run succeeded; its standard output.
+    /// Checks that the run succeeded, and returns its standard output.
     #[track_caller]
     pub(crate) fn done(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout
     }
 
-    /// The run ended with this code, and wrote nothing to standard output; its standard error.
+    /// Checks that the run ended with this code and without standard output, and returns its standard
+    /// error.
     #[track_caller]
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{self:?}");
@@ -143,7 +145,7 @@ impl Ran {
     }
 }
 
-/// The lines of a text in their order.
+/// Returns the lines of a text, sorted.
 pub(crate) fn sorted_lines(text: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();

@@ -1,4 +1,4 @@
-//! The help of each command, as the files in tests/help have it. `KEYSTEAD_BLESS=1` writes them again.
+//! The help of each command, frozen in tests/help. `KEYSTEAD_BLESS=1` writes these files again.
 
 use std::fs;
 use std::path::Path;
@@ -33,10 +33,10 @@ const COMMANDS: &[&str] = &[
     "verify",
 ];
 
-/// The commands within a command.
+/// The subcommands of commands.
 const NESTED: &[[&str; 2]] = &[["receipt", "check"], ["receipt", "keygen"], ["receipt", "verify"]];
 
-fn is_as_frozen(name: &str, text: &str) {
+fn expect_frozen(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help").join(format!("{name}.txt"));
     if std::env::var_os("KEYSTEAD_BLESS").is_some() {
         fs::write(&path, text).unwrap();
@@ -50,22 +50,22 @@ fn the_help_of_each_command_is_as_frozen() {
     let fixture = Fixture::empty();
     // The list of commands is shorter without the AWS stores.
     #[cfg(any(feature = "ssm", feature = "secretsmanager"))]
-    is_as_frozen("keystead", &fixture.run_storeless(&["--help"]).done());
+    expect_frozen("keystead", &fixture.run_storeless(&["--help"]).done());
     for command in COMMANDS {
         let text = fixture.run_storeless(&[command, "--help"]).done();
         assert_eq!(fixture.run_storeless(&["help", command]).done(), text);
-        is_as_frozen(command, &text);
+        expect_frozen(command, &text);
     }
     for [command, nested] in NESTED {
         let text = fixture.run_storeless(&[command, nested, "--help"]).done();
-        is_as_frozen(&format!("{command}-{nested}"), &text);
+        expect_frozen(&format!("{command}-{nested}"), &text);
     }
 }
 
-/// The commands that the help of the program lists, in alphabetical order.
+/// Returns the commands that the help of the program lists, in alphabetical order.
 pub(crate) fn commands_in(help: &str) -> Vec<&str> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // What is indented further goes on from the line before.
+    // A line with more indentation continues the line before.
     let mut listed: Vec<&str> = listed
         .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' '))?.split_whitespace().next())
         .filter(|command| *command != "help")
@@ -79,7 +79,7 @@ fn the_help_of_every_command_is_frozen() {
     assert_eq!(commands_in(&Fixture::empty().run_storeless(&["--help"]).done()), COMMANDS);
 }
 
-/// The lines of the examples in a help, as they are typed.
+/// Returns the command lines of the examples in a help text.
 fn examples_in(help: &str) -> Vec<&str> {
     let examples = help.lines().skip_while(|line| *line != "Examples:").skip(1).map(str::trim);
     examples.filter(|line| line.contains("keystead ") || line.starts_with("export ")).collect()
@@ -112,7 +112,7 @@ fn each_command_has_examples_that_the_program_takes() {
                 .output()
                 .unwrap();
             let text = String::from_utf8(ran.stderr).unwrap();
-            // The end of what the parser says of arguments that it refuses.
+            // These texts end the parser's messages about invalid arguments.
             assert!(!text.contains("--help'") && !text.contains("Usage:"), "{example}: {text}");
             run += 1;
         }
@@ -165,7 +165,7 @@ fn an_unknown_command_is_shown_if_it_is_a_word_and_else_not() {
             assert!(text.contains("(not shown)") && !text.contains(secret), "{args:?}: {text}");
         }
     }
-    // In another position nothing is shown.
+    // In any other position, the text is not shown.
     assert!(!fixture.run(&["get", "alice", "canary"]).failed(2).contains("canary"));
 }
 
@@ -173,7 +173,7 @@ fn an_unknown_command_is_shown_if_it_is_a_word_and_else_not() {
 fn no_command_that_deletes_or_replaces_is_proposed() {
     let fixture = Fixture::empty();
     assert!(fixture.run(&["lst"]).failed(2).contains("similar subcommand exists: 'list'"));
-    // Near erase and create alike: neither is proposed.
+    // Similar to erase and to create: neither is suggested.
     assert!(!fixture.run(&["eraze", "bob"]).failed(2).contains("similar"));
     for mistyped in ["delet", "erse", "rotat", "pt", "putt", "restor", "reconcil", "re-encrypt", "reencript", "eras"] {
         for args in [&[mistyped][..], &["help", mistyped]] {

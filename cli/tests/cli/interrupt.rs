@@ -1,4 +1,4 @@
-//! Ctrl-C: nothing is left half-done.
+//! Ctrl-C at different moments of a command.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::{Fixture, KEY};
 
-/// What Ctrl-C sends.
+/// Sends the signal of Ctrl-C.
 fn interrupt(child: &Child) {
     send(child, Signal::INT);
 }
@@ -19,12 +19,12 @@ fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// Waits until the program listens for Ctrl-C: until the signal is among those it catches.
-fn listens(child: &Child) {
+/// Waits until the program catches the signal of Ctrl-C.
+fn wait_until_listening(child: &Child) {
     let start = Instant::now();
     loop {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-        // Gone already, before it was looked at.
+        // The program has already ended.
         if status.contains("State:\tZ") {
             return;
         }
@@ -39,7 +39,7 @@ fn listens(child: &Child) {
 }
 
 #[track_caller]
-fn was_interrupted(output: &Output) {
+fn expect_interrupted(output: &Output) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{text}");
     assert!(text.contains("error: interrupted: "), "{text}");
@@ -54,7 +54,7 @@ fn a_listing_that_nobody_reads_is_ended() {
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_exact(&mut first).unwrap();
     interrupt(&child);
-    was_interrupted(&child.wait_with_output().unwrap());
+    expect_interrupted(&child.wait_with_output().unwrap());
     drop(stdout);
     assert_eq!(fixture.run(&["count"]).done(), "4000\n");
 }
@@ -65,9 +65,9 @@ fn a_put_that_waits_for_its_key_is_ended_and_stores_nothing() {
     let mut child = fixture.spawn(&["put", "alice"]);
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&KEY.as_bytes()[..10]).unwrap();
-    listens(&child);
+    wait_until_listening(&child);
     interrupt(&child);
-    was_interrupted(&child.wait_with_output().unwrap());
+    expect_interrupted(&child.wait_with_output().unwrap());
     drop(stdin);
     assert_eq!(fixture.run(&["count"]).done(), "0\n");
 }
@@ -77,9 +77,9 @@ fn being_asked_to_end_is_an_interruption() {
     let fixture = Fixture::new();
     let mut child = fixture.spawn(&["put", "alice"]);
     let stdin = child.stdin.take();
-    listens(&child);
+    wait_until_listening(&child);
     send(&child, Signal::TERM);
-    was_interrupted(&child.wait_with_output().unwrap());
+    expect_interrupted(&child.wait_with_output().unwrap());
     drop(stdin);
 }
 
@@ -91,7 +91,7 @@ fn a_put_that_is_interrupted_at_any_moment_is_made_whole_or_not_at_all() {
     let mut interrupted = 0;
     for round in 0..30 {
         let mut child = fixture.spawn(&["put", "alice", "--overwrite"]);
-        listens(&child);
+        wait_until_listening(&child);
         child.stdin.take().unwrap().write_all(if round % 2 == 0 { &other } else { KEY }.as_bytes()).unwrap();
         sleep(Duration::from_millis(round));
         interrupt(&child);
@@ -99,7 +99,7 @@ fn a_put_that_is_interrupted_at_any_moment_is_made_whole_or_not_at_all() {
         match output.status.code() {
             Some(0) => {}
             _ => {
-                was_interrupted(&output);
+                expect_interrupted(&output);
                 interrupted += 1;
             }
         }
@@ -143,13 +143,13 @@ fn a_backup_that_is_interrupted_leaves_no_file() {
     let fixture = Fixture::new();
     fixture.fill((0..3_000).map(|number| format!("user-{number}")));
     let child = fixture.spawn(&["backup", "copy.db"]);
-    listens(&child);
+    wait_until_listening(&child);
     interrupt(&child);
     let output = child.wait_with_output().unwrap();
     match output.status.code() {
         Some(0) => assert!(fixture.path("copy.db").exists()),
         _ => {
-            was_interrupted(&output);
+            expect_interrupted(&output);
             assert!(!fixture.path("copy.db").exists());
         }
     }
@@ -169,21 +169,21 @@ fn a_copy_that_is_interrupted_goes_on_with_its_journal() {
     sleep(Duration::from_millis(50));
     interrupt(&child);
     let output = child.wait_with_output().unwrap();
-    was_interrupted(&output);
+    expect_interrupted(&output);
     assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"), "{output:?}");
     let text = fixture.run(&[&copy[..], &["--resume"]].concat()).done();
     assert!(text.starts_with("complete: "), "{text}");
     assert_eq!(fixture.run(&["verify", "--against", &other]).done(), "equal: 6000 keys are the same in both\n");
 }
 
-/// Interrupts a command while it waits for the passphrase of its store, from a pipe whose writer never ends.
+/// Interrupts a command while it reads the passphrase of its store from a pipe that is never closed.
 fn interrupted_while_it_opens(fixture: &Fixture, args: &[&str]) -> String {
     let store = format!("file://{}/phrase.db", fixture.directory().display());
     let child = fixture.spawn(&[&["--store", &store, "--passphrase-file", "pipe"], args].concat());
-    listens(&child);
+    wait_until_listening(&child);
     interrupt(&child);
     let output = child.wait_with_output().unwrap();
-    was_interrupted(&output);
+    expect_interrupted(&output);
     String::from_utf8(output.stderr).unwrap()
 }
 

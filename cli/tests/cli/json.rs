@@ -1,4 +1,4 @@
-//! The shapes of `--json`, as README.md has them: one test a command.
+//! The JSON output of each command, as README.md describes it.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn immediate() -> Value {
     json!({ "kind": "immediate" })
 }
 
-/// Takes `store` out of a result: the path, and the store's id, which is random.
+/// Removes `store` from a result, after checking the path and the form of the random store id.
 fn without_store(fixture: &Fixture, mut result: Value) -> Value {
     let store = result.as_object_mut().unwrap().remove("store").unwrap();
     let path = format!("file:{}/keys.db (store ", fixture.directory().canonicalize().unwrap().display());

@@ -1,4 +1,4 @@
-//! `generate`, `put`, `create`, `get`, `exists`, `delete`, `erase`, `list`, `count`.
+//! `generate`, `put`, `create`, `get`, `exists`, `delete`, `erase`, `list` and `count`.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn put_replaces_a_key_only_when_told_to_and_create_never() {
     for args in [&["create", "alice"][..], &["put", "alice"], &["generate", "alice"]] {
         let refusal = fixture.run_with(args, "bb\n").failed(4);
         assert!(refusal.contains("left unchanged"), "{refusal}");
-        // The operation of the store is `create` each time, the user typed another command.
+        // The store's own name of the operation is `create` in each case.
         assert!(refusal.starts_with(&format!("error: {} on file failed: already exists\n", args[0])), "{refusal}");
     }
     assert_eq!(fixture.run(&["get", "alice"]).done(), "aa\n");

@@ -1,4 +1,4 @@
-//! `list`: which ids, in which form, in how many writes.
+//! `list`: the selection and the form of the ids, and the number of writes.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -89,7 +89,7 @@ fn a_pipe_gets_the_bytes_of_an_id_and_a_terminal_what_cannot_mislead() {
 fn many_ids_take_few_writes() {
     let fixture = Fixture::new();
     fixture.fill((0..5_000).map(|number| format!("user-{number}")));
-    // Each write is a message of its own.
+    // Each write becomes one message.
     let (here, there) = UnixDatagram::pair().unwrap();
     here.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut child = fixture.command(&["list"]).stdout(Stdio::from(OwnedFd::from(there))).spawn().unwrap();

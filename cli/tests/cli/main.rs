@@ -1,4 +1,4 @@
-//! The real program, run as a person or a script runs it.
+//! Tests of the program as a whole, run as a person or a script would run it.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
 #[cfg(all(feature = "ssm", feature = "secretsmanager"))]

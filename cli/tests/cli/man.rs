@@ -1,4 +1,4 @@
-//! `man`: pages of the manual, beside files of others.
+//! `man`: the manual pages, and files of others in the same directory.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,7 +26,7 @@ fn each_command_has_a_page_with_its_options_and_examples() {
     for command in commands {
         assert!(page(&format!("keystead-{command}.1")).contains(".SH EXAMPLES"), "{command}");
     }
-    // The same pages once more.
+    // A second run writes the same pages.
     let told = fixture.run_storeless(&["--json", "man", "man1"]).json();
     assert_eq!(told["files"][0], json!("man1/keystead.1"));
     assert_eq!(page("keystead-copy.1"), copy);

@@ -1,11 +1,12 @@
-//! Two stores, each with its own passphrase.
+//! Commands on two stores with different passphrases.
 
 use serde_json::json;
 
 use crate::fixture::{Fixture, Ran};
 use crate::terminal::in_terminal;
 
-/// A fixture with two stores that have no key, each with a passphrase of its own, and their URLs.
+/// Creates a fixture with two stores that have different passphrases, and returns their URLs, too. Only
+/// the first store has a key.
 fn two_stores() -> (Fixture, String, String) {
     let fixture = Fixture::empty();
     let url = |name: &str| format!("file://{}/{name}.db", fixture.directory().display());
@@ -20,7 +21,7 @@ fn two_stores() -> (Fixture, String, String) {
     (fixture, old, new)
 }
 
-/// Runs the program over the store `old`.
+/// Runs the program with the store `old`.
 fn run(fixture: &Fixture, old: &str, args: &[&str]) -> Ran {
     fixture.run(&[&["--store", old, "--passphrase-file", "old.phrase"], args].concat())
 }
@@ -42,7 +43,7 @@ fn without_one_the_second_store_opens_with_that_of_the_first_or_with_what_its_ur
     let copy = format!("file://{}/copy.db", fixture.directory().display());
     run(&fixture, &old, &["verify", "--against", &copy]).done();
 
-    // A passphrase for the first store is none for a second one whose URL has a root secret.
+    // The passphrase of the first store is not used for a second one whose URL names a root secret.
     let other = fixture.url();
     fixture.run(&["init"]).done();
     run(&fixture, &old, &["copy", "--to", &other]).done();

@@ -1,4 +1,4 @@
-//! Standard output that is a pipe, closed or full.
+//! Standard output that nobody reads, or that cannot be written.
 
 use std::io::Read;
 use std::process::Stdio;

@@ -1,11 +1,11 @@
-//! What the configuration file says of a store holds, however the store is named.
+//! The settings in the configuration file, which apply to a store however it is named.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::fixture::{Fixture, KEY, Ran};
 
-/// A store `live` with tombstones in a store `tombs`, and `reports`, the same store to be read only.
+/// A store `live` with tombstones in a store `tombs`.
 struct Policy {
     fixture: Fixture,
 }
@@ -34,7 +34,7 @@ impl Policy {
         self.write(&(fs::read_to_string(path).unwrap() + text));
     }
 
-    /// The program with the store `live`.
+    /// Runs the program with the store `live`.
     fn run(&self, args: &[&str]) -> Ran {
         self.fixture.run_storeless(&[&["--store", "live"], args].concat())
     }
@@ -55,7 +55,7 @@ fn every_command_keeps_an_erased_user_erased_without_a_flag() {
     {
         fs::write(policy.fixture.path("key"), KEY).unwrap();
         assert!(policy.run(args).failed(4).contains("erased"));
-        // The same store by its URL.
+        // The same store, named by its URL.
         assert!(policy.fixture.run(args).failed(4).contains("erased"));
         let other = format!(
             "FILE:{}/keys.db?root_secret_file={}",
@@ -64,7 +64,7 @@ fn every_command_keeps_an_erased_user_erased_without_a_flag() {
         );
         assert!(policy.fixture.run_storeless(&[&["--store", &other], args].concat()).failed(4).contains("erased"));
     }
-    // Comes back as from a backup.
+    // The key comes back, as from a backup.
     policy.run(&["generate", "alice", "--no-tombstones"]).done();
     assert_eq!(policy.run(&["--no-tombstones", "list"]).done().lines().count(), 2);
     assert_eq!(policy.run(&["list"]).done(), "bob\n");
@@ -82,7 +82,7 @@ fn copies_do_not_bring_erased_users_back() {
     policy.run(&["copy", "--to", &other]).done();
     policy.run(&["erase", "alice", "--yes"]).done();
 
-    // As the source, the other store still has a key of a user who is erased in the target.
+    // The other store, now the source, still has a key of a user who is erased in the target.
     let ran = policy.fixture.run_storeless(&["--store", &other, "copy", "--to", "live"]);
     assert_ne!(ran.code, 0, "{ran:?}");
     assert!(ran.stdout.contains("NOT complete"), "{ran:?}");
@@ -147,7 +147,7 @@ fn an_erased_user_is_allowed_back() {
     policy.run(&["erase", "alice", "--yes"]).done();
     policy.run(&["generate", "alice"]).failed(4);
     let allowed = policy.run(&["allow", "alice"]);
-    // The file store is strongly consistent, and no cache was ever used.
+    // Not refused: the file store is strongly consistent, and no cache was ever used.
     assert!(allowed.code == 0 && allowed.stdout.starts_with("allowed: "), "{allowed:?}");
     policy.run(&["generate", "alice"]).done();
     let told = policy.run(&["--json", "allow", "alice"]).json();
@@ -197,7 +197,7 @@ fn a_store_to_be_read_only_is_only_read() {
     run(&["doctor"]).done();
     run(&["backup", "tuesday.db"]).done();
     run(&["copy", "--to", "live"]).done();
-    // Reading behind a fence deletes nothing there.
+    // Reading behind a fence deletes nothing from this store.
     policy.run(&["erase", "erased", "--yes"]).done();
     assert_eq!(run(&["list", "--tombstones", "tombs"]).done(), "alice\n");
     assert_eq!(run(&["count"]).done(), "2\n");
@@ -344,7 +344,7 @@ fn two_policies_for_one_place_are_not_chosen_from() {
     let refusal = policy.fixture.run(&["generate", "alice"]).failed(2);
     assert!(refusal.contains("chmod o-w"), "{refusal}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    // A file that will not do is no reason to go on without it.
+    // An invalid file is an error, not ignored.
     policy.write("[stores.live]\nurl = 5\n");
     assert!(policy.fixture.run(&["generate", "alice"]).failed(2).contains("line 2"));
 }

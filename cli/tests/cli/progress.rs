@@ -1,4 +1,4 @@
-//! The progress of `copy`: from the first key, on a terminal of any width and elsewhere.
+//! The progress of `copy`, on terminals of any width and elsewhere.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::fixture::Fixture;
 use crate::terminal::in_terminal;
 
-/// A fixture with a second store, and the URL of that.
+/// Creates a fixture with a second store, and returns the URL of that store, too.
 fn two_stores(keys: usize) -> (Fixture, String) {
     let fixture = Fixture::new();
     let other = format!("file://{0}/other.db?root_secret_file={0}/other.secret", fixture.directory().display());
@@ -28,7 +28,7 @@ fn no_line_of_progress_is_wider_than_the_terminal() {
         assert_eq!(session.code, 0, "{}", session.shown);
         assert!(session.shown.contains(last), "{columns}: {}", session.shown);
         let mut told = 0;
-        // What is written over begins with a carriage return and ends by clearing the rest of the line.
+        // A rewritten line begins with a carriage return and ends by clearing the rest of the line.
         for line in session.shown.split("\u{1b}[K").filter_map(|line| line.rsplit('\r').next()) {
             if line.starts_with("copying") || line.starts_with("counting") || line.starts_with("checking") {
                 assert!(line.len() < usize::from(columns), "{columns}: {line:?}");

@@ -1,4 +1,4 @@
-//! `receipt`, and the logs of `--receipts`.
+//! `receipt` and the logs of `--receipts`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -30,12 +30,12 @@ impl Fenced {
         self.fixture.run(&[args, &["--tombstones", &self.tombstones]].concat())
     }
 
-    /// Erases this user, with the receipt in the log `log`.
+    /// Erases this user, and adds the receipt to the log `log`.
     pub(crate) fn erase(&self, user: usize, more: &[&str]) -> Ran {
         self.run(&[&["erase", &format!("user-{user}"), "--yes", "--receipts", "log"], more].concat())
     }
 
-    /// A fixture with a log that has the receipts of these users.
+    /// Creates a fixture with a log that contains the receipts of this many users.
     fn with_receipts(users: usize) -> Self {
         let fenced = Self::with_users(users);
         for user in 0..users {
@@ -44,7 +44,7 @@ impl Fenced {
         fenced
     }
 
-    /// Likewise, signed.
+    /// Creates a fixture with a signed log that contains the receipts of this many users.
     fn with_signed_receipts(users: usize) -> Self {
         let fenced = Self::with_users(users);
         let public_key = fenced.fixture.run(&["receipt", "keygen", "key.pem"]).done();
@@ -71,8 +71,8 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/receipts").join(name)
 }
 
-/// Checks a log by the independent program, and returns what it prints.
-fn independent(files: &[&Path]) -> String {
+/// Checks a log with the independent program, and returns its output.
+fn check_independently(files: &[&Path]) -> String {
     let python = keystead_aws_testbed::python().unwrap();
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/receipts.py");
     let output = Command::new(python).arg(program).args(files).output().unwrap();
@@ -80,8 +80,8 @@ fn independent(files: &[&Path]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Tells what both programs say of a log; they agree.
-fn agreed(log: &Path, directory: &Fixture) -> Value {
+/// Checks a log with both programs, which must agree, and returns the result of `receipt verify`.
+fn check_with_both(log: &Path, directory: &Fixture) -> Value {
     let ran = directory.run_storeless(&["--json", "receipt", "verify", log.to_str().unwrap()]);
     let told = ran.json();
     let expected = match told["whole"].as_bool().unwrap() {
@@ -90,7 +90,7 @@ fn agreed(log: &Path, directory: &Fixture) -> Value {
         }
         false => format!("line {}\n", told["broken_line"]),
     };
-    assert_eq!(independent(&[log]), expected, "{ran:?}");
+    assert_eq!(check_independently(&[log]), expected, "{ran:?}");
     told
 }
 
@@ -113,7 +113,7 @@ fn each_erasure_adds_a_line_that_proves_those_before() {
     let receipt = &lines[3]["receipt"];
     assert!(receipt["store"].as_str().unwrap().starts_with("file:/"), "{receipt}");
     assert_eq!((&receipt["finality"], &receipt["verified"]), (&json!("immediate"), &json!(true)), "{receipt}");
-    let told = agreed(&fenced.fixture.path("log"), &fenced.fixture);
+    let told = check_with_both(&fenced.fixture.path("log"), &fenced.fixture);
     assert_eq!((&told["count"], &told["receipts"], &told["markers"]), (&json!(3), &json!(3), &json!(0)), "{told}");
 }
 
@@ -124,15 +124,15 @@ fn the_frozen_logs_are_read_by_both_programs() {
         ("unsigned.log", "6a38c855070ce6377c73d5933c2238857f514d60a6bab2816fb59e45a936c9d0"),
         ("signed.log", "268ef2f0d2722bd391190384c69d8c028cc37edb64befd4167b81bb0a7169061"),
     ] {
-        let told = agreed(&golden(name), &fixture);
+        let told = check_with_both(&golden(name), &fixture);
         assert_eq!((&told["count"], &told["head"], &told["markers"]), (&json!(7), &json!(head), &json!(2)), "{told}");
     }
     let public = golden("public.pem");
     let signed = golden("signed.log");
     let args = ["receipt", "verify", signed.to_str().unwrap(), "--public-key", public.to_str().unwrap()];
     assert!(fixture.run_storeless(&args).done().starts_with("whole: "));
-    assert!(independent(&[&signed, &public]).starts_with("7 268ef2f0"));
-    assert_eq!(independent(&[&golden("unsigned.log"), &public]), "line 1\n");
+    assert!(check_independently(&[&signed, &public]).starts_with("7 268ef2f0"));
+    assert_eq!(check_independently(&[&golden("unsigned.log"), &public]), "line 1\n");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn the_first_line_that_is_wrong_is_named() {
     let lines: Vec<&str> = whole.lines().collect();
     let flipped = lines[2].replace("\"verified\":true", "\"verified\":false");
     let renumbered = lines[3].replace("\"seq\":3", "\"seq\":2");
-    // The lines of the log, and the first one that is wrong.
+    // The lines of the log, and the number of the first wrong one.
     let cases: [(&[&str], u64); 8] = [
         (&[lines[0], lines[1], &flipped, lines[3], lines[4]], 4),
         (&[lines[0], lines[1], lines[3], lines[4]], 3),
@@ -167,13 +167,13 @@ fn the_first_line_that_is_wrong_is_named() {
     ];
     for (changed, wrong) in cases {
         fs::write(fenced.fixture.path("changed"), format!("{}\n", changed.join("\n"))).unwrap();
-        let told = agreed(&fenced.fixture.path("changed"), &fenced.fixture);
+        let told = check_with_both(&fenced.fixture.path("changed"), &fenced.fixture);
         assert_eq!(told["broken_line"], json!(wrong), "{changed:?}: {told}");
         let ran = fenced.fixture.run(&["receipt", "verify", "changed"]);
         assert!(ran.code == 7 && ran.stdout.starts_with(&format!("NOT whole: line {wrong} ")), "{ran:?}");
     }
     fs::write(fenced.fixture.path("changed"), "").unwrap();
-    assert_eq!(agreed(&fenced.fixture.path("changed"), &fenced.fixture)["broken_line"], 1);
+    assert_eq!(check_with_both(&fenced.fixture.path("changed"), &fenced.fixture)["broken_line"], 1);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn what_is_cut_off_at_the_end_is_noticed_by_the_head_that_was_kept() {
     let head = kept["head"].as_str().unwrap();
     let count = kept["count"].to_string();
     let kept = ["--head", head, "--count", &count];
-    // The log goes on, and still has that line.
+    // The log has grown, and still contains that line.
     fenced.erase(0, &[]).done();
     assert_eq!(fenced.verify(&kept)["proves_no_truncation"], true);
 
@@ -193,7 +193,7 @@ fn what_is_cut_off_at_the_end_is_noticed_by_the_head_that_was_kept() {
     assert_eq!(fenced.verify(&[])["whole"], true);
     let told = fenced.verify(&kept);
     assert_eq!((&told["whole"], &told["broken_line"]), (&json!(false), &json!(3)), "{told}");
-    // Written anew from there on, it has another head.
+    // With another entry in that place, the log has another hash there.
     fenced.erase(0, &[]).done();
     let told = fenced.verify(&kept);
     assert!(told["why"].as_str().is_some_and(|why| why.contains("another hash")), "{told}");
@@ -212,7 +212,7 @@ fn a_signature_is_of_one_line_by_one_key() {
     let other = golden("public.pem");
     let told = fenced.verify(&["--public-key", other.to_str().unwrap()]);
     assert_eq!(told["broken_line"], 1, "{told}");
-    // One of several keys does, as after an exchange of keys.
+    // One of several keys is enough, as after a change of keys.
     fenced.verify(&["--public-key", other.to_str().unwrap(), "--public-key", "public.pem"]);
 
     let flipped = lines[2].replace("\"existed\":true", "\"existed\":false");
@@ -220,7 +220,7 @@ fn a_signature_is_of_one_line_by_one_key() {
     let unsigned = format!("{body}}}");
     for changed in [&flipped, &unsigned] {
         fs::write(fenced.fixture.path("changed"), format!("{}\n{}\n{changed}\n", lines[0], lines[1])).unwrap();
-        assert_eq!(agreed(&fenced.fixture.path("changed"), &fenced.fixture)["broken_line"], 3, "{changed}");
+        assert_eq!(check_with_both(&fenced.fixture.path("changed"), &fenced.fixture)["broken_line"], 3, "{changed}");
     }
 }
 
@@ -230,12 +230,12 @@ fn what_a_writer_has_left_that_was_cut_off_stays_and_is_closed_by_a_marker() {
         let fenced = Fenced::with_receipts(2);
         let torn = [&fenced.log(), left].concat();
         fs::write(fenced.fixture.path("log"), &torn).unwrap();
-        let told = agreed(&fenced.fixture.path("log"), &fenced.fixture);
+        let told = check_with_both(&fenced.fixture.path("log"), &fenced.fixture);
         assert_eq!(told["broken_line"], 4, "{told}");
         let ran = fenced.erase(0, &[]);
         assert!(ran.code == 0 && ran.stderr.contains("a writer was cut off"), "{ran:?}");
         assert!(fenced.log().starts_with(&torn), "{left:?} was changed");
-        let told = agreed(&fenced.fixture.path("log"), &fenced.fixture);
+        let told = check_with_both(&fenced.fixture.path("log"), &fenced.fixture);
         assert_eq!((&told["receipts"], &told["markers"]), (&json!(3), &json!(1)), "{left:?}: {told}");
         assert!(!fenced.erase(0, &[]).stderr.contains("cut off"));
     }
@@ -247,17 +247,17 @@ fn a_line_that_lacks_its_line_break_counts_and_is_closed_by_a_marker() {
     let mut log = fenced.log();
     log.pop();
     fs::write(fenced.fixture.path("log"), &log).unwrap();
-    assert_eq!(agreed(&fenced.fixture.path("log"), &fenced.fixture)["broken_line"], 3);
+    assert_eq!(check_with_both(&fenced.fixture.path("log"), &fenced.fixture)["broken_line"], 3);
     fenced.erase(0, &["--signing-key", "key.pem"]).done();
-    let told = agreed(&fenced.fixture.path("log"), &fenced.fixture);
+    let told = check_with_both(&fenced.fixture.path("log"), &fenced.fixture);
     assert_eq!((&told["receipts"], &told["markers"], &told["count"]), (&json!(3), &json!(1), &json!(4)), "{told}");
-    // A marker that is cut off is closed, too.
+    // A marker that is cut off is also repaired.
     let mut log = fenced.log();
     log.truncate(log.len() - 1);
     log.extend_from_slice(b"\n{\"seq\":5,\"prev\"");
     fs::write(fenced.fixture.path("log"), &log).unwrap();
     fenced.erase(0, &["--signing-key", "key.pem"]).done();
-    let told = agreed(&fenced.fixture.path("log"), &fenced.fixture);
+    let told = check_with_both(&fenced.fixture.path("log"), &fenced.fixture);
     assert_eq!((&told["receipts"], &told["markers"]), (&json!(4), &json!(2)), "{told}");
 }
 
@@ -271,7 +271,7 @@ fn bytes_that_no_marker_accounts_for_break_the_log() {
     let whole = String::from_utf8(fenced.log()).unwrap();
     for (old, new) in [("torn\n", "t0rn\n"), ("torn\n", ""), ("torn\n", "torn\ntorn\n")] {
         fs::write(fenced.fixture.path("changed"), whole.replacen(old, new, 1)).unwrap();
-        let told = agreed(&fenced.fixture.path("changed"), &fenced.fixture);
+        let told = check_with_both(&fenced.fixture.path("changed"), &fenced.fixture);
         assert_eq!(told["broken_line"], 3, "{new:?}: {told}");
     }
 }
@@ -289,7 +289,7 @@ fn many_erasers_share_a_log() {
             });
         }
     });
-    let told = agreed(&fenced.fixture.path("log"), &fenced.fixture);
+    let told = check_with_both(&fenced.fixture.path("log"), &fenced.fixture);
     assert_eq!((&told["receipts"], &told["count"]), (&json!(24), &json!(24)), "{told}");
 }
 
@@ -313,7 +313,7 @@ fn an_eraser_waits_for_the_lock_of_its_log_and_not_for_ever() {
     assert_eq!(fenced.fixture.run(&["exists", "alice"]).done(), "yes\n");
     lock.unlock().unwrap();
     assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(0));
-    assert_eq!(agreed(&fenced.fixture.path("log"), &fenced.fixture)["receipts"], 2);
+    assert_eq!(check_with_both(&fenced.fixture.path("log"), &fenced.fixture)["receipts"], 2);
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn a_log_that_cannot_be_added_to_is_refused_before_anything_is_erased() {
     write("not-a-key", "hunter2\n");
     fs::set_permissions(fixture.path("open"), fs::Permissions::from_mode(0o666)).unwrap();
     fs::set_permissions(fixture.path("not-a-key"), fs::Permissions::from_mode(0o600)).unwrap();
-    // But not of the pipe, which nobody writes to.
+    // Not the pipe, to which nobody writes.
     let contents = |names: &[&str]| -> Vec<Option<Vec<u8>>> {
         let read = |name: &&str| fixture.path(name).is_file().then(|| fs::read(fixture.path(name)).unwrap());
         names.iter().map(read).collect()
@@ -395,7 +395,7 @@ fn receipts_are_checked_against_the_stores() {
     assert!(text.contains("\nproved: 2 of 2 receipts, by file:"), "{text}");
     assert!(!text.contains("user-"), "{text}");
 
-    // One receipt, and several, as `erase` prints them.
+    // One or several receipts, as `erase` prints them.
     let erased = fenced.run(&["--json", "erase", "user-0", "--yes"]).done();
     fs::write(fixture.path("one"), &erased).unwrap();
     let told = fenced.run(&["--json", "receipt", "check", "one"]).done();
@@ -407,7 +407,7 @@ fn receipts_are_checked_against_the_stores() {
     let text = fenced.run(&["receipt", "check", "bare"]).done();
     assert!(text.contains("proved: 2 of 2 receipts") && text.contains("JSON values without a receipt: 1"), "{text}");
 
-    // About one user.
+    // The receipts about one user.
     let text = fenced.run(&["receipt", "check", "log", "user-1"]).done();
     assert!(text.contains("proved: 1 of 1 receipts") && text.contains("about other users, not checked: 1"), "{text}");
     let ran = fenced.run(&["receipt", "check", "log", "user-canary"]);
@@ -486,7 +486,7 @@ fn reconcile_keeps_receipts_too() {
     fixture.run(&["restore", "copy.db", "--yes"]).done();
     let text = fenced.run(&["reconcile", "--yes", "--receipts", "log"]).done();
     assert!(text.contains("erased again: 2"), "{text}");
-    assert_eq!(agreed(&fixture.path("log"), fixture)["receipts"], 4);
+    assert_eq!(check_with_both(&fixture.path("log"), fixture)["receipts"], 4);
     fenced.run(&["receipt", "check", "log"]).done();
     let refusal = fenced.run(&["reconcile", "--yes", "--receipts", "copy.db"]).failed(2);
     assert!(refusal.contains("is not a receipt log"), "{refusal}");
@@ -507,7 +507,7 @@ fn nothing_is_erased_when_a_line_of_the_log_was_changed() {
         fenced.fixture.fill(["new".to_owned()]);
         let ran = fenced.run(&["erase", "new", "--yes", "--receipts", "log"]);
         match line {
-            // Nothing follows from the last line yet: only a signature would tell.
+            // No line follows the last one, so only a signature would reveal the change.
             3 => {
                 assert_eq!(ran.code, 0, "{ran:?}");
             }

@@ -1,4 +1,4 @@
-//! A key is in no list of processes, no environment, no text and no file but those that it was sent to.
+//! A key appears in no process list, no environment, no message, and no file other than its destination.
 
 use std::fs;
 use std::io::Write;
@@ -18,10 +18,10 @@ fn a_key_on_its_way_in_is_in_no_argument_no_environment_and_no_text() {
     assert!(output.status.success());
     let raw: Vec<u8> = (0..32).map(|byte: u8| (byte % 16) * 0x11).collect();
     for text in seen.iter().chain([&output.stdout, &output.stderr]) {
-        holds_none_of(text, &raw);
+        expect_no_key_in(text, &raw);
     }
     for entry in fs::read_dir(fixture.directory()).unwrap() {
-        holds_none_of(&fs::read(entry.unwrap().path()).unwrap(), &raw);
+        expect_no_key_in(&fs::read(entry.unwrap().path()).unwrap(), &raw);
     }
     assert_eq!(fixture.run(&["get", "alice"]).done(), format!("{KEY}\n"));
 }
@@ -65,7 +65,7 @@ fn an_id_is_in_no_error() {
     }
 }
 
-fn holds_none_of(text: &[u8], raw: &[u8]) {
+fn expect_no_key_in(text: &[u8], raw: &[u8]) {
     let holds = |part: &[u8]| text.windows(part.len()).any(|window| window == part);
     assert!(!holds(raw) && !holds(&KEY.as_bytes()[..32]), "a key stands where none belongs");
 }

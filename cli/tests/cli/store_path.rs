@@ -1,4 +1,4 @@
-//! A path that is given as a store is answered with the URL that was meant.
+//! The error for a path that is given instead of a store, with the URL that was probably meant.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! `conformance`: the suite over stores that were not written for it.
+//! `conformance` on a memory store and on a file store.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,15 +8,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::{Fixture, Ran};
 
-/// Returns the names that the suite has made beside the store.
+/// Returns the names of the suite's directories beside the store.
 fn scratch(fixture: &Fixture) -> Vec<String> {
     let entries = fs::read_dir(fixture.directory()).unwrap().map(|entry| entry.unwrap().file_name());
     let names = entries.map(|name| name.to_string_lossy().into_owned());
     names.filter(|name| name.starts_with("keystead-conformance-")).collect()
 }
 
-/// Reads a run's standard error until the suite is under way, and returns the name of its namespace; an empty one over
-/// `memory:`. Another thread reads on.
+/// Reads the standard error of a run until the suite is under way. Returns the name of its namespace,
+/// which is empty for `memory:`. A thread reads the rest.
 pub(crate) fn namespace_of_running(child: &mut Child) -> String {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(|line| line.unwrap());
     let mut namespace = String::new();
@@ -85,13 +85,13 @@ fn the_line_that_runs_a_case_again_repeats_the_scale() {
     let fixture = Fixture::new();
     let mut child = fixture.spawn(&["conformance", "--scale", "0.1", "--jobs", "1"]);
     let namespace = namespace_of_running(&mut child);
-    // Every case that begins from now on fails.
+    // Each case that begins from now on fails.
     let directory = fixture.path(&format!("keystead-conformance-{namespace}"));
     fs::rename(&directory, fixture.path("away")).unwrap();
     fs::write(&directory, "").unwrap();
     let ran: Ran = child.wait_with_output().unwrap().into();
     assert!(ran.stdout.contains("\n   rerun: keystead conformance --scale 0.1 "), "{ran:?}");
-    // The file that is in its place now is not the suite's.
+    // The file in its place is not one of the suite's.
     assert_eq!(ran.code, 11, "{ran:?}");
     assert_eq!(fs::read(&directory).unwrap(), b"");
 }

@@ -1,4 +1,4 @@
-//! `conformance` over the test bed: what a run writes in an account is deleted again.
+//! `conformance` against the test bed: everything that a run writes in an account is deleted.
 
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ impl Account {
         self.command(args).output().unwrap().into()
     }
 
-    /// The number of parameters that a run has left: ten at most are counted.
+    /// Returns the number of parameters that a run left, up to ten.
     fn left(&self, namespace: &str) -> usize {
         let request = json!({ "Path": format!("/keystead-conformance/{namespace}"), "Recursive": true });
         let answer: Value =
@@ -48,7 +48,8 @@ fn namespace_in(text: &str) -> &str {
     text.split_once("--clean-up ").unwrap().1.split([' ', '\n']).next().unwrap()
 }
 
-/// One test, because what the bed answers to the runs of all is told by their common path.
+/// This is one test, because the answers that the test bed is told to give apply to the common path of
+/// all runs.
 #[test]
 fn what_the_suite_writes_in_an_account_is_deleted_or_told() {
     let account = Account::new();
@@ -87,7 +88,7 @@ fn what_the_suite_writes_in_an_account_is_deleted_or_told() {
     assert_eq!(account.left(&namespace), 0);
     assert!(account.run(&["conformance", "--clean-up", &namespace]).done().starts_with("nothing is left"));
 
-    // Once when the case ends, and once more at the end of the run.
+    // Denied when the case ends, and again at the end of the run.
     let denied = json!({ "__type": "AccessDeniedException", "message": "User is not authorized" }).to_string();
     account.bed.answer("DeleteParameters", "keystead-conformance", 2, 400, denied);
     let ran = account.run(&["conformance", "--scale", "0.1", "put.idempotent_same_value"]);

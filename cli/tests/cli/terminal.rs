@@ -1,4 +1,4 @@
-//! A person at a terminal: a pseudo-terminal that Python opens.
+//! Questions on a terminal, which is a pseudo-terminal that a Python program opens.
 
 use serde_json::{Value, json};
 
@@ -9,16 +9,16 @@ const PHRASE: &str = "correct horse battery";
 pub(crate) struct Session {
     pub(crate) shown: String,
     pub(crate) code: i64,
-    /// True at each step at which the terminal showed what was typed.
+    /// For each step, whether the terminal showed what was typed.
     echoes_at_steps: Vec<bool>,
 }
 
-/// Runs the program in a terminal, waits for each first text and then types the second.
+/// Runs the program in a terminal. Each step is a text to wait for and a text to type then.
 fn typed(fixture: &Fixture, store: &str, args: &[&str], steps: Value) -> Session {
     in_terminal(fixture, store, 80, &[&[env!("CARGO_BIN_EXE_keystead")], args].concat(), steps)
 }
 
-/// Runs any program in a terminal of so many columns.
+/// Runs any program in a terminal with this number of columns.
 pub(crate) fn in_terminal(fixture: &Fixture, store: &str, columns: u16, program: &[&str], steps: Value) -> Session {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/terminal.py");
     let mut command = keystead_aws_testbed::isolated("python3");
@@ -33,11 +33,11 @@ pub(crate) fn in_terminal(fixture: &Fixture, store: &str, columns: u16, program:
     Session { shown, code: told["code"].as_i64().unwrap(), echoes_at_steps }
 }
 
-/// Runs a line of a shell with job control in a terminal; `PROGRAM` in it is the program.
+/// Runs a command line in a shell with job control in a terminal. `PROGRAM` stands for the program.
 fn in_shell(fixture: &Fixture, store: &str, shell: &[&str], line: &str, steps: Value) -> Session {
     let line = line.replace("PROGRAM", env!("CARGO_BIN_EXE_keystead"));
     let Value::Array(steps) = steps else { panic!("the steps are a list") };
-    // In two parts, so that what is typed is not taken for the prompt.
+    // Typed in two parts, so that the typed text is not mistaken for the prompt.
     let prompt = json!(["", "PS1='rea''dy> '\n"]);
     let begin = json!(["ready> ", format!("{line}\n")]);
     let steps = [vec![prompt, begin], steps, vec![json!(["ready> ", "exit\n"])]].concat();
@@ -90,15 +90,15 @@ fn ctrl_c_at_the_prompt_leaves_the_terminal_as_it_was() {
 fn ctrl_c_at_the_prompt_leaves_the_terminal_to_the_shell_as_it_was() {
     let fixture = Fixture::empty();
     let steps = json!([["new passphrase of ", "half\u{3}"], ["ready> ", "echo code $?\n"]]);
-    // This shell does not set up the terminal by itself.
+    // This shell does not restore the terminal by itself.
     let session = in_shell(&fixture, &bare(&fixture), &["/bin/sh", "-i"], "PROGRAM init", steps);
     assert_eq!(session.echoes_at_steps, [true, true, false, true, true], "{}", session.shown);
     assert!(session.shown.contains("code 130") && !session.shown.contains("half"), "{}", session.shown);
     assert!(session.shown.contains("phrase.db: \r\nerror: interrupted"), "{}", session.shown);
 }
 
-/// A store with a passphrase.
-fn phrase_room() -> (Fixture, String) {
+/// Creates a store with a passphrase.
+fn store_with_passphrase() -> (Fixture, String) {
     let fixture = Fixture::empty();
     fixture.write_secret("phrase", PHRASE);
     let store = bare(&fixture);
@@ -108,7 +108,7 @@ fn phrase_room() -> (Fixture, String) {
 
 #[test]
 fn ctrl_z_gives_the_terminal_back_and_fg_hides_what_is_typed_and_asks_again() {
-    let (fixture, store) = phrase_room();
+    let (fixture, store) = store_with_passphrase();
     for shell in [&["/bin/sh", "-i"][..], &["/bin/bash", "--norc", "--noediting", "-i"]] {
         let steps = json!([
             ["phrase.db: ", "half a phr\u{1a}"],
@@ -117,8 +117,8 @@ fn ctrl_z_gives_the_terminal_back_and_fg_hides_what_is_typed_and_asks_again() {
             ["0\r\n", ""],
         ]);
         let session = in_shell(&fixture, &store, shell, "PROGRAM count", steps);
-        // Twice at the shell's prompt, at the question, at the prompt while it is stopped, at the
-        // question again, and at the end.
+        // Twice at the shell's prompt, at the question, at the prompt while the program is stopped, at
+        // the question again, and at the end.
         assert_eq!(
             session.echoes_at_steps,
             [true, true, false, true, false, true, true],
@@ -148,21 +148,21 @@ fn a_question_is_repeated_after_ctrl_z_and_fg() {
 
 #[test]
 fn fg_asks_again_after_a_stop_that_cannot_be_noticed() {
-    let (fixture, store) = phrase_room();
-    // A shell's variable cannot reach the job: a file does.
+    let (fixture, store) = store_with_passphrase();
+    // The process id is passed in a file, because the job cannot set a variable of the shell.
     let line = "sh -c 'sleep 1; kill -STOP $(cat pid)' & sh -c 'echo $$ > pid; exec PROGRAM count'";
     let steps =
         json!([["phrase.db: ", ""], ["ready> ", "fg %2\n"], ["phrase.db: ", format!("{PHRASE}\n")], ["0\r\n", ""]]);
     let session = in_shell(&fixture, &store, &["/bin/sh", "-i"], line, steps);
-    // The shell is not given the terminal as it was then, but is so at the end.
+    // The shell does not get the restored terminal at that moment, but at the end it does.
     assert_eq!(session.echoes_at_steps, [true, true, false, false, false, true, true], "{}", session.shown);
     assert!(!session.shown.contains("horse"), "{}", session.shown);
 }
 
 #[test]
 fn ctrl_z_where_no_shell_waits_stops_nothing_and_shows_nothing() {
-    let (fixture, store) = phrase_room();
-    // The system drops what was typed before Ctrl-Z.
+    let (fixture, store) = store_with_passphrase();
+    // The system discards what was typed before Ctrl-Z.
     let steps = json!([["phrase.db: ", "half\u{1a}"], ["", format!("{PHRASE}\n"), 1.0]]);
     let session = typed(&fixture, &store, &["count"], steps);
     assert!(session.code == 0 && session.shown.ends_with("0\r\n"), "{}", session.shown);
@@ -172,7 +172,7 @@ fn ctrl_z_where_no_shell_waits_stops_nothing_and_shows_nothing() {
 
 #[test]
 fn questions_are_asked_on_the_terminal_wherever_input_and_output_lead() {
-    let (fixture, store) = phrase_room();
+    let (fixture, store) = store_with_passphrase();
     let steps = json!([["phrase.db: ", format!("{PHRASE}\n")], ["ready> ", "cat out err; echo end\n"]]);
     let line = "PROGRAM count </dev/null >out 2>err";
     let session = in_shell(&fixture, &store, &["/bin/sh", "-i"], line, steps);
@@ -194,7 +194,7 @@ fn questions_are_asked_on_the_terminal_wherever_input_and_output_lead() {
 
 #[test]
 fn without_a_terminal_nothing_is_asked() {
-    let (fixture, store) = phrase_room();
+    let (fixture, store) = store_with_passphrase();
     let text = fixture.run(&["--store", &store, "count"]).failed(4);
     assert!(text.contains("no terminal") && text.contains("--passphrase-file"), "{text}");
     let fixture = Fixture::new();

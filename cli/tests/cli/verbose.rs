@@ -1,4 +1,4 @@
-//! `-v`: what is being done, without an id or a key.
+//! `--verbose`: the reported steps, which contain no id and no key.
 
 use crate::fixture::{Fixture, KEY};
 
