@@ -66,11 +66,14 @@ pub(crate) fn named(
     let Some(entry) = stores.get(name) else {
         let names: Vec<&str> = stores.keys().map(String::as_str).collect();
         let known = names.join(", ");
-        let why = if names.is_empty() { "it contains no stores".to_owned() } else { format!("its stores are {known}") };
+        let (why, advice) = match names.is_empty() {
+            true => ("it contains no stores".to_owned(), "add the store there, or give a URL"),
+            false => (format!("its stores are {known}"), "give one of these, or a URL"),
+        };
         return Err(otherwise().unwrap_or_else(|| {
             CommandError::usage(format!("the configuration file {shown} has no store with this name"))
                 .because(why)
-                .advise("give one of these, or a URL")
+                .advise(advice)
         }));
     };
     let place = Place::of(&entry.url);

@@ -30,12 +30,12 @@ fn a_store_is_found_by_its_name_in_the_users_file_or_the_one_given() {
 #[test]
 fn a_name_that_is_not_there_is_refused_with_those_that_are() {
     let fixture = Fixture::empty();
-    assert!(count(&fixture, &["--store", "live"]).failed(2).contains("config.toml failed"));
+    assert!(count(&fixture, &["--store", "live"]).failed(2).contains("cannot read the configuration file"));
     write(&fixture, "config/keystead/config.toml", "");
-    assert!(count(&fixture, &["--store", "live"]).failed(2).contains("it has none"));
+    assert!(count(&fixture, &["--store", "live"]).failed(2).contains("it contains no stores"));
     write(&fixture, "config/keystead/config.toml", "[stores.a]\nurl = \"memory:\"\n[stores.b]\nurl = \"memory:\"\n");
     let text = count(&fixture, &["--store", "hunter2"]).failed(2);
-    assert!(text.contains("it has a, b") && !text.contains("hunter2"), "{text}");
+    assert!(text.contains("its stores are a, b") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]

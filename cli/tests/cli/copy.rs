@@ -38,7 +38,7 @@ fn all_keys_are_copied_and_compared() {
     assert_eq!(count(&fixture, &other), "0\n");
     let complete = "complete: every key of the source was read back at the target; the source lists 201\n";
     assert_eq!(fixture.run(&["copy", "--to", &other]).done(), format!("{complete}  copied: 201\n"));
-    assert_eq!(fixture.run(&["copy", "--to", &other]).done(), format!("{complete}  there already, the same: 201\n"));
+    assert_eq!(fixture.run(&["copy", "--to", &other]).done(), format!("{complete}  already there, the same: 201\n"));
     assert_eq!(fixture.run(&["--store", &other, "get", "alice"]).done(), format!("{KEY}\n"));
     assert_eq!(fixture.run(&["verify", "--against", &other]).done(), "equal: 201 keys are the same in both\n");
 }
@@ -173,9 +173,9 @@ fn a_store_that_ends_with_the_command_keeps_no_keys() {
     ];
     for args in memory {
         let ran = fixture.run_with(args, KEY);
-        assert!(ran.failed(2).contains("memory: is gone when this command ends: give a store that lasts"), "{args:?}");
+        assert!(ran.failed(2).contains("a store with the URL memory: ends with this command: give a store that lasts"), "{args:?}");
     }
-    assert!(fixture.run(&["--store", "memory:", "init"]).failed(2).contains("only to file stores"));
+    assert!(fixture.run(&["--store", "memory:", "init"]).failed(2).contains("only on file stores"));
     assert_eq!(fixture.run(&["count"]).done(), "1\n");
     // Commands that only read or try a store accept it.
     assert_eq!(fixture.run(&["--store", "memory:", "count"]).done(), "0\n");

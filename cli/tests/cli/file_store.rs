@@ -353,7 +353,7 @@ fn a_backup_that_was_copied_over_the_store_of_a_killed_process_is_refused_and_re
     for args in [&["count"][..], &["get", "alice"], &["verify"], &["doctor"]] {
         let text = fixture.run(args).failed(7);
         assert!(text.contains("keys.db-wal is not the log of"), "{text}");
-        assert!(text.contains("restore it from there run keystead restore, which keeps the log"), "{text}");
+        assert!(text.contains("restore it from there with keystead restore, which keeps the log"), "{text}");
     }
     let ran = fixture.run(&["restore", "monday.db", "--yes"]);
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -421,7 +421,7 @@ fn doctor_looks_at_the_rights_one_by_one_and_reckons_the_costs() {
     for line in [
         "durability   host",
         "consistency  strong",
-        "reach        ok: the store answers, and knows who asks",
+        "reach        ok: the store answers and accepts the credentials",
         "read         ok: a key can be read",
         "list         ok: the ids can be listed",
         "structure    ok: the pages of the file fit together",

@@ -92,7 +92,7 @@ fn an_id_comes_from_the_command_line_a_file_or_standard_input() {
     assert!(fixture.run_with(&["put", "-"], KEY).failed(2).contains("the id and the key cannot both"));
     assert!(fixture.run(&["get", "a\tb"]).failed(2).contains("control character"));
     assert!(fixture.run(&["get", &"x".repeat(129)]).failed(2).contains("at most 128"));
-    assert!(fixture.run_with(&["get", "-"], vec![b'x'; 5000]).failed(2).contains("more than 130 bytes"));
+    assert!(fixture.run_with(&["get", "-"], vec![b'x'; 5000]).failed(2).contains("longer than 130 bytes"));
     assert!(fixture.run_with(&["get", "-"], [0xff]).failed(2).contains("UTF-8"));
     fixture.run(&["get"]).failed(2);
     fixture.run(&["get", "alice", "--id-file", "id"]).failed(2);

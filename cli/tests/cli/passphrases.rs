@@ -58,7 +58,7 @@ fn a_passphrase_that_is_given_twice_or_to_no_file_store_is_refused() {
     assert!(text.contains("given twice") && text.contains("--to-passphrase-file"), "{text}");
     let text =
         run(&fixture, &old, &["verify", "--against", "memory:", "--against-passphrase-file", "new.phrase"]).failed(2);
-    assert!(text.contains("leave out --against-passphrase-file"), "{text}");
+    assert!(text.contains("--against-passphrase-file applies only to file stores"), "{text}");
     run(&fixture, &old, &["verify", "--against-passphrase-file", "new.phrase"]).failed(2);
     let text = fixture.run(&["--store", &fixture.url(), "copy", "--to", &new]).failed(4);
     assert!(text.contains("give --to-passphrase-file FILE"), "{text}");

@@ -26,6 +26,6 @@ fn a_standard_output_that_cannot_be_written_is_an_error() {
         let output = fixture.command(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}: {text}");
-        assert!(text.starts_with("error: writing to standard output failed"), "{text}");
+        assert!(text.starts_with("error: cannot write to standard output"), "{text}");
     }
 }

@@ -95,7 +95,7 @@ fn what_the_suite_writes_in_an_account_is_deleted_or_told() {
     assert_eq!(ran.code, 11, "{ran:?}");
     assert!(ran.stdout.contains(" 0 failed"), "the result is shown: {ran:?}");
     let namespace = namespace_in(&ran.stderr);
-    let text = format!("what the suite wrote in /keystead-conformance/{namespace} could not be deleted: run keystead");
+    let text = format!("cannot delete what the suite wrote in /keystead-conformance/{namespace}: run keystead");
     assert!(ran.stderr.contains(&text) && ran.stderr.contains("permission denied"), "{ran:?}");
     assert_ne!(account.left(namespace), 0);
     account.run(&["conformance", "--clean-up", namespace]).done();
