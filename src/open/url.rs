@@ -29,7 +29,8 @@ impl<'a> UrlParts<'a> {
     pub(super) fn parse(url: &'a str) -> Result<Self, &'static str> {
         let (host, parts) = Self::split(url)?;
         match host {
-            None | Some("") => Ok(parts),
+            None => Ok(parts),
+            Some("") if !parts.path.is_empty() => Ok(parts),
             Some(_) => Err("the URL has a host; write three slashes, as in file:///PATH"),
         }
     }
