@@ -91,7 +91,7 @@ impl FileUrl {
     }
 
     /// Reads the root secret from the file or the variable that the URL names. A file is checked as
-    /// [`SecretFile`] describes.
+    /// [`SecretFile`](crate::file::SecretFile) describes.
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) if the URL names no root secret, or if the file or

@@ -173,7 +173,10 @@ fn a_store_that_ends_with_the_command_keeps_no_keys() {
     ];
     for args in memory {
         let ran = fixture.run_with(args, KEY);
-        assert!(ran.failed(2).contains("a store with the URL memory: ends with this command: give a store that lasts"), "{args:?}");
+        assert!(
+            ran.failed(2).contains("a store with the URL memory: ends with this command: give a store that lasts"),
+            "{args:?}"
+        );
     }
     assert!(fixture.run(&["--store", "memory:", "init"]).failed(2).contains("only on file stores"));
     assert_eq!(fixture.run(&["count"]).done(), "1\n");
