@@ -36,7 +36,7 @@ pub(crate) async fn each<'a, T: Clone>(
 /// once.
 ///
 /// This is the default of [`KeyStore::create_keys`]. A layer that changes what `put_key_with` does
-/// calls it instead of forwarding the batch.
+/// calls this function instead of forwarding the batch.
 pub async fn create_each<S: KeyStore + ?Sized>(store: &S, keys: &[(KeyId, SecretKey)]) -> Vec<Result<()>> {
     let calls: Vec<BoxFuture<'_, Result<()>>> =
         keys.iter().map(|(id, key)| store.put_key_with(id, key, PutMode::Create)).collect();

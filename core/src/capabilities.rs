@@ -120,7 +120,7 @@ pub enum Durability {
     Replicated,
 }
 
-/// The time after which an acknowledged write is visible to reads that begin then.
+/// The time after which every new read sees an acknowledged write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Consistency {
@@ -146,7 +146,7 @@ impl Consistency {
 /// The usual [`Finality`](crate::Finality) of a store's deletions.
 ///
 /// The grade describes every deletion in the store, so it contains durations. A `Finality`
-/// describes one deletion, so it can contain a moment.
+/// describes one deletion, so it can contain a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeletionGrade {

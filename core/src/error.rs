@@ -99,7 +99,7 @@ impl Error {
         self.0.store
     }
 
-    /// Reports whether the same call may succeed later although nobody changes anything.
+    /// Reports whether the same call may succeed later even if nobody changes anything.
     pub fn is_retryable(&self) -> bool {
         use ErrorKind::{Conflict, Throttled, Timeout, Unavailable};
         matches!(self.0.kind, Conflict | Throttled | Unavailable | Timeout)
@@ -152,7 +152,7 @@ impl StdError for Error {
 ///
 /// The kinds are grouped by who must act: the application (`NotFound` to `PendingDeletion`), the
 /// programmer (`InvalidId` to `Config`), the operator (`PermissionDenied` to `QuotaExceeded`),
-/// nobody because time may help (`Conflict` to `Timeout`), or somebody who first has to find out
+/// nobody, because time may help (`Conflict` to `Timeout`), or somebody who first has to find out
 /// what is wrong (`Corrupt` and `Other`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -160,7 +160,7 @@ pub enum ErrorKind {
     // The application must act: the key is not in the state that it assumed.
     /// There is no such key. The engine itself said so; the store never guesses this.
     NotFound,
-    /// A key exists for the id under which one was to be created.
+    /// A key was to be created, but its id already has one.
     AlreadyExists,
     /// The user was erased, and no new key has been allowed since.
     Erased,
@@ -306,9 +306,9 @@ pub enum Effect {
 /// The answer of a remote service to a call that failed.
 ///
 /// It corresponds to the error map of the Clojure library `dev.gethop/secret-storage.aws-ssm-ps`.
-/// With the feature `serde` it serializes under the names that this library uses: `error-code`,
-/// `error-type`, `status-code`, `request-id`, `service-name` and `message`. Fields without a value
-/// are left out.
+/// With the feature `serde` it serializes under the names that the Clojure library uses:
+/// `error-code`, `error-type`, `status-code`, `request-id`, `service-name` and `message`. Fields
+/// without a value are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case", default))]
 pub struct ErrorDetails {

@@ -66,7 +66,7 @@ pub trait KeyStoreExt: KeyStore {
     /// of [`KeyStore::get_or_create`].
     fn get_or_create_key(&self, id: &KeyId) -> impl Future<Output = Result<SecretKey>> + Send {
         self.get_or_create_key_with(id, || {
-            SecretKey::generate(NEW_KEY_LEN).expect("32 bytes are a valid length of a key")
+            SecretKey::generate(NEW_KEY_LEN).expect("32 bytes is a valid key length")
         })
     }
 

@@ -30,11 +30,11 @@ impl KeyId {
     /// The length of the longest id, in bytes.
     pub const MAX_LEN: usize = 128;
 
-    /// Creates an id from a text.
+    /// Creates an id from a string.
     ///
     /// # Errors
-    /// [`InvalidKeyId`] if the text is empty, is longer than [`KeyId::MAX_LEN`] bytes, or contains
-    /// a control character (Unicode category Cc: U+0000 to U+001F and U+007F to U+009F).
+    /// [`InvalidKeyId`] if the string is empty, is longer than [`KeyId::MAX_LEN`] bytes, or
+    /// contains a control character (Unicode category Cc: U+0000 to U+001F and U+007F to U+009F).
     pub fn new(id: impl Into<String>) -> Result<Self, InvalidKeyId> {
         let id = id.into();
         if id.is_empty() {
@@ -99,7 +99,7 @@ impl From<uuid::Uuid> for KeyId {
     }
 }
 
-/// The reason why a text is not a valid [`KeyId`]. It never quotes the text.
+/// The reason why a string is not a valid [`KeyId`]. It never quotes the string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKeyId {

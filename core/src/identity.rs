@@ -10,9 +10,9 @@ use std::str::FromStr;
 /// cloud, and a random store id if the store's format contains one. An attribute can be unknown at
 /// first, so compare identities with [`compare`](Self::compare) and not with `==`.
 ///
-/// `Display` writes the identity on one line, and `FromStr` reads that line. Journals and receipts
-/// store it in this form, and with the feature `serde` it serializes as the same text. It contains
-/// no id of a user and no credential.
+/// `Display` writes the identity on one line, and `FromStr` reads that line. The journals of copies
+/// and the receipts of erasures store it in this form, and with the feature `serde` it serializes
+/// as the same text. It contains no user id and no credential.
 ///
 /// ```
 /// use keystead_core::{IdentityMatch, StoreIdentity, StoreInfo};
@@ -126,7 +126,7 @@ impl StoreIdentity {
         self.known(Attribute::StoreId)
     }
 
-    /// Reports whether the value of every attribute that this store has is known.
+    /// Reports whether all attributes of this store have known values.
     pub fn is_fully_known(&self) -> bool {
         self.attributes.iter().all(|(_, value)| value.is_some())
     }
@@ -177,7 +177,7 @@ impl StoreIdentity {
         self.attributes.iter().find(|(candidate, _)| *candidate == attribute).map(|(_, value)| value)
     }
 
-    /// Returns the known attributes as a text for people.
+    /// Returns the known attributes as human-readable text.
     pub(crate) fn attributes_text(&self) -> String {
         let known = self.attributes.iter().filter_map(|(attribute, value)| Some((attribute, value.as_ref()?)));
         // The usual partition is left out, because the region implies it.
@@ -218,7 +218,7 @@ impl FromStr for StoreIdentity {
     }
 }
 
-/// The error for a text that is not a valid [`StoreIdentity`], or was written by a later version.
+/// The error for a string that is not a valid [`StoreIdentity`], or was written by a later version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("this is not the identity of a store, or it was written by a later version")]
 #[non_exhaustive]

@@ -1,11 +1,11 @@
-//! [`StoreInfo`]: the description of a store for people.
+//! [`StoreInfo`]: the human-readable description of a store.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::identity::{Attribute, StoreIdentity};
 
-/// The description of a store for people: its scheme, its location and its
+/// The human-readable description of a store: its scheme, its location and its
 /// [`identity`](Self::identity).
 ///
 /// It never contains a credential or the id of a user. To find out whether two handles reach the
@@ -27,7 +27,7 @@ pub struct StoreInfo {
 }
 
 impl StoreInfo {
-    /// Creates the description of a store. An empty location is left out when it is displayed.
+    /// Creates the description of a store. `Display` leaves out an empty location.
     pub fn new(scheme: &'static str, location: impl Into<String>) -> Self {
         Self { scheme, identity: Arc::new(StoreIdentity::new(scheme, location.into())), notes: String::new() }
     }
@@ -47,7 +47,7 @@ impl StoreInfo {
         self.with(Attribute::Region, Some(region.into()))
     }
 
-    /// Sets the endpoint, if it is not the service's own one. Only the scheme, host and port of the
+    /// Sets the endpoint, if it is not the service's default. Only the scheme, host and port of the
     /// URL are kept.
     pub fn with_endpoint(self, url: impl AsRef<str>) -> Self {
         self.with(Attribute::Endpoint, Some(origin_of(url.as_ref())))

@@ -29,7 +29,7 @@ impl SecretKey {
     /// The length of the longest key, in bytes.
     pub const MAX_LEN: usize = 3072;
 
-    /// Creates a key from a buffer, which it takes over.
+    /// Creates a key from a buffer, and takes ownership of the buffer.
     ///
     /// A `Vec<u8>` is not copied. It is wiped, with its spare capacity, when the last clone of the
     /// key is dropped. A slice or an array is copied, and the caller must wipe the original.

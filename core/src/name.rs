@@ -98,8 +98,8 @@ impl NameTemplate {
         &self.suffix
     }
 
-    /// Returns the length in bytes of the longest possible name: that of an id of 128 bytes which
-    /// all have to be escaped.
+    /// Returns the length in bytes of the longest possible name, which belongs to an id whose 128
+    /// bytes must all be escaped.
     pub fn max_name_len(&self) -> usize {
         self.prefix.len() + ESCAPED.len() + 3 * KeyId::MAX_LEN + self.suffix.len()
     }
@@ -182,7 +182,7 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.'
 }
 
-/// The reason why a text is not a valid [`NameTemplate`].
+/// The reason why a string is not a valid [`NameTemplate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidNameTemplate {
@@ -196,7 +196,7 @@ pub enum InvalidNameTemplate {
     #[error("name template has a character outside A-Z a-z 0-9 / _ . + = @ -: remove it")]
     Character,
     /// There are two slashes in a row, or the template ends with a slash.
-    #[error("name template has an empty segment: remove the doubled or last slash")]
+    #[error("name template has an empty segment: remove the double or trailing slash")]
     EmptySegment,
     /// The `%s` is in the first segment, where engines reserve words.
     #[error("name template has %s in its first segment: start with a literal one, as in /app/%s")]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::DeletionGrade;
 
-/// The longest time for which an engine that we know keeps a key whose deletion is pending: 30
+/// The longest time for which any engine known to us keeps a key whose deletion is pending: 30
 /// days, in AWS Secrets Manager and AWS KMS. It is assumed where nothing is known, because a
 /// shorter time would promise too much.
 const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
@@ -25,7 +25,7 @@ pub enum PutMode {
 
 /// The moment from which the engine can no longer recover the stored bytes of a deleted key.
 ///
-/// It speaks of the store's own bytes only. It says nothing about copies that somebody else keeps,
+/// It covers only the store's own bytes. It says nothing about copies that somebody else keeps,
 /// such as backups, archived write-ahead logs and replicas; `docs/erasure.md` in the repository
 /// explains how the keys in those are destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,8 +67,8 @@ impl Finality {
     ///
     /// `remaining` is the time for which the key can still be restored, according to the store. If
     /// it is `None`, the window of the grade is assumed, or 30 days if the grade has none. If it is
-    /// zero although the key is still there, the store's clock cannot be trusted, and 30 days or
-    /// the window are assumed, whichever is longer.
+    /// zero although the key is still there, the store's clock cannot be trusted, and the longer of
+    /// 30 days and the window is assumed.
     pub fn of_pending_deletion(grade: DeletionGrade, remaining: Option<Duration>) -> Self {
         let window = match grade {
             DeletionGrade::Recoverable { window } => Some(window),
@@ -100,7 +100,7 @@ pub struct Deletion {
 }
 
 impl Deletion {
-    /// Creates the result of a deletion with this finality, whose attempts have all ended.
+    /// Creates the result of a deletion with this finality, no attempt of which is unsettled.
     pub fn new(finality: Finality) -> Self {
         Self { finality, unsettled: false }
     }
@@ -121,8 +121,8 @@ pub struct Erasure {
     pub existed: bool,
     /// The moment from which the engine can no longer recover the stored bytes.
     pub finality: Finality,
-    /// True if a read proved that the key is gone: it began after the delete, on an eventually
-    /// consistent store at least one visibility bound after it, and found no key.
+    /// True if a read proved that the key is gone: it found no key, and it began after the delete
+    /// (on an eventually consistent store, at least one visibility bound after it).
     pub verified: bool,
     /// True if an earlier attempt of the same call ended without an answer and may still be
     /// applied. It would then delete a key that was created in the meantime.
@@ -130,7 +130,7 @@ pub struct Erasure {
 }
 
 impl Erasure {
-    /// Creates the result of an erasure with these findings, whose attempts have all ended.
+    /// Creates the result of an erasure with these findings, no attempt of which is unsettled.
     pub fn new(existed: bool, finality: Finality, verified: bool) -> Self {
         Self { existed, finality, verified, unsettled: false }
     }

@@ -24,6 +24,9 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// A store of secret keys, one for each user.
 ///
+/// The *engine* of a store is what holds the keys: the memory of the process, a file or a cloud
+/// service, for example.
+///
 /// # Promises
 /// Every store keeps these, and the conformance suite checks them. The *bound* is the visibility
 /// bound of [`Capabilities::consistency`]: zero for [`Consistency::Strong`].
@@ -49,7 +52,7 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 ///    key is stored. No lock stays held, and nothing leaks.
 /// 8. **No false success.** A call returns `Ok` only for what it knows when it ends.
 ///    [`erase_key`](Self::erase_key) never returns `Ok` if one of its own reads has seen a key
-///    since its last delete. It deletes again until the bound is over, then fails with
+///    since its last delete. It deletes again until the bound has passed, then fails with
 ///    [`Conflict`](ErrorKind::Conflict). It returns `existed: false` only after a "not found" that
 ///    no earlier attempt makes ambiguous, and `verified: true` only after a "not found" from a read
 ///    that began one bound after the last delete.
@@ -68,7 +71,7 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 /// [`InvalidKey`](ErrorKind::InvalidKey) has changed nothing.
 #[async_trait]
 pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
-    /// Returns a description of the store for people. It contains no credential and no id.
+    /// Returns a human-readable description of the store. It contains no credential and no id.
     fn info(&self) -> StoreInfo;
 
     /// Returns the guarantees of this store and of the layers around it. A layer adjusts those
@@ -162,7 +165,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
 
     /// Creates many keys, and returns one outcome for each, in the order of `keys`.
     ///
-    /// Use it to fill a store. Like [`PutMode::Create`] it never overwrites a key. The failure of
+    /// Use it to fill a store. Like [`PutMode::Create`], it never overwrites a key. The failure of
     /// one key does not affect the others. If an id occurs several times, at most one of its keys
     /// is created.
     ///
@@ -235,7 +238,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
             // one, or a lagging replica may have answered it.
             let mut is_doubtful = false;
             match self.delete_key(id).await {
-                // A read could be stale, and without a timer there is no waiting until it is not.
+                // A read could be stale, and without a timer this call cannot wait out the bound.
                 Ok(deletion) if consistency != Consistency::Strong => {
                     return Ok(Erasure::new(true, deletion.finality, false).with_unsettled(deletion.unsettled));
                 }
@@ -276,5 +279,5 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
 fn lost_to_an_invisible_winner(store: &'static str, retry_after: Duration) -> Error {
     Error::new(ErrorKind::Conflict, Operation::Create, store)
         .with_retry_after(retry_after)
-        .with_source("another caller created a key that cannot be read yet: try again after the pause")
+        .with_source("another caller created a key that cannot be read yet: try again after retry_after")
 }

@@ -42,7 +42,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// by default, and evicts the least used ones. Evicted keys are wiped from memory.
 ///
 /// An expired key is not returned, unless [`stale_if_error`](CachedBuilder::stale_if_error) allows
-/// it. It stays in memory until the next read of it, until it is evicted, or until
+/// it. It stays in memory until it is next read, until it is evicted, or until
 /// [`remove_expired`](Self::remove_expired) is called. A process that reads rarely should call that
 /// from time to time.
 ///
@@ -50,8 +50,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// **Within one process**, to all callers that share the cache (clones of a `Cached` share it):
 /// after a write through the cache has returned `Ok`, every read returns what the store returns. A
 /// write removes the cached entry of its id before it calls the store, and again when it has ended.
-/// Two kinds of answers are not cached: that of a read which overlapped the write, and that of a
-/// call which began before the store's own visibility bound was over, be it a read or a
+/// Two kinds of answers are not cached: those of reads that overlapped the write, and those of
+/// calls that began before the store's own visibility bound had passed. Such a call is a read or a
 /// [`get_or_create`](KeyStore::get_or_create) that returns the existing key. So a deleted key does
 /// not come back from this cache. One case remains: if a write ends without an answer or its future
 /// is dropped, and the store applies it later, the cache may return the old key for the time to
@@ -62,7 +62,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// [`stale_if_error`](CachedBuilder::stale_if_error) if that is set. Therefore
 /// [`capabilities`](KeyStore::capabilities) declare [`Consistency::Eventual`] with this bound, and
 /// an [`Erasure`] through the cache never has `verified: true`, because another cache may hold the
-/// key. A caller that needs a proof must erase through the store beneath the cache.
+/// key. A caller that needs proof must erase through the store beneath the cache.
 ///
 /// **Loads.** A load is a read of the store for a key that is not cached. If several callers ask
 /// for the same key at once, the store is asked once, and the later callers join the load of the
@@ -161,7 +161,7 @@ impl<S: KeyStore> Cached<S> {
     ///
     /// Call it when you learn, perhaps by a message, that another process has deleted or
     /// overwritten the key. As after a write through this cache, nothing is cached for the id until
-    /// the store's visibility bound is over.
+    /// the store's visibility bound has passed.
     pub fn invalidate(&self, id: &KeyId) {
         self.shared.table.written(id, Instant::now());
     }
@@ -177,8 +177,8 @@ impl<S: KeyStore> Cached<S> {
     }
 
     /// Erases a key and returns the result of the store beneath the cache, including `verified`.
-    /// Only a fence may use it, because it keeps readers from the keys that other caches still
-    /// hold.
+    /// Only a fence may call this method, because a fence keeps readers from the keys that other
+    /// caches still hold.
     pub(crate) async fn erase_beneath(&self, id: &KeyId) -> Result<Erasure> {
         let _writing = self.writing(slice::from_ref(id));
         self.shared.store.erase_key(id).await
@@ -371,7 +371,7 @@ impl<S: KeyStore> KeyStore for Cached<S> {
 }
 
 impl<S> Clone for Cached<S> {
-    /// Returns another handle of the same cache.
+    /// Returns another handle to the same cache.
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
@@ -402,8 +402,8 @@ impl<S: KeyStore> CachedBuilder<S> {
         self
     }
 
-    /// Sets how much longer than the time to live a key is returned while the store cannot be
-    /// reached, does not answer in time or throttles. By default an expired key is never returned.
+    /// Sets how long after the time to live a key is still returned if the store cannot be reached,
+    /// does not answer in time or throttles. By default an expired key is never returned.
     ///
     /// It never applies after a write of the key through this cache, nor after the store has given
     /// any other answer, such as `NotFound` or `PermissionDenied`.
@@ -425,10 +425,10 @@ impl<S: KeyStore> CachedBuilder<S> {
     /// limits it, too. A later caller starts another load, which those that follow join.
     ///
     /// This protects later callers from a load that hangs. It does not end the load: the callers
-    /// that have joined it wait until it ends, so put a [`Resilient`](crate::Resilient) beneath,
-    /// whose deadline ends it. For one id, the number of loads at once is at most the age of the
-    /// oldest one divided by this window, plus one, and never more than the number of callers. If
-    /// healthy loads take longer than this window, for example because a
+    /// that have joined it wait until it ends. So put a [`Resilient`](crate::Resilient) beneath the
+    /// cache: its deadline ends the load. For one id, the number of loads at once is at most the
+    /// age of the oldest one divided by this window, plus one, and never more than the number of
+    /// callers. If healthy loads take longer than this window, for example because a
     /// [`Limited`](crate::Limited) beneath delays them, set a longer one. The answer of a load that
     /// was overtaken by a later one goes to the callers that wait for it and is not cached.
     pub fn join_window(mut self, join_window: Duration) -> Self {

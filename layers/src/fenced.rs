@@ -57,8 +57,8 @@ const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 ///   [`Erased`](ErrorKind::Erased), until [`allow_new_key`](Self::allow_new_key) is called.
 /// - If a write began before the erasure and ends after it, it fails with `Erased`, and the key
 ///   that it wrote is deleted. If its process died in between, or if a key was written without the
-///   fence, that key remains in the store but is never returned. The next read, write or listing of
-///   the user deletes it.
+///   fence, that key remains in the store but is never returned. The next read or write for the
+///   user, or the next listing, deletes it.
 /// - If an erasure fails half-way, the user is erased from the moment at which the tombstone was
 ///   written. Erase the user again to finish the erasure.
 /// - A plain [`delete_key`](KeyStore::delete_key) writes no tombstone, so the user can get a new
@@ -81,15 +81,15 @@ const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Time limits
 /// A call to the store of the keys must end within half a minute plus twice its visibility bound.
-/// Later, other callers assume that it is dead, and a delete that it still makes could delete a new
-/// key. Put a [`Resilient`](crate::Resilient) with a shorter deadline around a store without such a
-/// limit.
+/// After that, other callers assume that it is dead, and a delete that it still makes could delete
+/// a new key. Put a [`Resilient`](crate::Resilient) with a shorter deadline around a store without
+/// such a limit.
 ///
 /// # Where to put it
-/// Each read asks the tombstones and then the keys. Each write asks the tombstones before and after
-/// it asks the keys. Every call waits for both stores, so put a [`Resilient`](crate::Resilient)
-/// around the tombstones as well. A [`Cached`](crate::Cached) belongs *inside* the fence, around
-/// the keys, and never around the tombstones.
+/// Each read checks the tombstones and then reads the key. Each write checks the tombstones before
+/// and after it writes the key. Every such call waits for both stores, so put a
+/// [`Resilient`](crate::Resilient) around the tombstones as well. A [`Cached`](crate::Cached)
+/// belongs *inside* the fence, around the keys, and never around the tombstones.
 ///
 /// ```
 /// use keystead_core::{ErrorKind, KeyId, KeyStore, KeyStoreExt};
@@ -197,7 +197,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         FencedBuilder { keys, beneath: None, tombstones, accepted: None }
     }
 
-    /// Erases a user as [`erase_key`](KeyStore::erase_key) does, and returns a receipt as a proof.
+    /// Erases a user as [`erase_key`](KeyStore::erase_key) does, and returns a receipt as proof.
     ///
     /// # Errors
     /// The errors of [`KeyStore::erase_key`], from either store, and
@@ -349,8 +349,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             .with_source(why)
     }
 
-    /// Returns for each id, in order, whether its user may be read, and deletes keys of erased
-    /// users that have come back.
+    /// Refuses the ids of erased users, and deletes their keys if those have come back. It returns
+    /// one outcome for each id, in order.
     async fn refuse_erased(&self, ids: &[KeyId], operation: Operation) -> Vec<Result<()>> {
         let mut names = Vec::with_capacity(ids.len());
         for id in ids {
@@ -404,7 +404,7 @@ impl<S: KeyStore, T: KeyStore> KeyStore for Fenced<S, T> {
         self.keys.delete_key(id).await
     }
 
-    /// Leaves out the keys of erased users that have come back, and deletes them.
+    /// Leaves out keys that have come back although their users were erased, and deletes them.
     fn list_keys(&self) -> BoxStream<'_, Result<KeyId>> {
         let chunks = self.keys.list_keys().chunks(LISTED_AT_ONCE);
         let fenced = chunks.then(async |listed: Vec<Result<KeyId>>| {

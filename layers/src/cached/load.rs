@@ -64,7 +64,7 @@ impl<S: KeyStore> Cached<S> {
             Begun::Joined((load, index)) => self.shared.answer(load.await.as_ref(), index),
         };
         let answers = future::join_all(begun.into_iter().map(answer)).await;
-        // The caller that started the load panics as the store did. The others have got an error.
+        // The caller that started the load panics as the store did. The others receive an error.
         if let Some(payload) = load.peek().and_then(|loaded| loaded.take_panic()) {
             panic::resume_unwind(payload);
         }

@@ -94,7 +94,7 @@ impl Replicas {
         }
     }
 
-    /// Removes all copies of an id. The table must have removed or replaced its entry before.
+    /// Removes all copies of an id. The table must already have removed or replaced its entry.
     pub(crate) fn purge(&self, hash: u64, id: &KeyId) {
         self.epochs[slot(hash)].fetch_add(1, Ordering::AcqRel);
         for reader in &self.readers {
@@ -110,7 +110,7 @@ impl Replicas {
         self.purge_if(|_| true);
     }
 
-    /// Removes the copies of expired entries. The table must have removed the entries before.
+    /// Removes the copies of expired entries. The table must already have removed the entries.
     pub(crate) fn remove_expired(&self, now: Instant) {
         self.purge_if(|entry| entry.until <= now);
     }
@@ -131,8 +131,8 @@ impl Replicas {
         let sum = |count: fn(&Reader) -> &AtomicU64| -> u64 {
             self.readers.iter().map(|reader| count(reader).load(Ordering::Relaxed)).sum()
         };
-        // The misses are read first: each was counted as a read before, so the reads are at least
-        // as many.
+        // The misses are loaded first. Each miss was counted as a read before it was counted as a
+        // miss, so the number of reads is at least as large.
         let misses = sum(|reader| &reader.misses);
         (sum(|reader| &reader.reads).saturating_sub(misses), misses)
     }

@@ -58,11 +58,11 @@ struct Shard<L>(Mutex<Ids<L>>);
 struct Ids<L> {
     /// The calls in progress.
     pending: HashMap<KeyId, Pending<L>, RandomState>,
-    /// The end of the latest write of an id, as long as the store may still return the state before
-    /// it.
+    /// The moment at which the latest write of each id ended. It is kept for as long as the store
+    /// may still return the state from before that write.
     written: HashMap<KeyId, Instant, RandomState>,
-    /// The end of a write that counts for every id. It replaces `written` when that has too many
-    /// entries.
+    /// The moment at which a write of every id counts as having ended. It replaces `written` when
+    /// that has too many entries.
     all_written: Option<Instant>,
 }
 
@@ -169,8 +169,8 @@ impl<L> Table<L> {
         }
         let may_join = |pending: &&Pending<L>| {
             not_before.is_none_or(|not_before| pending.begun > not_before)
-                // The load may bring the state before a recent write. It can be joined only as long
-                // as a new load could bring that state, too: until the visibility bound is over.
+                // The load may return the state from before a recent write. It can be joined only
+                // as long as a new load could return that state, too: until the bound has passed.
                 && (!ids.may_lag(id, pending.begun, self.bound) || ids.may_lag(id, now, self.bound))
         };
         let joined = ids.pending.get(id).filter(may_join).and_then(|pending| pending.load.as_ref()).and_then(join);
@@ -348,9 +348,9 @@ impl<L> Ticket<L> {
         self.end(arrival, None)
     }
 
-    /// Ends a call that may write with its outcome. `wrote` is the moment at which it ended, if it
-    /// may have changed the store. Until the bound has passed, the answers of loads are then not
-    /// cached.
+    /// Ends, with its outcome, a call that may write. `wrote` is the moment at which the call
+    /// ended, if it may have changed the store. Until the bound has passed, the answers of loads
+    /// are then not cached.
     pub(crate) fn settle_write(mut self, arrival: Arrival, wrote: Option<Instant>) {
         self.end(arrival, wrote);
     }

@@ -27,8 +27,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     ///
     /// Concurrent calls are safe: one does the work, and the others fail with `Conflict` or find
     /// the work done. But a *write* that began before the erasure and reaches the store after this
-    /// call counts as the new key. Therefore call this only when the longest deadline of any writer
-    /// has passed since the erasure, too.
+    /// call counts as the new key. Therefore, before you call this, also let the longest deadline
+    /// of any writer pass after the erasure.
     ///
     /// # Errors
     /// Unless the effect of the error is [`Effect::Unknown`], the user is still erased.
@@ -39,7 +39,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     ///     user again to finish it), or made a delete without an answer, which may still be
     ///     applied.
     ///   - A key that had come back was deleted just now, so the wait begins again.
-    ///   - Another call allows a new key at the same time.
+    ///   - Another call is allowing a new key at the same time.
     ///   - The user was erased again during this call.
     /// - [`PendingDeletion`](ErrorKind::PendingDeletion) if the old key can still be restored.
     /// - The errors of [`KeyStore::erase_key`], from either store.
@@ -58,8 +58,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let mut claim = match claiming {
             Claiming::Granted(claim) => claim,
             Claiming::Held { remaining } => {
-                let why = "another caller is deleting the erased key, or was cut off: try again after the pause at the \
-                           latest";
+                let why = "another caller is deleting the erased key, or was cut off: try again after retry_after";
                 return Err(self.contention(why).with_retry_after(remaining));
             }
         };
@@ -103,7 +102,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         let ended_at = match self.register.progress(names, erased, self.claim_lifetime()).await? {
             ErasureProgress::Ongoing { remaining } => {
                 let why = "an erasure of this user is in progress or was cut off: erase the user again to finish it, \
-                           or try again after the pause";
+                           or try again after retry_after";
                 return Ok(Wait::For(remaining, why));
             }
             ErasureProgress::CutOff => return Ok(Wait::NotRecorded),
@@ -118,7 +117,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             true => Wait::Over,
             false => Wait::For(
                 remaining,
-                "the erased key may still be visible through a cache: allow a new one after the pause",
+                "the erased key may still be visible through a cache: allow a new one after retry_after",
             ),
         })
     }
@@ -149,7 +148,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             claim.leave_to_expire();
             self.record_cleanup(names, claim, Operation::Erase).await?;
             let why =
-                "a delete of this call had no answer at first and may still be applied: try again after the pause";
+                "a delete of this call had no answer at first and may still be applied: try again after retry_after";
             return Err(self.contention(why).with_retry_after(self.claim_lifetime()));
         }
         let until = match erasure.finality {
@@ -182,7 +181,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
     }
 
     fn erased_again(&self) -> Error {
-        self.contention("the user was erased again during this call: try again after the pause")
+        self.contention("the user was erased again during this call: try again after retry_after")
     }
 }
 
@@ -204,7 +203,7 @@ enum Wait {
     NotRecorded,
 }
 
-/// Marks the error as one of a step that has left the user erased.
+/// Marks the error as coming from a step that left the user erased.
 fn still_erased(e: Error) -> Error {
     e.with_operation(Operation::Erase).with_effect(Effect::NotApplied)
 }

@@ -19,7 +19,7 @@ pub struct ReceiptCheck {
 }
 
 impl ReceiptCheck {
-    /// Reports whether the receipt is of this store and a tombstone proves the erasure.
+    /// Reports whether the receipt is for this store and a tombstone proves the erasure.
     ///
     /// It does not prove the receipt's `existed`, `verified` and `finality`, because tombstones do
     /// not contain them.

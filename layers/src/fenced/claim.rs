@@ -11,7 +11,7 @@ pub(crate) const SETTLING: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// The time in which a call may delete. After half of it the call begins no further delete, so that
-/// its last one has ended when the call counts as dead.
+/// its last one has ended by the time the call counts as dead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lease {
     begun: Instant,

@@ -11,7 +11,7 @@ use super::register::Status;
 /// next caller.
 const ROUNDS: u32 = 4;
 
-/// The number of a user's generations when a call began, all of them lifted.
+/// The number of a user's tombstones when a call began, all of them lifted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generations(u32);
 
@@ -24,7 +24,7 @@ enum Cleaned {
 }
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// Fails if the user is erased, and then deletes a key that has come back.
+    /// Fails if the user is erased, after deleting the user's key if it has come back.
     pub(super) async fn ensure_not_erased(
         &self,
         id: &KeyId,
@@ -81,7 +81,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
-    /// Deletes a key of an erased user that has come back. It does so under a claim, so that nobody
+    /// Deletes an erased user's key that has come back. It does so under a claim, so that nobody
     /// allows a new key meanwhile. If `looks_first` is true, it deletes only a key that it has
     /// seen.
     async fn clean(&self, id: &KeyId, names: &RecordNames, operation: Operation, mut looks_first: bool) -> Cleaned {

@@ -13,7 +13,7 @@ use super::{ErasureReceipt, Fenced, LISTED_AT_ONCE};
 const ERASURES_IN_FLIGHT: usize = 8;
 
 /// The number of times that an erasure is tried if it fails with an error that time may cure, such
-/// as a timeout because a rate limit beneath delays it.
+/// as a timeout caused by a rate limit beneath the fence.
 const ATTEMPTS: u32 = 4;
 
 /// The result of [`Fenced::reconcile`]: how many ids were examined, and with which outcomes.
@@ -22,7 +22,7 @@ const ATTEMPTS: u32 = 4;
 pub struct ReconcileReport {
     /// The number of ids that the store of the keys listed.
     pub listed: u64,
-    /// The number of listed users who had been erased, and whose keys were now erased again.
+    /// The number of listed users who had been erased, and whose keys have now been erased again.
     pub erased: u64,
     /// The number of ids that could not be looked up among the tombstones, or whose keys could not
     /// be erased.
@@ -143,7 +143,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Ok(None)
     }
 
-    /// Erases under a claim, so that no new key can be allowed meanwhile and be deleted.
+    /// Erases under a claim, so that no new key can be allowed, and then deleted, meanwhile.
     async fn erase_under_a_claim(&self, id: &KeyId, names: &RecordNames) -> Result<Option<ErasureReceipt>> {
         let operation = Operation::Erase;
         let mut claim = match self.register.claim(names, self.claim_lifetime(), operation).await? {

@@ -10,7 +10,7 @@ use sha2::Sha256;
 /// The length in bytes of the fence key, which turns ids into names.
 pub(crate) const FENCE_KEY_LEN: usize = 32;
 
-/// The exponent of the longest age that can be recorded: 2 to the power of this, in seconds.
+/// The exponent of the longest age that can be recorded. The age is 2 to this power, in seconds.
 const LONGEST_AGE_EXPONENT: u32 = 31;
 
 /// The first byte of a tombstone of version 1. The seconds since 1970-01-01 UTC follow as 8 bytes,
@@ -50,7 +50,8 @@ impl RecordNames {
         &self.0
     }
 
-    /// Returns the name of the tombstone of this generation, counted from 1.
+    /// Returns the name of the tombstone of this generation. A user's first tombstone is generation
+    /// 1, and each further one begins the next generation.
     pub(crate) fn tombstone(&self, generation: u32) -> KeyId {
         match generation {
             1 => valid(self.0.clone()),
@@ -58,19 +59,19 @@ impl RecordNames {
         }
     }
 
-    /// Returns the name of the record that the call which wrote the tombstone of this generation
-    /// has ended, so that none of its deletes can still be applied.
+    /// Returns the name of the record which says that the call that wrote this generation's
+    /// tombstone has ended, so that none of that call's deletes can still be applied.
     pub(crate) fn ended(&self, generation: u32) -> KeyId {
         valid(format!("{}-{generation}-ended", self.0))
     }
 
-    /// Returns the name of a record that a key which had come back after this generation was
-    /// deleted. `index` counts these records from 1.
+    /// Returns the name of a record which says that a key had come back after this generation and
+    /// was deleted. `index` counts these records from 1.
     pub(crate) fn cleaned(&self, generation: u32, index: u32) -> KeyId {
         valid(format!("{}-{generation}-cleaned-{index}", self.0))
     }
 
-    /// Returns the name of the record that a new key was allowed after this generation.
+    /// Returns the name of the record which says that a new key was allowed after this generation.
     pub(crate) fn lifted(&self, generation: u32) -> KeyId {
         valid(format!("{}-{generation}-lifted", self.0))
     }
@@ -81,7 +82,7 @@ impl RecordNames {
         valid(format!("{}-claim-{index}", self.0))
     }
 
-    /// Returns the name of the record that the holder of this claim has finished.
+    /// Returns the name of the record which says that the holder of this claim has finished.
     pub(crate) fn finished(&self, index: u32) -> KeyId {
         valid(format!("{}-claim-{index}-finished", self.0))
     }
@@ -129,9 +130,9 @@ impl Stamp {
     }
 
     /// Returns the record in the form of a key. It contains random bytes, so that a caller that
-    /// reads it back knows whether it has written it itself.
+    /// reads a record back can tell whether that record is its own.
     pub(crate) fn to_key(self) -> SecretKey {
-        let random = SecretKey::generate(8).expect("8 bytes are a valid length of a key");
+        let random = SecretKey::generate(8).expect("8 bytes is a valid key length");
         let mut bytes = vec![VERSION_2];
         bytes.extend(unix_millis(self.at).to_be_bytes());
         bytes.extend(unix_millis(self.other).to_be_bytes());

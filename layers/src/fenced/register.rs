@@ -105,7 +105,7 @@ impl<T: KeyStore> Register<T> {
             None => true,
         };
         if is_empty {
-            let new = SecretKey::generate(FENCE_KEY_LEN).expect("it is a valid length of a key");
+            let new = SecretKey::generate(FENCE_KEY_LEN).expect("it is a valid key length");
             return self.store.get_or_create(&id, &new).await.map_err(of_this_call);
         }
         // Another process may have created the fence key meanwhile.
@@ -148,8 +148,8 @@ impl<T: KeyStore> Register<T> {
         }
     }
 
-    /// Returns the statuses of many users, in the order of `names`. Users who were never erased
-    /// take one batch together.
+    /// Returns the statuses of many users, in the order of `names`. A single batch answers for all
+    /// users who were never erased.
     pub(crate) async fn statuses(&self, names: &[RecordNames], operation: Operation) -> Vec<Result<Status>> {
         let firsts: Vec<KeyId> = names.iter().map(|names| names.tombstone(1)).collect();
         let mut statuses = Vec::with_capacity(names.len());
@@ -200,7 +200,7 @@ impl<T: KeyStore> Register<T> {
                 Status::Free { generations } => (generations + 1, first.at),
                 Status::Erased(erased) => (erased.generation + 1, erased.since),
             };
-            // The lease and the stamp begin after the lookup, which may take long, because others
+            // The lease and the stamp begin after the lookup, which may take a long time: others
             // judge by the stamp whether this call is dead.
             let lease = Lease::new(lifetime);
             let stamp = Stamp { other: since, ..Stamp::now() };
@@ -211,8 +211,8 @@ impl<T: KeyStore> Register<T> {
         Err(self.contention(Operation::Erase))
     }
 
-    /// Returns the moment since which the user had been erased when the tombstone of this
-    /// generation was written, or `None` if there is no such tombstone.
+    /// Returns the moment since which, according to the tombstone of this generation, the user had
+    /// been erased, or `None` if there is no such tombstone.
     pub(crate) async fn erased_since(&self, names: &RecordNames, generation: u32) -> Result<Option<SystemTime>> {
         Ok(self.read(&names.tombstone(generation), Operation::Get).await?.map(|stamp| stamp.other))
     }
@@ -367,6 +367,6 @@ impl<T: KeyStore> Register<T> {
     fn contention(&self, operation: Operation) -> Error {
         Error::new(ErrorKind::Conflict, operation, self.store.info().scheme())
             .with_retry_after(CONTENTION_PAUSE)
-            .with_source("other callers are erasing this user or allowing a new key: try again after the pause")
+            .with_source("other callers are erasing this user or allowing a new key: try again after retry_after")
     }
 }
