@@ -65,9 +65,7 @@ pub trait KeyStoreExt: KeyStore {
     /// The errors of [`KeyStore::get_key`], except for [`NotFound`](ErrorKind::NotFound), and those
     /// of [`KeyStore::get_or_create`].
     fn get_or_create_key(&self, id: &KeyId) -> impl Future<Output = Result<SecretKey>> + Send {
-        self.get_or_create_key_with(id, || {
-            SecretKey::generate(NEW_KEY_LEN).expect("32 bytes is a valid key length")
-        })
+        self.get_or_create_key_with(id, || SecretKey::generate(NEW_KEY_LEN).expect("32 bytes is a valid key length"))
     }
 
     /// Reads the key of `id`, or creates the one that `generate` returns if there is none.

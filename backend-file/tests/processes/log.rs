@@ -15,7 +15,10 @@ use crate::child::{Random, Worker, id, meet, open};
 
 const READERS: usize = 8;
 const USERS: usize = 200;
-const LIMIT: u64 = 16 << 20;
+
+/// Most runs need half of this. How many attempts it takes until all readers are between two reads is
+/// a matter of chance, and each attempt lets one more batch into the log, which is about 1 MiB.
+const LIMIT: u64 = 32 << 20;
 
 /// The least number of bytes of keys that go through the log. The log itself takes whole pages for
 /// them.
