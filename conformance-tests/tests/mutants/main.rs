@@ -39,7 +39,8 @@ impl Mutant {
     /// Caught by the case named for it, and by none that is not about it.
     fn is_caught(&self) {
         let report = (self.suite)();
-        let (case, failed) = (self.case, report.failed());
+        let case = self.case;
+        let failed = report.failed();
 
         assert!(failed.contains(&case), "{case} does not see it; seen by {failed:?}");
         let about = |id: &str| id == case || self.also.iter().any(|begin| id.starts_with(begin));

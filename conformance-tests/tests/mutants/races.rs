@@ -58,7 +58,8 @@ impl KeyStore for PutWritesInTwoHalves {
 
     async fn put_key_with(&self, id: &KeyId, key: &SecretKey, mode: PutMode) -> Result<()> {
         if let (PutMode::Overwrite, Some(old)) = (mode, self.memory.find_key(id).await?) {
-            let (new, old) = (key.expose_secret(), old.expose_secret());
+            let new = key.expose_secret();
+            let old = old.expose_secret();
             let half = new.len() / 2;
             let torn: Vec<u8> = new[..half].iter().chain(old.iter().skip(half)).copied().take(3072).collect();
             if let Ok(torn) = SecretKey::new(torn) {
