@@ -36,7 +36,7 @@ fn without_a_backend_the_error_names_the_features() {
         let text = refusal(url);
         assert!(text.contains("has no backend") && text.contains(feature), "{text}");
     }
-    assert!(refusal("redis:").contains("memory, file, ssm, secretsmanager"));
+    assert!(refusal("redis:").contains("memory, file, postgres, ssm, secretsmanager"));
 }
 
 #[cfg(feature = "memory")]
