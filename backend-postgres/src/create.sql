@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS keystead.keyring (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     generation bigint NOT NULL,
     oldest_writable_epoch bigint NOT NULL,
+    current_epoch bigint NOT NULL,
     bytes bytea NOT NULL
 );
 

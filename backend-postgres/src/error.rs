@@ -33,8 +33,9 @@ pub(crate) fn error(kind: ErrorKind, text: &'static str) -> Error {
 pub(crate) fn not_durable() -> Error {
     error(
         ErrorKind::Config,
-        "the session may not write keys: the server is a standby, or synchronous_commit is off, or the default \
-         transaction isolation is not read committed: connect to the primary, and set both for this role",
+        "the session may not write keys: the server is a standby, or synchronous_commit is off (or weaker than on, if \
+         replication was declared), or the default transaction isolation is not read committed: connect to the \
+         primary, and set both for this role",
     )
 }
 

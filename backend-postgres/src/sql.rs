@@ -4,6 +4,8 @@
 //! not, that commits wait for the disk, and that the epoch may still be written. All of this is in
 //! one statement, because behind a pooler two statements may run in two sessions.
 
+use keystead_core::Durability;
+
 /// The statements, with the schema's name in them.
 #[derive(Debug)]
 pub(crate) struct Statements {
@@ -26,16 +28,27 @@ pub(crate) struct Statements {
     pub(crate) writers: String,
 }
 
-/// True where the session may write: the server is no standby, a commit waits for the disk, and each
-/// statement sees what was committed before it began (a rotation relies on it).
-const DURABLE: &str = "NOT pg_is_in_recovery() AND current_setting('synchronous_commit') <> 'off' \
-                       AND current_setting('transaction_isolation') = 'read committed'";
+/// Returns the condition under which a session may write: the server is not a standby, a commit
+/// waits for the disk (and for the replica, if that was declared), and each statement sees what was
+/// committed before it began, on which a rotation relies.
+fn durable(durability: Durability) -> String {
+    // https://www.postgresql.org/docs/current/runtime-config-wal.html#GUC-SYNCHRONOUS-COMMIT
+    let waits = match durability {
+        Durability::Replicated => "IN ('on', 'remote_apply')",
+        _ => "<> 'off'",
+    };
+    format!(
+        "NOT pg_is_in_recovery() AND current_setting('synchronous_commit') {waits} \
+         AND current_setting('transaction_isolation') = 'read committed'"
+    )
+}
 
 impl Statements {
-    pub(crate) fn new(schema: &str) -> Self {
+    pub(crate) fn new(schema: &str, durability: Durability) -> Self {
         let schema = quoted(schema);
+        let durable = durable(durability);
         let guard = format!(
-            "guard AS (SELECT oldest_writable_epoch <= $3::bigint AS is_writable, {DURABLE} AS is_durable \
+            "guard AS (SELECT $3::bigint IN (oldest_writable_epoch, current_epoch) AS is_writable, {durable} AS is_durable \
              FROM {schema}.keyring)"
         );
         Self {
@@ -46,20 +59,21 @@ impl Statements {
                  LEFT JOIN {schema}.store ON true"
             ),
             keyring: format!(
-                "/* check */ SELECT pg_is_in_recovery(), generation, oldest_writable_epoch, bytes \
+                "/* check */ SELECT pg_is_in_recovery(), generation, oldest_writable_epoch, current_epoch, bytes \
                  FROM (SELECT 1) AS one LEFT JOIN {schema}.keyring ON true"
             ),
             create: format!(
-                "/* open */ WITH guard AS (SELECT {DURABLE} AS is_durable), \
+                "/* open */ WITH guard AS (SELECT {durable} AS is_durable), \
                  store AS (INSERT INTO {schema}.store (store_id) SELECT $1 FROM guard WHERE is_durable \
                  ON CONFLICT DO NOTHING RETURNING 1), \
-                 keyring AS (INSERT INTO {schema}.keyring (generation, oldest_writable_epoch, bytes) \
-                 SELECT $2, $3, $4 FROM store RETURNING 1) \
+                 keyring AS (INSERT INTO {schema}.keyring (generation, oldest_writable_epoch, current_epoch, bytes) \
+                 SELECT $2, $3, $4, $5 FROM store RETURNING 1) \
                  SELECT is_durable, EXISTS (SELECT 1 FROM keyring) FROM guard"
             ),
             replace_keyring: format!(
-                "/* rotate */ WITH guard AS (SELECT {DURABLE} AS is_durable), \
-                 written AS (UPDATE {schema}.keyring SET generation = $2, oldest_writable_epoch = $3, bytes = $4 \
+                "/* rotate */ WITH guard AS (SELECT {durable} AS is_durable), \
+                 written AS (UPDATE {schema}.keyring SET generation = $2, oldest_writable_epoch = $3, \
+                 current_epoch = $4, bytes = $5 \
                  FROM guard WHERE generation = $1 AND is_durable RETURNING 1) \
                  SELECT is_durable, EXISTS (SELECT 1 FROM written) FROM guard"
             ),
@@ -86,19 +100,19 @@ impl Statements {
                  SELECT is_durable, is_writable, EXISTS (SELECT 1 FROM written) FROM guard"
             ),
             replace_if: format!(
-                "/* rotate */ WITH guard AS (SELECT {DURABLE} AS is_durable), \
+                "/* rotate */ WITH guard AS (SELECT {durable} AS is_durable), \
                  written AS (UPDATE {schema}.record SET record = $3 FROM guard \
                  WHERE row_key = $1 AND record = $2 AND is_durable RETURNING 1) \
                  SELECT is_durable, EXISTS (SELECT 1 FROM written) FROM guard"
             ),
             delete_if: format!(
-                "/* delete */ WITH guard AS (SELECT {DURABLE} AS is_durable), \
+                "/* delete */ WITH guard AS (SELECT {durable} AS is_durable), \
                  written AS (DELETE FROM {schema}.record USING guard \
                  WHERE row_key = $1 AND record = $2 AND is_durable RETURNING 1) \
                  SELECT is_durable, EXISTS (SELECT 1 FROM written) FROM guard"
             ),
             delete: format!(
-                "/* delete */ WITH guard AS (SELECT {DURABLE} AS is_durable), \
+                "/* delete */ WITH guard AS (SELECT {durable} AS is_durable), \
                  written AS (DELETE FROM {schema}.record USING guard \
                  WHERE row_key = ANY ($1) AND is_durable RETURNING row_key) \
                  SELECT is_durable, (SELECT array_agg(row_key) FROM written) FROM guard"

@@ -154,7 +154,7 @@ impl PostgresBuilder {
         };
         let table = PostgresTable {
             connections,
-            statements: Arc::new(Statements::new(&config.schema)),
+            statements: Arc::new(Statements::new(&config.schema, config.durability)),
             location: config.location().into(),
             durability: config.durability,
         };

@@ -9,7 +9,7 @@ use keystead_core::{DeletionGrade, Durability, ErrorKind, Result, StoreInfo};
 use keystead_sealing::RowKey;
 use keystead_sealing::table::{KeyringItem, RecordTable, StoreId, WriteOutcome};
 use tokio_postgres::Row;
-use tokio_postgres::types::FromSql;
+use tokio_postgres::types::{FromSql, ToSql};
 
 use crate::error::{self, SCHEME, Statement};
 use crate::pool::Connections;
@@ -39,7 +39,7 @@ impl fmt::Debug for PostgresTable {
 impl PostgresTable {
     /// Runs a statement that gives exactly one row, whose first column says whether the session may
     /// be used for it.
-    async fn write(&self, sql: &str, parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)]) -> Result<Row> {
+    async fn write(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row> {
         let mut rows = self.connections.query(sql, parameters, Statement::Write).await?;
         // The condition of a write is a row of the keyring.
         let row =
@@ -48,7 +48,7 @@ impl PostgresTable {
     }
 
     /// Runs a statement whose first column says whether the server is a standby.
-    async fn rows(&self, sql: &str, parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)]) -> Result<Vec<Row>> {
+    async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let rows = self.connections.query(sql, parameters, Statement::Read).await?;
         let first = rows.first().ok_or_else(error::foreign_row)?;
         if column::<bool>(first, 0)? { Err(error::standby()) } else { Ok(rows) }
@@ -124,26 +124,30 @@ impl RecordTable for PostgresTable {
         let row = rows.first().ok_or_else(error::foreign_row)?;
         let Some(generation) = column::<Option<i64>>(row, 1)? else { return Ok(None) };
         let generation = u64::try_from(generation).map_err(|_| error::foreign_row())?;
-        let epoch = u32::try_from(column::<i64>(row, 2)?).map_err(|_| error::foreign_row())?;
-        Ok(Some(KeyringItem::new(generation, epoch, column::<&[u8]>(row, 3)?)))
+        let oldest_writable = u32::try_from(column::<i64>(row, 2)?).map_err(|_| error::foreign_row())?;
+        let current = u32::try_from(column::<i64>(row, 3)?).map_err(|_| error::foreign_row())?;
+        Ok(Some(KeyringItem::new(generation, oldest_writable, current, column::<&[u8]>(row, 4)?)))
     }
 
     async fn create(&self, store_id: &StoreId, keyring: &KeyringItem) -> Result<bool> {
-        let KeyringItem { generation, oldest_writable_epoch, bytes, .. } = keyring;
-        let epoch = i64::from(*oldest_writable_epoch);
-        let row = self
-            .write(
-                &self.statements.create,
-                &[&store_id.as_bytes().as_slice(), &signed(*generation), &epoch, &bytes.as_slice()],
-            )
-            .await?;
-        column(&row, 1)
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &store_id.as_bytes().as_slice(),
+            &signed(keyring.generation),
+            &i64::from(keyring.oldest_writable_epoch),
+            &i64::from(keyring.current_epoch),
+            &keyring.bytes.as_slice(),
+        ];
+        column(&self.write(&self.statements.create, parameters).await?, 1)
     }
 
     async fn replace_keyring(&self, generation: u64, new: &KeyringItem) -> Result<bool> {
-        let epoch = i64::from(new.oldest_writable_epoch);
-        let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
-            &[&signed(generation), &signed(new.generation), &epoch, &new.bytes.as_slice()];
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &signed(generation),
+            &signed(new.generation),
+            &i64::from(new.oldest_writable_epoch),
+            &i64::from(new.current_epoch),
+            &new.bytes.as_slice(),
+        ];
         column(&self.write(&self.statements.replace_keyring, parameters).await?, 1)
     }
 

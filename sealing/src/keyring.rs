@@ -95,13 +95,34 @@ impl Keyring {
     /// # Panics
     /// If the operating system's random generator fails.
     pub fn next_epoch(&self) -> Option<Self> {
+        self.epoch_after(0)
+    }
+
+    /// Returns the same as [`next_epoch`](Self::next_epoch), but the number of the new epoch is not
+    /// predictable.
+    ///
+    /// Two keyrings that were made from the same one, because a backup was restored in between, then
+    /// have epochs of different numbers, so that a record of one is not mistaken for a record of the
+    /// other.
+    ///
+    /// # Panics
+    /// If the operating system's random generator fails.
+    pub(crate) fn next_epoch_apart(&self) -> Option<Self> {
+        let mut skipped = [0; 2];
+        fill_random(&mut skipped);
+        // Near the end of the numbers, the next one must do.
+        self.epoch_after(u16::from_be_bytes(skipped).into()).or_else(|| self.next_epoch())
+    }
+
+    fn epoch_after(&self, skipped: u32) -> Option<Self> {
         if self.epochs.len() == SLOTS {
             return None;
         }
         let (latest, _) = self.current_epoch();
+        let number = latest.checked_add(1)?.checked_add(skipped)?;
         let mut next = self.clone();
         next.generation = self.generation.checked_add(1)?;
-        next.epochs.push(Epoch::new(latest.checked_add(1)?, Key32::random()));
+        next.epochs.push(Epoch::new(number, Key32::random()));
         Some(next)
     }
 

@@ -130,8 +130,8 @@ pub trait RecordTable: fmt::Debug + Send + Sync + 'static {
 
     /// Inserts a record of this epoch into an empty row.
     ///
-    /// The engine checks, in the same step, that the epoch is at least
-    /// [`KeyringItem::oldest_writable_epoch`] of the stored keyring; if not, the outcome is
+    /// The engine checks, in the same step, that the epoch is one of the two of the stored keyring in
+    /// which records may be written ([`KeyringItem::is_writable`]); if not, the outcome is
     /// [`Superseded`](WriteOutcome::Superseded). An engine that keeps the keyring elsewhere and
     /// cannot check it relies on the lease and on [`late_write_bound`](Self::late_write_bound).
     async fn insert(&self, row: &RowKey, record: &[u8], epoch: u32) -> Result<WriteOutcome>;

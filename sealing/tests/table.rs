@@ -106,7 +106,7 @@ fn opening_tells_no_store_from_a_wrong_root_and_from_damage() {
         assert_eq!(kind(fixture.open(RootSecret::passphrase("word")).await), ErrorKind::KeyUnavailable);
         let mut item = fixture.table.keyring().await.unwrap().unwrap();
         item.bytes[600] ^= 1;
-        let damaged = KeyringItem::new(item.generation, item.oldest_writable_epoch, item.bytes);
+        let damaged = KeyringItem::new(item.generation, item.oldest_writable_epoch, item.current_epoch, item.bytes);
         fixture.table.replace_keyring(1, &damaged).await.unwrap();
         assert_eq!(kind(fixture.open(root(1)).await), ErrorKind::Corrupt);
     });
@@ -117,7 +117,7 @@ fn no_keyring_is_made_for_records_or_a_store_that_lost_theirs() {
     block_on(async {
         let store_id = StoreId::from_bytes([1; 16]);
         let lost = FaultyTable::default();
-        let item = KeyringItem::new(1, 1, []);
+        let item = KeyringItem::new(1, 1, 1, []);
         lost.create(&store_id, &item).await.unwrap();
         // An empty keyring is damage, not absence.
         assert_eq!(kind(SealedStore::open_or_create(lost, root(1)).await), ErrorKind::Corrupt);
@@ -183,7 +183,7 @@ fn a_rotation_keeps_every_key_and_destroys_the_old_root() {
 
         let after = rows(&fixture.table).await;
         assert!(before.iter().zip(&after).all(|(before, after)| before.0 == after.0 && before.1 != after.1));
-        assert!(after.iter().all(|(_, record)| record.starts_with(&[1, 0, 0, 0, 2])));
+        assert!(are_of_one_later_epoch(&after));
         for (number, id) in ids.iter().enumerate() {
             assert_eq!(store.get_key(id).await.unwrap(), key(number as u8));
         }
@@ -382,6 +382,31 @@ fn a_restored_table_is_not_written_by_a_handle_of_before() {
 }
 
 #[test]
+fn a_handle_of_before_a_restore_writes_nothing_that_others_cannot_open() {
+    block_on(async {
+        let fixture = Fixture::new();
+        let store = fixture.create().await;
+        store.put_key(&id("alice"), &key(1)).await.unwrap();
+        let backup = fixture.table.keyring().await.unwrap().unwrap();
+        let records = rows(&fixture.table).await;
+        store.rotate(None, |_| {}).await.unwrap();
+        // The table is restored, and rotated again by another process, all within a lease.
+        let present = fixture.table.keyring().await.unwrap().unwrap();
+        fixture.table.replace_keyring(present.generation, &backup).await.unwrap();
+        let (row, record) = &records[0];
+        fixture.table.delete(&[*row]).await.unwrap();
+        fixture.table.insert(row, record, 1).await.unwrap();
+        let other = fixture.open(root(1)).await.unwrap();
+        other.rotate(None, |_| {}).await.unwrap();
+        // Its keyring has the same generation as the other's, and another key.
+        drop(store.put_key(&id("bob"), &key(2)).await);
+        drop(store.put_key(&id("alice"), &key(3)).await);
+        let report = fixture.open(root(1)).await.unwrap().verify(|_| {}).await.unwrap();
+        assert!(report.is_intact(), "a record that nobody else can open");
+    });
+}
+
+#[test]
 fn a_writer_that_was_stopped_for_a_whole_rotation_writes_nothing_old() {
     block_on(async {
         for creates in [true, false] {
@@ -407,9 +432,16 @@ fn a_writer_that_was_stopped_for_a_whole_rotation_writes_nothing_old() {
             assert!(report.is_intact() && !report.in_rotation);
             let written = id(if creates { "alice" } else { "bob" });
             assert_eq!(reopened.get_key(&written).await.unwrap(), key(2));
-            assert!(rows(&fixture.table).await.iter().all(|(_, record)| record.starts_with(&[1, 0, 0, 0, 2])));
+            assert!(are_of_one_later_epoch(&rows(&fixture.table).await));
         }
     });
+}
+
+/// Reports whether all records are of the same epoch, and that is not the first one.
+fn are_of_one_later_epoch(rows: &[(keystead_sealing::RowKey, Vec<u8>)]) -> bool {
+    let mut prefixes = rows.iter().map(|(_, record)| &record[..5]);
+    let first = prefixes.next().unwrap();
+    first != [1, 0, 0, 0, 1] && prefixes.all(|prefix| prefix == first)
 }
 
 async fn rows(table: &FaultyTable) -> Vec<(keystead_sealing::RowKey, Vec<u8>)> {

@@ -43,12 +43,17 @@ impl Held {
                 off_thread(move || Keyring::open_keeping_key(&root, None, &sealed)).await?
             }
         };
+        // The clear numbers are what the table compares.
+        if item.current_epoch != keyring.current_epoch().0 {
+            return Err(Failure::KeyringDamaged);
+        }
         Ok(Self { root, root_key, keyring, item, lease, confirmed })
     }
 
     /// Returns the item of a later keyring, sealed under this root key.
     pub(super) fn item_of(&self, keyring: &Keyring, root_key: &RootKey, oldest_writable_epoch: u32) -> KeyringItem {
-        KeyringItem::of(&keyring.seal_under(root_key), self.lease, oldest_writable_epoch)
+        let (epoch, _) = keyring.current_epoch();
+        KeyringItem::of(&keyring.seal_under(root_key), self.lease, oldest_writable_epoch, epoch)
     }
 
     pub(super) fn store_id(&self) -> StoreId {

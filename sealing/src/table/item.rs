@@ -51,24 +51,36 @@ pub struct KeyringItem {
     /// The number of times that the keyring was changed, from 1. The condition of
     /// [`RecordTable::replace_keyring`](super::RecordTable::replace_keyring).
     pub generation: u64,
-    /// The oldest epoch in which records may be written. The condition of
-    /// [`RecordTable::insert`](super::RecordTable::insert) and
-    /// [`RecordTable::upsert`](super::RecordTable::upsert).
+    /// The oldest epoch in which records may be written. It is the current epoch, or the one before
+    /// at the beginning of a rotation.
     pub oldest_writable_epoch: u32,
+    /// The current epoch.
+    pub current_epoch: u32,
     /// The sealed keyring and the lease: 1,290 bytes that mean nothing to the table.
     pub bytes: Vec<u8>,
 }
 
 impl KeyringItem {
     /// Takes what was read from a table.
-    pub fn new(generation: u64, oldest_writable_epoch: u32, bytes: impl Into<Vec<u8>>) -> Self {
-        Self { generation, oldest_writable_epoch, bytes: bytes.into() }
+    pub fn new(generation: u64, oldest_writable_epoch: u32, current_epoch: u32, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { generation, oldest_writable_epoch, current_epoch, bytes: bytes.into() }
     }
 
-    pub(super) fn of(sealed: &[u8], lease: Duration, oldest_writable_epoch: u32) -> Self {
+    /// Reports whether records of this epoch may be written: the condition of
+    /// [`RecordTable::insert`](super::RecordTable::insert) and
+    /// [`RecordTable::upsert`](super::RecordTable::upsert).
+    ///
+    /// No epoch between the two or after them is writable. It is of another keyring with the same
+    /// origin, from before a backup was restored.
+    pub fn is_writable(&self, epoch: u32) -> bool {
+        epoch == self.oldest_writable_epoch || epoch == self.current_epoch
+    }
+
+    pub(super) fn of(sealed: &[u8], lease: Duration, oldest_writable_epoch: u32, current_epoch: u32) -> Self {
         let generation = Keyring::generation_of(sealed).expect("a keyring that was just sealed has a generation");
         let lease = u32::try_from(lease.as_millis()).expect("a lease is at most an hour");
-        Self { generation, oldest_writable_epoch, bytes: [sealed, &lease.to_be_bytes()].concat() }
+        let bytes = [sealed, &lease.to_be_bytes()].concat();
+        Self { generation, oldest_writable_epoch, current_epoch, bytes }
     }
 
     /// Returns the sealed keyring and the lease; `None` if the item is damaged.

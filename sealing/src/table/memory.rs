@@ -26,7 +26,7 @@ struct Rows {
 impl Rows {
     /// Reports whether records of this epoch may still be written.
     fn is_writable(&self, epoch: u32) -> bool {
-        self.keyring.as_ref().is_some_and(|keyring| keyring.oldest_writable_epoch <= epoch)
+        self.keyring.as_ref().is_some_and(|keyring| keyring.is_writable(epoch))
     }
 }
 

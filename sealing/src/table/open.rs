@@ -153,7 +153,7 @@ impl SealedOptions {
         let root_key = off_thread(move || root_of_thread.new_key()).await?;
         let keyring = Keyring::generate();
         let (epoch, _) = keyring.current_epoch();
-        let item = KeyringItem::of(&keyring.seal_under(&root_key), self.lease, epoch);
+        let item = KeyringItem::of(&keyring.seal_under(&root_key), self.lease, epoch, epoch);
         let store_id = StoreId::of(&keyring).expect("the id of a store has 16 bytes");
         let before = self.timer.now();
         let is_created = match table.create(&store_id, &item).await {

@@ -162,7 +162,7 @@ impl<T: RecordTable> SealedStore<T> {
     /// Adds an epoch to the keyring.
     async fn begin_epoch(&self, held: &Held) -> Result<Arc<Held>, Failure> {
         // A keyring has room for 16 epochs, and this one has a single one.
-        let keyring = held.keyring.next_epoch().ok_or(Failure::KeyringDamaged)?;
+        let keyring = held.keyring.next_epoch_apart().ok_or(Failure::KeyringDamaged)?;
         let root = (held.root.clone(), held.root_key.clone());
         self.publish(held, keyring, root, held.item.oldest_writable_epoch).await
     }
