@@ -22,8 +22,8 @@ pub struct Capabilities {
     /// [`Erased`](crate::ErrorKind::Erased).
     pub fenced: bool,
     /// True if reads may be answered from a cache in this process, which may lag behind the store
-    /// by up to the bound of [`consistency`](Self::consistency). A layer that must read the store
-    /// itself refuses to wrap such a store.
+    /// by up to the bound of [`consistency`](Self::consistency). A layer whose reads must
+    /// reach the store refuses to wrap a cached one.
     pub cached: bool,
     /// The number of ids that one call to the engine handles, or `None` if that is not known. A
     /// larger batch takes several calls, some of which may fail while others succeed.
@@ -31,7 +31,7 @@ pub struct Capabilities {
     /// The number of ids that one call to the engine deletes, if it differs from
     /// [`batch_size`](Self::batch_size).
     pub delete_batch_size: Option<usize>,
-    /// The number of keys for which one call to [`create_keys`](crate::KeyStore::create_keys) is
+    /// The number of keys per call at which [`create_keys`](crate::KeyStore::create_keys) is
     /// fastest, or `None` if each key takes a separate call to the engine.
     pub create_batch_size: Option<usize>,
     /// The number of ids that one call to the engine lists; `None` if it is not known.
@@ -150,7 +150,7 @@ impl Consistency {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeletionGrade {
-    /// The engine can no longer recover the key when the call returns.
+    /// By the time the call returns, the engine can no longer recover the key.
     Immediate,
     /// The engine will lose the key some time after the call, without further action.
     Eventual {

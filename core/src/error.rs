@@ -77,8 +77,8 @@ impl Error {
         self
     }
 
-    /// Replaces the operation, for a method that consists of several: the error then names the one
-    /// that the caller asked for.
+    /// Replaces the operation. A method that is made up of several operations calls this, so that
+    /// the error names the one that the caller asked for.
     pub fn with_operation(mut self, operation: Operation) -> Self {
         self.0.operation = operation;
         self
@@ -111,7 +111,7 @@ impl Error {
         self.0.effect
     }
 
-    /// Returns the time that the caller should wait before the next attempt, if the store says so.
+    /// Returns the time that the caller should wait before the next attempt, if it is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -189,7 +189,7 @@ pub enum ErrorKind {
     QuotaExceeded,
 
     // Time may help: the same call may succeed later.
-    /// A concurrent write of another caller is in the way.
+    /// A concurrent write by another caller is in the way.
     Conflict,
     /// The store has received too many calls.
     Throttled,

@@ -107,7 +107,7 @@ pub enum InvalidKeyId {
     #[error("key id is empty: give 1 to {} bytes", KeyId::MAX_LEN)]
     Empty,
     /// The text is longer than [`KeyId::MAX_LEN`] bytes.
-    #[error("key id has {len} bytes: give at most {}, for example a UUID or a hash of the longer name", KeyId::MAX_LEN)]
+    #[error("key id has {len} bytes: give at most {}, for example a UUID or a hash of the long name", KeyId::MAX_LEN)]
     TooLong {
         /// The length of the text in bytes.
         len: usize,
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(text(""), "key id is empty: give 1 to 128 bytes");
         assert_eq!(
             text(&"a".repeat(129)),
-            "key id has 129 bytes: give at most 128, for example a UUID or a hash of the longer name"
+            "key id has 129 bytes: give at most 128, for example a UUID or a hash of the long name"
         );
         assert_eq!(text("a\n"), "key id has a control character at byte 1: remove it");
     }

@@ -100,7 +100,7 @@ pub struct Deletion {
 }
 
 impl Deletion {
-    /// Creates the result of a deletion with this finality, no attempt of which is unsettled.
+    /// Creates the result of a deletion with this finality and no unsettled attempt.
     pub fn new(finality: Finality) -> Self {
         Self { finality, unsettled: false }
     }
@@ -130,7 +130,7 @@ pub struct Erasure {
 }
 
 impl Erasure {
-    /// Creates the result of an erasure with these findings, no attempt of which is unsettled.
+    /// Creates the result of an erasure with these findings and no unsettled attempt.
     pub fn new(existed: bool, finality: Finality, verified: bool) -> Self {
         Self { existed, finality, verified, unsettled: false }
     }

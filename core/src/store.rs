@@ -11,12 +11,12 @@ use crate::{
     Result, SecretKey, StoreIdentity, StoreInfo, batch,
 };
 
-/// The number of times that [`KeyStore::get_or_create`] tries to create the key, if another caller
-/// creates one each time and it is deleted before it can be read.
+/// How many times [`KeyStore::get_or_create`] tries to create the key before it gives up. It tries
+/// again if another caller has created the key, but that key is deleted before it can be read.
 const CREATE_ATTEMPTS: u32 = 8;
 
-/// The number of times that [`KeyStore::erase_key`] deletes the key, if a read sees a key after
-/// each delete.
+/// How many times [`KeyStore::erase_key`] deletes the key before it gives up. It deletes again if a
+/// read still sees a key.
 const ERASE_ATTEMPTS: u32 = 8;
 
 /// The `retry_after` of the error when all those attempts have failed.
@@ -33,8 +33,8 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// 1. A read returns a whole key or an error. It never returns a torn, mixed or truncated key, or
 ///    that of another user.
-/// 2. [`PutMode::Create`] never overwrites. Of several racing creators at most one gets `Ok`, and
-///    exactly one does if all others get [`AlreadyExists`](ErrorKind::AlreadyExists).
+/// 2. [`PutMode::Create`] never overwrites. Of several racing creators, at most one gets `Ok`. If
+///    all the others get [`AlreadyExists`](ErrorKind::AlreadyExists), exactly one gets `Ok`.
 /// 3. [`get_or_create`](Self::get_or_create) returns the candidate only after the engine has
 ///    acknowledged its creation, or after reading the candidate's bytes back. Otherwise it returns
 ///    the key that it has read. As long as nobody overwrites or deletes the key, all callers get
@@ -44,25 +44,27 @@ const CONTENTION_PAUSE: Duration = Duration::from_millis(100);
 ///    deletion or encrypted under another root, is never reported as "not found".
 /// 5. When a delete has returned `Ok` and the bound has passed, no read through any handle returns
 ///    the key, unless another write overlapped the delete or followed it.
-/// 6. The answer to the first attempt of a call is reliable. An answer is ambiguous only if an
-///    earlier attempt of the same call had an unknown outcome. It is then settled by reading the
-///    key back, or reported with [`Effect::Unknown`]. Reading its own bytes back proves to a writer
+/// 6. A call may send its request to the engine several times; each time is an *attempt*. The
+///    answer to the first attempt is reliable. A later answer is ambiguous only if an earlier
+///    attempt of the same call had an unknown outcome. The ambiguity is then settled by reading the
+///    key back, or reported with [`Effect::Unknown`]. A writer that reads its own bytes back knows
 ///    that its write was applied; on an eventually consistent store, absence proves nothing.
-/// 7. If a future is dropped before it has ended, the old key, the new key or (when creating) no
-///    key is stored. No lock stays held, and nothing leaks.
-/// 8. **No false success.** A call returns `Ok` only for what it knows when it ends.
+/// 7. If a future is dropped before it completes, the store holds the old key, the new key or (when
+///    creating) no key. No lock stays held, and nothing leaks.
+/// 8. **No false success.** A call returns `Ok` only if it knows, when it ends, that what it
+///    reports is true.
 ///    [`erase_key`](Self::erase_key) never returns `Ok` if one of its own reads has seen a key
 ///    since its last delete. It deletes again until the bound has passed, then fails with
 ///    [`Conflict`](ErrorKind::Conflict). It returns `existed: false` only after a "not found" that
 ///    no earlier attempt makes ambiguous, and `verified: true` only after a "not found" from a read
 ///    that began one bound after the last delete.
 /// 9. **Every operation ends**, whatever the engine contains or does: within its deadline, or after
-///    an amount of work that the size of the store limits.
+///    an amount of work that is bounded by the size of the store.
 ///
 /// # Errors
-/// Every method can fail with the kinds of [`ErrorKind`] on which the operator must act
+/// Every method can fail with an [`ErrorKind`] on which the operator must act
 /// ([`PermissionDenied`](ErrorKind::PermissionDenied) to
-/// [`QuotaExceeded`](ErrorKind::QuotaExceeded)), with those that time may cure
+/// [`QuotaExceeded`](ErrorKind::QuotaExceeded)), with one that time may cure
 /// ([`Conflict`](ErrorKind::Conflict) to [`Timeout`](ErrorKind::Timeout)), with
 /// [`Corrupt`](ErrorKind::Corrupt) and [`Other`](ErrorKind::Other), and with
 /// [`Config`](ErrorKind::Config) if the engine does not match the store's configuration. The
@@ -132,7 +134,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// Returns the identity of the stored data, and asks the engine for what is not known yet.
     ///
     /// It makes as few calls as possible. [`StoreInfo::identity`] returns what is known without a
-    /// call, and so does the default.
+    /// call, and so does the default implementation of this method.
     ///
     /// # Errors
     /// The errors common to all methods, if the engine cannot be asked. [`info`](Self::info) then
@@ -185,8 +187,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// - [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if another
     ///   caller has created a key that is not visible yet, or if keys are created and deleted again
-    ///   and again during the call. The default does not wait for the key to become visible,
-    ///   because it has no timer; stores that have one wait for the bound first.
+    ///   and again during the call. The default implementation has no timer, so it does not wait
+    ///   for the key to become visible; a store with a timer first waits for the bound to pass.
     /// - Otherwise an error of [`get_key`](Self::get_key) or [`put_key_with`](Self::put_key_with).
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         for _ in 0..CREATE_ATTEMPTS {
@@ -217,16 +219,16 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// [`delete_key`](Self::delete_key), in contrast, verifies nothing and fails with `NotFound` if
     /// there is no key.
     ///
-    /// The default has no timer. On a store that is not [`Consistency::Strong`] it therefore never
-    /// returns `verified: true`, and reads only if the delete has found no key.
+    /// The default implementation has no timer. On a store that is not [`Consistency::Strong`], it
+    /// therefore never returns `verified: true`, and reads only if the delete has found no key.
     ///
     /// # Errors
     /// - [`Conflict`](ErrorKind::Conflict) with a [`retry_after`](Error::retry_after) if reads
     ///   still see a key after several deletes, because another caller keeps writing it or because
     ///   the deletes have not been applied.
     /// - An error of [`delete_key`](Self::delete_key), other than `NotFound` and `PendingDeletion`.
-    /// - An error of [`get_key`](Self::get_key), with [`Effect::Unknown`], if it is not certain
-    ///   that the key was deleted and the read that should prove it fails.
+    /// - An error of [`get_key`](Self::get_key), with [`Effect::Unknown`], if the delete leaves it
+    ///   uncertain whether the key is gone, and the read that should settle this fails.
     async fn erase_key(&self, id: &KeyId) -> Result<Erasure> {
         let Capabilities { consistency, deletion: grade, .. } = self.capabilities();
         let mut existed = false;
@@ -235,7 +237,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         let pending = |e: &Error| Erasure::new(true, Finality::of_pending_deletion(grade, e.retry_after()), false);
         for attempt in 0..ERASE_ATTEMPTS {
             // True if perhaps nothing was deleted: the delete found no key although a read had seen
-            // one, or a lagging replica may have answered it.
+            // one, or its answer may have come from a lagging replica.
             let mut is_doubtful = false;
             match self.delete_key(id).await {
                 // A read could be stale, and without a timer this call cannot wait out the bound.
@@ -272,7 +274,7 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
         Err(Error::new(ErrorKind::Conflict, Operation::Erase, self.info().scheme())
             .with_effect(Effect::Unknown)
             .with_retry_after(consistency.bound().max(CONTENTION_PAUSE))
-            .with_source("the key can still be read after several deletes: stop what writes it, and erase again"))
+            .with_source("the key can still be read after several deletes: stop whatever writes it, and erase again"))
     }
 }
 

@@ -51,16 +51,16 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// after a write through the cache has returned `Ok`, every read returns what the store returns. A
 /// write removes the cached entry of its id before it calls the store, and again when it has ended.
 /// Two kinds of answers are not cached: those of reads that overlapped the write, and those of
-/// calls that began before the store's own visibility bound had passed. Such a call is a read or a
-/// [`get_or_create`](KeyStore::get_or_create) that returns the existing key. So a deleted key does
-/// not come back from this cache. One case remains: if a write ends without an answer or its future
+/// calls (reads, or a [`get_or_create`](KeyStore::get_or_create) that returns the existing key)
+/// that began before the store's own visibility bound had passed. So a deleted key does not come
+/// back from this cache. One case remains: if a write ends without an answer or its future
 /// is dropped, and the store applies it later, the cache may return the old key for the time to
 /// live.
 ///
 /// **Across processes**, and between caches in one process that are not clones of each other: a key
 /// that was deleted or overwritten elsewhere may be returned for at most the time to live, plus
 /// [`stale_if_error`](CachedBuilder::stale_if_error) if that is set. Therefore
-/// [`capabilities`](KeyStore::capabilities) declare [`Consistency::Eventual`] with this bound, and
+/// [`capabilities`](KeyStore::capabilities) declares [`Consistency::Eventual`] with this bound, and
 /// an [`Erasure`] through the cache never has `verified: true`, because another cache may hold the
 /// key. A caller that needs proof must erase through the store beneath the cache.
 ///
@@ -159,7 +159,7 @@ impl<S: KeyStore> Cached<S> {
 
     /// Removes the cached entry of this id, so that the next read asks the store.
     ///
-    /// Call it when you learn, perhaps by a message, that another process has deleted or
+    /// Call it when you learn, perhaps from a message, that another process has deleted or
     /// overwritten the key. As after a write through this cache, nothing is cached for the id until
     /// the store's visibility bound has passed.
     pub fn invalidate(&self, id: &KeyId) {
@@ -194,8 +194,8 @@ impl<S: KeyStore> Cached<S> {
     ///
     /// Use it in a process that reads rarely and should not keep expired keys in memory. A key that
     /// [`stale_if_error`](CachedBuilder::stale_if_error) may still return is not removed. The call
-    /// examines every cached id, so it takes time in proportion to their number. It can be made at
-    /// any time: concurrent reads and writes wait for a part of that time at most.
+    /// examines every cached id, so it takes time in proportion to their number. You can call it at
+    /// any time: a concurrent read or write waits for only a part of that time.
     pub fn remove_expired(&self) -> usize {
         self.shared.table.remove_expired(Instant::now(), self.shared.settings.max_stale)
     }
@@ -241,7 +241,8 @@ impl<S: KeyStore> CachedStore<S> {
     }
 }
 
-/// A guard that exists while ids are written: it removes their cached entries when it is dropped.
+/// A guard that exists while ids are being written: it removes their cached entries when it is
+/// dropped.
 struct Writing<'a> {
     table: &'a Table<PendingAnswer>,
     ids: &'a [KeyId],
@@ -349,8 +350,8 @@ impl<S: KeyStore> KeyStore for Cached<S> {
         self.store().create_keys(keys).await
     }
 
-    /// Always asks the store, because another creator may have won. The returned key is cached,
-    /// unless the answer may be older than an earlier write.
+    /// Always asks the store, because another caller may have created the key first. The returned
+    /// key is cached, unless the answer may be older than an earlier write.
     async fn get_or_create(&self, id: &KeyId, candidate: &SecretKey) -> Result<SecretKey> {
         let ticket = self.shared.table.begin_to_write(id, Instant::now());
         let until = ticket.begun() + self.shared.settings.ttl;
@@ -421,8 +422,9 @@ impl<S: KeyStore> CachedBuilder<S> {
         self
     }
 
-    /// Sets how long after its start a load can be joined, 10 seconds by default. The time to live
-    /// limits it, too. A later caller starts another load, which those that follow join.
+    /// Sets how long after its start a load can be joined, 10 seconds by default. A load cannot be
+    /// joined for longer than the time to live, either. A later caller starts another load, which
+    /// the callers after that one join.
     ///
     /// This protects later callers from a load that hangs. It does not end the load: the callers
     /// that have joined it wait until it ends. So put a [`Resilient`](crate::Resilient) beneath the
@@ -458,7 +460,7 @@ impl<S: KeyStore> CachedBuilder<S> {
         } else if negative_ttl > ttl {
             Some("negative_ttl is longer than the cache's time to live: set a shorter one")
         } else if join_window.is_zero() {
-            Some("the cache's join_window is zero, so that every caller would ask the store: set a longer one")
+            Some("the cache's join_window is zero, so every caller would ask the store: set a longer one")
         } else {
             None
         };

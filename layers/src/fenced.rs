@@ -56,9 +56,9 @@ const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 ///   begins afterwards returns a key of this user, and every attempt to write one fails with
 ///   [`Erased`](ErrorKind::Erased), until [`allow_new_key`](Self::allow_new_key) is called.
 /// - If a write began before the erasure and ends after it, it fails with `Erased`, and the key
-///   that it wrote is deleted. If its process died in between, or if a key was written without the
-///   fence, that key remains in the store but is never returned. The next read or write for the
-///   user, or the next listing, deletes it.
+///   that it wrote is deleted. If the writer's process died in between, or if a key was written
+///   without the fence, that key remains in the store but is never returned. The next read or write
+///   for the user, or the next listing, deletes it.
 /// - If an erasure fails half-way, the user is erased from the moment at which the tombstone was
 ///   written. Erase the user again to finish the erasure.
 /// - A plain [`delete_key`](KeyStore::delete_key) writes no tombstone, so the user can get a new
@@ -71,8 +71,8 @@ const CONTENTION_PAUSE: Duration = Duration::from_secs(1);
 /// # The tombstones
 /// The store of the tombstones must be [`Strong`](Consistency::Strong) and at least as durable as
 /// the keys, all processes must share it, and it must contain nothing else. Keep it for as long as
-/// the keys: if it is lost, erased users can be created again. Every process needs the permissions
-/// to create and to read entries in it.
+/// the keys: if it is lost, new keys can be created for erased users. Every process needs the
+/// permissions to create and to read entries in it.
 ///
 /// The first process creates a *fence key* there. The names of all other entries are keyed hashes
 /// of the ids (HMAC-SHA-256 under the fence key). Whoever can read the store learns no id from it,
@@ -138,7 +138,7 @@ pub struct FencedBuilder<S, T> {
 
 impl<S: KeyStore, T: KeyStore> FencedBuilder<S, T> {
     /// Accepts tombstones that are less durable than the keys, down to this durability. If the
-    /// tombstones are lost but the keys survive, erased users can be created again.
+    /// tombstones are lost but the keys survive, new keys can be created for erased users.
     ///
     /// Accept [`Durability::Host`] for keys in AWS and tombstones in a file store. The fence then
     /// serves one host, and lasts as long as the host's disk. [`Durability::Process`] is never
@@ -244,7 +244,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             // tombstone.
             raised = self.register.raise(&names, self.claim_lifetime()).await.map_err(part_done)?;
         }
-        let why = "other callers allow new keys for this user again and again: stop them, and erase again";
+        let why = "other callers keep allowing new keys for this user: stop them, and erase again";
         Err(part_done(self.contention(why)))
     }
 
@@ -260,7 +260,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
-    /// Reports whether the user has been erased without interruption since this generation.
+    /// Reports whether the user has stayed erased since the tombstone of this generation was
+    /// written.
     async fn is_still_erased(&self, names: &RecordNames, generation: u32) -> Result<bool> {
         let is_erased = matches!(self.register.status(names, Operation::Erase).await?, Status::Erased(_));
         Ok(is_erased && !self.register.is_lifted(names, generation).await?)
@@ -321,7 +322,7 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
             }
             existed = true;
         }
-        let why = "the key can still be read after several deletes: stop what writes it, and erase again";
+        let why = "the key can still be read after several deletes: stop whatever writes it, and erase again";
         Err(with_unknown_effect_if(unsettled, self.contention(why)))
     }
 
@@ -333,7 +334,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         }
     }
 
-    /// Returns the lifetime of a claim over the keys, which depends on their visibility bound.
+    /// Returns the lifetime of a claim (the right to delete a user's key), which depends on the
+    /// visibility bound of the keys.
     fn claim_lifetime(&self) -> Duration {
         let capabilities = match &self.beneath {
             Some(store) => store.capabilities(),

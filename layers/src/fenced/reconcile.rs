@@ -27,7 +27,7 @@ pub struct ReconcileReport {
     /// The number of ids that could not be looked up among the tombstones, or whose keys could not
     /// be erased.
     pub failed: u64,
-    /// The number of entries that the store listed as damaged, so that their ids are not known.
+    /// The number of entries that the store listed as damaged, whose ids are therefore not known.
     pub unlisted: u64,
 }
 
@@ -50,14 +50,14 @@ pub struct ReconcileFailure {
 }
 
 impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
-    /// Lists all keys, and erases again those of users who are erased.
+    /// Lists all keys, and erases the keys of erased users again.
     ///
     /// Call it after the keys were restored from a backup, which brings back the keys of users who
     /// were erased since the backup. Reads through the fence refuse such keys in any case; this
     /// deletes them.
     ///
-    /// It calls `on_outcome` with the receipt of each erasure as soon as that has ended, and with
-    /// each failure, after which it continues.
+    /// It calls `on_outcome` with the receipt of each erasure as soon as the erasure has ended, and
+    /// with each failure. It continues after a failure.
     ///
     /// If the *tombstones* were restored from a backup, too, users who were erased after that
     /// backup are not found. Back up the tombstones separately from the keys, and more often.
@@ -143,7 +143,8 @@ impl<S: KeyStore, T: KeyStore> Fenced<S, T> {
         Ok(None)
     }
 
-    /// Erases under a claim, so that no new key can be allowed, and then deleted, meanwhile.
+    /// Erases under a claim, so that nobody can allow a new key meanwhile, which this erasure would
+    /// then delete.
     async fn erase_under_a_claim(&self, id: &KeyId, names: &RecordNames) -> Result<Option<ErasureReceipt>> {
         let operation = Operation::Erase;
         let mut claim = match self.register.claim(names, self.claim_lifetime(), operation).await? {

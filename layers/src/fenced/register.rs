@@ -1,8 +1,9 @@
 //! [`Register`]: the erased users, as recorded in the store of the tombstones.
 //!
-//! Records are only created, never overwritten and never deleted. So no update can be lost. A
-//! caller that was paused at any point does no harm when it continues: the record that it then
-//! creates exists already, or belongs to a generation that is over.
+//! Records are only created, never overwritten and never deleted. So no update can be lost. The
+//! tombstones of a user are numbered from 1; the number is the *generation*. A caller that was
+//! paused at any point does no harm when it continues: the record that it then tries to create
+//! exists already, or belongs to a generation that is over.
 
 use std::time::{Duration, SystemTime};
 
@@ -140,7 +141,8 @@ impl<T: KeyStore> Register<T> {
             .with_source(why)
     }
 
-    /// Returns the status of a user, by a single call to the store if the user was never erased.
+    /// Returns the status of a user. If the user was never erased, this takes a single call to the
+    /// store.
     pub(crate) async fn status(&self, names: &RecordNames, operation: Operation) -> Result<Status> {
         match self.read(&names.tombstone(1), operation).await? {
             None => Ok(Status::Free { generations: 0 }),
@@ -148,8 +150,8 @@ impl<T: KeyStore> Register<T> {
         }
     }
 
-    /// Returns the statuses of many users, in the order of `names`. A single batch answers for all
-    /// users who were never erased.
+    /// Returns the statuses of many users, in the order of `names`. For the users who were never
+    /// erased, a single batch is enough.
     pub(crate) async fn statuses(&self, names: &[RecordNames], operation: Operation) -> Vec<Result<Status>> {
         let firsts: Vec<KeyId> = names.iter().map(|names| names.tombstone(1)).collect();
         let mut statuses = Vec::with_capacity(names.len());
@@ -172,8 +174,8 @@ impl<T: KeyStore> Register<T> {
         })
     }
 
-    /// Returns the last of the records whose indexes start at 1, with its index. As the indexes
-    /// have no gaps, an exponential and then a binary search finds it.
+    /// Returns the last record of a series whose indexes start at 1, and its index. As the indexes
+    /// have no gaps, an exponential search followed by a binary search finds it.
     async fn last(&self, first: Stamp, name: impl Fn(u32) -> KeyId, operation: Operation) -> Result<(u32, Stamp)> {
         let mut last = (1, first);
         let mut missing = 2;
@@ -211,8 +213,8 @@ impl<T: KeyStore> Register<T> {
         Err(self.contention(Operation::Erase))
     }
 
-    /// Returns the moment since which, according to the tombstone of this generation, the user had
-    /// been erased, or `None` if there is no such tombstone.
+    /// Returns the moment from which the user had been erased, as recorded in the tombstone of this
+    /// generation, or `None` if there is no such tombstone.
     pub(crate) async fn erased_since(&self, names: &RecordNames, generation: u32) -> Result<Option<SystemTime>> {
         Ok(self.read(&names.tombstone(generation), Operation::Get).await?.map(|stamp| stamp.other))
     }
