@@ -21,6 +21,12 @@ pub struct PostgresConfig {
     pub(crate) durability: Durability,
 }
 
+/// The largest number of connections of one store.
+const MAX_CONNECTIONS: usize = 10_000;
+
+/// The longest time limit of a call.
+const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(3600);
+
 impl PostgresConfig {
     /// Takes a connection URL or a key-value string, as libpq does
     /// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>), for example
@@ -41,7 +47,8 @@ impl PostgresConfig {
             return Err(InvalidPostgresConfig::NoDatabase);
         }
         if server.get_ssl_mode() == SslMode::Prefer {
-            let is_local = server.get_hosts().iter().all(is_local);
+            let is_local = server.get_hosts().iter().all(is_local)
+                && server.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
             server.ssl_mode(if is_local { SslMode::Disable } else { SslMode::Require });
         }
         if server.get_application_name().is_none() {
@@ -96,14 +103,15 @@ impl PostgresConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), InvalidPostgresConfig> {
-        let is_name = !self.schema.is_empty() && self.schema.len() <= MAX_SCHEMA_LEN && !self.schema.contains('\0');
+        let is_name =
+            !self.schema.is_empty() && self.schema.len() <= MAX_SCHEMA_LEN && !self.schema.contains(char::is_control);
         if !is_name {
             return Err(InvalidPostgresConfig::Schema);
         }
-        if self.max_connections == 0 {
+        if !(1..=MAX_CONNECTIONS).contains(&self.max_connections) {
             return Err(InvalidPostgresConfig::NoConnections);
         }
-        if self.call_timeout.is_zero() {
+        if self.call_timeout.is_zero() || self.call_timeout > MAX_CALL_TIMEOUT {
             return Err(InvalidPostgresConfig::NoTime);
         }
         Ok(())
@@ -162,13 +170,13 @@ pub enum InvalidPostgresConfig {
     /// The URL names no database.
     #[error("the URL names no database: give one such as postgres://USER@HOST/DATABASE")]
     NoDatabase,
-    /// The schema's name is empty, contains a NUL or has more than 63 bytes.
-    #[error("the schema's name must have 1 to 63 bytes")]
+    /// The schema's name is empty, contains a control character or has more than 63 bytes.
+    #[error("the schema's name must have 1 to 63 bytes, and no control characters")]
     Schema,
-    /// The number of connections is zero.
-    #[error("the store needs at least one connection")]
+    /// The number of connections is zero or larger than 10,000.
+    #[error("the store needs at least one connection, and at most 10000")]
     NoConnections,
-    /// The timeout is zero.
-    #[error("the timeout of a call must be longer than zero")]
+    /// The timeout is zero or longer than an hour.
+    #[error("the timeout of a call must be longer than zero, and at most an hour")]
     NoTime,
 }

@@ -82,7 +82,7 @@ pub(crate) fn of_statement(e: &tokio_postgres::Error, statement: Statement) -> E
         return error(ErrorKind::Unavailable, text).with_effect(statement.effect_if_lost());
     };
     let kind = kind_of(db.code());
-    let effect = if is_fatal(db) { statement.effect_if_lost() } else { Effect::NotApplied };
+    let effect = if may_have_committed(db) { statement.effect_if_lost() } else { Effect::NotApplied };
     let details = ErrorDetails {
         error_code: Some(db.code().code().to_owned()),
         service_name: Some("PostgreSQL".to_owned()),
@@ -92,9 +92,11 @@ pub(crate) fn of_statement(e: &tokio_postgres::Error, statement: Statement) -> E
     Error::new(kind, OPERATION, SCHEME).with_source(advice(kind)).with_details(details).with_effect(effect)
 }
 
-/// A session that ended may have committed before.
-fn is_fatal(db: &DbError) -> bool {
-    !matches!(db.parsed_severity(), Some(Severity::Error))
+/// A session that ended may have committed before, and so may one whose end a proxy reports.
+fn may_have_committed(db: &DbError) -> bool {
+    let is_fatal = !matches!(db.parsed_severity(), Some(Severity::Error));
+    let code = db.code().code();
+    is_fatal || code == "40003" || ["08", "57P", "58", "XX"].iter().any(|class| code.starts_with(class))
 }
 
 /// The classes of SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>) by who

@@ -34,7 +34,7 @@ pub(crate) struct Statements {
 fn durable(durability: Durability) -> String {
     // https://www.postgresql.org/docs/current/runtime-config-wal.html#GUC-SYNCHRONOUS-COMMIT
     let waits = match durability {
-        Durability::Replicated => "IN ('on', 'remote_apply')",
+        Durability::Replicated => "IN ('on', 'remote_apply') AND current_setting('synchronous_standby_names') <> ''",
         _ => "<> 'off'",
     };
     format!(
@@ -64,7 +64,8 @@ impl Statements {
             ),
             create: format!(
                 "/* open */ WITH guard AS (SELECT {durable} AS is_durable), \
-                 store AS (INSERT INTO {schema}.store (store_id) SELECT $1 FROM guard WHERE is_durable \
+                 store AS (INSERT INTO {schema}.store (store_id) SELECT $1 FROM guard \
+                 WHERE is_durable AND NOT EXISTS (SELECT 1 FROM {schema}.record) \
                  ON CONFLICT DO NOTHING RETURNING 1), \
                  keyring AS (INSERT INTO {schema}.keyring (generation, oldest_writable_epoch, current_epoch, bytes) \
                  SELECT $2, $3, $4, $5 FROM store RETURNING 1) \
@@ -74,7 +75,7 @@ impl Statements {
                 "/* rotate */ WITH guard AS (SELECT {durable} AS is_durable), \
                  written AS (UPDATE {schema}.keyring SET generation = $2, oldest_writable_epoch = $3, \
                  current_epoch = $4, bytes = $5 \
-                 FROM guard WHERE generation = $1 AND is_durable RETURNING 1) \
+                 FROM guard WHERE generation = $1 AND bytes = $6 AND is_durable RETURNING 1) \
                  SELECT is_durable, EXISTS (SELECT 1 FROM written) FROM guard"
             ),
             read_one: format!(
@@ -124,7 +125,7 @@ impl Statements {
                  ORDER BY row_key"
             ),
             writers: format!(
-                "SELECT virtualtransaction, pid FROM pg_locks WHERE locktype = 'relation' AND granted \
+                "SELECT pg_is_in_recovery(), virtualtransaction, pid FROM (SELECT 1) AS one LEFT JOIN pg_locks ON locktype = 'relation' AND granted \
                  AND relation = '{}.record'::regclass AND database = \
                  (SELECT oid FROM pg_database WHERE datname = current_database()) \
                  AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \

@@ -169,9 +169,19 @@ impl PostgresBuilder {
 
 /// Creates the tables unless they are there: a role that may only use them may not create them.
 async fn create_tables(table: &PostgresTable) -> Result<()> {
+    if has_tables(table).await? {
+        return Ok(());
+    }
+    match table.connections.execute(&table.statements.create_tables).await {
+        // Of two that create the same schema at once, one fails.
+        Err(_) if has_tables(table).await? => Ok(()),
+        created => created,
+    }
+}
+
+async fn has_tables(table: &PostgresTable) -> Result<bool> {
     let rows = table.connections.query(&table.statements.has_tables, &[], Statement::Read).await?;
-    let is_there: bool = rows.first().and_then(|row| row.try_get(0).ok()).ok_or_else(error::foreign_row)?;
-    if is_there { Ok(()) } else { table.connections.execute(&table.statements.create_tables).await }
+    rows.first().and_then(|row| row.try_get(0).ok()).ok_or_else(error::foreign_row)
 }
 
 /// Refuses a server that keeps less than was declared.

@@ -67,8 +67,12 @@ impl PostgresTable {
 
     /// The transactions that may write records, and the processes that run them.
     async fn writers(&self) -> Result<Vec<(String, Option<i32>)>> {
-        let rows = self.connections.query(&self.statements.writers, &[], Statement::Read).await?;
-        rows.iter().map(|row| Ok((column(row, 0)?, column(row, 1)?))).collect()
+        let rows = self.rows(&self.statements.writers, &[]).await?;
+        let writer = |row| match column::<Option<String>>(row, 1)? {
+            Some(transaction) => Ok(Some((transaction, column(row, 2)?))),
+            None => Ok(None),
+        };
+        rows.iter().filter_map(|row| writer(row).transpose()).collect()
     }
 }
 
@@ -140,13 +144,14 @@ impl RecordTable for PostgresTable {
         column(&self.write(&self.statements.create, parameters).await?, 1)
     }
 
-    async fn replace_keyring(&self, generation: u64, new: &KeyringItem) -> Result<bool> {
+    async fn replace_keyring(&self, expected: &KeyringItem, new: &KeyringItem) -> Result<bool> {
         let parameters: &[&(dyn ToSql + Sync)] = &[
-            &signed(generation),
+            &signed(expected.generation),
             &signed(new.generation),
             &i64::from(new.oldest_writable_epoch),
             &i64::from(new.current_epoch),
             &new.bytes.as_slice(),
+            &expected.bytes.as_slice(),
         ];
         column(&self.write(&self.statements.replace_keyring, parameters).await?, 1)
     }

@@ -173,6 +173,37 @@ async fn a_rotation_waits_for_a_transaction_that_has_written_an_old_record() {
 }
 
 #[tokio::test]
+async fn hosts_that_start_at_once_create_one_store() {
+    let fixture = Fixture { schema: "at_once" };
+    let open = || {
+        let builder = PostgresStore::builder(fixture.config()).root_secret(root());
+        tokio::spawn(builder.create_if_missing(true).connect())
+    };
+    let opening: Vec<_> = (0..8).map(|_| open()).collect();
+    let mut stores = Vec::new();
+    for store in opening {
+        stores.push(store.await.unwrap().unwrap());
+    }
+    stores[0].put_key(&id("alice"), &key(1)).await.unwrap();
+    for store in &stores {
+        assert_eq!(store.get_key(&id("alice")).await.unwrap(), key(1));
+    }
+}
+
+#[tokio::test]
+async fn settings_without_sense_are_refused() {
+    let config = || Fixture { schema: "x" }.config();
+    for config in [
+        config().max_connections(usize::MAX),
+        config().call_timeout(Duration::MAX),
+        config().schema("line\nbreak"),
+        config().schema(""),
+    ] {
+        assert_eq!(kind(PostgresStore::builder(config).root_secret(root()).connect().await), ErrorKind::Config);
+    }
+}
+
+#[tokio::test]
 async fn two_hosts_follow_each_other() {
     let fixture = Fixture { schema: "two_hosts" };
     let first = fixture.create().await;

@@ -122,8 +122,11 @@ pub trait RecordTable: fmt::Debug + Send + Sync + 'static {
     /// leaves a table that no store can be created in.
     async fn create(&self, store_id: &StoreId, keyring: &KeyringItem) -> Result<bool>;
 
-    /// Replaces the keyring if the stored one has this generation. Returns whether it did.
-    async fn replace_keyring(&self, generation: u64, new: &KeyringItem) -> Result<bool>;
+    /// Replaces the keyring if the stored one is exactly this one. Returns whether it did.
+    ///
+    /// The engine compares the bytes, too: after a backup was restored, another keyring may have
+    /// the same generation.
+    async fn replace_keyring(&self, expected: &KeyringItem, new: &KeyringItem) -> Result<bool>;
 
     /// Returns the records of these rows, in their order; `None` for a row without a record.
     async fn read(&self, rows: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>>;

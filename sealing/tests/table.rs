@@ -104,10 +104,11 @@ fn opening_tells_no_store_from_a_wrong_root_and_from_damage() {
         fixture.create().await;
         assert_eq!(kind(fixture.open(root(2)).await), ErrorKind::KeyUnavailable);
         assert_eq!(kind(fixture.open(RootSecret::passphrase("word")).await), ErrorKind::KeyUnavailable);
-        let mut item = fixture.table.keyring().await.unwrap().unwrap();
+        let present = fixture.table.keyring().await.unwrap().unwrap();
+        let mut item = present.clone();
         item.bytes[600] ^= 1;
         let damaged = KeyringItem::new(item.generation, item.oldest_writable_epoch, item.current_epoch, item.bytes);
-        fixture.table.replace_keyring(1, &damaged).await.unwrap();
+        fixture.table.replace_keyring(&present, &damaged).await.unwrap();
         assert_eq!(kind(fixture.open(root(1)).await), ErrorKind::Corrupt);
     });
 }
@@ -340,6 +341,8 @@ fn a_record_of_an_unknown_epoch_is_damage() {
         assert_eq!(kind(store.get_key(&id("alice")).await), ErrorKind::Corrupt);
         assert_eq!(kind(store.put_key(&id("alice"), &key(2)).await), ErrorKind::Corrupt);
         assert_eq!(store.verify(|_| {}).await.unwrap().damaged, [row]);
+        // A later keyring, from a backup, may open it.
+        assert_eq!(store.delete_damaged(&[row]).await.unwrap(), 0);
         store.delete_key(&id("alice")).await.unwrap();
         store.put_key(&id("alice"), &key(2)).await.unwrap();
     });
@@ -374,10 +377,23 @@ fn a_restored_table_is_not_written_by_a_handle_of_before() {
         let backup = fixture.table.keyring().await.unwrap().unwrap();
         store.rotate(None, |_| {}).await.unwrap();
         let present = fixture.table.keyring().await.unwrap().unwrap();
-        fixture.table.replace_keyring(present.generation, &backup).await.unwrap();
+        fixture.table.replace_keyring(&present, &backup).await.unwrap();
         assert_eq!(kind(store.check().await), ErrorKind::KeyUnavailable);
         fixture.timer.advance(LEASE * 2);
         assert_eq!(kind(store.put_key(&id("bob"), &key(2)).await), ErrorKind::KeyUnavailable);
+    });
+}
+
+#[test]
+fn a_keyring_of_another_history_is_not_replaced() {
+    block_on(async {
+        let fixture = Fixture::new();
+        fixture.create().await;
+        let present = fixture.table.keyring().await.unwrap().unwrap();
+        let mut other = present.clone();
+        other.bytes[700] ^= 1;
+        assert!(!fixture.table.replace_keyring(&other, &other).await.unwrap());
+        assert_eq!(fixture.table.keyring().await.unwrap().unwrap(), present);
     });
 }
 
@@ -392,7 +408,7 @@ fn a_handle_of_before_a_restore_writes_nothing_that_others_cannot_open() {
         store.rotate(None, |_| {}).await.unwrap();
         // The table is restored, and rotated again by another process, all within a lease.
         let present = fixture.table.keyring().await.unwrap().unwrap();
-        fixture.table.replace_keyring(present.generation, &backup).await.unwrap();
+        fixture.table.replace_keyring(&present, &backup).await.unwrap();
         let (row, record) = &records[0];
         fixture.table.delete(&[*row]).await.unwrap();
         fixture.table.insert(row, record, 1).await.unwrap();

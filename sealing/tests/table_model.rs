@@ -162,9 +162,9 @@ impl RecordTable for ModelTable {
         self.0.rows.create(store_id, keyring).await
     }
 
-    async fn replace_keyring(&self, generation: u64, new: &KeyringItem) -> Result<bool> {
+    async fn replace_keyring(&self, expected: &KeyringItem, new: &KeyringItem) -> Result<bool> {
         step().await;
-        self.0.rows.replace_keyring(generation, new).await
+        self.0.rows.replace_keyring(expected, new).await
     }
 
     async fn read(&self, rows: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>> {

@@ -48,8 +48,7 @@ impl fmt::Debug for StoreId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyringItem {
-    /// The number of times that the keyring was changed, from 1. The condition of
-    /// [`RecordTable::replace_keyring`](super::RecordTable::replace_keyring).
+    /// The number of times that the keyring was changed, from 1.
     pub generation: u64,
     /// The oldest epoch in which records may be written. It is the current epoch, or the one before
     /// at the beginning of a rotation.

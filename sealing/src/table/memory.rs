@@ -87,9 +87,9 @@ impl RecordTable for MemoryTable {
         Ok(true)
     }
 
-    async fn replace_keyring(&self, generation: u64, new: &KeyringItem) -> Result<bool> {
+    async fn replace_keyring(&self, expected: &KeyringItem, new: &KeyringItem) -> Result<bool> {
         let mut rows = self.rows();
-        let is_expected = rows.keyring.as_ref().is_some_and(|keyring| keyring.generation == generation);
+        let is_expected = rows.keyring.as_ref() == Some(expected);
         if is_expected {
             rows.keyring = Some(new.clone());
         }

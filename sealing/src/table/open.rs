@@ -130,10 +130,13 @@ impl SealedOptions {
     /// Returns `None` if the table holds no store.
     async fn try_to_open(&self, table: &dyn RecordTable, root: &RootSecret) -> Result<Option<Held>, Failure> {
         let before = self.timer.now();
-        if let Some(item) = table.keyring().await? {
-            return Held::open(root.clone(), None, item, before).await.map(Some);
-        }
-        if is_empty(table).await? { Ok(None) } else { Err(Failure::KeyringLost) }
+        let item = match table.keyring().await? {
+            Some(item) => item,
+            None if is_empty(table).await? => return Ok(None),
+            // Another process may have created the store since.
+            None => table.keyring().await?.ok_or(Failure::KeyringLost)?,
+        };
+        Held::open(root.clone(), None, item, before).await.map(Some)
     }
 
     /// Returns `None` if the table holds a store.
@@ -147,7 +150,8 @@ impl SealedOptions {
             return Ok(None);
         }
         if !is_empty(table).await? {
-            return Err(Failure::KeyringLost);
+            // Another process may have created the store since.
+            return if table.keyring().await?.is_some() { Ok(None) } else { Err(Failure::KeyringLost) };
         }
         let root_of_thread = root.clone();
         let root_key = off_thread(move || root_of_thread.new_key()).await?;

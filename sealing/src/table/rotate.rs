@@ -53,6 +53,13 @@ impl<T: RecordTable> SealedStore<T> {
     /// If it is cut off, by an error, a crash or a dropped future, rotate again: it goes on where it
     /// was. Of two rotations at once, one fails with `Conflict`.
     ///
+    /// **Keep both root secrets** until the call has returned `Ok`, or until the store was opened with
+    /// one of them: after an error, either may be in force.
+    ///
+    /// **If the old root secret has leaked**, rotate twice: to a new root secret, and then with `None`.
+    /// During the first rotation the new key is sealed under the old root secret, and a copy of the
+    /// table from that time gives it away.
+    ///
     /// **Backups** of the table from before the rotation still open with the root secret of their
     /// time. Erased keys in them are out of reach only when that root secret is destroyed.
     ///
@@ -73,15 +80,19 @@ impl<T: RecordTable> SealedStore<T> {
         mut progress: impl FnMut(RotateProgress) + Send,
     ) -> Result<()> {
         let new_root = new_root.into();
-        let rotated = self.run_rotation(new_root, &mut progress).await;
-        rotated.map_err(|failure| self.error(failure, Operation::Rotate))
+        let mut has_begun = false;
+        let rotated = self.run_rotation(new_root, &mut has_begun, &mut progress).await;
+        rotated.map_err(|failure| {
+            let error = self.error(failure, Operation::Rotate);
+            if has_begun { error.with_effect(Effect::Unknown) } else { error }
+        })
     }
 
     /// Seals the keyring under another root secret, and leaves all records as they are.
     ///
     /// This is quick, and right if the root secret only moves to another place. It does not help if
     /// the old root secret has leaked: whoever has that and an old copy of the keyring has the keys
-    /// of all records. [`rotate`](Self::rotate) does.
+    /// of all records. Two calls of [`rotate`](Self::rotate) do.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) for an empty passphrase,
@@ -102,7 +113,8 @@ impl<T: RecordTable> SealedStore<T> {
     /// Deletes those of these rows whose records are damaged, as [`verify`](Self::verify) has
     /// reported them, and returns how many there were. Their keys read as `NotFound` from then on.
     /// Use it for a record that cannot be restored from a backup and whose id nobody knows; if the id
-    /// is known, delete or replace its key.
+    /// is known, delete or replace its key. A record of an epoch that the keyring does not hold is
+    /// left: the keyring may be older than the record, as after a partial restore.
     ///
     /// # Errors
     /// What the table reports. The rows after the one that failed were not looked at.
@@ -111,7 +123,9 @@ impl<T: RecordTable> SealedStore<T> {
             let mut deleted = 0;
             for row in rows {
                 let Some(record) = self.read_rows(&[*row]).await?.pop().flatten() else { continue };
-                let is_damaged = matches!(self.open_row(row, record.clone()).await?, Some(Err(_)));
+                // A record of an unknown epoch may open with a later keyring, which a backup may have.
+                let opened = self.open_row(row, record.clone()).await?;
+                let is_damaged = matches!(opened, Some(Err(Failure::RecordDamaged)));
                 if is_damaged && self.inner.table.delete_if(row, &record).await? {
                     deleted += 1;
                 }
@@ -124,6 +138,7 @@ impl<T: RecordTable> SealedStore<T> {
     async fn run_rotation(
         &self,
         new_root: Option<RootSecret>,
+        has_begun: &mut bool,
         progress: &mut (impl FnMut(RotateProgress) + Send),
     ) -> Result<(), Failure> {
         let Inner { table, access, rotating } = &*self.inner;
@@ -138,6 +153,7 @@ impl<T: RecordTable> SealedStore<T> {
         };
         let held = access.refresh(table).await?;
         let held = if held.keyring.has_old_epochs() { held } else { self.begin_epoch(&held).await? };
+        *has_begun = true;
         // From here on the old epoch is not sealed under: first by those who keep to the lease, then
         // by anybody, because the table refuses it.
         access.timer().sleep(held.lease + held.lease / 16).await;
@@ -152,8 +168,9 @@ impl<T: RecordTable> SealedStore<T> {
         }
         self.publish(&held, held.keyring.next_generation(), root, epoch).await?;
         let text = format!(
-            "{damaged} records are damaged, so the old key was kept; the others are sealed under the new one: verify \
-             names the damaged rows, restore them or give them up, and rotate again"
+            "{damaged} records cannot be opened, so the old key was kept; the others are sealed under the new one, and \
+             the new root secret is in force: verify names the rows; restore them (or a later keyring), or give them \
+             up, and rotate again"
         );
         let error = Error::new(ErrorKind::Corrupt, Operation::Rotate, self.scheme());
         Err(error.with_effect(Effect::Unknown).with_source(text).into())
@@ -188,7 +205,7 @@ impl<T: RecordTable> SealedStore<T> {
         // the others could not open it.
         let _guard = access.pause_refreshing().await;
         let confirmed = access.timer().now();
-        let is_published = match table.replace_keyring(held.item.generation, &item).await {
+        let is_published = match table.replace_keyring(&held.item, &item).await {
             Ok(is_published) => is_published,
             // The answer was lost. No other keyring has the same bytes.
             Err(e) if e.effect() == Effect::Unknown => match table.keyring().await {

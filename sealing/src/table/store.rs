@@ -362,10 +362,14 @@ impl<T: RecordTable> SealedStore<T> {
             }
             held = match self.later_keyring(&held, Failure::UnknownEpoch).await {
                 Ok(later) => later,
-                Err(Failure::UnknownEpoch) => return Ok(Some(Err(Failure::UnknownEpoch))),
+                // Another task may have taken the later keyring up since the record was read.
+                Err(Failure::UnknownEpoch) => held,
                 Err(failure) => return Err(failure),
             };
             match self.read_rows(&[*row]).await?.pop().flatten() {
+                Some(found) if found == record && held.keyring.open(row, &found) == Err(RecordError::UnknownEpoch) => {
+                    return Ok(Some(Err(Failure::UnknownEpoch)));
+                }
                 Some(found) => record = found,
                 None => return Ok(None),
             }

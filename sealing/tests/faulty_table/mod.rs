@@ -153,8 +153,8 @@ impl RecordTable for FaultyTable {
         self.call(Operation::Open, true, self.rows.create(store_id, keyring)).await
     }
 
-    async fn replace_keyring(&self, generation: u64, new: &KeyringItem) -> Result<bool> {
-        self.call(Operation::Rotate, true, self.rows.replace_keyring(generation, new)).await
+    async fn replace_keyring(&self, expected: &KeyringItem, new: &KeyringItem) -> Result<bool> {
+        self.call(Operation::Rotate, true, self.rows.replace_keyring(expected, new)).await
     }
 
     async fn read(&self, rows: &[RowKey]) -> Result<Vec<Option<Vec<u8>>>> {
