@@ -1,9 +1,9 @@
 //! The table of cells, which holds the records. FORMAT.md, "cells", is the specification.
 //!
 //! A record is cut into parts, and each part is stored in a cell. The cells form a chain in the
-//! order of their row keys: each one names its successor. A predecessor that names a later
-//! successor proves that a record does not exist, as NSEC records do in DNSSEC (RFC 4034, section
-//! 4).
+//! order of their row keys: each one names its successor. If the cell before a record's place names
+//! a successor after that place, this proves that the record does not exist, as NSEC records do in
+//! DNSSEC (RFC 4034, section 4).
 
 use keystead_sealing::{RECORD_STEP, RowKey, SealedRecord};
 use rusqlite::{Row, Rows, params};
@@ -40,7 +40,8 @@ impl Link {
     /// The link of the last cell.
     const END: Self = Self([u8::MAX; Self::LEN]);
 
-    /// Returns the column `next` of the cell with this key: the link, and a checksum of both.
+    /// Returns the column `next` of the cell with this key: the link, and a checksum of the key and
+    /// the link.
     ///
     /// If half of a page was overwritten with half of another one, a cell may begin as one cell and
     /// end as another. The checksum of such a cell does not match.
@@ -159,8 +160,8 @@ impl Neighbor {
     /// Reports whether this cell, the last one that is not above a row, proves that the row has no
     /// record. `before` is the cell before this one.
     fn proves_absence(&self, row: &RowKey, before: Option<Self>) -> bool {
-        // Only these bytes are compared, and they must differ: a cell whose key is damaged after
-        // them may be the record itself.
+        // Only these bytes are compared, and they must differ: if a later byte of the key is
+        // damaged, the cell may belong to the record itself.
         let is_below = self.part[..Link::PREFIX_LEN] < row.as_bytes()[..Link::PREFIX_LEN];
         let skips = self.next.is_after(row);
         // If this cell's own key is damaged, the cell before it names another one.
@@ -173,7 +174,7 @@ impl Neighbor {
 }
 
 /// Returns the predecessor of a row if it proves that the row has no record. Fails otherwise. The
-/// next of `cells` must be the cell before the predecessor.
+/// next item of `cells` must be the cell before the predecessor.
 fn prove_absence(row: &RowKey, predecessor: Option<Neighbor>, cells: &mut Rows<'_>) -> Result<Neighbor> {
     let predecessor = predecessor.ok_or_else(FileError::lost_cells)?;
     let before = match cells.next()? {
@@ -195,7 +196,7 @@ impl<'a> PartialRecord<'a> {
     /// Begins with the last cell of a row. Returns `None` if this is not the last part of a record.
     fn new(row: &'a RowKey, cell: &Cell<'_>) -> Option<Self> {
         let last = usize::from(cell.part()?[PART_LEN - 1]);
-        // A damaged link says nothing about the record, which is proved by its seal.
+        // A damaged link says nothing about the record: its seal proves whether it is intact.
         if last >= MAX_PARTS || cell.next.is_some_and(|next| next.leads_into(row)) {
             return None;
         }
@@ -325,8 +326,8 @@ impl Database {
 
     /// Deletes a damaged record and returns whether there was one.
     ///
-    /// The row may also stand for missing records, of which the chain only knows the beginning of
-    /// the row key. Then the gap in the chain is closed, and the records there are given up.
+    /// The row may also stand for missing records, of whose row keys the chain knows only the first
+    /// bytes. In that case the gap in the chain is closed, and the missing records are given up.
     pub(crate) fn delete_damaged_record(&self, row: &RowKey) -> Result<bool> {
         let first = part_of(row, 0);
         if first == HEAD {
@@ -337,8 +338,8 @@ impl Database {
         let deleted = statement.execute([first, last_part(row)])? > 0;
         let mut is_closed = false;
         let mut part = first;
-        // If the row stands for what is missing after a damaged link, each part of the record there
-        // may have such a link.
+        // If the row stands for what is missing after a cell with a damaged link, the other cells
+        // of that cell's record may have damaged links, too.
         for _ in 0..MAX_PARTS {
             let Some((previous, next)) = self.part_before(&part)? else { break };
             let Some(follower) = self.link_after(&previous)? else { break };
@@ -421,7 +422,7 @@ impl Database {
     }
 
     /// Copies all cells from the table of format 1, which has this name, into the empty table.
-    /// Fails if that table cannot be read from end to end.
+    /// Fails if the table of format 1 cannot be read from end to end.
     pub(crate) fn chain_cells_of_format_1(&self, table: &str) -> Result<()> {
         let mut statement = self.connection.prepare(&format!("SELECT part, bytes, NULL FROM {table} ORDER BY part"))?;
         let mut cells = statement.query([])?;

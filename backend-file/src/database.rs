@@ -39,7 +39,8 @@ pub(crate) struct Database {
     patience: Arc<AtomicI32>,
     /// The number of pages in the log after this connection's last commit.
     log_pages: Arc<AtomicI32>,
-    /// True if the next transaction may be the first one in the log, and so must stamp it.
+    /// True if the next transaction may be the first one in the log, and so must stamp the log with
+    /// the file's instance.
     stamp_is_due: Cell<bool>,
 }
 
@@ -136,7 +137,7 @@ impl Database {
         self.transaction_with_ending(|| write().map(Ending::Commit))
     }
 
-    /// Runs a transaction that is durable when it is committed or later.
+    /// Runs a transaction that becomes durable at the moment that `durability` names.
     pub(crate) fn durable_transaction<T>(
         &self,
         durability: Durability,
@@ -241,8 +242,8 @@ impl Database {
         self.log_pages.load(Ordering::Relaxed)
     }
 
-    /// Returns the length in bytes that the log's file must at least have to hold the transactions
-    /// in it.
+    /// Returns the smallest length, in bytes, that the log's file can have if it holds all
+    /// transactions of the log.
     pub(crate) fn least_log_len(&self) -> Result<u64> {
         let mut statement = self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
         Ok(log_len(statement.query_row([], |row| row.get(1))?))

@@ -1,7 +1,7 @@
 //! [`Queue`]: the requests that wait for the writer thread.
 //!
 //! A request stays in the queue until the writer holds the lock that the writers of all processes
-//! share. If another process keeps the lock for too long, because it is stopped for example, a
+//! share. If another process keeps the lock for too long, for example because it is stopped, a
 //! watcher thread refuses the requests that have waited for [`LOCK_LIMIT`]. The writer continues to
 //! wait for the lock.
 
@@ -18,7 +18,8 @@ use crate::threads::spawn;
 /// The interval at which the watcher checks the queue.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
-/// The time after the writer's last wait for the lock at which the watcher ends.
+/// The time that must have passed since the writer last began to wait for the lock before the
+/// watcher ends.
 const WATCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The requests of one store's handles, in the order of their arrival.
@@ -75,7 +76,7 @@ pub(crate) struct Ticket<'a> {
 }
 
 impl Ticket<'_> {
-    /// Ends the ticket of a request that was answered.
+    /// Records that the request was answered, so that dropping the ticket withdraws nothing.
     pub(crate) fn answered(mut self) {
         self.is_answered = true;
     }
@@ -162,7 +163,7 @@ impl Queue {
             let queue = self.clone();
             let lock = lock.clone();
             if spawn(move || queue.watch(&lock)).is_err() {
-                // Without a watcher the waiting has no limit. The next call tries again.
+                // Without a watcher, the wait has no limit. The next call tries again.
                 self.state().is_watched = false;
             }
         }
@@ -204,8 +205,8 @@ impl State {
         self.waiting = waiting;
         let late: BTreeMap<u64, Waiting> = late;
         if late.values().any(|waiting| matches!(waiting.request, Request::Close(_))) {
-            // The store still closes as soon as the writer gets the lock, but its caller no longer
-            // waits for that.
+            // The store still closes as soon as the writer gets the lock, but the caller of `close`
+            // no longer waits for that.
             self.close(Intake::Closed);
         }
         late.into_values().map(|waiting| waiting.request).collect()

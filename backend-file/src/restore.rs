@@ -1,4 +1,4 @@
-//! [`FileStore::restore`]: replaces a store by a backup.
+//! [`FileStore::restore`]: replaces a store with a backup.
 //!
 //! A store consists of a file and its log, and no system renames two files at once. So a note
 //! beside them, `PATH.restoring`, says that a restore has begun. While the note is there, no
@@ -44,8 +44,8 @@ impl FileStore {
     /// root secret, and every record must be intact. The store that was at `path` is kept beside
     /// it, with its log; [`replaced_store`](Self::replaced_store) returns its path. It keeps all
     /// its keys, even those that you erase later, so remove it when you no longer need it. If a
-    /// crash interrupts a restore, the store opens as one of the two, or does not open until the
-    /// restore is run again.
+    /// crash interrupts a restore, `path` then opens as the previous store or as the backup, or it
+    /// does not open until the restore is run again.
     ///
     /// # Errors
     /// Nothing at `path` was changed, unless the error has
@@ -53,8 +53,8 @@ impl FileStore {
     /// the backup is in place but could not be opened.
     /// - [`Conflict`](ErrorKind::Conflict) if a process has the store open.
     /// - [`Config`](ErrorKind::Config) if the backup is missing, is not a store, is the store at
-    ///   `path` itself, belongs to another store than the one that was created at `path`, or has a
-    ///   log beside it, as a raw copy of an open store has.
+    ///   `path` itself, belongs to a different store from the one that was created at `path`, or
+    ///   has a log beside it, as a raw copy of an open store has.
     /// - [`KeyUnavailable`](ErrorKind::KeyUnavailable) if the root secret is not that of the
     ///   backup.
     /// - [`Corrupt`](ErrorKind::Corrupt) if the backup is damaged.
@@ -108,7 +108,7 @@ impl FileOptions {
     }
 }
 
-/// Replaces the store by the backup and returns the path to which the previous store was moved.
+/// Replaces the store with the backup and returns the path to which the previous store was moved.
 fn replace(backup: &Path, location: &Location, root: RootSecret) -> Result<Option<PathBuf>, FileError> {
     // Something at the path that is not a store's file is refused before anything is created.
     location.state()?;
@@ -187,7 +187,7 @@ fn copy_and_check(backup: &Path, new: &Location, root: RootSecret) -> Result<Str
         return Err(FileError::locked_by_foreign_program());
     }
     drop(database);
-    // SQLite has closed the file, so this process may open and close it by itself.
+    // SQLite has closed the file, so this process may open and close it without SQLite.
     File::open(&new.path).and_then(|file| file.sync_all()).map_err(|e| FileError::io("syncing", &new.path, e))?;
     Ok(held.store_id())
 }
@@ -259,7 +259,7 @@ impl Note {
     fn keep_present(&self, location: &Location) -> Result<Option<PathBuf>, FileError> {
         let kept_log = log_of(&self.kept);
         rename_once(&location.wal, &kept_log)?;
-        // An interrupted creation has left this journal. SQLite would apply it to the backup.
+        // An interrupted creation may have left a journal. SQLite would apply it to the backup.
         rename_once(&location.journal, &with_suffix(&self.kept, "-journal"))?;
         if self.had_file {
             rename_once(&location.path, &self.kept)?;

@@ -1,5 +1,7 @@
 //! [`FileStore::rotate`]: gives a store a new root secret and a new epoch while it is in use.
 //!
+//! An epoch is the time between two rotations. Each has a record key of its own.
+//!
 //! The first transaction adds an epoch to the keyring and seals the keyring under the new root
 //! secret. From then on, every writer seals in that epoch. The following transactions reseal the
 //! records, one page each. When no record of an earlier epoch is left, the last transaction removes
@@ -84,7 +86,8 @@ impl FileStore {
         loop {
             let shared = self.shared.clone();
             let root = new_root.clone();
-            // A passphrase or a provider can take long, and no other writer may wait for it.
+            // A passphrase or a provider can take a long time, and other writers must not wait for
+            // it.
             let new = match off_thread(move || NewEpoch::prepare(&shared, root)).await? {
                 Prepared::Begun(epoch) => return Ok(epoch),
                 Prepared::New(new) => new,
@@ -118,8 +121,8 @@ impl FileStore {
         Err(FileError::old_epochs_return().in_rotation())
     }
 
-    /// Reseals all records that are not of this epoch, page by page. `progress` is called with the
-    /// number of records so far.
+    /// Reseals all records that are not of this epoch, page by page. After each page, `progress` is
+    /// called with the number of records that have been processed.
     async fn reseal_all(
         &self,
         epoch: Epoch,

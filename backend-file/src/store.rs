@@ -26,8 +26,8 @@ use crate::transaction::{Put, Write};
 /// thread run between two transactions.
 const READ_TOGETHER: usize = 256;
 
-/// The number of keys from which sorting them by row pays: few pages are then written in more than
-/// one transaction.
+/// The number of keys at which sorting them by row begins to pay off: few pages are then written in
+/// more than one transaction.
 const CREATED_TOGETHER: usize = 16 * 1024;
 
 /// A key store in one encrypted file on a local disk.

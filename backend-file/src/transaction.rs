@@ -27,7 +27,7 @@ pub(crate) struct Put {
     pub(crate) generation: u64,
 }
 
-/// Returns when the transaction of these writes must be on the disk.
+/// Returns the moment at which the transaction of these writes must be on the disk.
 ///
 /// Other processes see a commit before it is durable. They may see early that a key is gone. They
 /// must not see a new key early, because a caller would encrypt data under a key that a crash can
@@ -41,7 +41,7 @@ pub(crate) fn durability_of(writes: &[Write]) -> Durability {
 pub(crate) enum Transacted<T> {
     Done(T),
     /// Nothing was written, because another process has changed the keyring to this sealed one, and
-    /// opening it takes long.
+    /// opening it takes a long time.
     Behind(Vec<u8>),
 }
 
@@ -135,7 +135,7 @@ impl Transaction<'_> {
             Ok(Found::Record(sealed)) => Ok(keyring.open(row, &sealed).is_err()),
             Ok(Found::Nothing) => Ok(false),
             Ok(Found::Damaged) => Ok(true),
-            // The record is missing, although the chain names it, or may be.
+            // The record is missing or may be missing: the chain does not prove that there is none.
             Err(failure) if failure.kind() == ErrorKind::Corrupt => Ok(true),
             Err(failure) => Err(failure),
         }

@@ -1,5 +1,5 @@
 //! The writer thread: it opens the store, commits the waiting requests as one transaction, scrubs
-//! the log, and answers.
+//! the log (empties it, so that no bytes of deleted records remain in it), and answers.
 
 use std::sync::Arc;
 use std::thread;
@@ -27,7 +27,7 @@ use crate::transaction::{Transacted, Transaction, Write, durability_of};
 /// The largest number of requests that share one transaction.
 const MAX_BATCH: usize = 256;
 
-/// The time for which a checkpoint waits for readers. Other writers wait for it meanwhile.
+/// The time for which a checkpoint waits for readers. Other writers are blocked meanwhile.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(25);
 
 /// The time for which a checkpoint waits for readers if the log is much longer than its limit.
@@ -106,9 +106,11 @@ struct Writer {
     scrub_pending: bool,
     /// The time of the next attempt at a checkpoint.
     next_checkpoint: Instant,
-    /// True if readers have prevented every checkpoint for as long as a delete waits.
+    /// True if a request was answered before its scrub, because readers prevented every checkpoint
+    /// for the whole of [`SCRUB_LIMIT`].
     readers_hold_log: bool,
-    /// The number of checkpoints in the lock file when this process last stamped the log.
+    /// The count of checkpoints in the lock file when this process last prepared to stamp the log;
+    /// see [`Database::stamp_next_transaction`].
     stamped_at: Option<u64>,
     /// The state of the log when the idle writer last looked at it.
     idle_log: Option<LogState>,
@@ -161,7 +163,7 @@ impl Batch {
 
 /// The state after the transaction of a batch.
 enum AfterWrites<'a> {
-    /// The transaction has ended, well or not, and this process still holds the lock. The outcome
+    /// The transaction has succeeded or failed, and this process still holds the lock. The outcome
     /// of each write says whether there was a record before.
     Locked(Locked<'a>, Result<Vec<Result<bool>>>),
     /// Nothing was written. This process gave up the lock to open a changed keyring, and could not
@@ -188,7 +190,7 @@ impl Writer {
     }
 
     /// Scrubs a log that is not empty when the store is opened: a process may have died between a
-    /// commit and its scrub. If another process holds the lock, it scrubs the log itself.
+    /// commit and its scrub. If another process holds the lock, that process scrubs the log.
     fn scrub_log_found_at_open(&mut self) {
         self.scrub_pending = !self.shared.location.wal_len().is_ok_and(|len| len == 0);
         let lock = self.lock.clone();
@@ -264,8 +266,8 @@ impl Writer {
         }
     }
 
-    /// Refuses a request that cannot be run. A request to close the store is kept: a store whose
-    /// files are lost must be closed, too.
+    /// Refuses a request that cannot be run. A request to close the store is kept, because a store
+    /// must close even if its files are lost.
     fn refuse(&mut self, request: Request, failure: &FileError) {
         match request {
             Request::Close(reply) => self.closers.push(reply),
@@ -302,7 +304,7 @@ impl Writer {
     }
 
     /// Returns the length of the log in bytes. Fails if the log was truncated by another program:
-    /// SQLite would write behind the gap and then copy the gap into the database.
+    /// SQLite would write after the gap and later copy the gap into the database.
     fn log_len(&self) -> Result<u64> {
         let len = self.shared.expect_in_place()?;
         if self.database.last_log_len().is_some_and(|last| len >= last) {
@@ -327,8 +329,8 @@ impl Writer {
                     return AfterWrites::Locked(locked, scrubbed.map(|()| outcomes));
                 }
                 Ok(Transacted::Behind(sealed)) => {
-                    // A passphrase or a provider can take long, and no other process may wait for
-                    // it.
+                    // A passphrase or a provider can take a long time, and other processes must not
+                    // wait for it.
                     drop(locked);
                     locked = match self.catch_up_and_lock(&sealed, lock) {
                         Ok(locked) => locked,
@@ -451,13 +453,13 @@ impl Writer {
         let lock = self.lock.clone();
         if let Ok(Some(_locked)) = lock.try_lock() {
             self.checkpoint();
-            // If a reader has prevented the checkpoint, the next look tries again.
+            // If a reader has prevented the checkpoint, the next call tries again.
             self.scrub_pending = false;
         }
     }
 
-    /// Empties the log, unless it is empty or readers have prevented that a moment ago. If the disk
-    /// fails, the scrub stays pending: the committed writes stay committed.
+    /// Empties the log, unless it is already empty or readers prevented that a moment ago. If the
+    /// disk fails, the scrub stays pending, but the committed writes stay committed.
     fn checkpoint(&mut self) {
         let clean = self.log_len().and_then(|log_len| match log_len {
             0 => Ok(true),
@@ -467,7 +469,7 @@ impl Writer {
         self.scrub_pending = !clean.unwrap_or(false);
     }
 
-    /// Empties a log that is not empty and returns whether it is empty now.
+    /// Tries to empty the log, which is not empty yet, and returns whether that succeeded.
     fn empty_log(&mut self) -> Result<bool> {
         self.stamped_at = None;
         self.lock.count_checkpoint()?;
@@ -495,7 +497,7 @@ impl Writer {
             self.database.restart_log(if is_far_too_long { LONG_LOG_WAIT } else { CHECKPOINT_WAIT })
         });
         if !restarted.unwrap_or(false) {
-            // A log that is far too long is tried again with the very next batch.
+            // If the log is far too long, the very next batch tries again.
             let pause = if is_far_too_long { Duration::ZERO } else { LONG_PAUSE };
             self.next_checkpoint = Instant::now() + pause;
         }

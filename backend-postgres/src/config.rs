@@ -28,13 +28,13 @@ const MAX_CONNECTIONS: usize = 10_000;
 const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(3600);
 
 impl PostgresConfig {
-    /// Takes a connection URL or a key-value string, as libpq does
+    /// Creates the settings from a connection URL or a key-value string, in the syntax of libpq
     /// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>), for example
     /// `postgres://keystead@db.example/app`.
     ///
     /// TLS is required unless every host is a Unix socket or a loopback address, or the URL says
-    /// `sslmode=disable`. Certificates are checked against the system's roots. Of several hosts the one
-    /// that takes writes is used.
+    /// `sslmode=disable`. Certificates are checked against the system's roots. If the text names
+    /// several hosts, the one that accepts writes is used.
     ///
     /// # Errors
     /// [`InvalidPostgresConfig`] if the text is not such a string, or names no host or no database.
@@ -67,20 +67,20 @@ impl PostgresConfig {
         })
     }
 
-    /// Sets the schema of the store's tables. Default: `keystead`. Two stores in one database have
+    /// Sets the schema of the store's tables. Default: `keystead`. Two stores in one database need
     /// two schemas.
     pub fn schema(mut self, name: impl Into<String>) -> Self {
         self.schema = name.into();
         self
     }
 
-    /// Sets the password, in the place of one in the URL.
+    /// Sets the password, which replaces one in the URL.
     pub fn password(mut self, password: impl AsRef<[u8]>) -> Self {
         self.server.password(password);
         self
     }
 
-    /// Sets the time within which each call of the database must end, with the wait for a
+    /// Sets the time within which each call to the database must end, including the wait for a
     /// connection. Default: 5 seconds.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = timeout;
@@ -95,8 +95,8 @@ impl PostgresConfig {
 
     /// Declares that a commit waits for a replica, because the server's
     /// `synchronous_standby_names` is set: the store then reports
-    /// [`Durability::Replicated`] instead of `Host`. It is refused when the store is opened if that
-    /// setting is empty.
+    /// [`Durability::Replicated`] instead of `Host`. If that setting is empty, opening the store
+    /// fails.
     pub fn replicated(mut self) -> Self {
         self.durability = Durability::Replicated;
         self
@@ -162,7 +162,7 @@ impl fmt::Debug for PostgresConfig {
 #[non_exhaustive]
 pub enum InvalidPostgresConfig {
     /// The text is not a connection URL or a key-value string.
-    #[error("this is not a connection URL of PostgreSQL: give one such as postgres://USER@HOST/DATABASE")]
+    #[error("this is not a PostgreSQL connection URL: give one such as postgres://USER@HOST/DATABASE")]
     Url,
     /// The URL names no host.
     #[error("the URL names no host: give one such as postgres://USER@HOST/DATABASE")]

@@ -9,7 +9,7 @@ pub(crate) const SCHEME: &str = "postgres";
 /// The operation of an error before the sealed store replaces it.
 const OPERATION: Operation = Operation::Check;
 
-/// The effect of a statement that may have run.
+/// The kind of a statement, which decides what is known of its effect if its answer is lost.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Statement {
     Read,
@@ -29,32 +29,32 @@ pub(crate) fn error(kind: ErrorKind, text: &'static str) -> Error {
     Error::new(kind, OPERATION, SCHEME).with_source(text)
 }
 
-/// A session in which nothing may be written.
+/// Returns the error for a write in a session in which nothing may be written.
 pub(crate) fn not_durable() -> Error {
     error(
         ErrorKind::Config,
-        "the session may not write keys: the server is a standby, or synchronous_commit is off (or weaker than on, if \
-         replication was declared), or the default transaction isolation is not read committed: connect to the \
-         primary, and set both for this role",
+        "no keys may be written in this session: the server is a standby, or synchronous_commit is off (or weaker than \
+         on, if replication was declared), or the default transaction isolation is not read committed: connect to the \
+         primary, and set synchronous_commit and the default isolation for this role",
     )
 }
 
-/// A server whose answers may be old.
+/// Returns the error for a server whose answers may be old.
 pub(crate) fn standby() -> Error {
     error(ErrorKind::Config, "the server is a standby, whose answers may be old: connect to the primary")
 }
 
-/// A call that took too long.
+/// Returns the error for a call that took too long.
 pub(crate) fn timeout(statement: Statement) -> Error {
     error(ErrorKind::Timeout, "PostgreSQL did not answer in time").with_effect(statement.effect_if_lost())
 }
 
-/// A column of another type or length than the tables have.
+/// Returns the error for a column whose type or length is not that of the store's tables.
 pub(crate) fn foreign_row() -> Error {
-    error(ErrorKind::Corrupt, "a row of the store's tables has another form than keystead writes")
+    error(ErrorKind::Corrupt, "a row of the store's tables does not have the form that keystead writes")
 }
 
-/// No connection could be had, so nothing was sent.
+/// Returns the error for a connection that could not be obtained. Nothing was sent.
 pub(crate) fn no_connection(e: PoolError) -> Error {
     match e {
         PoolError::Timeout(TimeoutType::Wait) => error(
@@ -92,15 +92,16 @@ pub(crate) fn of_statement(e: &tokio_postgres::Error, statement: Statement) -> E
     Error::new(kind, OPERATION, SCHEME).with_source(advice(kind)).with_details(details).with_effect(effect)
 }
 
-/// A session that ended may have committed before, and so may one whose end a proxy reports.
+/// Reports whether the statement may have been committed despite the error: the session ended, or a
+/// proxy reports that it did.
 fn may_have_committed(db: &DbError) -> bool {
     let is_fatal = !matches!(db.parsed_severity(), Some(Severity::Error));
     let code = db.code().code();
     is_fatal || code == "40003" || ["08", "57P", "58", "XX"].iter().any(|class| code.starts_with(class))
 }
 
-/// The classes of SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>) by who
-/// must act.
+/// Returns the kind of error for a SQLSTATE
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), by who must act.
 fn kind_of(code: &SqlState) -> ErrorKind {
     if *code == SqlState::INSUFFICIENT_PRIVILEGE {
         return ErrorKind::PermissionDenied;
@@ -130,7 +131,8 @@ fn kind_of(code: &SqlState) -> ErrorKind {
     }
 }
 
-/// Messages of other classes may show values.
+/// Reports whether messages of this class are only about the server. Those of other classes may
+/// show values.
 fn is_about_the_server(code: &SqlState) -> bool {
     matches!(code.code().get(..2), Some("08" | "28" | "3D" | "3F" | "42" | "53" | "57"))
 }
@@ -145,7 +147,7 @@ fn advice(kind: ErrorKind) -> &'static str {
         ErrorKind::QuotaExceeded => "the disk of the server is full: make room",
         ErrorKind::Throttled => "the server accepts no more connections: try again, or use fewer",
         ErrorKind::Timeout => "the server ended the statement: see its timeouts, and what holds its locks",
-        ErrorKind::Conflict => "the statement met another one: try again",
+        ErrorKind::Conflict => "the statement conflicted with another one: try again",
         ErrorKind::Corrupt => "PostgreSQL reports an internal error or damage: see its log",
         _ => "PostgreSQL could not do it: see the error code and its log",
     }

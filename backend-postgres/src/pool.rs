@@ -45,7 +45,7 @@ impl Connections {
         Ok(Self { pool, call_timeout: config.call_timeout })
     }
 
-    /// Takes the service's own pool.
+    /// Uses a pool that the program made itself.
     pub(crate) fn of_pool(pool: Pool, call_timeout: Duration) -> Self {
         Self { pool, call_timeout }
     }
@@ -91,7 +91,8 @@ impl Connections {
         }
     }
 
-    /// A connection on which a call has failed is not used again: its answer may still come.
+    /// Drops a connection on which a call has failed, because its answer may still arrive, and
+    /// returns the error.
     fn dropped(&self, connection: Object, error: Error) -> Error {
         drop(Object::take(connection));
         error
@@ -101,7 +102,7 @@ impl Connections {
 /// TLS with the system's root certificates.
 fn tls() -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    // A certificate that cannot be read is one fewer that is trusted.
+    // A certificate that cannot be read is not trusted.
     for certificate in rustls_native_certs::load_native_certs().certs {
         let _ = roots.add(certificate);
     }

@@ -23,8 +23,8 @@ pub(crate) struct Statements {
     pub(crate) delete_if: String,
     pub(crate) delete: String,
     pub(crate) page: String,
-    /// The transactions that may still write records: all that hold the lock of a write on the table
-    /// now. A statement takes that lock before it looks at the keyring.
+    /// Lists the transactions that may still write records: all that now hold the lock that a write
+    /// takes on the table. A statement takes that lock before it looks at the keyring.
     pub(crate) writers: String,
 }
 

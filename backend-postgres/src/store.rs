@@ -26,7 +26,7 @@ use crate::table::PostgresTable;
 pub struct PostgresStore(SealedStore<PostgresTable>);
 
 impl PostgresStore {
-    /// Begins to open a store.
+    /// Returns a builder, which opens a store.
     pub fn builder(config: PostgresConfig) -> PostgresBuilder {
         PostgresBuilder { config, root: None, pool: None, options: SealedOptions::new(), creates: false }
     }
@@ -62,7 +62,7 @@ impl PostgresStore {
         self.0.verify(progress).await
     }
 
-    /// Deletes those of these rows whose records are damaged. See [`SealedStore::delete_damaged`].
+    /// Deletes the damaged records among these rows. See [`SealedStore::delete_damaged`].
     ///
     /// # Errors
     /// Those of [`SealedStore::delete_damaged`].
@@ -93,7 +93,7 @@ pub struct PostgresBuilder {
     creates: bool,
 }
 
-/// The pool of the service, which shows nothing.
+/// A pool that the program made itself. Its `Debug` output shows nothing.
 struct PoolOfService(Pool);
 
 impl fmt::Debug for PoolOfService {
@@ -109,22 +109,22 @@ impl PostgresBuilder {
         self
     }
 
-    /// Creates the tables and the store if they are not there. Without this, a store that is not
-    /// there is an error.
+    /// Sets whether the tables and the store are created if they are missing. Default: no; then
+    /// a missing store is an error.
     pub fn create_if_missing(mut self, creates: bool) -> Self {
         self.creates = creates;
         self
     }
 
     /// Uses the service's own pool instead of the connections that the configuration describes. Its
-    /// sessions must run with `synchronous_commit` other than `off` and at `read committed`; a write
-    /// in another session is refused.
+    /// sessions must run with `synchronous_commit` other than `off` and at `read committed`; a
+    /// write in any other session is refused.
     pub fn pool(mut self, pool: Pool) -> Self {
         self.pool = Some(PoolOfService(pool));
         self
     }
 
-    /// Sets the lease of a store that is created. See [`SealedOptions::lease`].
+    /// Sets the lease of a new store. See [`SealedOptions::lease`].
     pub fn lease(mut self, lease: Duration) -> Self {
         self.options = self.options.lease(lease);
         self
@@ -173,7 +173,7 @@ async fn create_tables(table: &PostgresTable) -> Result<()> {
         return Ok(());
     }
     match table.connections.execute(&table.statements.create_tables).await {
-        // Of two that create the same schema at once, one fails.
+        // Of two processes that create the same schema at once, one fails.
         Err(_) if has_tables(table).await? => Ok(()),
         created => created,
     }
@@ -184,7 +184,7 @@ async fn has_tables(table: &PostgresTable) -> Result<bool> {
     rows.first().and_then(|row| row.try_get(0).ok()).ok_or_else(error::foreign_row)
 }
 
-/// Refuses a server that keeps less than was declared.
+/// Refuses a server whose durability is less than was declared.
 async fn expect_durability(table: &PostgresTable) -> Result<()> {
     if table.durability != Durability::Replicated {
         return Ok(());

@@ -18,7 +18,7 @@ use crate::sql::Statements;
 /// The time for which a rotation waits for transactions that may still write.
 const LATE_WRITES_LIMIT: Duration = Duration::from_secs(60);
 
-/// The pause between two looks for such transactions.
+/// The pause between two searches for such transactions.
 const LATE_WRITES_PAUSE: Duration = Duration::from_millis(50);
 
 /// The table of a [`PostgresStore`](crate::PostgresStore).
@@ -41,7 +41,7 @@ impl PostgresTable {
     /// be used for it.
     async fn write(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row> {
         let mut rows = self.connections.query(sql, parameters, Statement::Write).await?;
-        // The condition of a write is a row of the keyring.
+        // The condition of an insert or upsert comes from the row of the keyring.
         let row =
             rows.pop().ok_or_else(|| error::error(ErrorKind::KeyUnavailable, "the keyring of the store is gone"))?;
         if column::<bool>(&row, 0)? { Ok(row) } else { Err(error::not_durable()) }
@@ -65,7 +65,7 @@ impl PostgresTable {
         })
     }
 
-    /// The transactions that may write records, and the processes that run them.
+    /// Returns the transactions that may write records, and the server processes that run them.
     async fn writers(&self) -> Result<Vec<(String, Option<i32>)>> {
         let rows = self.rows(&self.statements.writers, &[]).await?;
         let writer = |row| match column::<Option<String>>(row, 1)? {
@@ -84,7 +84,7 @@ fn row_key(bytes: &[u8]) -> Result<RowKey> {
     bytes.try_into().map(RowKey::from_bytes).map_err(|_| error::foreign_row())
 }
 
-/// The generation of a keyring is counted far below this.
+/// Returns the generation of a keyring as a `bigint` of PostgreSQL, whose limit it never nears.
 fn signed(generation: u64) -> i64 {
     i64::try_from(generation).unwrap_or(i64::MAX)
 }
@@ -178,7 +178,7 @@ impl RecordTable for PostgresTable {
     }
 
     async fn upsert(&self, row: &RowKey, record: &[u8], epoch: u32) -> Result<WriteOutcome> {
-        // The row holds a record of a later epoch.
+        // `Exists` means here that the row holds a record of a later epoch.
         match self.insert_or_upsert(&self.statements.upsert, row, record, epoch).await? {
             WriteOutcome::Exists => Ok(WriteOutcome::Superseded),
             outcome => Ok(outcome),
@@ -215,7 +215,7 @@ impl RecordTable for PostgresTable {
     }
 
     /// Waits for the transactions that hold a writer's lock on the table of records now. A statement
-    /// takes that lock before its snapshot, so whoever takes it later sees the keyring of now.
+    /// takes that lock before its snapshot, so whoever takes it later sees the present keyring.
     async fn wait_for_late_writes(&self) -> Result<()> {
         let start = Instant::now();
         let mut waiting_for = self.writers().await?;

@@ -1,8 +1,8 @@
 //! Sealed tables: a complete key store over any engine that can hold rows of bytes.
 //!
-//! An engine implements [`RecordTable`], some ten operations on rows whose content it cannot read.
+//! An engine implements [`RecordTable`]: about ten operations on rows whose content it cannot read.
 //! [`SealedStore`] is the [`KeyStore`](keystead_core::KeyStore) over it: it hides ids behind row
-//! keys, seals the keys, follows rotations by other processes, and proves each promise in the same
+//! keys, seals the keys, follows rotations by other processes, and keeps each promise in the same
 //! way for every engine. [`MemoryTable`] is the smallest table, for tests and as an example.
 //!
 //! ```
@@ -73,11 +73,11 @@ pub enum WriteOutcome {
 /// - **Conditions are checked by the engine**, in the same atomic step as the write that depends on
 ///   them. A check in the client followed by a write loses keys.
 /// - **Every call ends.** The table sets its own timeouts.
-/// - **Errors are true.** [`ErrorKind::NotFound`](keystead_core::ErrorKind::NotFound) is never used:
-///   absence is a value here. A write whose answer was lost fails with
+/// - **Errors are accurate.** [`ErrorKind::NotFound`](keystead_core::ErrorKind::NotFound) is never
+///   used: absence is a value here. A write whose answer was lost fails with
 ///   [`Effect::Unknown`](keystead_core::Effect::Unknown), and a write that certainly had no effect
-///   with [`Effect::NotApplied`](keystead_core::Effect::NotApplied). The operation of an error is
-///   replaced by the store's own.
+///   with [`Effect::NotApplied`](keystead_core::Effect::NotApplied). The store replaces the
+///   operation of each error with its own.
 ///
 /// # Errors
 /// Every method fails with the kinds of [`ErrorKind`](keystead_core::ErrorKind) that fit what the
@@ -96,8 +96,8 @@ pub trait RecordTable: fmt::Debug + Send + Sync + 'static {
     fn deletion(&self) -> DeletionGrade;
 
     /// Returns the longest time between the moment at which a write is sent and the last moment at
-    /// which the engine may still apply it, for example the lifetime of a signed request. A rotation
-    /// waits for it.
+    /// which the engine may still apply it, for example the lifetime of a signed request. A
+    /// rotation waits this long.
     ///
     /// Zero is right only where a write cannot be applied after its call has ended, or where
     /// [`wait_for_late_writes`](Self::wait_for_late_writes) waits for the writes themselves.
@@ -122,10 +122,10 @@ pub trait RecordTable: fmt::Debug + Send + Sync + 'static {
     /// leaves a table that no store can be created in.
     async fn create(&self, store_id: &StoreId, keyring: &KeyringItem) -> Result<bool>;
 
-    /// Replaces the keyring if the stored one is exactly this one. Returns whether it did.
+    /// Replaces the stored keyring with `new` if it is exactly `expected`. Returns whether it did.
     ///
-    /// The engine compares the bytes, too: after a backup was restored, another keyring may have
-    /// the same generation.
+    /// The engine compares not only the generation but also the bytes: after a restore from a
+    /// backup, another keyring may have the same generation.
     async fn replace_keyring(&self, expected: &KeyringItem, new: &KeyringItem) -> Result<bool>;
 
     /// Returns the records of these rows, in their order; `None` for a row without a record.
@@ -133,37 +133,39 @@ pub trait RecordTable: fmt::Debug + Send + Sync + 'static {
 
     /// Inserts a record of this epoch into an empty row.
     ///
-    /// The engine checks, in the same step, that the epoch is one of the two of the stored keyring in
-    /// which records may be written ([`KeyringItem::is_writable`]); if not, the outcome is
-    /// [`Superseded`](WriteOutcome::Superseded). An engine that keeps the keyring elsewhere and
-    /// cannot check it relies on the lease and on [`late_write_bound`](Self::late_write_bound).
+    /// The stored keyring names the two epochs in which records may be written. The engine checks,
+    /// in the same step, that the epoch is one of them ([`KeyringItem::is_writable`]); if not, the
+    /// outcome is [`Superseded`](WriteOutcome::Superseded). An engine that keeps the keyring
+    /// elsewhere and cannot check the epoch relies on the lease ([`SealedOptions::lease`]) and on
+    /// [`late_write_bound`](Self::late_write_bound).
     async fn insert(&self, row: &RowKey, record: &[u8], epoch: u32) -> Result<WriteOutcome>;
 
-    /// Writes a record of this epoch into a row, whether there is one or not.
+    /// Writes a record of this epoch into a row, whether or not the row already holds a record.
     ///
     /// The engine checks the same as for [`insert`](Self::insert), and that the stored record, if
     /// there is one, is of the same epoch or of an earlier one. The epoch of a record is in its
     /// bytes 1 to 4, big-endian.
     async fn upsert(&self, row: &RowKey, record: &[u8], epoch: u32) -> Result<WriteOutcome>;
 
-    /// Replaces a record by another one if its bytes are exactly these. Returns whether it did.
+    /// Replaces a record with `new` if its bytes are exactly `expected`. Returns whether it did.
     async fn replace_if(&self, row: &RowKey, expected: &[u8], new: &[u8]) -> Result<bool>;
 
-    /// Deletes a record if its bytes are exactly these. Returns whether it did.
+    /// Deletes a record if its bytes are exactly `expected`. Returns whether it did.
     async fn delete_if(&self, row: &RowKey, expected: &[u8]) -> Result<bool>;
 
     /// Deletes the records of these rows, and returns for each whether there was one.
     async fn delete(&self, rows: &[RowKey]) -> Result<Vec<bool>>;
 
-    /// Returns up to `limit` rows and their records in ascending order, beginning with the first row
-    /// after `after`; an empty page at the end. Rows that have no key of 32 bytes are left out.
+    /// Returns up to `limit` rows and their records in ascending order, beginning with the first
+    /// row after `after`; an empty page at the end. Rows whose key is not 32 bytes long are left
+    /// out.
     async fn page(&self, after: Option<&RowKey>, limit: usize) -> Result<Vec<(RowKey, Vec<u8>)>>;
 
     /// Waits until no write that was sent before this call can be applied any longer. A rotation
     /// calls this after it has waited for [`late_write_bound`](Self::late_write_bound).
     ///
     /// The default does nothing. An engine in which a transaction may stay open for longer than its
-    /// client waits, overrides it.
+    /// client waits overrides it.
     ///
     /// # Errors
     /// [`Timeout`](keystead_core::ErrorKind::Timeout) if such writes do not end in time; the source

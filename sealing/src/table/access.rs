@@ -1,4 +1,5 @@
-//! [`Access`]: the keyring that a handle holds, and the lease under which it may seal.
+//! [`Access`]: the keyring that a handle holds, and its lease: the time for which the handle may
+//! seal before it must read the keyring again.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl Held {
                 off_thread(move || Keyring::open_keeping_key(&root, None, &sealed)).await?
             }
         };
-        // The clear numbers are what the table compares.
+        // The table decides by the unencrypted epoch, so that must be the one in the keyring.
         if item.current_epoch != keyring.current_epoch().0 {
             return Err(Failure::KeyringDamaged);
         }
@@ -81,9 +82,11 @@ impl Access {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns a keyring that may be sealed under: it was found in the table within the lease.
+    /// Returns a keyring under which records may be sealed, because it was found in the table
+    /// within the lease.
     ///
-    /// In the second half of the lease one of the callers confirms it, and the others do not wait.
+    /// In the second half of the lease, one of the callers reads the keyring again, and the others
+    /// do not wait.
     pub(super) async fn for_writing(&self, table: &dyn RecordTable) -> Result<Arc<Held>, Failure> {
         let held = self.held();
         let age = self.age(&held);
@@ -97,14 +100,14 @@ impl Access {
                     return Ok(refreshed);
                 }
             }
-            // The attempt has taken its time.
+            // The attempt took some time, so the age is checked again.
             let held = self.held();
             if self.age(&held) < held.lease {
                 return Ok(held);
             }
         }
         let guard = self.refreshing.lock().await;
-        // Another task may have done it meanwhile.
+        // Another task may have read the keyring meanwhile.
         let held = self.held();
         if self.age(&held) < held.lease / 2 { Ok(held) } else { self.refresh_alone(table, &guard).await }
     }
@@ -131,7 +134,8 @@ impl Access {
         self.refreshing.lock().await
     }
 
-    /// Takes up a keyring that this handle has just put into the table.
+    /// Adopts a keyring that this handle has just put into the table or read from it, unless the
+    /// handle already holds a later one. Returns the keyring that it then holds.
     pub(super) fn take_up(&self, new: Held) -> Arc<Held> {
         let new = Arc::new(new);
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! [`Failure`]: why a sealed table cannot do what was asked, before it has a store and an operation.
+//! [`Failure`]: an error of a sealed store that does not yet name the store and the operation.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub(super) enum Failure {
     KeyringDamaged,
     /// The keyring is older than the one in use.
     KeyringWentBack,
-    /// The table holds another store than the one that was opened.
+    /// The table holds a different store from the one that was opened.
     OtherStore,
     /// Another process has given the store a new root secret.
     RootReplaced,
@@ -27,7 +27,7 @@ pub(super) enum Failure {
     LaterEpochInRow,
     /// A record is not what was sealed for its row.
     RecordDamaged,
-    /// The table answered with something that no table of ours answers.
+    /// The table gave an answer that breaks the contract of [`RecordTable`](super::RecordTable).
     TableMisbehaves(&'static str),
     /// Other rotations kept changing the keyring.
     KeyringContended,
@@ -55,12 +55,11 @@ impl Failure {
             ),
             Self::OtherStore => error(
                 ErrorKind::Config,
-                "the table holds another store than the one that was opened: reopen it, or set the right table",
+                "the table holds a different store from the one that was opened: reopen it, or set the right table",
             ),
-            Self::RootReplaced => error(
-                ErrorKind::KeyUnavailable,
-                "the store was given another root secret: reopen it with its present one",
-            ),
+            Self::RootReplaced => {
+                error(ErrorKind::KeyUnavailable, "the store was given a new root secret: reopen it with that one")
+            }
             Self::UnknownEpoch => error(
                 ErrorKind::Corrupt,
                 "the record was sealed in an epoch that the keyring does not hold: restore it from a backup",
@@ -77,7 +76,7 @@ impl Failure {
             Self::TableMisbehaves(text) => error(ErrorKind::Corrupt, text),
             Self::KeyringContended => error(
                 ErrorKind::Conflict,
-                "another rotation changes the keyring at the same time: wait for it to end, and look at its result",
+                "another rotation is changing the keyring: wait for it to end, and look at its result",
             ),
             Self::NoThread(e) => Error::new(ErrorKind::Unavailable, operation, store)
                 .with_source(format!("no thread can be started for the store: {e}")),

@@ -16,7 +16,7 @@ pub(super) const LEASES: std::ops::RangeInclusive<Duration> = Duration::from_mil
 pub struct StoreId([u8; 16]);
 
 impl StoreId {
-    /// Takes an id that was read from a table.
+    /// Creates an id from the bytes that were read from a table.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -48,10 +48,10 @@ impl fmt::Debug for StoreId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyringItem {
-    /// The number of times that the keyring was changed, from 1.
+    /// The version of the keyring, which starts at 1 and grows by one with each change.
     pub generation: u64,
-    /// The oldest epoch in which records may be written. It is the current epoch, or the one before
-    /// at the beginning of a rotation.
+    /// The oldest epoch in which records may be written. It is the current epoch or, at the
+    /// beginning of a rotation, the previous one.
     pub oldest_writable_epoch: u32,
     /// The current epoch.
     pub current_epoch: u32,
@@ -60,7 +60,7 @@ pub struct KeyringItem {
 }
 
 impl KeyringItem {
-    /// Takes what was read from a table.
+    /// Creates an item from the values that were read from a table.
     pub fn new(generation: u64, oldest_writable_epoch: u32, current_epoch: u32, bytes: impl Into<Vec<u8>>) -> Self {
         Self { generation, oldest_writable_epoch, current_epoch, bytes: bytes.into() }
     }
@@ -69,8 +69,8 @@ impl KeyringItem {
     /// [`RecordTable::insert`](super::RecordTable::insert) and
     /// [`RecordTable::upsert`](super::RecordTable::upsert).
     ///
-    /// No epoch between the two or after them is writable. It is of another keyring with the same
-    /// origin, from before a backup was restored.
+    /// An epoch between the two, or after them, is not writable. It belongs to another keyring with
+    /// the same origin, which was in use before a backup was restored.
     pub fn is_writable(&self, epoch: u32) -> bool {
         epoch == self.oldest_writable_epoch || epoch == self.current_epoch
     }

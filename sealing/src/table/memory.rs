@@ -41,7 +41,7 @@ impl MemoryTable {
     }
 }
 
-/// The epoch of a record, from its clear beginning.
+/// Returns the epoch of a record, from its first bytes, which are not encrypted.
 fn epoch_of(record: &[u8]) -> Option<u32> {
     record.get(1..5)?.try_into().ok().map(u32::from_be_bytes)
 }

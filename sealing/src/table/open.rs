@@ -13,10 +13,10 @@ use super::{RecordTable, SealedStore, SystemTimer, Timer};
 use crate::keyring::Keyring;
 use crate::root::RootSecret;
 
-/// The number of looks for the keyring of a store that another process creates at this moment.
+/// The number of attempts to read the keyring of a store that another process is creating.
 const CREATION_LOOKS: u32 = 50;
 
-/// The pause between two of these looks.
+/// The pause between two of these attempts.
 const CREATION_PAUSE: Duration = Duration::from_millis(100);
 
 /// Options for creating and opening a [`SealedStore`].
@@ -45,8 +45,8 @@ impl SealedOptions {
         Self { lease: Duration::from_secs(30), timer: Arc::new(SystemTimer) }
     }
 
-    /// Sets the lease of a store that is created: the longest time for which a handle seals keys
-    /// without reading the keyring again, 10 milliseconds to 1 hour. A rotation waits for one lease.
+    /// Sets the lease of a new store: the longest time for which a handle seals keys without
+    /// reading the keyring again, 10 milliseconds to 1 hour. A rotation waits for one lease.
     /// The lease is kept in the table, so that all handles use the same one.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -66,7 +66,8 @@ impl SealedOptions {
     /// - [`KeyUnavailable`](ErrorKind::KeyUnavailable) if it holds a store or records without a
     ///   keyring, which must be restored from a backup; or if a provider gives no root secret.
     /// - [`Config`](ErrorKind::Config) if the lease is out of bounds or the passphrase is empty.
-    /// - [`Effect::Unknown`] if the answer of the table was lost: open the store to see.
+    /// - [`Effect::Unknown`] if the answer of the table was lost: open the store to see whether it
+    ///   was created.
     /// - What the table reports.
     pub async fn create<T: RecordTable>(&self, table: T, root: RootSecret) -> Result<SealedStore<T>> {
         let scheme = table.info().scheme();
@@ -127,7 +128,7 @@ impl SealedOptions {
         }
     }
 
-    /// Returns `None` if the table holds no store.
+    /// Opens the store of the table. Returns `None` if the table holds no store.
     async fn try_to_open(&self, table: &dyn RecordTable, root: &RootSecret) -> Result<Option<Held>, Failure> {
         let before = self.timer.now();
         let item = match table.keyring().await? {
@@ -139,7 +140,7 @@ impl SealedOptions {
         Held::open(root.clone(), None, item, before).await.map(Some)
     }
 
-    /// Returns `None` if the table holds a store.
+    /// Creates a store in the table. Returns `None` if the table already holds one.
     async fn try_to_create(&self, table: &dyn RecordTable, root: &RootSecret) -> Result<Option<Held>, Failure> {
         if !LEASES.contains(&self.lease) {
             let text = "the lease must be from 10 milliseconds to 1 hour";
@@ -162,7 +163,7 @@ impl SealedOptions {
         let before = self.timer.now();
         let is_created = match table.create(&store_id, &item).await {
             Ok(is_created) => is_created,
-            // The answer was lost: it is created if the keyring is ours.
+            // The answer was lost: the store was created if the keyring there is ours.
             Err(e) if e.effect() == Effect::Unknown => match table.keyring().await {
                 Ok(Some(found)) => found == item,
                 _ => return Err(e.into()),

@@ -27,13 +27,13 @@ const MAX_PASSES: u32 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RotateProgress {
-    /// The pass over the table, from 1. The last pass changes nothing.
+    /// The number of the pass over the table, beginning with 1. The last pass changes nothing.
     pub pass: u32,
     /// The number of records that this pass has looked at.
     pub done: u64,
 }
 
-/// The number of records of one pass by what became of them.
+/// The counts of the records that one pass over the table changed or found damaged.
 #[derive(Default)]
 struct Pass {
     /// Sealed again, or changed by somebody else at that moment.
@@ -44,21 +44,21 @@ struct Pass {
 impl<T: RecordTable> SealedStore<T> {
     /// Seals every record under a new key while the store is in use, and then destroys the old key.
     ///
-    /// With a root secret, the new keyring is sealed under that one in the last step: until then the
-    /// store opens with its present root secret, afterwards with the new one only. With `None` the
-    /// root secret stays. `progress` is called after each record. The call waits for one lease
-    /// ([`SealedOptions::lease`](super::SealedOptions::lease)) and for the table's
-    /// [late writes](RecordTable::late_write_bound).
+    /// If `new_root` is a root secret, the new keyring is sealed under it in the last step: until
+    /// then the store opens with its present root secret, afterwards with the new one only. With
+    /// `None` the root secret stays the same. `progress` is called after each record. The call
+    /// waits for one lease ([`SealedOptions::lease`](super::SealedOptions::lease)) and for the
+    /// table's [late writes](RecordTable::late_write_bound).
     ///
-    /// If it is cut off, by an error, a crash or a dropped future, rotate again: it goes on where it
-    /// was. Of two rotations at once, one fails with `Conflict`.
+    /// If a rotation is interrupted by an error, a crash or a dropped future, rotate again: this
+    /// resumes the rotation. Of two rotations at once, one fails with `Conflict`.
     ///
     /// **Keep both root secrets** until the call has returned `Ok`, or until the store was opened with
     /// one of them: after an error, either may be in force.
     ///
     /// **If the old root secret has leaked**, rotate twice: to a new root secret, and then with `None`.
     /// During the first rotation the new key is sealed under the old root secret, and a copy of the
-    /// table from that time gives it away.
+    /// table from that time reveals that key.
     ///
     /// **Backups** of the table from before the rotation still open with the root secret of their
     /// time. Erased keys in them are out of reach only when that root secret is destroyed.
@@ -72,8 +72,8 @@ impl<T: RecordTable> SealedStore<T> {
     ///   are sealed again, and the new root secret is in force; the old key is kept, in case a
     ///   damaged record can be repaired. Restore the records or give them up with
     ///   [`delete_damaged`](Self::delete_damaged), and rotate again.
-    /// - [`Timeout`](ErrorKind::Timeout) if earlier writes do not end, and what else the table
-    ///   reports.
+    /// - [`Timeout`](ErrorKind::Timeout) if earlier writes do not end, and any other error that the
+    ///   table reports.
     pub async fn rotate(
         &self,
         new_root: impl Into<Option<RootSecret>> + Send,
@@ -92,7 +92,7 @@ impl<T: RecordTable> SealedStore<T> {
     ///
     /// This is quick, and right if the root secret only moves to another place. It does not help if
     /// the old root secret has leaked: whoever has that and an old copy of the keyring has the keys
-    /// of all records. Two calls of [`rotate`](Self::rotate) do.
+    /// of all records. In that case, call [`rotate`](Self::rotate) twice.
     ///
     /// # Errors
     /// [`Config`](ErrorKind::Config) for an empty passphrase,
@@ -110,11 +110,11 @@ impl<T: RecordTable> SealedStore<T> {
         rewrapped.await.map_err(|failure| self.error(failure, Operation::Rotate))
     }
 
-    /// Deletes those of these rows whose records are damaged, as [`verify`](Self::verify) has
-    /// reported them, and returns how many there were. Their keys read as `NotFound` from then on.
-    /// Use it for a record that cannot be restored from a backup and whose id nobody knows; if the id
-    /// is known, delete or replace its key. A record of an epoch that the keyring does not hold is
-    /// left: the keyring may be older than the record, as after a partial restore.
+    /// Deletes the damaged records among `rows`, which [`verify`](Self::verify) has reported, and
+    /// returns how many were deleted. Their keys read as `NotFound` from then on. Use it for a
+    /// record that cannot be restored from a backup and whose id nobody knows; if the id is known,
+    /// delete or replace its key. A record of an epoch that the keyring does not hold is left in
+    /// place: the keyring may be older than the record, as after a partial restore.
     ///
     /// # Errors
     /// What the table reports. The rows after the one that failed were not looked at.
@@ -154,8 +154,8 @@ impl<T: RecordTable> SealedStore<T> {
         let held = access.refresh(table).await?;
         let held = if held.keyring.has_old_epochs() { held } else { self.begin_epoch(&held).await? };
         *has_begun = true;
-        // From here on the old epoch is not sealed under: first by those who keep to the lease, then
-        // by anybody, because the table refuses it.
+        // Nothing more is sealed in the old epoch: after one lease, no handle that keeps to the
+        // lease does so, and then the table refuses such a record from anybody.
         access.timer().sleep(held.lease + held.lease / 16).await;
         let held = self.close_old_epochs(&held).await?;
         access.timer().sleep(table.late_write_bound()).await;
@@ -191,7 +191,7 @@ impl<T: RecordTable> SealedStore<T> {
         self.publish(held, held.keyring.next_generation(), root, epoch).await
     }
 
-    /// Puts a keyring in the place of the one that is held, and takes it up.
+    /// Replaces the keyring that is held with another one, in the table and in this handle.
     async fn publish(
         &self,
         held: &Held,
@@ -201,8 +201,8 @@ impl<T: RecordTable> SealedStore<T> {
     ) -> Result<Arc<Held>, Failure> {
         let Inner { table, access, .. } = &*self.inner;
         let item = held.item_of(&keyring, &root_key, oldest_writable_epoch);
-        // Nobody in this process reads the keyring before it is taken up: under a new root secret
-        // the others could not open it.
+        // No other task of this process reads the new keyring before this handle has adopted it: if
+        // it is sealed under a new root secret, the others could not open it.
         let _guard = access.pause_refreshing().await;
         let confirmed = access.timer().now();
         let is_published = match table.replace_keyring(&held.item, &item).await {

@@ -1,4 +1,4 @@
-//! [`SealedStore`]: the contract over a table.
+//! [`SealedStore`]: the [`KeyStore`] over a table.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,8 +21,8 @@ use crate::row_key::RowKey;
 /// The number of rows that a listing reads at once.
 const PAGE_LEN: usize = 256;
 
-/// The number of times that a call reads the keyring again because it meets a later epoch. Each time
-/// a whole rotation must have passed in between.
+/// The number of times that a call reads the keyring again because it meets a later epoch. Between
+/// any two of these times, a whole rotation must have taken place.
 const REFRESHES: u32 = 4;
 
 /// A key store in a table: every key sealed, every id hidden.
@@ -75,7 +75,8 @@ impl<T: RecordTable> SealedStore<T> {
         &self.inner.table
     }
 
-    /// Returns the row of this id: HMAC-SHA-256 of the id under the store's own name key.
+    /// Returns the row of this id: HMAC-SHA-256 of the id under the store's name key, the key in
+    /// the keyring that hides ids.
     pub fn row_key(&self, id: &KeyId) -> RowKey {
         self.inner.access.held().keyring.row_key(id)
     }
@@ -133,7 +134,7 @@ impl<T: RecordTable> SealedStore<T> {
         if records.len() == rows.len() {
             Ok(records)
         } else {
-            Err(Failure::TableMisbehaves("the table answered for another number of rows than it was asked for"))
+            Err(Failure::TableMisbehaves("the table answered for a different number of rows than it was asked for"))
         }
     }
 
@@ -175,7 +176,7 @@ impl<T: RecordTable> SealedStore<T> {
         if existed.len() == rows.len() {
             Ok(existed)
         } else {
-            Err(Failure::TableMisbehaves("the table answered for another number of rows than it was asked for"))
+            Err(Failure::TableMisbehaves("the table answered for a different number of rows than it was asked for"))
         }
     }
 
@@ -184,7 +185,7 @@ impl<T: RecordTable> SealedStore<T> {
     }
 }
 
-/// Puts one error in the place of each of these outcomes.
+/// Replaces the outcomes at these indices with one error.
 fn fail_all<T>(mut outcomes: Vec<Result<T>>, indices: &[usize], error: &Error) -> Vec<Result<T>> {
     for index in indices {
         outcomes[*index] = Err(error.clone());
@@ -317,7 +318,7 @@ impl Pages {
             if let Some((row, record)) = self.page.next() {
                 // A table that goes back would be read for ever.
                 if self.after.is_some_and(|after| row <= after) {
-                    return Err(Failure::TableMisbehaves("the table gave rows that do not ascend"));
+                    return Err(Failure::TableMisbehaves("the table returned rows that are not in ascending order"));
                 }
                 self.after = Some(row);
                 return Ok(Some((row, record)));
@@ -331,7 +332,8 @@ impl Pages {
         }
     }
 
-    /// Returns the id of the next record; the inner failure is of this record alone.
+    /// Returns the id of the next record; `None` at the end. The inner failure concerns that record
+    /// alone.
     async fn next<T: RecordTable>(
         &mut self,
         store: &SealedStore<T>,
@@ -347,7 +349,7 @@ impl Pages {
 
 impl<T: RecordTable> SealedStore<T> {
     /// Opens a record that was found in this row; `None` if it was deleted meanwhile. The inner
-    /// failure is of this record alone.
+    /// failure concerns this record alone.
     pub(super) async fn open_row(
         &self,
         row: &RowKey,
@@ -362,7 +364,7 @@ impl<T: RecordTable> SealedStore<T> {
             }
             held = match self.later_keyring(&held, Failure::UnknownEpoch).await {
                 Ok(later) => later,
-                // Another task may have taken the later keyring up since the record was read.
+                // Another task may have adopted the later keyring since the record was read.
                 Err(Failure::UnknownEpoch) => held,
                 Err(failure) => return Err(failure),
             };

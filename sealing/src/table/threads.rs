@@ -13,7 +13,7 @@ pub(super) fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Builder::new().name("keystead-sealing".to_owned()).spawn(work).map(drop)
 }
 
-/// Runs what a passphrase or a provider takes its time for.
+/// Runs work that takes a long time with a passphrase or a provider, on a thread of its own.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, KeyringError> + Send + 'static,
 ) -> Result<T, Failure> {

@@ -11,16 +11,16 @@ use super::threads;
 /// The clock of a [`SealedStore`](super::SealedStore), replaced in tests.
 #[async_trait]
 pub trait Timer: fmt::Debug + Send + Sync + 'static {
-    /// Returns the time since a fixed moment. It never goes back, and goes on while the system is
-    /// suspended: a lease that was taken before a suspension must be over after it.
+    /// Returns the time since a fixed moment. It never goes back, and it keeps counting while the
+    /// system is suspended, because a lease must also run out during a suspension.
     fn now(&self) -> Duration;
 
     /// Waits for at least this long.
     async fn sleep(&self, time: Duration);
 }
 
-/// The clock of the system. Needs no runtime: each pause has a thread of its own, and only rotations
-/// make pauses.
+/// The clock of the system. Needs no runtime: each pause has a thread of its own. Only rotations
+/// pause, and the opening of a store that another process is creating.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemTimer;
 
@@ -39,7 +39,7 @@ impl Timer for SystemTimer {
                 let _ = wake.send(());
             };
             if threads::spawn(wait).is_err() {
-                // Without a thread the caller's own one has to wait.
+                // If no thread can be started, the caller's own thread has to wait.
                 std::thread::sleep(left);
                 return;
             }

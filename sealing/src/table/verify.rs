@@ -10,7 +10,7 @@ use crate::row_key::RowKey;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// The number of whole records: each opens, and is that of the id inside.
+    /// The number of intact records: each opens, and is in the row of the id that it contains.
     pub intact: u64,
     /// The rows of the damaged records. [`SealedStore::row_key`] gives the row of an id that you
     /// know.
@@ -40,9 +40,10 @@ impl<T: RecordTable> SealedStore<T> {
     /// `progress` is called after each record.
     ///
     /// # Errors
-    /// [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) if another process has given the
-    /// store a new root secret; [`Corrupt`](keystead_core::ErrorKind::Corrupt) if the keyring is
-    /// damaged; what the table reports. Damaged records are in the report.
+    /// [`KeyUnavailable`](keystead_core::ErrorKind::KeyUnavailable) if another process has given
+    /// the store a new root secret; [`Corrupt`](keystead_core::ErrorKind::Corrupt) if the keyring
+    /// is damaged; and any error that the table reports. A damaged record is not an error; it is in
+    /// the report.
     pub async fn verify(&self, mut progress: impl FnMut(VerifyProgress) + Send) -> Result<VerifyReport> {
         let verified = async {
             let mut report = VerifyReport::default();
