@@ -29,7 +29,7 @@ struct CredentialsCall {
     name: &'static str,
     /// The service's name in error details.
     service: &'static str,
-    /// What to do if the call is refused.
+    /// The remedy if the call is refused.
     advice: &'static str,
 }
 

@@ -90,7 +90,7 @@ impl Link {
     }
 }
 
-/// What is found under a row key.
+/// The content of a row.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// There is provably no record.

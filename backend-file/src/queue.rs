@@ -43,7 +43,7 @@ struct State {
     is_watched: bool,
 }
 
-/// Whether the queue accepts requests.
+/// The state of the queue: open for requests, or closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Intake {
     #[default]

@@ -149,7 +149,7 @@ fn lines(child: &mut Child) -> Result<Vec<String>, BoxError> {
     Ok(text)
 }
 
-/// What each user's key may be after these lines, of which the last write may be cut off.
+/// The keys that each user may have after these lines, of which the last write may be cut off.
 fn possible(said: &[String]) -> Possible {
     let mut possible = Possible::new();
     let mut is_deleting = None;

@@ -11,11 +11,11 @@ use crate::{
     Result, SecretKey, StoreIdentity, StoreInfo, batch,
 };
 
-/// How many times [`KeyStore::get_or_create`] tries to create the key before it gives up. It tries
+/// The number of times that [`KeyStore::get_or_create`] tries to create the key before it gives up. It tries
 /// again if another caller has created the key, but that key is deleted before it can be read.
 const CREATE_ATTEMPTS: u32 = 8;
 
-/// How many times [`KeyStore::erase_key`] deletes the key before it gives up. It deletes again if a
+/// The number of times that [`KeyStore::erase_key`] deletes the key before it gives up. It deletes again if a
 /// read still sees a key.
 const ERASE_ATTEMPTS: u32 = 8;
 
